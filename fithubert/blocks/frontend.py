@@ -1,0 +1,89 @@
+"""The convolutional front end: raw waveform to frames, exact under padding."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fithubert.frames import count_conv_frames, padding_mask
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm with one group per channel whose statistics leave padding out.
+
+    Every public HuBERT lets padding into these statistics, so that what Base says of an utterance depends on its
+    batch. Here mean and variance come from valid frames only: batched equals one by one. Where nothing is padded the
+    result is that of `torch.nn.GroupNorm`.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`x` (batch, channel, time) normalised over each utterance's first `lengths` frames (None: all)."""
+        if lengths is None:
+            return super().forward(x)
+        mask = padding_mask(lengths, x.shape[-1])[:, None, :].to(x.dtype)
+        count = lengths.clamp(min=1)[:, None, None].to(x.dtype)
+        mean = (x * mask).sum(-1, keepdim=True) / count
+        centred = (x - mean) * mask
+        variance = centred.square().sum(-1, keepdim=True) / count
+        return centred * torch.rsqrt(variance + self.eps) * self.weight[:, None] + self.bias[:, None]
+
+
+class ConvLayer(nn.Module):
+    """Convolution without padding, optional norm, GELU, on (batch, channel, time)."""
+
+    def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, bias: bool, norm: str | None) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.conv = nn.Conv1d(channels_in, channels, kernel, stride, bias=bias)
+        self.norm: nn.Module | None = None
+        if norm == "group":
+            self.norm = MaskedGroupNorm(channels)
+        elif norm == "layer":
+            self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`x` and its lengths after this layer; `lengths` None means that nothing is padded."""
+        x = self.conv(x)
+        if lengths is not None:
+            lengths = count_conv_frames(lengths, [(self.kernel, self.stride)])
+        if isinstance(self.norm, MaskedGroupNorm):
+            x = self.norm(x, lengths)
+        elif self.norm is not None:
+            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return F.gelu(x), lengths
+
+
+class ConvFrontend(nn.Module):
+    """HuBERT's feature extractor (fairseq `conv_feature_layers`, `extractor_mode`, `conv_bias`).
+
+    `layers`: (channels, kernel, stride) each. `norm` "group": group norm after the first convolution only
+    (fairseq `default`); "layer": layer norm after each.
+    """
+
+    def __init__(self, layers: Sequence[tuple[int, int, int]], norm: str, bias: bool) -> None:
+        super().__init__()
+        self.convolutions = tuple((kernel, stride) for _, kernel, stride in layers)
+        self.width = layers[-1][0]
+        channels_in = [1] + [channels for channels, _, _ in layers[:-1]]
+        norms = [norm if norm == "layer" or index == 0 else None for index in range(len(layers))]
+        self.layers = nn.ModuleList(
+            ConvLayer(before, channels, kernel, stride, bias, layer_norm)
+            for before, (channels, kernel, stride), layer_norm in zip(channels_in, layers, norms, strict=True)
+        )
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (batch, time, feature) and their lengths, from waveforms (batch, samples)."""
+        x = waveforms[:, None, :]
+        inner = None if nothing_padded(lengths, waveforms.shape[1]) else lengths
+        for layer in self.layers:
+            x, inner = layer(x, inner)
+        return x.transpose(1, 2), count_conv_frames(lengths, self.convolutions)
+
+
+def nothing_padded(lengths: Tensor, longest: int) -> bool:
+    """Whether every length is `longest`, so that masks can be skipped; False while compiling, where it is unknown."""
+    return not torch.compiler.is_compiling() and bool((lengths >= longest).all())

@@ -1,0 +1,80 @@
+"""The strict base of every configuration model, and errors that name the valid keys."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from fithubert.errors import UserError
+
+
+class StrictModel(BaseModel):
+    """An immutable model that refuses unknown keys and values of the wrong type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+Model = TypeVar("Model")
+
+
+def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """`values` as a `model`; raises UserError with one line that names `source`, the key and what is allowed."""
+    try:
+        return TypeAdapter(model).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_describe(error, model)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises UserError where the file is missing, broken or not a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a mapping of keys to values")
+    return values
+
+
+def _describe(error: ValidationError, model: Any) -> str:
+    """The first problem of a pydantic error in one line; an unknown key comes with its valid neighbours."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        owner = _model_at(model, first["loc"][:-1])
+        names = f"; valid keys: {', '.join(owner.model_fields)}" if owner else ""
+        return f"{where}: unknown key{names}"
+    if first["type"] == "missing":
+        return f"{where}: is required and missing"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] == "value_error" else f" (given {first['input']!r})"
+    return f"{where}: {message}{given}" if where else f"{message}{given}"
+
+
+def _model_at(model: Any, location: tuple[int | str, ...]) -> type[StrictModel] | None:
+    """The StrictModel that owns the keys at `location`, looked up through dicts, lists and unions."""
+    candidates = _strict_models(model)
+    for part in location:
+        # A discriminated union adds the tag of the chosen member to the location.
+        tagged = [c for c in candidates if _tag_of(c) == part]
+        if tagged:
+            candidates = tagged
+            continue
+        fields = [c.model_fields[part].annotation for c in candidates if isinstance(part, str) and part in c.model_fields]
+        candidates = [m for f in fields for m in _strict_models(f)] if fields else candidates
+    return candidates[0] if candidates else None
+
+
+def _tag_of(model: type[StrictModel]) -> str | None:
+    field = model.model_fields.get("source")
+    return field.default if field is not None and isinstance(field.default, str) else None
+
+
+def _strict_models(annotation: Any) -> list[type[StrictModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        return [annotation]
+    return [m for argument in getattr(annotation, "__args__", ()) for m in _strict_models(argument)]

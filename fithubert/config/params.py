@@ -1,0 +1,148 @@
+"""params.yaml as typed models: one section per stage, named like the stage."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fithubert.config.base import StrictModel, read_yaml, validate
+
+
+class SyntheticData(StrictModel):
+    """The embedded corpus: formant speech, synthesised on first use, with every label exact."""
+
+    source: Literal["synthetic"] = "synthetic"
+    hours: float = Field(1.0, gt=0)
+    speakers: int = Field(48, ge=4)
+    #: Speakers that appear only in the verification trials.
+    heldout_speakers: int = Field(8, ge=2)
+    seed: int = Field(1, ge=0)
+
+
+class FolderData(StrictModel):
+    """Any directory of recordings. `transcripts`: a file of `path<TAB>text` lines, or none."""
+
+    source: Literal["folder"] = "folder"
+    path: Path
+    transcripts: Path | None = None
+    dev_share: float = Field(0.1, gt=0, lt=0.5)
+    test_share: float = Field(0.1, gt=0, lt=0.5)
+    seed: int = Field(1, ge=0)
+
+
+class TeacherParams(StrictModel):
+    """`source`: any spec that `load_teacher` understands; `mini` is the embedded teacher."""
+
+    source: str = "mini"
+
+
+class CacheParams(StrictModel):
+    """The feature store of the teacher's hidden states."""
+
+    codec: Literal["float16", "int8"] = "int8"
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    shard_minutes: float = Field(5.0, gt=0)
+    #: Padded audio in one forward pass of the extraction.
+    batch_seconds: float = Field(120.0, gt=0)
+
+
+class DistillParams(StrictModel):
+    """How every student is trained. An update sees at most `batch_seconds` of padded audio."""
+
+    targets: Literal["cached", "live"] = "cached"
+    seed: int = Field(1, ge=0)
+    updates: int = Field(2000, gt=0)
+    batch_seconds: float = Field(32.0, gt=0)
+    #: Longer utterances are cropped at a random frame edge; None keeps them whole.
+    crop_seconds: float | None = Field(8.0, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(1e-6, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = Field(1e-6, gt=0)
+    gradient_clip: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, gt=0)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    dev_every_updates: int = Field(200, gt=0)
+    #: Dev evaluations without improvement before training stops early.
+    patience: int = Field(15, gt=0)
+    checkpoint_every_updates: int = Field(200, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)
+
+
+class HintParams(StrictModel):
+    """The hint loss: a weighted sum over heads of the terms named in `losses`.
+
+    Published FitHuBERT: `mse`, last head 1.0, every other head 0.1. DistilHuBERT: `l1` + `cosine`, every head 1.0.
+    """
+
+    losses: dict[Literal["mse", "l1", "cosine"], float] = {"mse": 1.0}
+    last_weight: float = Field(1.0, ge=0)
+    hint_weight: float = Field(0.1, ge=0)
+    #: Hint heads drawn anew each epoch beside the last one; None uses all.
+    random_hints: int | None = Field(None, ge=1)
+
+
+class StudentParams(StrictModel):
+    """One student: a recipe, what differs from it, and how it learns."""
+
+    recipe: str
+    #: Fields of StudentConfig that replace the recipe's; nested sections are merged key by key.
+    shape: dict[str, Any] = {}
+    hints: HintParams = HintParams()
+    #: Where the first weights come from.
+    init: Literal["random", "teacher_layers"] = "random"
+    #: Groups that the report draws together.
+    groups: tuple[str, ...] = ()
+
+
+class ProfileParams(StrictModel):
+    """Cost measurements: every model is timed in turn, `rounds` times, in one process."""
+
+    seconds: tuple[float, ...] = (1.0, 5.0, 10.0, 20.0)
+    rounds: int = Field(5, gt=0)
+    threads: int = Field(2, gt=0)
+    #: Also HuBERT Base, FitHuBERT and DistilHuBERT at full size with random weights.
+    paper_size: bool = True
+
+
+class TaskBudget(StrictModel):
+    """Training budget of one downstream head. The learning rate is chosen on dev from `learning_rates`."""
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    eval_every: int = Field(gt=0)
+    learning_rates: tuple[float, ...]
+
+
+class SuperbParams(StrictModel):
+    """Evaluation with frozen features: which models, and each task's budget."""
+
+    models: tuple[str, ...]
+    tasks: dict[str, TaskBudget]
+    seeds: tuple[int, ...] = (1,)
+
+
+class ReportParams(StrictModel):
+    """The HTML page."""
+
+    title: str = "fithubert"
+
+
+class Params(StrictModel):
+    """The whole of params.yaml."""
+
+    data: Annotated[SyntheticData | FolderData, Field(discriminator="source")]
+    teacher: TeacherParams = TeacherParams()
+    cache: CacheParams = CacheParams()
+    distill: DistillParams = DistillParams()
+    students: dict[str, StudentParams]
+    profile: ProfileParams = ProfileParams()
+    superb: SuperbParams
+    report: ReportParams = ReportParams()
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """The checked parameters in `path`; raises UserError in one line naming the key and the valid ones."""
+    path = Path(path)
+    return validate(Params, read_yaml(path), str(path))

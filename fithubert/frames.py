@@ -1,0 +1,65 @@
+"""Frame arithmetic: convolution strides, time reduction, lengths and padding masks. No other room computes a length."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE_HZ = 16_000
+#: Kernel and stride of the seven HuBERT convolutions: one frame from 400 samples, a new one every 320.
+HUBERT_CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+HUBERT_STRIDE_SAMPLES = 320
+HUBERT_MIN_SAMPLES = 400
+
+
+def count_conv_frames(lengths: Tensor, convolutions: Sequence[tuple[int, int]]) -> Tensor:
+    """Frames left of `lengths` samples after unpadded convolutions of `(kernel, stride)`; 0 where too short.
+
+    Works on any integer tensor. The same arithmetic as fairseq and torchaudio: floor((n - kernel) / stride) + 1.
+    """
+    for kernel, stride in convolutions:
+        lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
+    return lengths.clamp(min=0)
+
+
+def count_frames(num_samples: int, convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS) -> int:
+    """Frames of one utterance of `num_samples`, in plain integers (see `count_conv_frames`)."""
+    for kernel, stride in convolutions:
+        num_samples = (num_samples - kernel) // stride + 1
+    return max(num_samples, 0)
+
+
+def receptive_field(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(samples seen by one frame, samples between frames) of a stack of `(kernel, stride)` convolutions."""
+    field, step = 1, 1
+    for kernel, stride in convolutions:
+        field += (kernel - 1) * step
+        step *= stride
+    return field, step
+
+
+def count_samples(num_frames: int, convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS) -> int:
+    """The fewest samples that give exactly `num_frames` frames; the inverse of `count_frames` on its steps."""
+    field, step = receptive_field(convolutions)
+    return field + (num_frames - 1) * step if num_frames > 0 else 0
+
+
+def reduce_lengths(lengths: Tensor, factor: int) -> Tensor:
+    """Frames after time reduction by `factor`: rounded up, so that the last frame is never lost."""
+    return torch.div(lengths + factor - 1, factor, rounding_mode="floor")
+
+
+def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:
+    """(batch, num_frames) bool, True where a frame is valid (inside its utterance's length)."""
+    return torch.arange(num_frames, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """`x` (batch, time, feature) with every frame at or after its utterance's length set to 0."""
+    return x * padding_mask(lengths, x.shape[1])[:, :, None].to(x.dtype)
+
+
+def pad_waveforms(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One zero-padded (batch, samples) tensor and the (batch,) int64 lengths of a list of 1-D waveforms."""
+    lengths = torch.tensor([w.shape[0] for w in waveforms], dtype=torch.int64, device=waveforms[0].device)
+    return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
