@@ -64,7 +64,9 @@ def _model_at(model: Any, location: tuple[int | str, ...]) -> type[StrictModel] 
         if tagged:
             candidates = tagged
             continue
-        fields = [c.model_fields[part].annotation for c in candidates if isinstance(part, str) and part in c.model_fields]
+        fields = [
+            c.model_fields[part].annotation for c in candidates if isinstance(part, str) and part in c.model_fields
+        ]
         candidates = [m for f in fields for m in _strict_models(f)] if fields else candidates
     return candidates[0] if candidates else None
 

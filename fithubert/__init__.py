@@ -1,0 +1,22 @@
+"""Thin, deep, fast students of HuBERT: distillation, time reduction, and honest evaluation."""
+
+from importlib import import_module
+from typing import Any
+
+#: Public name -> the module that holds it. Loaded on first use, so that `import fithubert` stays quick.
+_PUBLIC = {
+    "build_student": "fithubert.student.model",
+    "load_features": "fithubert.features.reader",
+    "load_student": "fithubert.student.checkpoint",
+    "load_teacher": "fithubert.teachers.registry",
+    "train_student": "fithubert.distill.train",
+}
+
+__all__ = ["build_student", "load_features", "load_student", "load_teacher", "train_student"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'fithubert' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
