@@ -24,6 +24,8 @@ class MaskedGroupNorm(nn.GroupNorm):
         """`x` (batch, channel, time) normalised over each utterance's first `lengths` frames (None: all)."""
         if lengths is None:
             return super().forward(x)
+        # Sums over thousands of frames need float32, also under autocast (where torch's own group norm takes it too).
+        x = x.float()
         mask = padding_mask(lengths, x.shape[-1])[:, None, :].to(x.dtype)
         count = lengths.clamp(min=1)[:, None, None].to(x.dtype)
         mean = (x * mask).sum(-1, keepdim=True) / count

@@ -1,0 +1,97 @@
+"""The architecture of a HuBERT-family model, and how one is pre-trained."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fithubert.config.base import StrictModel, read_yaml, validate
+from fithubert.config.params import FolderData, SyntheticData
+
+
+class HubertConfig(StrictModel):
+    """A HuBERT-family model's whole shape; the names in brackets are fairseq's options."""
+
+    #: (channels, kernel, stride) of each convolution [conv_feature_layers].
+    conv_layers: tuple[tuple[int, int, int], ...]
+    #: "group" after the first convolution only [extractor_mode default], "layer" after each.
+    conv_norm: Literal["group", "layer"] = "group"
+    conv_bias: bool = False
+    width: int = Field(gt=0)
+    depth: int = Field(gt=0)
+    ffn_width: int = Field(gt=0)
+    attention_heads: int = Field(gt=0)
+    #: Pre-norm layers [layer_norm_first].
+    norm_first: bool = False
+    pos_conv_kernel: int = Field(128, gt=0)
+    pos_conv_groups: int = Field(16, gt=0)
+    #: Zero mean and unit variance per utterance before the front end [normalize].
+    normalise_waveform: bool = False
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "HubertConfig":
+        if self.width % self.attention_heads:
+            raise ValueError(f"attention_heads {self.attention_heads} does not divide width {self.width}")
+        if self.width % self.pos_conv_groups:
+            raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
+        return self
+
+
+def hubert_base() -> HubertConfig:
+    """HuBERT Base (Hsu et al. 2021, table 1): 94,370,944 parameters besides its mask embedding."""
+    return HubertConfig(
+        conv_layers=((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2),
+        width=768,
+        depth=12,
+        ffn_width=3072,
+        attention_heads=12,
+    )
+
+
+class UnitParams(StrictModel):
+    """The discrete targets of one iteration: k-means clusters of MFCC frames or of a hidden layer."""
+
+    features: Literal["mfcc"] | int = "mfcc"
+    clusters: int = Field(100, gt=1)
+    #: Frames that k-means sees.
+    sample_frames: int = Field(400_000, gt=0)
+
+
+class IterationParams(StrictModel):
+    """One iteration of HuBERT pre-training: its units and how long it trains on them."""
+
+    units: UnitParams
+    updates: int = Field(gt=0)
+    learning_rate: float = Field(1.5e-3, gt=0)
+    #: Start from the weights of the iteration before; HuBERT starts afresh.
+    warm_start: bool = False
+
+
+class PretrainParams(StrictModel):
+    """Masked prediction of units (HuBERT, Hsu et al. 2021, section II)."""
+
+    data: Annotated[SyntheticData | FolderData, Field(discriminator="source")]
+    model: HubertConfig
+    iterations: tuple[IterationParams, ...] = Field(min_length=1)
+    seed: int = Field(1, ge=0)
+    batch_seconds: float = Field(120.0, gt=0)
+    crop_seconds: float = Field(6.0, gt=0)
+    #: Share of frames that start a mask times its length [mask_prob], and the length in frames.
+    mask_probability: float = Field(0.65, gt=0, le=1)
+    mask_frames: int = Field(10, gt=0)
+    #: Weight of the loss on frames that are not masked [pred_nomask_weight].
+    unmasked_weight: float = Field(0.5, ge=0)
+    #: Width of the space in which a frame meets the unit embeddings [final_dim], and its temperature [logit_temp].
+    unit_width: int = Field(128, gt=0)
+    temperature: float = Field(0.1, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.06, ge=0, lt=1)
+    gradient_clip: float = Field(5.0, gt=0)
+    checkpoint_every_updates: int = Field(500, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def load_pretrain_params(path: Path) -> PretrainParams:
+    """The checked pre-training parameters in a YAML file; raises UserError in one line."""
+    return validate(PretrainParams, read_yaml(path), str(path))

@@ -1,0 +1,64 @@
+"""Teachers on disk: config.json + model.safetensors, read strictly and without running anything."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fithubert.config.base import validate
+from fithubert.config.teacher import HubertConfig
+from fithubert.errors import UserError
+from fithubert.files import atomic_directory, read_json, write_json
+from fithubert.teachers.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
+
+FORMAT = "fithubert-teacher-1"
+
+
+def save_teacher(
+    teacher: HubertTeacher, directory: Path, dtype: torch.dtype = torch.float32, record: dict[str, object] | None = None
+) -> None:
+    """Write `teacher` to `directory` as config.json + model.safetensors, both or neither.
+
+    `dtype` float16 halves the file; `record` is kept in config.json as it is (how the weights came about).
+    """
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in canonical_state(teacher.model).items()}
+    with atomic_directory(directory) as aside:
+        save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
+        values = {
+            "format": FORMAT,
+            "name": teacher.name,
+            "model": teacher.model.config.model_dump(mode="json"),
+            "record": record or {},
+        }
+        write_json(aside / "config.json", values)
+
+
+def read_teacher(directory: Path) -> HubertTeacher:
+    """The teacher saved in `directory`; raises UserError naming the file, and the tensor where one is wrong."""
+    values = read_json(directory / "config.json")
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"{directory / 'config.json'}: not a teacher of this project (format {FORMAT!r} expected)")
+    config = validate(HubertConfig, values["model"], str(directory / "config.json"))
+    model = remove_weight_norm(HubertModel(config))
+    load_weights(model, directory / "model.safetensors")
+    return HubertTeacher(model, str(values["name"]))
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Fill `model` from a safetensors file, strictly: every tensor there, none too many, every shape right."""
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        what = f"tensor {missing[0]} is missing" if missing else f"tensor {extra[0]} does not belong to this model"
+        raise UserError(f"{path}: {what} ({len(missing)} missing, {len(extra)} extra)")
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

@@ -1,0 +1,137 @@
+"""The canonical HuBERT-family model: any checkpoint becomes this module, exact under padding.
+
+Source: Hsu et al. 2021; fairseq `HubertModel`; checked against torchaudio and transformers in tests/teachers.
+Differs: the group norm of the first convolution leaves padding out of its statistics (see `blocks.frontend`).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
+from fithubert.blocks.frontend import ConvFrontend
+from fithubert.config.teacher import HubertConfig
+from fithubert.files import digest
+from fithubert.frames import padding_mask
+from fithubert.speech_model import SpeechOutput
+
+
+class HubertModel(nn.Module):
+    """Front end, projection, positional convolution and transformer layers of `config`'s shape."""
+
+    def __init__(self, config: HubertConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
+        self.feature_norm = nn.LayerNorm(self.frontend.width)
+        self.projection = nn.Linear(self.frontend.width, config.width)
+        self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
+        self.encoder_norm = nn.LayerNorm(config.width)
+        layer = EncoderLayerConfig(
+            config.width, config.ffn_width, config.attention_heads, config.norm_first, dropout, dropout, 0.0
+        )
+        self.layers = nn.ModuleList(EncoderLayer(layer) for _ in range(config.depth))
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None, masked: "MaskedFrames | None" = None
+    ) -> SpeechOutput:
+        """Hidden states 0..`last_layer` (all: None) of waveforms (batch, samples) at 16 kHz.
+
+        Layer 0 is the input of the first transformer layer, layers 1..L the outputs; in a pre-norm model the last one
+        is taken after the final layer norm, as transformers gives it. `masked` replaces frames before the encoder.
+        """
+        if self.config.normalise_waveform:
+            waveforms = normalise_waveforms(waveforms, lengths)
+        x, frames = self.frontend(waveforms, lengths)
+        x = self.projection(self.feature_norm(x))
+        if masked is not None:
+            x = torch.where(masked.mask[:, :, None], masked.embedding.to(x.dtype), x)
+        x = x + self.positional(x, frames)
+        if not self.config.norm_first:
+            x = self.encoder_norm(x)
+        depth = len(self.layers) if last_layer is None else last_layer
+        states = [x]
+        mask = attention_mask(frames, x.shape[1])
+        for layer in self.layers[:depth]:
+            x = layer(x, mask)
+            states.append(x)
+        if self.config.norm_first and depth == len(self.layers):
+            states[-1] = self.encoder_norm(x)
+        return SpeechOutput(tuple(states), frames)
+
+
+class MaskedFrames:
+    """Which frames are hidden from the encoder, and what stands in their place.
+
+    `mask` (batch, time) bool; `embedding` (feature,), HuBERT's learnt mask embedding.
+    """
+
+    def __init__(self, mask: Tensor, embedding: Tensor) -> None:
+        self.mask, self.embedding = mask, embedding
+
+
+def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Zero mean and unit variance over each utterance's own samples; padding becomes 0 (fairseq `normalize`)."""
+    mask = padding_mask(lengths, waveforms.shape[1])
+    count = lengths[:, None].to(waveforms.dtype)
+    mean = (waveforms * mask).sum(1, keepdim=True) / count
+    centred = (waveforms - mean) * mask
+    variance = centred.square().sum(1, keepdim=True) / count
+    return centred * torch.rsqrt(variance + 1e-5)
+
+
+class HubertTeacher:
+    """A frozen `HubertModel` that answers as a `SpeechModel`."""
+
+    def __init__(self, model: HubertModel, name: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+        self.widths = (model.config.width,) * (model.config.depth + 1)
+        self.convolutions = model.frontend.convolutions
+        self.fingerprint = fingerprint_weights(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so where inputs are moved to."""
+        return self.model.projection.weight.device
+
+    def to(self, device: torch.device | str) -> "HubertTeacher":
+        """This teacher with its weights on `device`."""
+        self.model.to(device)
+        return self
+
+    @torch.inference_mode()
+    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
+        return self.model(waveforms.to(self.device), lengths.to(self.device), last_layer)
+
+
+def fingerprint_weights(model: HubertModel) -> str:
+    """A digest of the shape and of every weight, the same wherever the checkpoint came from."""
+    state = canonical_state(model)
+    parts: list[bytes | str] = [model.config.model_dump_json()]
+    for name in sorted(state):
+        parts += [name, state[name].contiguous().numpy().tobytes()]
+    return digest(*parts)
+
+
+def canonical_state(model: HubertModel) -> dict[str, Tensor]:
+    """float32 CPU weights by canonical name, the positional convolution's weight norm folded into `weight`."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".parametrizations.weight.original" not in name:
+            state[name] = tensor.detach().float().cpu()
+    state["positional.conv.weight"] = model.positional.conv.weight.detach().float().cpu()
+    return state
+
+
+def remove_weight_norm(model: HubertModel) -> HubertModel:
+    """`model` with its positional convolution's weight computed once and for all, for inference."""
+    if torch.nn.utils.parametrize.is_parametrized(model.positional.conv):
+        torch.nn.utils.parametrize.remove_parametrizations(model.positional.conv, "weight")
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of a model; a weight-normalised weight counts with its gain and its direction."""
+    return sum(p.numel() for p in model.parameters())
+
