@@ -35,7 +35,5 @@ class FbankModel:
     def _log_mel(self, waveform: Tensor) -> Tensor:
         if waveform.shape[0] < _WINDOW_SAMPLES:
             return waveform.new_zeros(0, _MELS)
-        features = kaldi.fbank(
-            waveform[None] * 32768, num_mel_bins=_MELS, sample_frequency=SAMPLE_RATE_HZ, dither=0.0
-        )
+        features = kaldi.fbank(waveform[None] * 32768, num_mel_bins=_MELS, sample_frequency=SAMPLE_RATE_HZ, dither=0.0)
         return (features - self._MEAN) / self._SCALE

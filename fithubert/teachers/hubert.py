@@ -134,4 +134,3 @@ def remove_weight_norm(model: HubertModel) -> HubertModel:
 def count_parameters(model: nn.Module) -> int:
     """Parameters of a model; a weight-normalised weight counts with its gain and its direction."""
     return sum(p.numel() for p in model.parameters())
-

@@ -1,0 +1,1 @@
+"""HuBERT pre-training: discrete units, masked prediction, and how good the units are."""

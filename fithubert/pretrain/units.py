@@ -1,0 +1,91 @@
+"""Discrete units: k-means clusters of MFCC frames or of hidden states, and their quality against phones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchaudio.compliance import kaldi
+from torchaudio.functional import compute_deltas
+
+from fithubert.errors import UserError
+from fithubert.frames import SAMPLE_RATE_HZ
+
+_MFCC = {
+    "num_ceps": 13,
+    "num_mel_bins": 23,
+    "sample_frequency": float(SAMPLE_RATE_HZ),
+    "use_energy": False,
+    "dither": 0.0,
+}
+
+
+def mfcc_frames(waveform: Tensor) -> Tensor:
+    """(time, 39) MFCC with first and second differences of one waveform (samples,), every 20 ms.
+
+    Kaldi's 25 ms windows every 10 ms, then every second frame: frame t covers the samples of HuBERT's frame t.
+    Source: HuBERT (Hsu et al. 2021, section IV.B); at least 400 samples.
+    """
+    ceps = kaldi.mfcc(waveform[None] * 32768, **_MFCC).T
+    deltas = compute_deltas(ceps)
+    return torch.cat([ceps, deltas, compute_deltas(deltas)]).T[::2]
+
+
+@dataclass(frozen=True)
+class UnitModel:
+    """`centres` (clusters, feature) in the space of frames scaled by `mean` and `scale` (feature,)."""
+
+    centres: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def assign(self, frames: Tensor) -> Tensor:
+        """(time,) int64, the nearest centre of each frame (time, feature)."""
+        scaled = (frames - self.mean.to(frames)) / self.scale.to(frames)
+        centres = self.centres.to(scaled)
+        return (centres.square().sum(1) - 2 * scaled @ centres.T).argmin(1)
+
+
+def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:
+    """k-means (scikit-learn's mini-batch k-means++, as HuBERT used) on frames (time, feature), scaled per feature."""
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+    except ImportError:
+        raise UserError("k-means needs scikit-learn: pip install 'fithubert[pretrain]'") from None
+    if frames.shape[0] < clusters:
+        raise UserError(f"units: {clusters} clusters need at least as many frames; there are {frames.shape[0]}")
+    mean, scale = frames.mean(0), frames.std(0).clamp(min=1e-5)
+    scaled = ((frames - mean) / scale).cpu().numpy()
+    kmeans = MiniBatchKMeans(
+        clusters, batch_size=10_000, max_iter=100, n_init=5, max_no_improvement=100, random_state=seed
+    ).fit(scaled)
+    centres = torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
+    return UnitModel(centres, mean.cpu(), scale.cpu())
+
+
+@dataclass(frozen=True)
+class UnitQuality:
+    """How units relate to phones, frame by frame (HuBERT, section IV.D); shares of 1."""
+
+    phone_purity: float
+    cluster_purity: float
+    phone_normalised_mutual_information: float
+    units_used: int
+
+
+def measure_units(units: NDArray[np.int64], phones: NDArray[np.int64]) -> UnitQuality:
+    """Quality of aligned labels (time,), one unit and one phone a frame; both count from 0."""
+    joint = np.zeros((int(units.max()) + 1, int(phones.max()) + 1))
+    np.add.at(joint, (units, phones), 1.0)
+    joint /= joint.sum()
+    unit, phone = joint.sum(1), joint.sum(0)
+    seen = joint > 0
+    information = (joint[seen] * np.log(joint[seen] / np.outer(unit, phone)[seen])).sum()
+    entropy = -(phone[phone > 0] * np.log(phone[phone > 0])).sum()
+    return UnitQuality(
+        phone_purity=float(joint.max(1).sum()),
+        cluster_purity=float(joint.max(0).sum()),
+        phone_normalised_mutual_information=float(information / entropy) if entropy > 0 else 0.0,
+        units_used=int((unit > 0).sum()),
+    )
