@@ -27,7 +27,7 @@ def mfcc_frames(waveform: Tensor) -> Tensor:
     Kaldi's 25 ms windows every 10 ms, then every second frame: frame t covers the samples of HuBERT's frame t.
     Source: HuBERT (Hsu et al. 2021, section IV.B); at least 400 samples.
     """
-    ceps = kaldi.mfcc(waveform[None] * 32768, **_MFCC).T
+    ceps = kaldi.mfcc(waveform[None] * 32768, sample_frequency=SAMPLE_RATE_HZ, dither=0.0).T
     deltas = compute_deltas(ceps)
     return torch.cat([ceps, deltas, compute_deltas(deltas)]).T[::2]
 
