@@ -1,0 +1,17 @@
+"""What a model costs: parameters, multiply-accumulates, latency, real-time factor, peak memory."""
+
+from fithubert.profile.analytic import analytic_macs
+from fithubert.profile.breakdown import PARTS, PartCost, count_parts
+from fithubert.profile.run import ModelCost, Parameters, ProfileReport, Subject, profile_models
+
+__all__ = [
+    "PARTS",
+    "ModelCost",
+    "Parameters",
+    "PartCost",
+    "ProfileReport",
+    "Subject",
+    "analytic_macs",
+    "count_parts",
+    "profile_models",
+]
