@@ -1,0 +1,163 @@
+"""A background thread that talks to the tracking server, so that nobody else ever waits for it."""
+
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+EXPERIMENT = "fithubert"
+DEFAULT_STORE = "sqlite:///mlflow.db"
+#: Longest wait at the end of a stage for what is still unsent (the first use of a new store migrates it for seconds).
+FLUSH_SECONDS = 30.0
+_SEND_EVERY_SECONDS = 2.0
+_QUEUE_LENGTH = 10_000
+#: MLflow's own limits of one request.
+_BATCH_METRICS, _BATCH_PARAMS, _VALUE_LENGTH = 1000, 100, 5000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One value of a metric at a step; the time is in milliseconds since 1970."""
+
+    name: str
+    value: float
+    milliseconds: int
+    step: int = 0
+
+
+@dataclass
+class Session:
+    """A client of the store, its one experiment, and the run that is being written."""
+
+    client: Any
+    experiment_id: str
+    run_id: str | None = None
+
+    def start(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+        """Open a run."""
+        from mlflow.entities import Param
+
+        run = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
+        self.run_id = str(run.info.run_id)
+        items = [Param(_key(key), value[:_VALUE_LENGTH]) for key, value in params.items()]
+        for start in range(0, len(items), _BATCH_PARAMS):
+            self.client.log_batch(self.run_id, params=items[start : start + _BATCH_PARAMS])
+
+    def log(self, points: Sequence[MetricPoint]) -> None:
+        """Write metrics of the open run, many in one request (one by one takes twenty times as long)."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(_key(p.name), p.value, p.milliseconds, p.step) for p in points]
+        for start in range(0, len(metrics), _BATCH_METRICS):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH_METRICS])
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run, open or ended."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(_key(key), value) for key, value in tags.items()])
+
+    def end(self, status: str = "FINISHED") -> None:
+        """Close the open run."""
+        self.client.set_terminated(self.run_id, status)
+
+
+Job = Callable[[Session], None]
+
+
+class Sender:
+    """Runs jobs against the tracking server in order; the first failure ends it with one warning.
+
+    Without MLflow installed it takes everything and sends nothing.
+    """
+
+    def __init__(self, flush_seconds: float = FLUSH_SECONDS) -> None:
+        self.session: Session | None = None
+        self._flush_seconds = flush_seconds
+        self._jobs: queue.Queue[Job | MetricPoint | None] = queue.Queue(_QUEUE_LENGTH)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        if find_spec("mlflow") is None:
+            self._stopped.set()
+        else:
+            self._thread.start()
+
+    def submit(self, job: Job | MetricPoint | None) -> None:
+        """Queue a job or a metric and return at once; dropped where the server has failed. None is the end."""
+        if self._stopped.is_set():
+            return
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self._fail("it is too slow")
+
+    def close(self) -> None:
+        """Wait for what is unsent, at most `flush_seconds`."""
+        self.submit(None)
+        if self._stopped.is_set():
+            return
+        self._thread.join(self._flush_seconds)
+        if self._thread.is_alive():
+            self._fail(f"no answer within {self._flush_seconds:g} s")
+
+    def _fail(self, reason: str) -> None:
+        if not self._stopped.is_set():
+            self._stopped.set()
+            _log.warning("MLflow at %s: %s; going on with the local record only", tracking_uri(), reason)
+
+    def _run(self) -> None:
+        try:
+            self.session = _connect()
+            ended = False
+            while not ended and not self._stopped.is_set():
+                points, job, ended = self._collect()
+                if points:
+                    self.session.log(points)
+                if job is not None:
+                    job(self.session)
+        except Exception as error:  # whatever the server or its client does must not reach the stage
+            self._fail(" ".join(str(error).split())[:200] or type(error).__name__)
+
+    def _collect(self) -> tuple[list[MetricPoint], Job | None, bool]:
+        """The metrics of the next seconds, up to the first job; and whether that was the end."""
+        points: list[MetricPoint] = []
+        until = time.monotonic() + _SEND_EVERY_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                item = self._jobs.get(timeout=left)
+            except queue.Empty:
+                break
+            if not isinstance(item, MetricPoint):
+                return points, item, item is None
+            points.append(item)
+        return points, None, False
+
+
+def tracking_uri() -> str:
+    """The store in use: MLFLOW_TRACKING_URI, or an SQLite file in the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+
+
+def _connect() -> Session:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow"):  # the migration of a new store is no news to the user
+        logging.getLogger(name).setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=tracking_uri())
+    found = client.get_experiment_by_name(EXPERIMENT)
+    return Session(client, found.experiment_id if found else client.create_experiment(EXPERIMENT))
+
+
+def _key(name: str) -> str:
+    """`name` with the characters that MLflow allows."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
