@@ -1,0 +1,84 @@
+"""Where a training runs: one process or one of many under torchrun, on CPU or GPU, in full or mixed precision.
+
+The only file that imports Lightning Fabric, which places the module, wraps it for DDP, scales fp16 losses and holds
+back gradient synchronisation.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import torch
+
+from fithubert.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Accelerator = Literal["auto", "cpu", "cuda"]
+Value = TypeVar("Value")
+
+
+def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: bool) -> "Fabric":
+    """A launched Fabric for this process; under torchrun one rank of DDP with gloo (CPU) or nccl (GPU).
+
+    `unused_parameters`: some parameters may get no gradient in an update. Raises UserError where Fabric is not
+    installed or the accelerator is not there.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
+    except ImportError:
+        raise UserError("training needs Lightning Fabric: pip install fithubert[train]") from None
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise UserError("accelerator cuda: torch finds no CUDA device; use cpu")
+    if precision == "16-mixed" and accelerator == "cpu":
+        raise UserError("distill.precision 16-mixed needs a GPU; use 32-true (or bf16-mixed) on the CPU")
+    world = int(os.environ.get("WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1
+    strategy: DDPStrategy | str = "auto"
+    if world > 1:
+        backend = "nccl" if accelerator == "cuda" else "gloo"
+        strategy = DDPStrategy(process_group_backend=backend, find_unused_parameters=unused_parameters)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=world // local,
+        strategy=strategy,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def on_first_rank(fabric: "Fabric", function: Callable[[], Value]) -> Value:
+    """What `function` gives on rank 0, on every rank; its UserError is raised on every rank too."""
+    value: Value | UserError | None = None
+    if fabric.is_global_zero:
+        try:
+            value = function()
+        except UserError as error:
+            value = error
+    value = fabric.broadcast(value)
+    if isinstance(value, UserError):
+        raise value
+    return value  # type: ignore[return-value]
+
+
+@contextmanager
+def deterministic_torch() -> Iterator[None]:
+    """Deterministic algorithms where torch has them, and the caller's random state and settings restored at the end."""
+    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling every empty tensor is for finding reads of unset memory, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -1,0 +1,175 @@
+"""The teacher's hidden states for training, read from a feature store or computed on the spot, behind one interface."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from fithubert.data.batching import Crop
+from fithubert.errors import UserError
+from fithubert.files import digest, digest_json
+from fithubert.frames import count_frames, count_samples, pad_waveforms, receptive_field
+from fithubert.speech_model import SpeechModel
+
+if TYPE_CHECKING:
+    from fithubert.data.manifest import Manifest
+    from fithubert.features.reader import FeatureStore
+
+
+@dataclass(frozen=True)
+class DistillBatch:
+    """One padded batch: what the student hears and what it has to predict.
+
+    `waveforms` (batch, samples) float32 at 16 kHz, `lengths` (batch,) samples; `targets`: teacher layer -> (batch,
+    time, feature) float32, `target_lengths` (batch,) frames. Before `Targets.finish`, `targets` may be empty.
+    """
+
+    ids: tuple[str, ...]
+    waveforms: Tensor
+    lengths: Tensor
+    targets: dict[int, Tensor]
+    target_lengths: Tensor
+
+    def to(self, device: torch.device) -> "DistillBatch":
+        """The same batch with its tensors on `device`."""
+        if device.type == "cpu":
+            return self
+        targets = {layer: _move(tensor, device) for layer, tensor in self.targets.items()}
+        return DistillBatch(
+            self.ids,
+            _move(self.waveforms, device),
+            _move(self.lengths, device),
+            targets,
+            _move(self.target_lengths, device),
+        )
+
+
+class Targets(Protocol):
+    """Utterances, sorted by id, with the teacher's hidden states. Equal corpora give equal plans, cached or live."""
+
+    ids: tuple[str, ...]
+    #: Teacher frames of each utterance.
+    num_frames: tuple[int, ...]
+    #: Teacher layers on offer, and the feature size of each.
+    widths: dict[int, int]
+    #: (kernel, stride) of the teacher's convolutions: its frame rate and receptive field.
+    convolutions: tuple[tuple[int, int], ...]
+    #: A digest of everything that decides the batches.
+    fingerprint: str
+
+    def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+        """The batch as far as reading gives it; called ahead of need, from another thread."""
+        ...
+
+    def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+        """The batch with all its targets on its device; called by the thread that trains."""
+        ...
+
+
+def stride_samples(targets: Targets) -> int:
+    """Samples from one teacher frame to the next."""
+    return receptive_field(targets.convolutions)[1]
+
+
+class CachedTargets:
+    """Targets from a feature store that holds the waveforms too; only the asked layers are read."""
+
+    def __init__(self, store: "FeatureStore") -> None:
+        self._store = store
+        self._order = sorted(range(len(store.ids)), key=lambda index: store.ids[index])
+        self.ids = tuple(store.ids[index] for index in self._order)
+        self.num_frames = tuple(store.num_frames[index] for index in self._order)
+        self.widths = dict(zip(store.layers, store.widths, strict=True))
+        self.convolutions = store.info.convolutions
+        self.fingerprint = store.info.fingerprint
+
+    def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+        """The whole batch, decoded."""
+        rows = [replace(crop, index=self._order[crop.index]) for crop in crops]
+        batch = self._store.read_batch(rows, layers)
+        if batch.waveforms is None:
+            raise UserError("the cache holds no waveforms; build it again with them (fithubert cache)")
+        return DistillBatch(tuple(batch.ids), batch.waveforms, batch.lengths, dict(batch.hidden), batch.frame_lengths)
+
+    def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+        """`batch` as it is."""
+        return batch
+
+
+class LiveTargets:
+    """Targets that the teacher computes in every step, on whole utterances, cropped afterwards.
+
+    A crop's target has thus seen the whole utterance, as a cached one has. Each rank computes those of its own crops
+    only. `batch_seconds` bounds the padded audio in one forward pass of the teacher.
+    """
+
+    def __init__(self, manifest: "Manifest", teacher: SpeechModel, batch_seconds: float = 60.0) -> None:
+        self._manifest, self._teacher = manifest, teacher
+        self._utterances = tuple(sorted(manifest.utterances, key=lambda utterance: utterance.id))
+        self._batch_samples = int(batch_seconds * 16_000)
+        self.ids = tuple(utterance.id for utterance in self._utterances)
+        self.convolutions = tuple(teacher.convolutions)
+        self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
+        self.widths = dict(enumerate(teacher.widths))
+        self.fingerprint = digest("live", teacher.fingerprint, digest_json(self.ids), manifest.fingerprint)
+
+    def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+        """Whole waveforms, without targets."""
+        whole = [self._manifest.read(self._utterances[crop.index]) for crop in crops]
+        waveforms, lengths = pad_waveforms(whole)
+        frames = torch.tensor([crop.num_frames for crop in crops])
+        return DistillBatch(tuple(self.ids[crop.index] for crop in crops), waveforms, lengths, {}, frames)
+
+    def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+        """The crops of `batch`'s whole waveforms, with the teacher's frames for each."""
+        stride = receptive_field(self.convolutions)[1]
+        pieces = []
+        for row, crop in enumerate(crops):
+            start = crop.start_frame * stride
+            pieces.append(batch.waveforms[row, start : start + count_samples(crop.num_frames, self.convolutions)])
+        waveforms, lengths = pad_waveforms(pieces)
+        longest = max(crop.num_frames for crop in crops)
+        # Made outside inference mode, so that the loss may keep them for its backward pass.
+        shape = (len(crops), longest)
+        targets = {layer: waveforms.new_zeros(*shape, self.widths[layer]) for layer in layers}
+        for rows in self._teacher_batches(batch.lengths.tolist()):
+            chosen = batch.lengths[rows]
+            states = self._teacher.extract(batch.waveforms[rows, : int(chosen.max())], chosen, max(layers))
+            for place, row in enumerate(rows):
+                start, frames = crops[row].start_frame, crops[row].num_frames
+                for layer in layers:
+                    hidden = states.hidden_states[layer][place, start : start + frames]
+                    targets[layer][row, :frames] = hidden.to(waveforms.device, torch.float32)
+        return DistillBatch(batch.ids, waveforms, lengths, targets, batch.target_lengths)
+
+    def _teacher_batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows to run together: in order of length, at most `batch_seconds` of padded audio each."""
+        groups: list[list[int]] = []
+        for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+            if not groups or (len(groups[-1]) + 1) * lengths[row] > self._batch_samples:
+                groups.append([])
+            groups[-1].append(row)
+        return groups
+
+
+def check_layers(targets: Targets, layers: Sequence[int], width: int) -> None:
+    """Raise UserError where `targets` lack a teacher layer that a head predicts, or have another width."""
+    missing = [layer for layer in layers if layer not in targets.widths]
+    if missing:
+        held = ", ".join(str(layer) for layer in sorted(targets.widths))
+        raise UserError(
+            f"heads.layer_map: teacher layer {missing[0]} is not among the targets' layers {held}; "
+            "change the heads or cache that layer"
+        )
+    wrong = [layer for layer in layers if targets.widths[layer] != width]
+    if wrong:
+        raise UserError(
+            f"heads.teacher_width is {width}, but the teacher's layer {wrong[0]} has {targets.widths[wrong[0]]} features"
+        )
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    # Pinned memory lets the copy run beside the computation.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
