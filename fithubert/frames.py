@@ -44,9 +44,12 @@ def count_samples(num_frames: int, convolutions: Sequence[tuple[int, int]] = HUB
     return field + (num_frames - 1) * step if num_frames > 0 else 0
 
 
-def reduce_lengths(lengths: Tensor, factor: int) -> Tensor:
-    """Frames after time reduction by `factor`: rounded up, so that the last frame is never lost."""
-    return torch.div(lengths + factor - 1, factor, rounding_mode="floor")
+def reduce_lengths(lengths: Tensor, factor: int, drop_last: bool = False) -> Tensor:
+    """Frames after time reduction by `factor`: rounded up, so that the last frame is never lost.
+
+    `drop_last` rounds down, as the authors' code does; only imported checkpoints want that.
+    """
+    return torch.div(lengths if drop_last else lengths + factor - 1, factor, rounding_mode="floor")
 
 
 def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:

@@ -41,6 +41,8 @@ class ConvLayer(nn.Module):
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.conv = nn.Conv1d(channels_in, channels, kernel, stride, bias=bias)
+        # fairseq: without a norm behind it, torch's own start would make each layer's output smaller than its input
+        nn.init.kaiming_normal_(self.conv.weight)
         self.norm: nn.Module | None = None
         if norm == "group":
             self.norm = MaskedGroupNorm(channels)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, field_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
 
@@ -12,10 +12,12 @@ class SyntheticData(StrictModel):
     """The embedded corpus: formant speech, synthesised on first use, with every label exact."""
 
     source: Literal["synthetic"] = "synthetic"
-    hours: float = Field(1.0, gt=0)
-    speakers: int = Field(48, ge=4)
-    #: Speakers that appear only in the verification trials.
-    heldout_speakers: int = Field(8, ge=2)
+    #: `pretraining` has other sentences and other voices than `default`, whatever the seeds, and no labels of tasks.
+    world: Literal["default", "pretraining"] = "default"
+    hours: float = Field(1.0, gt=0, le=100)
+    speakers: int = Field(48, ge=4, le=500)
+    #: More speakers, who appear only in the verification split.
+    heldout_speakers: int = Field(8, ge=2, le=500)
     seed: int = Field(1, ge=0)
 
 
@@ -23,11 +25,19 @@ class FolderData(StrictModel):
     """Any directory of recordings. `transcripts`: a file of `path<TAB>text` lines, or none."""
 
     source: Literal["folder"] = "folder"
+    #: `???` is how a Hydra preset says that the value is still to be given.
     path: Path
     transcripts: Path | None = None
     dev_share: float = Field(0.1, gt=0, lt=0.5)
     test_share: float = Field(0.1, gt=0, lt=0.5)
     seed: int = Field(1, ge=0)
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: Path) -> Path:
+        if str(path) == "???":
+            raise ValueError("name the folder of recordings, for example `dvc exp run -S data=folder -S data.path=DIR`")
+        return path
 
 
 class TeacherParams(StrictModel):
@@ -46,6 +56,14 @@ class CacheParams(StrictModel):
     batch_seconds: float = Field(120.0, gt=0)
 
 
+class FeatureParams(StrictModel):
+    """The feature store of each evaluated model: what SUPERB reads instead of running the model."""
+
+    codec: Literal["float16", "int8"] = "int8"
+    shard_minutes: float = Field(5.0, gt=0)
+    batch_seconds: float = Field(120.0, gt=0)
+
+
 class DistillParams(StrictModel):
     """How every student is trained. An update sees at most `batch_seconds` of padded audio."""
 
@@ -61,19 +79,28 @@ class DistillParams(StrictModel):
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = Field(1e-6, gt=0)
     gradient_clip: float | None = Field(None, gt=0)
+    #: Forward passes that one update is cut into on each rank; the update itself stays the same.
     accumulate: int = Field(1, gt=0)
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    #: Moving average of the weights, which is then what is evaluated and saved; None trains without.
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    compile: bool = False
+    #: A loss above this many times the first one stops the training.
+    explosion_factor: float = Field(100.0, gt=1)
     dev_every_updates: int = Field(200, gt=0)
     #: Dev evaluations without improvement before training stops early.
     patience: int = Field(15, gt=0)
     checkpoint_every_updates: int = Field(200, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
+    #: Batches read ahead of need.
+    prefetch_batches: int = Field(4, gt=0)
 
 
 class HintParams(StrictModel):
     """The hint loss: a weighted sum over heads of the terms named in `losses`.
 
-    Published FitHuBERT: `mse`, last head 1.0, every other head 0.1. DistilHuBERT: `l1` + `cosine`, every head 1.0.
+    Published FitHuBERT: `mse`, last head 1.0, every other head 0.1. DistilHuBERT: `l1` + `cosine`, both weights 1.0,
+    `average_heads`.
     """
 
     losses: dict[Literal["mse", "l1", "cosine"], float] = {"mse": 1.0}
@@ -81,6 +108,8 @@ class HintParams(StrictModel):
     hint_weight: float = Field(0.1, ge=0)
     #: Hint heads drawn anew each epoch beside the last one; None uses all.
     random_hints: int | None = Field(None, ge=1)
+    #: Divide the sum by the number of heads.
+    average_heads: bool = False
 
 
 class StudentParams(StrictModel):
@@ -114,15 +143,26 @@ class TaskBudget(StrictModel):
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
     eval_every: int = Field(gt=0)
-    learning_rates: tuple[float, ...]
+    learning_rates: tuple[PositiveFloat, ...] = Field(min_length=1)
+    #: Width of recurrent layers (ASR, SF, SD) and of the x-vector network (ASV); linear heads are always 256 wide.
+    head_width: int = Field(128, gt=0)
+
+
+def mini_budgets() -> dict[str, TaskBudget]:
+    """Budgets of the `mini` protocol: a few seconds to half a minute a task and model on two cores."""
+    return {
+        "pr": TaskBudget(steps=600, batch=16, eval_every=100, learning_rates=(1e-3, 3e-3, 1e-2)),
+        "ks": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
+        "sid": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-3, 1e-2, 1e-1)),
+    }
 
 
 class SuperbParams(StrictModel):
     """Evaluation with frozen features: which models, and each task's budget."""
 
     models: tuple[str, ...]
-    tasks: dict[str, TaskBudget]
-    seeds: tuple[int, ...] = (1,)
+    tasks: dict[str, TaskBudget] = Field(default_factory=mini_budgets)
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
 
 
 class ReportParams(StrictModel):
@@ -139,6 +179,7 @@ class Params(StrictModel):
     cache: CacheParams = CacheParams()
     distill: DistillParams = DistillParams()
     students: dict[str, StudentParams]
+    features: FeatureParams = FeatureParams()
     profile: ProfileParams = ProfileParams()
     superb: SuperbParams
     report: ReportParams = ReportParams()

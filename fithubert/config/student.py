@@ -1,6 +1,6 @@
 """The architecture of a student, in full: what `build_student` turns into modules."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,13 +21,23 @@ class HeadsConfig(StrictModel):
     """The projection heads: which student layers they read and which teacher layers they predict.
 
     `kind` `per_layer`: one upsampler + linear per entry (FitHuBERT). `shared`: several predictions from the last layer
-    through one hidden projection (DistilHuBERT). `layer_map` pairs (student layer, teacher layer), layers from 1.
+    through one hidden projection (DistilHuBERT). `none`: the layers themselves, without parameters, for losses that
+    compare widths of any size (STaR). `layer_map` pairs (student layer, teacher layer), layers from 1; left out, each
+    layer is paired with the teacher's of the same number. The last entry is the last head.
     """
 
-    kind: Literal["per_layer", "shared"] = "per_layer"
+    kind: Literal["per_layer", "shared", "none"] = "per_layer"
     layer_map: tuple[tuple[int, int], ...]
     teacher_width: int = Field(768, gt=0)
     upsampling: Literal["transposed_conv", "repeat"] = "transposed_conv"
+    #: Width of each prediction's part of the hidden projection of `shared` heads; None: the student's width.
+    hidden_width: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> "HeadsConfig":
+        if len(set(self.layer_map)) < len(self.layer_map):
+            raise ValueError("layer_map: a pair is there twice")
+        return self
 
 
 class StudentConfig(StrictModel):
@@ -43,6 +53,14 @@ class StudentConfig(StrictModel):
     depth: int = Field(gt=0)
     ffn_width: int = Field(gt=0)
     attention_heads: int = Field(gt=0)
+    #: Transformer layers, counted from 0, that attend as the layer before them did (ARMHuBERT).
+    reuse_attention: tuple[int, ...] = ()
+    #: A learnt embedding for frames that masking distillation hides (ARMHuBERT).
+    mask_embedding: bool = False
+    #: Factor on the gradients that reach the front end [feature_grad_mult].
+    frontend_gradient: float = Field(1.0, gt=0, le=1)
+    #: Balance the gradients that a layer gets from its head and from the layers above [layer_grad_scale].
+    balance_gradients: bool = False
     layer_norm_first: bool = False
     pos_conv_kernel: int = Field(128, gt=0)
     pos_conv_groups: int = Field(16, gt=0)
@@ -55,6 +73,16 @@ class StudentConfig(StrictModel):
     #: What downstream use reads: the last head (the paper), every block, or every head.
     readout: Literal["last", "layers", "projections"] = "last"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_layers(cls, values: Any) -> Any:
+        """Each student layer with the teacher's of the same number, where no layer map is given."""
+        heads = values.get("heads") if isinstance(values, dict) else None
+        if isinstance(heads, dict) and "layer_map" not in heads and isinstance(values.get("depth"), int):
+            identity = tuple((layer, layer) for layer in range(1, values["depth"] + 1))
+            return {**values, "heads": {**heads, "layer_map": identity}}
+        return values
+
     @model_validator(mode="after")
     def _check_sizes(self) -> "StudentConfig":
         if self.width % self.attention_heads:
@@ -65,7 +93,35 @@ class StudentConfig(StrictModel):
             raise ValueError("conv_layers: channels, kernels and strides must be positive")
         if self.time_reduction.kind != "none" and self.time_reduction.before_layer >= self.depth:
             raise ValueError(f"time_reduction.before_layer must be 0..{self.depth - 1}")
-        outside = [s for s, _ in self.heads.layer_map if not 1 <= s <= self.depth]
-        if outside:
-            raise ValueError(f"heads.layer_map: student layer {outside[0]} is not in 1..{self.depth}")
+        if self.readout != "layers" and not self.heads.layer_map:
+            raise ValueError(f"readout {self.readout!r} needs an entry in heads.layer_map")
+        for student_layer, teacher_layer in self.heads.layer_map:
+            if not 1 <= student_layer <= self.depth:
+                raise ValueError(f"heads.layer_map: student layer {student_layer} is not in 1..{self.depth}")
+            if teacher_layer < 0:
+                raise ValueError(f"heads.layer_map: teacher layer {teacher_layer} is negative")
+            if self.heads.kind == "shared" and student_layer != self.depth:
+                raise ValueError(f"heads.layer_map: shared heads read the last layer, {self.depth}, only")
+        without_map = {0} | ({self.time_reduction.before_layer} if self.time_reduction.kind != "none" else set())
+        for layer in self.reuse_attention:
+            if layer in without_map or not 0 < layer < self.depth:
+                raise ValueError(f"reuse_attention: layer {layer} has no layer before it at the same frame rate")
         return self
+
+    @property
+    def first_reduced(self) -> int:
+        """The first layer (0..depth) whose state has the reduced frame rate; depth + 1 where none has."""
+        if self.time_reduction.kind == "none":
+            return self.depth + 1
+        before = self.time_reduction.before_layer
+        return before + 1 if before > 0 else 0
+
+    def factor_of(self, layer: int) -> int:
+        """By how much the frame rate of `layer`'s state (0..depth) is reduced."""
+        return self.time_reduction.factor if layer >= self.first_reduced else 1
+
+    def released(self) -> "StudentConfig":
+        """This shape without what only training needs: heads that `readout` does not read, the mask embedding."""
+        pairs = {"last": self.heads.layer_map[-1:], "layers": (), "projections": self.heads.layer_map}[self.readout]
+        heads = self.heads.model_copy(update={"layer_map": pairs})
+        return self.model_copy(update={"heads": heads, "mask_embedding": False})

@@ -1,0 +1,53 @@
+"""A student as a frozen model of speech: what downstream use reads from it."""
+
+import torch
+from torch import Tensor
+
+from fithubert.speech_model import SpeechOutput
+from fithubert.student.checkpoint import fingerprint, release
+from fithubert.student.model import Student
+
+
+class ReadOut:
+    """A `SpeechModel` that answers as `student.config.readout` says.
+
+    `last`: one layer, the last head's projection (the paper). `layers`: layer 0..L of the student, reduced ones with
+    repeated frames. `projections`: every head's projection, teacher width (ARMHuBERT). Holds a copy of the student
+    without what only training needs.
+    """
+
+    def __init__(self, student: Student, name: str) -> None:
+        self.student = release(student).requires_grad_(False)
+        self.name = name
+        self.convolutions = self.student.frontend.convolutions
+        self.fingerprint = fingerprint(self.student)
+        config = self.student.config
+        if config.readout == "layers":
+            self.widths: tuple[int, ...] = (config.width,) * (config.depth + 1)
+        else:
+            width = config.width if config.heads.kind == "none" else config.heads.teacher_width
+            self.widths = (width,) * len(config.heads.layer_map)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so where inputs are moved to."""
+        return self.student.encoder_norm.weight.device
+
+    def to(self, device: torch.device | str) -> "ReadOut":
+        """This read-out with its weights on `device`."""
+        self.student.to(device)
+        return self
+
+    @torch.inference_mode()
+    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """The read-out's layers of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples.
+
+        `last_layer` counts the read-out's own layers from 0 and ends the result there.
+        """
+        waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
+        if self.student.config.readout == "layers":
+            encoded = self.student.encode(waveforms, lengths, last_layer)
+            return SpeechOutput(self.student.at_teacher_rate(encoded), encoded.lengths)
+        heads = range(len(self.widths) if last_layer is None else last_layer + 1)
+        projections, frames = self.student.hints(waveforms, lengths, heads)
+        return SpeechOutput(projections, frames)
