@@ -1,0 +1,214 @@
+"""What the corpus holds: one frozen row per utterance with every label it has, kept in one Parquet file."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from fithubert.data.audio import read_waveform
+from fithubert.errors import UserError
+from fithubert.files import atomic_file, digest
+from fithubert.frames import SAMPLE_RATE_HZ
+
+SPLITS = ("train", "dev", "test", "verification")
+KINDS = ("sentence", "keyword", "command", "query", "mixture")
+
+
+@dataclass(frozen=True)
+class Phone:
+    """One phone of `phones.PHONES` and where it is spoken; what lies between two phones is silence."""
+
+    label: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One stretch of speech by one speaker of a mixture, from the first phone to the last."""
+
+    speaker: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a spoken command asks for; `none` where a part is absent."""
+
+    action: str
+    object: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A named part of a command: `words[first_word : first_word + num_words]`, joined by spaces in `value`."""
+
+    name: str
+    value: str
+    first_word: int
+    num_words: int
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording of 16 kHz mono audio with its labels; None where a label is not known.
+
+    `audio` is relative to the manifest's root and `digest` is that of the file's bytes. `text` is lower case without
+    punctuation and `words` its words. `keyword` is the class of a keyword clip, `query` the word of a search query,
+    `style` the prosody style, and `turns` says who speaks when in a mixture (whose `speaker` is None).
+    """
+
+    id: str
+    audio: str
+    digest: str
+    split: str
+    kind: str
+    num_samples: int
+    speaker: str | None = None
+    text: str | None = None
+    words: tuple[str, ...] | None = None
+    phones: tuple[Phone, ...] | None = None
+    keyword: str | None = None
+    intent: Intent | None = None
+    slots: tuple[Slot, ...] | None = None
+    style: str | None = None
+    turns: tuple[Turn, ...] | None = None
+    query: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The length in seconds."""
+        return self.num_samples / SAMPLE_RATE_HZ
+
+
+_SPAN = [("start_seconds", pa.float64()), ("end_seconds", pa.float64())]
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "audio", "digest", "split", "kind")),
+        ("num_samples", pa.int64()),
+        *((name, pa.string()) for name in ("speaker", "text")),
+        ("words", pa.list_(pa.string())),
+        ("phones", pa.list_(pa.struct([("label", pa.string()), *_SPAN]))),
+        ("keyword", pa.string()),
+        ("intent", pa.struct([(name, pa.string()) for name in ("action", "object", "location")])),
+        (
+            "slots",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("name", pa.string()),
+                        ("value", pa.string()),
+                        ("first_word", pa.int64()),
+                        ("num_words", pa.int64()),
+                    ]
+                )
+            ),
+        ),
+        ("style", pa.string()),
+        ("turns", pa.list_(pa.struct([("speaker", pa.string()), *_SPAN]))),
+        ("query", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A corpus, or a part of one. Audio paths are relative to `root`."""
+
+    utterances: tuple[Utterance, ...]
+    root: Path
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self.utterances)
+
+    def select(
+        self, split: str | Collection[str] | None = None, kind: str | Collection[str] | None = None
+    ) -> "Manifest":
+        """The utterances of these splits and kinds, in order; None means any."""
+        splits = {split} if isinstance(split, str) else split
+        kinds = {kind} if isinstance(kind, str) else kind
+        chosen = (u for u in self.utterances if splits is None or u.split in splits)
+        return Manifest(tuple(u for u in chosen if kinds is None or u.kind in kinds), self.root)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hex digest of every label and of the bytes of every audio file; `root` has no part in it."""
+        return digest(*(json.dumps(dataclasses.astuple(u)) for u in self.utterances))
+
+    @property
+    def hours(self) -> float:
+        """All audio together, in hours."""
+        return sum(u.num_samples for u in self.utterances) / SAMPLE_RATE_HZ / 3600
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The names of the speakers, sorted; those of mixtures are in their turns and not counted."""
+        return tuple(sorted({u.speaker for u in self.utterances if u.speaker is not None}))
+
+    def count_by(self, *fields: str) -> dict[str, int]:
+        """Utterances per value of the named fields, joined by `/`: `count_by("split", "kind")`."""
+        values = Counter("/".join(str(getattr(u, f)) for f in fields) for u in self.utterances)
+        return dict(sorted(values.items()))
+
+    def read(self, utterance: Utterance) -> Tensor:
+        """(samples,) float32 at 16 kHz; raises UserError where the file is missing, broken or of another length."""
+        path = self.root / utterance.audio
+        waveform = read_waveform(path)
+        if len(waveform) != utterance.num_samples:
+            raise UserError(
+                f"{path}: holds {len(waveform)} samples and the manifest says {utterance.num_samples}; "
+                "run `fithubert prepare` again"
+            )
+        return waveform
+
+    def save(self, path: Path) -> None:
+        """Write the rows as Parquet, atomically."""
+        table = pa.Table.from_pylist([dataclasses.asdict(u) for u in self.utterances], schema=_SCHEMA)
+        with atomic_file(path) as aside:
+            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+
+
+def manifest_path(root: Path) -> Path:
+    """Where the manifest of the corpus under `root` (the data directory) lies."""
+    return root / "manifests" / "corpus.parquet"
+
+
+def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:
+    """The manifest in `path`; `root` is the data directory that holds `manifests/` unless given.
+
+    Raises UserError where the file is missing, broken or not a manifest.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such manifest; run `fithubert prepare` first")
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
+    if not table.schema.equals(_SCHEMA):
+        missing = sorted(set(_SCHEMA.names) ^ set(table.schema.names))
+        raise UserError(f"{path}: not a manifest of this version (columns: {missing}); run `fithubert prepare` again")
+    return Manifest(tuple(_utterance(row) for row in table.to_pylist()), root or path.parent.parent)
+
+
+def _utterance(row: dict[str, Any]) -> Utterance:
+    def parts(name: str, kind: type) -> Any:
+        return None if row[name] is None else tuple(kind(**value) for value in row[name])
+
+    row["words"] = None if row["words"] is None else tuple(row["words"])
+    row["intent"] = None if row["intent"] is None else Intent(**row["intent"])
+    row |= {"phones": parts("phones", Phone), "slots": parts("slots", Slot), "turns": parts("turns", Turn)}
+    return Utterance(**row)

@@ -1,0 +1,196 @@
+"""What each speaker of the embedded corpus says, in which split and style: a pure function of the parameters."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+from fithubert.config.params import SyntheticData
+from fithubert.data import lexicon as lex
+from fithubert.data.commands import Command, draw_command
+from fithubert.data.grammar import draw_sentence, draw_text, normalise
+from fithubert.data.voices import Speaker, draw_speakers
+
+#: Of all hours, by kind; `verification` is sentences of the held-out speakers.
+_SHARES = {"sentence": 0.68, "keyword": 0.12, "command": 0.10, "mixture": 0.05, "query": 0.01, "verification": 0.04}
+_SPLITS = {"train": 0.76, "dev": 0.09, "test": 0.15}
+#: The pre-training world needs no labels of tasks: sentences only.
+_PRETRAINING = {"sentence": 0.99, "verification": 0.01}
+_PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}
+#: Mean length of an utterance: a constant and a part for each letter, measured over the accents and styles.
+_BASE_SECONDS, _LETTER_SECONDS = 0.55, 0.062
+_KEYWORD_SECONDS = 1.0
+#: The ten words, any other word, and silence.
+_KEYWORD_CLASSES = len(lex.KEYWORDS) + 2
+_NEUTRAL_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Style:
+    """A prosody style by rule: how pitch, its range, rate and level differ from the voice's own. Not human emotion."""
+
+    pitch: int
+    pitch_range: int
+    rate: float
+    level_db: float
+
+
+STYLES = {
+    "neutral": Style(50, 50, 1.0, 0.0),
+    "excited": Style(64, 84, 1.12, 2.0),
+    "calm": Style(42, 24, 0.84, -3.0),
+    "tense": Style(50, 72, 1.24, 5.0),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to say. `text` as the synthesiser reads it; a part of a mixture (`part_of`) gets no row of its own."""
+
+    id: str
+    speaker: str
+    split: str
+    kind: str
+    text: str
+    style: str
+    keyword: str | None = None
+    command: Command | None = None
+    query: str | None = None
+    part_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All speakers with what they say in order; `silences` are (id, split) of clips of noise alone."""
+
+    speakers: tuple[Speaker, ...]
+    items: tuple[Item, ...]
+    silences: tuple[tuple[str, str], ...]
+
+
+class _Draft:
+    """A plan in the making: the items so far, and the texts that are spent."""
+
+    def __init__(self, config: SyntheticData) -> None:
+        self.rng = random.Random(f"plan/{config.world}/{config.seed}")
+        self.world = config.world
+        self.items: list[Item] = []
+        self.silences: list[tuple[str, str]] = []
+        self._taken: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def name(self, kind: str) -> str:
+        self._counts[kind] += 1
+        return f"{kind}-{self._counts[kind]:06d}"
+
+    def style(self) -> str:
+        return "neutral" if self.rng.random() < _NEUTRAL_SHARE else self.rng.choice(("excited", "calm", "tense"))
+
+    def sentence(self, split: str) -> str:
+        return draw_text(self.rng, lambda rng: draw_sentence(rng, self.world), split, self._taken)
+
+    def command(self, split: str) -> Command:
+        drawn: list[Command] = []
+
+        def draw(rng: random.Random) -> str:
+            drawn.append(draw_command(rng))
+            return drawn[-1].text
+
+        draw_text(self.rng, draw, split, self._taken)
+        return drawn[-1]
+
+    def turns(self, names: Sequence[str]) -> Iterator[str]:
+        """The speakers in a drawn order, again and again."""
+        return cycle(self.rng.sample(names, len(names)))
+
+
+def plan_corpus(config: SyntheticData) -> Plan:
+    """Who says what, from the parameters alone; about `config.hours` long, more where that is too little for a
+    few utterances of every kind, split and class."""
+    speakers = draw_speakers(config.world, config.seed, config.speakers + config.heldout_speakers)
+    draft = _Draft(config)
+    order = draft.rng.sample(range(len(speakers)), len(speakers))
+    heldout = [speakers[i].name for i in sorted(order[: config.heldout_speakers])]
+    seen = [speakers[i].name for i in sorted(order[config.heldout_speakers :])]
+    pretraining = config.world == "pretraining"
+    seconds = {kind: share * config.hours * 3600 for kind, share in (_PRETRAINING if pretraining else _SHARES).items()}
+    for split, share in (_PRETRAINING_SPLITS if pretraining else _SPLITS).items():
+        fewest = 2 * len(seen) if split == "train" else 2
+        _plan_sentences(draft, split, seen, seconds["sentence"] * share, fewest)
+        if pretraining:
+            continue
+        _plan_keywords(draft, split, _keyword_speakers(seen, split), seconds["keyword"] * share)
+        _plan_commands(draft, split, seen, seconds["command"] * share)
+        _plan_mixtures(draft, split, seen, seconds["mixture"] * share)
+        if split != "train":
+            _plan_queries(draft, split, seen, seconds["query"] / 2)
+    _plan_sentences(draft, "verification", heldout, seconds["verification"], 3 * len(heldout))
+    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences))
+
+
+def _seconds(text: str) -> float:
+    return _BASE_SECONDS + _LETTER_SECONDS * len(text)
+
+
+def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: float, fewest: int) -> None:
+    spent, count = 0.0, 0
+    for name in draft.turns(names):
+        if spent >= seconds and count >= fewest:
+            return
+        text = draft.sentence("test" if split == "verification" else split)
+        draft.items.append(Item(draft.name("sentence"), name, split, "sentence", text, draft.style()))
+        spent, count = spent + _seconds(text), count + 1
+
+
+def _keyword_speakers(names: Sequence[str], split: str) -> list[str]:
+    """The speakers of one split of the keyword task, which shares none between splits."""
+    few = max(1, round(0.15 * len(names)))
+    return list({"dev": names[:few], "test": names[few : 2 * few], "train": names[2 * few :]}[split])
+
+
+def _plan_keywords(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
+    turns = draft.turns(names)
+    for _ in range(max(1, round(seconds / _KEYWORD_SECONDS / _KEYWORD_CLASSES))):
+        for keyword in (*lex.KEYWORDS, lex.UNKNOWN):
+            word = draft.rng.choice(lex.UNKNOWN_WORDS) if keyword == lex.UNKNOWN else keyword
+            item = Item(draft.name("keyword"), next(turns), split, "keyword", word, draft.style(), keyword=keyword)
+            draft.items.append(item)
+        draft.silences.append((draft.name("keyword"), split))
+
+
+def _plan_commands(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
+    spent, count = 0.0, 0
+    for name in draft.turns(names):
+        if spent >= seconds and count >= 2:
+            return
+        command = draft.command(split)
+        item = Item(draft.name("command"), name, split, "command", command.text, draft.style(), command=command)
+        draft.items.append(item)
+        spent, count = spent + _seconds(command.text), count + 1
+
+
+def _plan_mixtures(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
+    spent = 0.0
+    while True:
+        mixture, pair = draft.name("mixture"), draft.rng.sample(names, 2)
+        for turn in range(draft.rng.randint(2, 4)):
+            text = draft.sentence(split)
+            item = Item(f"{mixture}.{turn}", pair[turn % 2], split, "mixture", text, draft.style(), part_of=mixture)
+            draft.items.append(item)
+            spent += _seconds(text)
+        if spent >= seconds:
+            return
+
+
+def _plan_queries(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
+    """Search words that some but not most sentences of the split hold, each spoken twice by other speakers."""
+    nouns = {noun for noun in (*lex.THINGS, *lex.ROLES, *lex.PLACES, *lex.ANIMALS) if len(noun) >= 4}
+    sentences = [set(normalise(i.text).split()) for i in draft.items if i.split == split and i.kind == "sentence"]
+    counts = Counter(word for words in sentences for word in sorted(words & nouns))
+    wanted = max(1, round(seconds / _KEYWORD_SECONDS / 2))
+    turns = draft.turns(names)
+    for word, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:wanted]:
+        for _ in range(2):
+            item = Item(draft.name("query"), next(turns), split, "query", word, "neutral", query=word)
+            draft.items.append(item)
