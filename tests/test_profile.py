@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fithubert.config.params import ProfileParams
-from fithubert.config.student import HeadsConfig, StudentConfig
+from fithubert.config.student import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
 from fithubert.profile import PARTS, Parameters, Subject, analytic_macs, count_parts, profile_models
 from fithubert.profile.memory import peak_memory_bytes, weight_bytes
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 from fithubert.speech_model import SpeechOutput
+from fithubert.student import recipes
+from fithubert.student.model import build_student
+from fithubert.student.readout import ReadOut
 from fithubert.teachers.fbank import FbankModel
 from fithubert.teachers.hubert import HubertModel, HubertTeacher
 
@@ -39,16 +42,25 @@ def small_teacher(name: str = "teacher", depth: int = 2) -> HubertTeacher:
     return HubertTeacher(HubertModel(small_config(depth=depth)), name)
 
 
-def published_fithubert() -> StudentConfig:
-    """The released FitHuBERT configuration, written out here so that a slip in the recipe is seen."""
-    return StudentConfig(
-        conv_layers=((128, 10, 5), (256, 1, 1), *[(256, 3, 2)] * 4, (512, 1, 1), *[(512, 2, 2)] * 2),
-        width=480,
-        depth=12,
-        ffn_width=480,
-        attention_heads=12,
-        heads=HeadsConfig(layer_map=tuple((layer, layer) for layer in range(1, 13))),
-    )
+def small_student(**changes: object) -> StudentConfig:
+    values = small_config().model_dump(exclude={"norm_first", "normalise_waveform"}) | {"depth": 3, "readout": "last"}
+    heads = changes.pop("heads", {})
+    return StudentConfig.model_validate(values | {"heads": {"teacher_width": 40, **heads}} | changes)
+
+
+STUDENTS = {
+    "paper": small_student(),
+    "no reduction": small_student(time_reduction={"kind": "none"}),
+    "fc2 later": small_student(time_reduction={"kind": "fc2", "factor": 3, "before_layer": 1}, readout="projections"),
+    "mean, repeated": small_student(
+        time_reduction={"kind": "mean"}, heads={"upsampling": "repeat"}, readout="projections"
+    ),
+    "reused attention": small_student(reuse_attention=(1,), readout="layers"),
+    "drops a frame": small_student(time_reduction={"drop_last_frame": True}, readout="projections"),
+    "shared": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="projections"),
+    "shallow head": small_student(heads={"layer_map": ((3, 3), (1, 1))}),
+    "no projection": small_student(width=24),
+}
 
 
 @settings(max_examples=12, deadline=None)
@@ -63,6 +75,24 @@ def test_counted_macs_are_the_analytic_ones(samples: int, depth: int, width: int
     seconds = samples / 16_000
     counted = count_parts(HubertTeacher(HubertModel(config), "teacher"), seconds)
     assert {part: cost.macs for part, cost in counted.items()} == analytic_macs(config, round(seconds * 16_000))
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("samples", [16_000, 16_320])
+def test_counted_macs_of_a_student_are_the_analytic_ones(name: str, samples: int) -> None:
+    config = STUDENTS[name]
+    counted = count_parts(ReadOut(build_student(config), name), samples / 16_000)
+    assert {part: cost.macs for part, cost in counted.items()} == analytic_macs(config, samples)
+
+
+def test_a_students_parts_hold_its_trunk_and_readout() -> None:
+    student = build_student(STUDENTS["paper"])
+    counted = count_parts(ReadOut(student, "student"), 0.5)
+    counts = student.parameter_counts()
+    assert counted["readout"].params == counts.readout
+    # For inference the positional convolution's weight is computed once; its gains, one per tap, are gone.
+    gains = student.config.pos_conv_kernel
+    assert sum(cost.params for cost in counted.values()) == counts.trunk + counts.readout - gains
 
 
 def test_parameters_of_the_parts_are_all_parameters() -> None:
@@ -81,7 +111,7 @@ def test_hubert_base_costs_what_is_published() -> None:
 
 
 def test_fithubert_costs_what_is_published() -> None:
-    macs = analytic_macs(published_fithubert(), 160_000)
+    macs = analytic_macs(recipes.fithubert(), 160_000)
     total = sum(macs.values())
     assert total / 10 / GIGA == pytest.approx(322.5 / 224.9, rel=0.003)
     shares = {part: round(100 * count / total) for part, count in macs.items()}
@@ -89,8 +119,13 @@ def test_fithubert_costs_what_is_published() -> None:
     assert shares["projection"] + shares["time_reduction"] + shares["readout"] == 4
 
 
+def test_distilhubert_costs_what_is_published() -> None:
+    macs = analytic_macs(recipes.distilhubert(), 160_000)
+    assert sum(macs.values()) / 10 / GIGA == pytest.approx(785 / 224.9, rel=0.003)
+
+
 def test_readout_of_all_heads_costs_twelve_times_one() -> None:
-    one = published_fithubert()
+    one = recipes.fithubert()
     twelve = one.model_copy(update={"readout": "projections"})
     assert analytic_macs(twelve, 160_000)["readout"] == 12 * analytic_macs(one, 160_000)["readout"]
     assert analytic_macs(one.model_copy(update={"readout": "layers"}), 160_000)["readout"] == 0

@@ -10,28 +10,32 @@ from fithubert.profile.breakdown import PARTS
 def analytic_macs(config: HubertConfig | StudentConfig, num_samples: int) -> dict[str, int]:
     """Multiply-accumulates of each part on one utterance of `num_samples`, in `PARTS` order.
 
-    The same convention as `count_parts`: matrix products and convolutions only. A student's read-out heads are those
-    that its `readout` uses.
+    The same convention as `count_parts`: matrix products and convolutions only. A student's layers and heads are those
+    that its `readout` needs.
     """
     macs = dict.fromkeys(PARTS, 0)
     macs["front_end"], frames = _front_end_macs(config.conv_layers, num_samples)
-    macs["projection"] = frames * config.conv_layers[-1][0] * config.width
+    features = config.conv_layers[-1][0]
+    if isinstance(config, HubertConfig) or features != config.width:
+        macs["projection"] = frames * features * config.width
     # An even kernel is padded by half on both sides and computes one frame that is then dropped.
     positions = frames + 1 - config.pos_conv_kernel % 2
-    macs["positional_conv"] = (
-        positions * config.width * (config.width // config.pos_conv_groups) * config.pos_conv_kernel
-    )
-    reduction = config.time_reduction if isinstance(config, StudentConfig) else None
+    channels_in = config.width // config.pos_conv_groups
+    macs["positional_conv"] = positions * config.width * channels_in * config.pos_conv_kernel
+    if isinstance(config, HubertConfig):
+        macs["transformer"] = config.depth * _layer_macs(frames, config.width, config.ffn_width, reuse=False)
+        return macs
+    reduction, pairs = config.time_reduction, config.released().heads.layer_map
     reduced = frames
-    if reduction is not None and reduction.kind != "none":
+    if reduction.kind != "none":
         reduced = frames // reduction.factor if reduction.drop_last_frame else -(-frames // reduction.factor)
-        macs["time_reduction"] = _time_reduction_macs(reduction, reduced, config.width)
-    before = config.depth if reduction is None or reduction.kind == "none" else reduction.before_layer
-    macs["transformer"] = before * _layer_macs(frames, config.width, config.ffn_width) + (
-        config.depth - before
-    ) * _layer_macs(reduced, config.width, config.ffn_width)
-    if isinstance(config, StudentConfig):
-        macs["readout"] = _readout_macs(config, frames, reduced)
+    depth = config.depth if config.readout == "layers" else max(layer for layer, _ in pairs)
+    for index in range(depth):
+        at_rate = reduced if config.factor_of(index + 1) > 1 else frames
+        macs["transformer"] += _layer_macs(at_rate, config.width, config.ffn_width, index in config.reuse_attention)
+    if config.factor_of(depth) > 1:
+        macs["time_reduction"] = reduced * _reduction_macs_per_frame(reduction, config.width)
+    macs["readout"] = _readout_macs(config, pairs, frames, reduced)
     return macs
 
 
@@ -45,22 +49,36 @@ def _front_end_macs(layers: Sequence[tuple[int, int, int]], num_samples: int) ->
     return total, length
 
 
-def _layer_macs(frames: int, width: int, ffn_width: int) -> int:
-    """One transformer layer: four projections, scores and weighted values, feed-forward in and out."""
-    return frames * (4 * width * width + 2 * width * ffn_width) + 2 * frames * frames * width
+def _layer_macs(frames: int, width: int, ffn_width: int, reuse: bool) -> int:
+    """One transformer layer: projections, scores, weighted values, feed-forward; `reuse` needs no query, key, score."""
+    projections, products = (2, 1) if reuse else (4, 2)
+    return frames * (projections * width * width + 2 * width * ffn_width) + products * frames * frames * width
 
 
-def _time_reduction_macs(config: TimeReductionConfig, reduced: int, width: int) -> int:
-    """A strided convolution or a linear layer over `factor` stacked frames; a mean multiplies nothing."""
-    return 0 if config.kind == "mean" else reduced * config.factor * width * width
+def _reduction_macs_per_frame(config: TimeReductionConfig, width: int) -> int:
+    """A linear map of `factor` neighbouring frames to one, `fc2` with a hidden layer; a mean multiplies nothing."""
+    inner = config.factor * width
+    return {"mean": 0, "fc2": inner * inner + inner * width}.get(config.kind, inner * width)
 
 
-def _readout_macs(config: StudentConfig, frames: int, reduced: int) -> int:
-    """The heads that downstream use reads: one for `last`, none for `layers`, all for `projections`."""
-    if config.readout == "layers":
+def _readout_macs(config: StudentConfig, pairs: Sequence[tuple[int, int]], frames: int, reduced: int) -> int:
+    """The heads of `pairs`: upsampling where it is learnt, then projections at the rate that it leaves."""
+    heads, factor = config.heads, config.time_reduction.factor
+    if not pairs or heads.kind == "none":
         return 0
-    heads = 1 if config.readout == "last" else len(config.heads.layer_map)
-    upsampled = 0
-    if config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv":
-        upsampled = reduced * config.time_reduction.factor * config.width * config.width
-    return heads * (upsampled + frames * config.width * config.heads.teacher_width)
+    learnt = heads.upsampling == "transposed_conv"
+    if config.time_reduction.drop_last_frame:
+        frames = reduced * factor
+    total = 0
+    shared = heads.kind == "shared"
+    hidden = heads.hidden_width or config.width
+    # Shared heads upsample once and make the hidden part of every prediction.
+    for layer, _ in pairs[:1] if shared else pairs:
+        upsamples = learnt and config.factor_of(layer) > 1
+        at_rate = reduced if config.factor_of(layer) > 1 and not learnt else frames
+        total += reduced * factor * config.width**2 if upsamples else 0
+        if shared:
+            total += at_rate * len(pairs) * hidden * (config.width + heads.teacher_width)
+        else:
+            total += at_rate * config.width * heads.teacher_width
+    return total
