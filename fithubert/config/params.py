@@ -154,6 +154,8 @@ def mini_budgets() -> dict[str, TaskBudget]:
         "pr": TaskBudget(steps=600, batch=16, eval_every=100, learning_rates=(1e-3, 3e-3, 1e-2)),
         "ks": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
         "sid": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-3, 1e-2, 1e-1)),
+        "er": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
+        "ic": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
     }
 
 

@@ -1,0 +1,184 @@
+"""Sequence tasks under CTC: PR with a linear head, ASR and SF with a recurrent one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fithubert.config.params import TaskBudget
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
+from fithubert.superb.metrics import IntArray, Measure
+from fithubert.superb.protocol import PROJECTOR_WIDTH, MissingLabels, Selection, split_labelled
+
+BLANK = 0
+#: Frames of one evaluation window; bounds its memory.
+_EVAL_FRAMES = 8000
+#: SUPERB's recurrent head: layers, dropout after each.
+_DEPTH, _DROPOUT = 2, 0.2
+
+#: Symbols of an utterance in order, or None where it is not labelled.
+TokensOf = Callable[[Utterance], tuple[str, ...] | None]
+#: Metrics from references and hypotheses, both lists of symbols per utterance.
+ScoreTokens = Callable[[list[list[str]], list[list[str]]], dict[str, Measure]]
+
+
+@dataclass(frozen=True)
+class CtcTask:
+    """Weighted sum, projector, linear or two BLSTM layers, CTC, greedy decoding.
+
+    The training order is s3prl's: utterances sorted by target length and a batch of consecutive ones from a random
+    start. `vocabulary`: the symbols besides the blank; None takes those of the training split.
+    """
+
+    name: str
+    kind: str
+    wanted: str
+    tokens_of: TokensOf
+    score: ScoreTokens
+    selection: Selection
+    head: Literal["linear", "recurrent"] = "linear"
+    vocabulary: tuple[str, ...] | None = None
+
+    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "CtcLearner":
+        """The task on these features; raises MissingLabels where a split has no labelled utterance."""
+        utterances = manifest.select(kind=self.kind).utterances
+        splits = split_labelled(utterances, [bool(self.tokens_of(u)) for u in utterances], self.wanted)
+        tokens = {s: {u.id: self.tokens_of(u) or () for u in members} for s, members in splits.items()}
+        seen = {symbol for row in tokens["train"].values() for symbol in row}
+        vocabulary = tuple(sorted(seen)) if self.vocabulary is None else self.vocabulary
+        if len(vocabulary) < 2:
+            raise MissingLabels(f"train has fewer than two different {self.wanted}")
+        examples = {s: _examples(features, rows, vocabulary) for s, rows in tokens.items()}
+        return CtcLearner(self, examples, vocabulary, budget)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Utterances in ascending target length: frames, padded `targets` (utterance, longest), and their symbols."""
+
+    bank: FrameBank
+    targets: Tensor
+    target_lengths: Tensor
+    symbols: list[list[str]]
+
+
+def _examples(features: FeatureSource, rows: dict[str, tuple[str, ...]], vocabulary: Sequence[str]) -> _Examples:
+    ids = sorted(rows, key=lambda row_id: (len(rows[row_id]), row_id))
+    numbers = {symbol: i + 1 for i, symbol in enumerate(vocabulary)}
+    # A symbol that train lacks can never be predicted: as a target of dev or test it only counts as an error.
+    targets = [torch.tensor([numbers.get(symbol, BLANK) for symbol in rows[i]], dtype=torch.int64) for i in ids]
+    lengths = torch.tensor([len(t) for t in targets])
+    padded = nn.utils.rnn.pad_sequence(targets, batch_first=True)
+    return _Examples(read_frames(features, ids), padded, lengths, [list(rows[i]) for i in ids])
+
+
+class CtcLearner:
+    """A CtcTask on one model's features. Batches are contiguous windows of the bank: nothing is gathered or padded
+    before the logits."""
+
+    def __init__(
+        self, task: CtcTask, examples: dict[str, _Examples], vocabulary: Sequence[str], budget: TaskBudget
+    ) -> None:
+        self._task = task
+        self._examples = examples
+        self._vocabulary = vocabulary
+        self._hidden = budget.head_width
+        self.num_train, self.num_dev, self.num_test = (len(examples[s].symbols) for s in ("train", "dev", "test"))
+        self.start_epochs(0, 1)
+
+    def new_head(self) -> nn.Module:
+        """A LinearHead or a RecurrentHead with one output per symbol and the blank as output 0."""
+        layers, _, width = self._examples["train"].bank.features.shape
+        outputs = len(self._vocabulary) + 1
+        if self._task.head == "linear":
+            return LinearHead(layers, width, PROJECTOR_WIDTH, outputs)
+        return RecurrentHead(layers, width, self._hidden, self._hidden, _DEPTH, _DROPOUT, outputs)
+
+    def start_epochs(self, seed: int, batch: int) -> None:
+        """Begin the seeded order of batches anew."""
+        self._generator = np.random.default_rng(seed)
+        self._batch = min(batch, self.num_train)
+        self._starts = np.empty(0, dtype=np.int64)
+
+    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+        """(head,) CTC losses of the next batch, each utterance divided by its target length; impossible ones are 0."""
+        if not len(self._starts):
+            self._starts = self._generator.permutation(self.num_train - self._batch + 1)
+        first, self._starts = int(self._starts[0]), self._starts[1:]
+        last = first + self._batch
+        train = self._examples["train"]
+        lengths = train.bank.lengths[first:last]
+        logits = self._logits(heads, train.bank.window(first, last), lengths)
+        return ctc_losses(logits, lengths, train.targets[first:last], train.target_lengths[first:last])
+
+    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+        """The task's metrics of each head, from greedy decoding."""
+        examples = self._examples[split]
+        decoded: list[list[IntArray]] = [[] for _ in heads]
+        for first, last in _windows(examples.bank):
+            lengths = examples.bank.lengths[first:last]
+            best = self._logits(heads, examples.bank.window(first, last), lengths).argmax(2).numpy()
+            for index, row in enumerate(best):
+                decoded[index] += decode_greedily(row, lengths)
+        hypotheses = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
+        return [self._task.score(examples.symbols, rows) for rows in hypotheses]
+
+    def _logits(self, heads: Sequence[nn.Module], features: Tensor, lengths: IntArray) -> Tensor:
+        """(head, frame, output)."""
+        linear = [h for h in heads if isinstance(h, LinearHead)]
+        if linear:
+            return linear_logits(linear, features)
+        recurrent = [h for h in heads if isinstance(h, RecurrentHead)]
+        summed = sum_layers([h.layer_sum for h in recurrent], features)
+        return torch.stack([head(row, lengths) for head, row in zip(recurrent, summed, strict=True)])
+
+
+def ctc_losses(logits: Tensor, lengths: IntArray, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """(head,) mean CTC losses of `logits` (head, frame, output), utterance after utterance of `lengths` frames.
+
+    `targets` (utterance, longest) of which `target_lengths` count. PyTorch's `mean` reduction: an utterance's loss is
+    divided by its target length, and one with more targets than frames counts as 0 (zero_infinity).
+    """
+    heads, _, outputs = logits.shape
+    starts = np.cumsum(lengths) - lengths
+    steps = np.minimum(np.arange(int(lengths.max()))[:, None], np.maximum(lengths - 1, 0)[None])
+    at = torch.from_numpy((starts[None] + steps).clip(max=logits.shape[1] - 1).ravel())
+    # (time, head * utterance, output): what is beyond an utterance's end repeats its last frame and is not read.
+    padded = logits.log_softmax(2)[:, at].view(heads, -1, len(lengths), outputs).permute(1, 0, 2, 3).flatten(1, 2)
+    repeated = target_lengths.repeat(heads)
+    losses = nn.functional.ctc_loss(
+        padded,
+        targets.repeat(heads, 1),
+        torch.from_numpy(lengths).repeat(heads),
+        repeated,
+        blank=BLANK,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return (losses / repeated.clamp(min=1)).view(heads, -1).mean(1)
+
+
+def decode_greedily(best: IntArray, lengths: IntArray) -> list[IntArray]:
+    """The tokens of each utterance from the best outputs (frame,): repeats merged, then blanks dropped."""
+    starts = np.cumsum(lengths) - lengths
+    changes = np.empty(len(best), dtype=bool)
+    changes[1:] = best[1:] != best[:-1]
+    changes[starts[starts < len(best)]] = True
+    kept = changes & (best != BLANK)
+    owners = np.repeat(np.arange(len(lengths)), lengths)[kept]
+    return np.split(best[kept], np.searchsorted(owners, np.arange(1, len(lengths))))
+
+
+def _windows(bank: FrameBank) -> list[tuple[int, int]]:
+    """(first, last) utterances of consecutive windows of about `_EVAL_FRAMES` frames."""
+    edges = [0]
+    for i in range(1, len(bank) + 1):
+        if bank.offsets[i] - bank.offsets[edges[-1]] >= _EVAL_FRAMES or i == len(bank):
+            edges.append(i)
+    return list(pairwise(edges))

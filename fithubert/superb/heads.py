@@ -1,0 +1,154 @@
+"""SUPERB's heads on frozen hidden states, several of them side by side on one batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+
+from fithubert.superb.metrics import IntArray
+
+
+class LayerSum(nn.Module):
+    """The weighted sum of hidden states: one scalar per layer, softmax, zeros at the start (the plain mean).
+
+    s3prl's `Featurizer` without layer norm. A single layer is used as it is, without a weight.
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(layers)) if layers > 1 else None
+
+    def shares(self) -> Tensor:
+        """(layer,) the share of each layer, summing to 1."""
+        return torch.ones(1) if self.weights is None else self.weights.softmax(0)
+
+
+def sum_layers(sums: Sequence[LayerSum], features: Tensor) -> Tensor:
+    """(head, item, width): the weighted sums of `features` (layer, item, width), all heads in one matrix product."""
+    layers, items, width = features.shape
+    if layers == 1:
+        return features.expand(len(sums), items, width)
+    shares = torch.stack([s.shares() for s in sums])
+    return (shares @ features.reshape(layers, items * width)).view(len(sums), items, width)
+
+
+class LinearHead(nn.Module):
+    """Weighted sum, a linear projector and a linear output, with nothing between them: PR, KS, SID, ER, IC."""
+
+    def __init__(self, layers: int, width: int, projector: int, outputs: int) -> None:
+        super().__init__()
+        self.layer_sum = LayerSum(layers)
+        self.projector = nn.Linear(width, projector)
+        self.output = nn.Linear(projector, outputs)
+
+    def composed(self) -> tuple[Tensor, Tensor]:
+        """The two linear maps as one: weight (width, outputs) and bias (outputs,), with gradients to both factors.
+
+        The same function and the same gradients as one after the other, at a fraction of the work per item.
+        """
+        weight = self.output.weight @ self.projector.weight
+        return weight.T, self.output.weight @ self.projector.bias + self.output.bias
+
+
+def linear_logits(heads: Sequence[LinearHead], features: Tensor) -> Tensor:
+    """(head, item, output) logits of `features` (layer, item, width); an item is a frame or a pooled utterance."""
+    summed = sum_layers([h.layer_sum for h in heads], features)
+    weights, biases = zip(*(h.composed() for h in heads), strict=True)
+    return torch.baddbmm(torch.stack(biases)[:, None], summed, torch.stack(weights))
+
+
+class RecurrentHead(nn.Module):
+    """Weighted sum, projector, bidirectional LSTM layers with dropout after each, linear output: ASR and SF."""
+
+    def __init__(
+        self, layers: int, width: int, projector: int, hidden: int, depth: int, dropout: float, outputs: int
+    ) -> None:
+        super().__init__()
+        self.layer_sum = LayerSum(layers)
+        self.projector = nn.Linear(width, projector)
+        self.recurrent = nn.ModuleList(
+            nn.LSTM(projector if i == 0 else 2 * hidden, hidden, batch_first=True, bidirectional=True)
+            for i in range(depth)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(2 * hidden, outputs)
+
+    def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
+        """(frame, output) logits of weighted sums (frame, width), utterance after utterance."""
+        padded = pad_frames(self.projector(summed), lengths)
+        packed = pack_padded_sequence(padded, torch.from_numpy(lengths), batch_first=True, enforce_sorted=False)
+        for layer in self.recurrent:
+            packed = layer(packed)[0]
+            packed = packed._replace(data=self.dropout(packed.data))
+        return self.output(unpad_frames(pad_packed_sequence(packed, batch_first=True)[0], lengths))
+
+
+class DiarisationHead(nn.Module):
+    """Weighted sum, one unidirectional LSTM and one output per speaker: SD."""
+
+    def __init__(self, layers: int, width: int, hidden: int, speakers: int) -> None:
+        super().__init__()
+        self.layer_sum = LayerSum(layers)
+        self.recurrent = nn.LSTM(width, hidden, batch_first=True)
+        self.output = nn.Linear(hidden, speakers)
+
+    def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
+        """(frame, speaker) logits of weighted sums (frame, width); causal, so padding after the end is harmless."""
+        return self.output(unpad_frames(self.recurrent(pad_frames(summed, lengths))[0], lengths))
+
+
+class SpeakerHead(nn.Module):
+    """Weighted sum, projector, x-vector network with statistics pooling, additive-margin softmax: ASV.
+
+    `width` 512 and `pooled` 1500 are SUPERB's. Differs from s3prl: pooling covers exactly the valid frames, where
+    s3prl's covers one more.
+    """
+
+    #: (context in frames, dilation) of the convolutions; the last one widens to `pooled`.
+    CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+    #: Frames that the convolutions use up.
+    LOST_FRAMES = 14
+
+    def __init__(self, layers: int, features: int, width: int, pooled: int, speakers: int) -> None:
+        super().__init__()
+        self.layer_sum = LayerSum(layers)
+        self.projector = nn.Linear(features, width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, pooled if i == len(self.CONTEXTS) - 1 else width, context, dilation=dilation)
+            for i, (context, dilation) in enumerate(self.CONTEXTS)
+        )
+        self.embedding = nn.Linear(2 * pooled, width)
+        self.hidden = nn.Linear(width, width)
+        self.prototypes = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, speakers)))
+
+    def embed(self, summed: Tensor, lengths: IntArray) -> tuple[Tensor, Tensor]:
+        """The test-time embedding and the vector under the softmax, each (utterance, width)."""
+        x = pad_frames(self.projector(summed), lengths).transpose(1, 2)
+        if x.shape[2] <= self.LOST_FRAMES:
+            x = nn.functional.pad(x, (0, self.LOST_FRAMES + 1 - x.shape[2]))
+        for convolution in self.convolutions:
+            x = convolution(x).relu()
+        valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1))
+        mask = (torch.arange(x.shape[2])[None] < valid[:, None])[:, None].to(x.dtype)
+        mean = (x * mask).sum(2) / valid[:, None]
+        variance = ((x - mean[:, :, None]).square() * mask).sum(2) / (valid[:, None] - 1).clamp(min=1)
+        embedding = self.embedding(torch.cat([mean, (variance + 1e-8).sqrt()], 1)).relu()
+        return embedding, self.hidden(embedding).relu()
+
+    def loss(self, vectors: Tensor, speakers: Tensor, scale: float = 30.0, margin: float = 0.4) -> Tensor:
+        """The additive-margin softmax loss of `vectors` (utterance, width)."""
+        cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(self.prototypes, dim=0)
+        target = nn.functional.one_hot(speakers, cosines.shape[1]).to(cosines.dtype)
+        return nn.functional.cross_entropy(scale * (cosines - margin * target), speakers)
+
+
+def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:
+    """(utterance, longest, width) zero-padded from (frame, width), utterance after utterance."""
+    return pad_sequence(frames.split(lengths.tolist()), batch_first=True)
+
+
+def unpad_frames(padded: Tensor, lengths: IntArray) -> Tensor:
+    """(frame, width) from (utterance, longest, width); the inverse of `pad_frames`."""
+    return padded[torch.arange(padded.shape[1])[None] < torch.from_numpy(lengths)[:, None]]

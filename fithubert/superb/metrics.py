@@ -1,0 +1,175 @@
+"""The metrics of SUPERB over whole test sets, and their bootstrap confidence intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1000
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric on the test split: the mean over seeds, its 95 % interval and the deviation between seeds.
+
+    `low`, `high`: percentile bootstrap over the test items (utterances; speakers for verification), which says how far
+    the figure depends on the items that happen to be in the test split. `seed_deviation`: standard deviation of the
+    metric over seeds; 0 for one seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    seed_deviation: float
+
+
+class Measure(Protocol):
+    """What one evaluation of one split says: a value, and the values of bootstrap resamples of its items."""
+
+    @property
+    def value(self) -> float:
+        """The metric on all items."""
+        ...
+
+    def resampled(self, seed: int) -> FloatArray:
+        """(RESAMPLES,) the metric on resampled items; the same items are drawn whenever seed and size are the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`scale` times a sum over items of numerators divided by that of denominators: error rates and accuracies."""
+
+    numerators: FloatArray
+    denominators: FloatArray
+    scale: float = 100.0
+
+    @property
+    def value(self) -> float:
+        """The pooled (micro) ratio; 0 where the denominators sum to 0."""
+        total = float(self.denominators.sum())
+        return self.scale * float(self.numerators.sum()) / total if total else 0.0
+
+    def resampled(self, seed: int) -> FloatArray:
+        """(RESAMPLES,) ratios of items drawn with replacement."""
+        counts = _draw_counts(len(self.numerators), seed)
+        below = counts @ self.denominators
+        return self.scale * (counts @ self.numerators) / np.where(below > 0, below, 1.0)
+
+
+def accuracy(correct: NDArray[Any]) -> Ratio:
+    """Percent of items that are right, from (item,) booleans."""
+    return Ratio(correct.astype(np.float64), np.ones(len(correct)))
+
+
+def class_accuracy(correct: NDArray[Any], classes: IntArray) -> Ratio:
+    """Percent right with every class weighing the same: the expectation of class-balanced resampling."""
+    counts = np.bincount(classes)
+    weights = 1.0 / counts[classes]
+    return Ratio(correct.astype(np.float64) * weights, weights)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Equal error rate of scored trials, in percent; the bootstrap resamples the speakers that enrol.
+
+    `scores` (trial,), `targets` (trial,) bool, `groups` (trial,) the number of the enrolled speaker.
+    """
+
+    scores: FloatArray
+    targets: NDArray[np.bool_]
+    groups: IntArray
+
+    @property
+    def value(self) -> float:
+        """The equal error rate of all trials."""
+        return equal_error_rate(self.scores, self.targets)
+
+    def resampled(self, seed: int) -> FloatArray:
+        """(RESAMPLES,) equal error rates of speakers drawn with replacement, each with all its trials."""
+        speakers, of_trial = np.unique(self.groups, return_inverse=True)
+        order = np.argsort(-self.scores, kind="stable")
+        counts = _draw_counts(len(speakers), seed)
+        values = [_equal_error_rate(self.scores[order], self.targets[order], row[of_trial][order]) for row in counts]
+        known = np.array([v for v in values if v is not None])
+        return known if len(known) else np.full(RESAMPLES, self.value)
+
+
+def equal_error_rate(scores: FloatArray, targets: NDArray[np.bool_]) -> float:
+    """Percent at which false acceptances equal false rejections, on the linearly interpolated ROC.
+
+    Raises ValueError where there are no target or no non-target trials.
+    """
+    order = np.argsort(-scores, kind="stable")
+    rate = _equal_error_rate(scores[order], targets[order], np.ones(len(scores)))
+    if rate is None:
+        raise ValueError("the equal error rate needs target and non-target trials")
+    return rate
+
+
+def _equal_error_rate(scores: FloatArray, targets: NDArray[np.bool_], weights: FloatArray) -> float | None:
+    """The rate of trials in descending order of score; None where a side has no weight."""
+    hits, alarms = np.cumsum(weights * targets), np.cumsum(weights * ~targets)
+    if hits[-1] <= 0 or alarms[-1] <= 0:
+        return None
+    # Trials of one score are accepted together: only the last of each run is a point of the ROC.
+    last = np.append(np.diff(scores) != 0, True)
+    miss = np.append(1.0, 1 - hits[last] / hits[-1])
+    alarm = np.append(0.0, alarms[last] / alarms[-1])
+    at = int(np.argmax(alarm >= miss))
+    gap_before, gap_after = miss[at - 1] - alarm[at - 1], miss[at] - alarm[at]
+    share = gap_before / (gap_before - gap_after) if gap_before != gap_after else 0.0
+    return 100.0 * float(alarm[at - 1] + share * (alarm[at] - alarm[at - 1]))
+
+
+def edit_distances(references: Sequence[IntArray], hypotheses: Sequence[IntArray]) -> IntArray:
+    """(pair,) Levenshtein distances of token sequences, computed for all pairs at once."""
+    if not len(references):
+        return np.zeros(0, dtype=np.int64)
+    reference, reference_lengths = _pad(references, -1)
+    hypothesis, hypothesis_lengths = _pad(hypotheses, -2)
+    columns = np.arange(hypothesis.shape[1] + 1)
+    row = np.broadcast_to(columns, (len(references), len(columns))).astype(np.int64)
+    result = hypothesis_lengths.copy()
+    for i in range(reference.shape[1]):
+        substituted = row[:, :-1] + (reference[:, i, None] != hypothesis)
+        changed = np.concatenate([row[:, :1] + 1, np.minimum(substituted, row[:, 1:] + 1)], axis=1)
+        # Insertions run along the row: a running minimum of what is left after taking one per column.
+        row = np.minimum.accumulate(changed - columns, axis=1) + columns
+        done = reference_lengths == i + 1
+        result[done] = row[done, hypothesis_lengths[done]]
+    return result
+
+
+def error_rate(references: Sequence[IntArray], hypotheses: Sequence[IntArray]) -> Ratio:
+    """Percent of edits to reference tokens over all utterances (PER, WER and CER, micro)."""
+    lengths = np.array([len(r) for r in references], dtype=np.float64)
+    return Ratio(edit_distances(references, hypotheses).astype(np.float64), lengths)
+
+
+def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:
+    """The Score of one metric from its measure under every seed, on the same items."""
+    values = np.array([m.value for m in measures])
+    resampled = np.mean([m.resampled(seed) for m in measures], axis=0)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Score(float(values.mean()), float(low), float(high), float(values.std()))
+
+
+def _pad(sequences: Sequence[IntArray], value: int) -> tuple[IntArray, IntArray]:
+    """(sequence, longest) tokens padded with `value`, and the lengths."""
+    lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+    padded = np.full((len(sequences), int(lengths.max(initial=0))), value, dtype=np.int64)
+    inside = np.arange(padded.shape[1])[None, :] < lengths[:, None]
+    padded[inside] = np.concatenate([np.asarray(s, dtype=np.int64) for s in sequences])
+    return padded, lengths
+
+
+def _draw_counts(items: int, seed: int) -> FloatArray:
+    """(RESAMPLES, item) how often each item is drawn in each resample."""
+    generator = np.random.default_rng([seed, items])
+    return generator.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(np.float64)

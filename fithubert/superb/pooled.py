@@ -1,0 +1,136 @@
+"""Utterance classification on mean-pooled features: KS, SID, ER (one slot) and IC (several)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fithubert.config.params import TaskBudget
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.bank import FeatureSource, read_means
+from fithubert.superb.heads import LinearHead, linear_logits
+from fithubert.superb.metrics import IntArray, Measure, accuracy, class_accuracy
+from fithubert.superb.protocol import PROJECTOR_WIDTH, MissingLabels, Selection, split_labelled
+
+#: The label of an utterance in each slot, or None where it has none.
+LabelsOf = Callable[[Utterance], tuple[str, ...] | None]
+
+
+_ACCURACY = Selection("acc", less_is_better=False)
+
+
+@dataclass(frozen=True)
+class PooledTask:
+    """Weighted sum, projector 256, mean over the true length, linear, cross entropy per slot; accuracy of all slots.
+
+    `sampling`: `shuffled` epochs without the last incomplete batch, or `balanced`, draws with replacement by inverse
+    class frequency (s3prl's KS). Balanced tasks are selected by class-balanced accuracy, the expectation of s3prl's
+    randomly resampled dev split, which differs from one evaluation to the next.
+    """
+
+    name: str
+    kind: str
+    wanted: str
+    labels_of: LabelsOf
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    selection: Selection = _ACCURACY
+
+    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "PooledLearner":
+        """The task on these features; raises MissingLabels where fewer than two classes are labelled."""
+        utterances = manifest.select(kind=self.kind).utterances
+        labels = [self.labels_of(u) for u in utterances]
+        splits = split_labelled(utterances, [x is not None for x in labels], self.wanted)
+        train = [x for u in splits["train"] if (x := self.labels_of(u)) is not None]
+        classes = [sorted(set(slot)) for slot in zip(*train, strict=True)]
+        if max(len(c) for c in classes) < 2:
+            raise MissingLabels(f"all of train has one and the same {self.wanted}")
+        numbers = [{label: i for i, label in enumerate(c)} for c in classes]
+        examples = {}
+        for split, members in splits.items():
+            rows = [(u.id, _numbers(self.labels_of(u), numbers)) for u in members]
+            known = [(row_id, row) for row_id, row in rows if row is not None]
+            if not known:
+                raise MissingLabels(f"no {self.wanted} of the {split} split occurs in train")
+            ids = [row_id for row_id, _ in known]
+            examples[split] = _Examples(
+                read_means(features, ids), torch.from_numpy(np.stack([row for _, row in known]))
+            )
+        return PooledLearner(examples, tuple(len(c) for c in classes), self.sampling == "balanced")
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """`means` (layer, utterance, width); `labels` (utterance, slot)."""
+
+    means: Tensor
+    labels: Tensor
+
+
+class PooledLearner:
+    """A PooledTask on one model's features; pooled first, which is exact because the head is linear."""
+
+    def __init__(self, examples: dict[str, _Examples], sizes: tuple[int, ...], balanced: bool) -> None:
+        self._examples = examples
+        self._sizes = sizes
+        self._balanced = balanced
+        self.num_train, self.num_dev, self.num_test = (len(examples[s].labels) for s in ("train", "dev", "test"))
+        self.start_epochs(0, 1)
+
+    def new_head(self) -> nn.Module:
+        """A LinearHead with the outputs of all slots side by side."""
+        layers, _, width = self._examples["train"].means.shape
+        return LinearHead(layers, width, PROJECTOR_WIDTH, sum(self._sizes))
+
+    def start_epochs(self, seed: int, batch: int) -> None:
+        """Begin the seeded order of batches anew."""
+        self._generator = torch.Generator().manual_seed(seed)
+        self._batch = min(batch, self.num_train)
+        self._queue = torch.empty(0, dtype=torch.int64)
+
+    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+        """(head,) cross entropies on the next batch, summed over slots."""
+        train = self._examples["train"]
+        batch = self._next_batch()
+        logits = self._logits(heads, train.means[:, batch])
+        labels = train.labels[batch].repeat(len(heads), 1)
+        losses = [
+            nn.functional.cross_entropy(slot.flatten(0, 1), labels[:, i], reduction="none").view(len(heads), -1)
+            for i, slot in enumerate(logits.split(self._sizes, dim=2))
+        ]
+        return torch.stack(losses).mean(2).sum(0)
+
+    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+        """Accuracy of each head."""
+        examples = self._examples[split]
+        slots = self._logits(heads, examples.means).split(self._sizes, dim=2)
+        right = torch.stack([slot.argmax(2) == examples.labels[:, i] for i, slot in enumerate(slots)]).all(0).numpy()
+        if self._balanced and split == "dev":
+            return [{"acc": class_accuracy(row, examples.labels[:, 0].numpy())} for row in right]
+        return [{"acc": accuracy(row)} for row in right]
+
+    def _logits(self, heads: Sequence[nn.Module], means: Tensor) -> Tensor:
+        return linear_logits([h for h in heads if isinstance(h, LinearHead)], means)
+
+    def _next_batch(self) -> Tensor:
+        """(batch,) numbers of training utterances."""
+        if len(self._queue) < self._batch:
+            self._queue = self._draw_epoch()
+        batch, self._queue = self._queue[: self._batch], self._queue[self._batch :]
+        return batch
+
+    def _draw_epoch(self) -> Tensor:
+        if not self._balanced:
+            return torch.randperm(self.num_train, generator=self._generator)
+        labels = self._examples["train"].labels[:, 0]
+        weights = 1.0 / torch.bincount(labels)[labels].double()
+        return torch.multinomial(weights, self.num_train, replacement=True, generator=self._generator)
+
+
+def _numbers(labels: tuple[str, ...] | None, numbers: Sequence[dict[str, int]]) -> IntArray | None:
+    """The class numbers of one utterance; None where it has a label that train lacks."""
+    if labels is None or any(label not in known for label, known in zip(labels, numbers, strict=True)):
+        return None
+    return np.array([known[label] for label, known in zip(labels, numbers, strict=True)])

@@ -1,0 +1,133 @@
+"""What a task is, what it answers, and why it may not be scorable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from fithubert.config.params import TaskBudget
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.bank import FeatureSource
+from fithubert.superb.metrics import Measure, Score
+
+#: Projector width before the head of PR, KS, SID, ER and IC.
+PROJECTOR_WIDTH = 256
+GRADIENT_CLIP = 1.0
+
+
+class MissingLabels(Exception):
+    """The corpus lacks what a task needs; becomes a NotScorable result."""
+
+
+@dataclass(frozen=True)
+class NotScorable:
+    """A task that this corpus cannot score, and why; the pipeline goes on and the report says so."""
+
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One learning rate (or, without training, one layer) and its best value on dev."""
+
+    setting: float
+    dev: float
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task scored for one model.
+
+    `metrics`: on test, by name (per, wer, acc, eer, der, mtwv, f1, cer; percent). `dev`: the metric that selects, mean
+    over seeds. `learning_rate` was chosen on dev with the first seed among `candidates`; None for a task that trains
+    nothing. `layer_weights`: softmax of the learnt weights, layer 0 first, mean over seeds. `steps`: optimiser steps of
+    every run; `selected_steps`: the step whose parameters were kept, per seed. `seconds`: wall time with reading.
+    """
+
+    task: str
+    protocol: str
+    metrics: dict[str, Score]
+    dev: dict[str, float]
+    learning_rate: float | None
+    candidates: tuple[Candidate, ...]
+    layer_weights: tuple[float, ...]
+    steps: int
+    selected_steps: tuple[int, ...]
+    seconds: float
+    num_train: int
+    num_dev: int
+    num_test: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The metric that decides on dev."""
+
+    metric: str
+    less_is_better: bool
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether `value` is strictly better than `best`; anything is better than None."""
+        return best is None or (value < best if self.less_is_better else value > best)
+
+
+class Learner(Protocol):
+    """One task bound to one model's features: what the training loop needs of it.
+
+    Heads are trained side by side, one per learning rate, on the same batches: `losses` answers one loss per head.
+    """
+
+    num_train: int
+    num_dev: int
+    num_test: int
+
+    def new_head(self) -> nn.Module:
+        """A head with fresh parameters from torch's global generator."""
+        ...
+
+    def start_epochs(self, seed: int, batch: int) -> None:
+        """Begin the seeded order of batches anew."""
+        ...
+
+    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+        """(head,) training losses on the next batch."""
+        ...
+
+    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+        """The metrics of each head on `dev` or `test`, by name."""
+        ...
+
+
+class Task(Protocol):
+    """The declaration of one trained task."""
+
+    @property
+    def name(self) -> str:
+        """Its name in params and results."""
+        ...
+
+    @property
+    def selection(self) -> Selection:
+        """What decides on dev."""
+        ...
+
+    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> Learner:
+        """The task on these features and labels; raises MissingLabels where the corpus cannot be scored."""
+        ...
+
+
+def split_labelled(
+    utterances: Sequence[Utterance], labelled: Sequence[bool], wanted: str
+) -> dict[str, list[Utterance]]:
+    """The labelled utterances of train, dev and test; raises MissingLabels naming `wanted` where a split has none."""
+    splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
+    for utterance, known in zip(utterances, labelled, strict=True):
+        if known and utterance.split in splits:
+            splits[utterance.split].append(utterance)
+    for split, members in splits.items():
+        if not members:
+            raise MissingLabels(f"no utterance with {wanted} in the {split} split")
+    return splits

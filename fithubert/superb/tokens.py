@@ -1,0 +1,24 @@
+"""Symbols as numbers, and characters as words."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fithubert.superb.metrics import IntArray
+
+#: Separates words in character sequences.
+WORD_EDGE = "|"
+
+
+def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:
+    """The same lists of sequences with every different symbol as one number, shared by all groups."""
+    numbers: dict[str, int] = {}
+    return [
+        [np.array([numbers.setdefault(symbol, len(numbers)) for symbol in row], dtype=np.int64) for row in group]
+        for group in groups
+    ]
+
+
+def split_words(characters: Sequence[str]) -> list[str]:
+    """The words of a character sequence, split at WORD_EDGE; empty words vanish."""
+    return [word for word in "".join(characters).split(WORD_EDGE) if word]
