@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises UserError where the disk is full, so that the message names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = _aside(path)
     try:
         yield aside
         with aside.open("rb+") as written:
@@ -35,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """An empty directory beside `path` that replaces it at the end; removed where the body raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = _aside(path)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
@@ -78,6 +79,11 @@ def digest(*parts: bytes | str) -> str:
 def digest_json(values: Any) -> str:
     """`digest` of a JSON-able value, independent of the order of its keys."""
     return digest(json.dumps(values, sort_keys=True))
+
+
+def _aside(path: Path) -> Path:
+    # Process ids repeat over the machines and containers that share a disk; the token does not.
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def _as_user_error(error: OSError, path: Path) -> Exception:

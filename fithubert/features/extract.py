@@ -1,0 +1,326 @@
+"""From a model and a manifest to a feature store: batched, restartable shard by shard, by any number of workers."""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fithubert.data.manifest import Manifest
+from fithubert.errors import UserError
+from fithubert.features.codec import find_codec
+from fithubert.features.plan import PlannedRow, PlannedShard, plan_batches_by_length, plan_shards
+from fithubert.features.schema import SHARD_PATTERN, WAVEFORM_SCALE, StoreInfo
+from fithubert.features.writer import (
+    EncodedRow,
+    describe_foreign,
+    encode_layer,
+    find_problem,
+    read_statistics,
+    relative_error,
+    remove_leftovers,
+    write_index,
+    write_shard,
+)
+from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
+from fithubert.speech_model import SpeechModel
+
+#: Room beyond the coded values: footers, page headers and the index.
+_OVERHEAD, _SPARE_BYTES = 1.02, 4 * 2**20
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """How features are extracted and stored. `batch_seconds`: padded audio in one forward pass of the model."""
+
+    codec: str = "int8"
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    shard_minutes: float = 5.0
+    batch_seconds: float = 120.0
+    with_waveform: bool = True
+
+
+@dataclass(frozen=True)
+class ExtractProgress:
+    """How far this worker is, counting only its own shards."""
+
+    shards: int
+    total_shards: int
+    audio_seconds: float
+    total_audio_seconds: float
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What one layer costs and loses.
+
+    `relative_error`: root of the squared coding error over the squared distance from each utterance's channel means.
+    `worst_channel_error`: the largest such ratio of one channel in one shard.
+    """
+
+    layer: int
+    width: int
+    bytes_per_audio_hour: float
+    relative_error: float
+    worst_channel_error: float
+    saturated_share: float
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What the store (with more than one worker: this worker's part) holds; equal however often it was interrupted.
+
+    `written` and `kept`: names of the shards of this run alone. `problems`: why an existing shard was written again.
+    """
+
+    info: StoreInfo
+    utterances: int
+    audio_seconds: float
+    num_bytes: int
+    layers: tuple[LayerReport, ...]
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    problems: dict[str, str]
+
+    @property
+    def bytes_per_audio_hour(self) -> float:
+        """Bytes on disk, waveform and footers included, of an hour of audio."""
+        return self.num_bytes / self.audio_seconds * 3600 if self.audio_seconds else 0.0
+
+    def metrics(self) -> dict[str, Any]:
+        """What belongs in a metrics file: the same for a run that was killed and resumed."""
+        return {
+            "codec": self.info.codec,
+            "model": self.info.model,
+            "fingerprint": self.info.fingerprint,
+            "utterances": self.utterances,
+            "audio_seconds": self.audio_seconds,
+            "bytes": self.num_bytes,
+            "bytes_per_audio_hour": self.bytes_per_audio_hour,
+            "relative_error": max(layer.relative_error for layer in self.layers),
+            "layers": {
+                str(layer.layer): {
+                    "bytes_per_audio_hour": layer.bytes_per_audio_hour,
+                    "relative_error": layer.relative_error,
+                    "worst_channel_error": layer.worst_channel_error,
+                    "saturated_share": layer.saturated_share,
+                }
+                for layer in self.layers
+            },
+        }
+
+
+def extract_features(
+    model: SpeechModel,
+    manifest: Manifest,
+    out_dir: Path,
+    settings: ExtractSettings | None = None,
+    on_progress: Callable[[ExtractProgress], None] | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    rebuild: str = "fithubert cache",
+) -> ExtractReport:
+    """Hidden states of every utterance of `manifest`, as a feature store in `out_dir`.
+
+    A shard that is there, whole and of the same model, layers, corpus and codec is kept; any other is written anew.
+    Of `world_size` workers, on any machines that share `out_dir`, worker `rank` writes shard i where i % world_size is
+    `rank`; they need not know of each other. `rebuild` is the command that a reader names where a shard is damaged.
+    Raises UserError where a layer or codec does not exist, audio is unreadable, the model says NaN, or space is short.
+    """
+    settings = settings or ExtractSettings()
+    if not 0 <= rank < world_size:
+        raise UserError(f"rank: must be at least 0 and below world_size ({world_size}); given {rank}")
+    info = describe_store(model, manifest, settings)
+    ids = [utterance.id for utterance in manifest.utterances]
+    shards = plan_shards(ids, [u.num_samples for u in manifest.utterances], info, settings.shard_minutes)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    own = shards[rank::world_size]
+    problems = _remove_foreign(out_dir, shards, own, info)
+    _check_space(out_dir, [s for s in shards if not (out_dir / s.name).exists()], rebuild)
+    write_index(out_dir, shards, info, rebuild)
+    written, kept = [], []
+    total_seconds = sum(_count_seconds(shard) for shard in own)
+    seconds = 0.0
+    for place, shard in enumerate(own):
+        problem = find_problem(out_dir / shard.name, shard, info)
+        if problem is None:
+            kept.append(shard.name)
+        else:
+            if (out_dir / shard.name).exists():
+                problems[shard.name] = problem
+            _write(model, manifest, out_dir, shard, own[place:], info, settings, rebuild)
+            written.append(shard.name)
+        seconds += _count_seconds(shard)
+        if on_progress is not None:
+            on_progress(ExtractProgress(place + 1, len(own), seconds, total_seconds))
+    return _report(out_dir, info, own, tuple(written), tuple(kept), problems)
+
+
+def describe_store(model: SpeechModel, manifest: Manifest, settings: ExtractSettings) -> StoreInfo:
+    """The StoreInfo of the store that `extract_features` would write; its `fingerprint` names the values."""
+    find_codec(settings.codec)
+    for name in ("shard_minutes", "batch_seconds"):
+        if not getattr(settings, name) > 0:
+            raise UserError(f"{name}: must be above 0 (given {getattr(settings, name)})")
+    last = len(model.widths) - 1
+    layers = tuple(range(last + 1)) if settings.layers == "all" else tuple(sorted(set(settings.layers)))
+    wrong = [layer for layer in layers if not 0 <= layer <= last]
+    if wrong or not layers:
+        raise UserError(f"layers: {model.name} has layers 0 to {last}; given {list(settings.layers)}")
+    return StoreInfo(
+        model=model.name,
+        model_fingerprint=model.fingerprint,
+        corpus_fingerprint=manifest.fingerprint,
+        codec=settings.codec,
+        layers=layers,
+        widths=tuple(model.widths[layer] for layer in layers),
+        convolutions=tuple((kernel, stride) for kernel, stride in model.convolutions),
+        with_waveform=settings.with_waveform,
+    )
+
+
+def _write(
+    model: SpeechModel,
+    manifest: Manifest,
+    out_dir: Path,
+    shard: PlannedShard,
+    left: Sequence[PlannedShard],
+    info: StoreInfo,
+    settings: ExtractSettings,
+    rebuild: str,
+) -> None:
+    """Write one shard; a full disk becomes one line that says what the shards still `left` need."""
+    # A damaged shard still occupies its place while its successor is written beside it.
+    _check_space(out_dir, [shard], rebuild)
+    try:
+        write_shard(out_dir, shard, info, _encode_rows(model, manifest, shard, info, settings))
+    except UserError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
+            raise _no_space(out_dir, left, rebuild) from error
+        raise
+
+
+def _encode_rows(
+    model: SpeechModel, manifest: Manifest, shard: PlannedShard, info: StoreInfo, settings: ExtractSettings
+) -> Iterator[EncodedRow]:
+    """The rows of a shard in order, computed batch by batch: memory holds one batch."""
+    for batch in plan_batches_by_length(shard.rows, settings.batch_seconds):
+        yield from _encode_batch(model, manifest, batch, info)
+
+
+@torch.inference_mode()
+def _encode_batch(
+    model: SpeechModel, manifest: Manifest, batch: Sequence[PlannedRow], info: StoreInfo
+) -> list[EncodedRow]:
+    samples = [_to_int16(manifest.read(manifest.utterances[row.index]), row) for row in batch]
+    # The model hears what is stored, so that a reader of both sees one and the same audio.
+    waveforms, lengths = pad_waveforms([s.to(torch.float32) / WAVEFORM_SCALE for s in samples])
+    output = model.extract(waveforms, lengths, info.layers[-1])
+    frames = output.lengths.tolist()
+    rows = []
+    for place, row in enumerate(batch):
+        if frames[place] != row.num_frames:
+            raise ValueError(f"{model.name}: {frames[place]} frames of {row.id}, expected {row.num_frames}")
+        layers = []
+        for layer in info.layers:
+            hidden = output.hidden_states[layer][place, : row.num_frames]
+            if not bool(torch.isfinite(hidden).all()):
+                raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; mend the model")
+            layers.append(encode_layer(hidden, info.codec))
+        waveform = samples[place].numpy().astype("<i2").tobytes() if info.with_waveform else None
+        rows.append(EncodedRow(row.id, row.num_samples, row.num_frames, waveform, tuple(layers)))
+    return rows
+
+
+def _to_int16(waveform: Tensor, row: PlannedRow) -> Tensor:
+    if waveform.shape != (row.num_samples,):
+        raise UserError(
+            f"utterance {row.id}: the manifest says {row.num_samples} samples, the file holds {len(waveform)}; "
+            "run `fithubert prepare` again"
+        )
+    return (waveform * WAVEFORM_SCALE).round().clamp(-WAVEFORM_SCALE, WAVEFORM_SCALE - 1).to(torch.int16)
+
+
+def _remove_foreign(
+    out_dir: Path, shards: Sequence[PlannedShard], own: Sequence[PlannedShard], info: StoreInfo
+) -> dict[str, str]:
+    """Delete what killed writers left, shards that no plan of this store has, and own shards of another store.
+
+    Done first, since their space is needed. The result says for each of the last what was foreign in it.
+    """
+    remove_leftovers(out_dir)
+    names = {shard.name for shard in shards}
+    for path in out_dir.glob(SHARD_PATTERN):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+    foreign = {}
+    for shard in own:
+        reason = describe_foreign(out_dir / shard.name, shard, info)
+        if reason is not None:
+            foreign[shard.name] = reason
+            (out_dir / shard.name).unlink(missing_ok=True)
+    return foreign
+
+
+def _check_space(out_dir: Path, wanted: Sequence[PlannedShard], rebuild: str) -> None:
+    """Raise UserError where the shards in `wanted` do not fit on the disk."""
+    if wanted and shutil.disk_usage(out_dir).free < _count_bytes(wanted):
+        raise _no_space(out_dir, wanted, rebuild)
+
+
+def _no_space(out_dir: Path, wanted: Sequence[PlannedShard], rebuild: str) -> UserError:
+    kept = len(list(out_dir.glob(SHARD_PATTERN)))
+    return UserError(
+        f"{out_dir}: not enough disk space: {len(wanted)} shards need {_count_bytes(wanted) / 1e9:.3f} GB and "
+        f"{shutil.disk_usage(out_dir).free / 1e9:.3f} GB are free; the {kept} shards there are kept: "
+        f"free some space and run `{rebuild}` again, or store fewer layers or a smaller codec"
+    )
+
+
+def _count_bytes(shards: Sequence[PlannedShard]) -> int:
+    return int(sum(shard.num_bytes for shard in shards) * _OVERHEAD) + _SPARE_BYTES
+
+
+def _count_seconds(shard: PlannedShard) -> float:
+    return sum(row.num_samples for row in shard.rows) / SAMPLE_RATE_HZ
+
+
+def _report(
+    out_dir: Path,
+    info: StoreInfo,
+    shards: Sequence[PlannedShard],
+    written: tuple[str, ...],
+    kept: tuple[str, ...],
+    problems: dict[str, str],
+) -> ExtractReport:
+    """The report over `shards`, from their footers, so that kept and written ones count alike."""
+    parts = [read_statistics(out_dir / shard.name) for shard in shards]
+    seconds = sum(part.num_samples for part in parts) / SAMPLE_RATE_HZ
+    layers = []
+    for place, (layer, width) in enumerate(zip(info.layers, info.widths, strict=True)):
+        of_layer = [part.layers[place] for part in parts]
+        layers.append(
+            LayerReport(
+                layer,
+                width,
+                sum(s.num_bytes for s in of_layer) / seconds * 3600 if seconds else 0.0,
+                relative_error(sum(s.error for s in of_layer), sum(s.spread for s in of_layer)),
+                max((s.worst_channel_error for s in of_layer), default=0.0),
+                sum(s.saturated for s in of_layer) / max(sum(s.values for s in of_layer), 1),
+            )
+        )
+    return ExtractReport(
+        info=info,
+        utterances=sum(part.utterances for part in parts),
+        audio_seconds=seconds,
+        num_bytes=sum((out_dir / shard.name).stat().st_size for shard in shards),
+        layers=tuple(layers),
+        written=written,
+        kept=kept,
+        problems=problems,
+    )

@@ -1,0 +1,136 @@
+"""Which utterance goes into which shard and row group: a pure function of the manifest, so that nobody has to agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fithubert.errors import UserError
+from fithubert.features.codec import find_codec
+from fithubert.features.schema import StoreInfo, index_schema, shard_name
+from fithubert.files import digest
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames
+
+#: Encoded bytes of a row group: one read of a disk or an object store, and few utterances to read around a wanted one.
+ROW_GROUP_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One utterance: its place in the manifest, its size, and its row group inside the shard."""
+
+    index: int
+    id: str
+    num_samples: int
+    num_frames: int
+    row_group: int
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """The rows of one shard, longest first, so that neighbours pad little. `num_bytes`: encoded, without footer."""
+
+    index: int
+    rows: tuple[PlannedRow, ...]
+    num_bytes: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The file name."""
+        return shard_name(self.index)
+
+    def row_groups(self) -> list[list[PlannedRow]]:
+        """The rows by row group."""
+        groups: list[list[PlannedRow]] = []
+        for row in self.rows:
+            if row.row_group == len(groups):
+                groups.append([])
+            groups[-1].append(row)
+        return groups
+
+
+def plan_shards(
+    ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo, shard_minutes: float
+) -> tuple[PlannedShard, ...]:
+    """The shards of a corpus, each about `shard_minutes` of audio.
+
+    A shard is a random sample of the corpus (in the order of a digest of the ids), so that reading shard by shard is
+    already a good shuffle. Raises UserError where there is no utterance, two share an id, or one is shorter than a
+    frame.
+    """
+    if not ids:
+        raise UserError("the manifest holds no utterance of this selection, so there is nothing to extract")
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise UserError(f"the manifest names the utterance {twice} twice; every id must be unique")
+    frames = [count_frames(n, info.convolutions) for n in num_samples]
+    if 0 in frames:
+        short = frames.index(0)
+        raise UserError(f"utterance {ids[short]} has {num_samples[short]} samples, less than one frame; remove it")
+    shuffled = sorted(range(len(ids)), key=lambda i: digest(ids[i]))
+    limit = shard_minutes * 60 * SAMPLE_RATE_HZ
+    members: list[list[int]] = [[]]
+    filled = 0
+    for i in shuffled:
+        if members[-1] and filled + num_samples[i] > limit:
+            members.append([])
+            filled = 0
+        members[-1].append(i)
+        filled += num_samples[i]
+    shards = []
+    for number, group in enumerate(members):
+        group.sort(key=lambda i: (-num_samples[i], ids[i]))
+        shards.append(_plan_shard(number, group, ids, num_samples, frames, info))
+    return tuple(shards)
+
+
+def plan_batches_by_length(rows: Sequence[PlannedRow], batch_seconds: float) -> list[list[PlannedRow]]:
+    """Consecutive rows (longest first) in batches of at most `batch_seconds` of padded audio, at least one row each."""
+    limit = batch_seconds * SAMPLE_RATE_HZ
+    batches: list[list[PlannedRow]] = []
+    for row in rows:
+        if batches and batches[-1][0].num_samples * (len(batches[-1]) + 1) <= limit:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def index_table(shards: Sequence[PlannedShard], info: StoreInfo, rebuild: str) -> pa.Table:
+    """The index of a store, in the order of the manifest."""
+    places = []
+    for shard in shards:
+        for group in shard.row_groups():
+            places += [(row, shard.index, position) for position, row in enumerate(group)]
+    places.sort(key=lambda place: place[0].index)
+    columns = [
+        [row.id for row, _, _ in places],
+        [row.num_samples for row, _, _ in places],
+        [row.num_frames for row, _, _ in places],
+        [shard for _, shard, _ in places],
+        [row.row_group for row, _, _ in places],
+        [position for _, _, position in places],
+    ]
+    return pa.table(columns, schema=index_schema(info, [shard.key for shard in shards], rebuild))
+
+
+def _plan_shard(
+    number: int,
+    group: Sequence[int],
+    ids: Sequence[str],
+    num_samples: Sequence[int],
+    frames: Sequence[int],
+    info: StoreInfo,
+) -> PlannedShard:
+    codec = find_codec(info.codec)
+    rows, total, row_group, filled = [], 0, 0, 0
+    for i in group:
+        size = sum(codec.count_bytes(frames[i], width) for width in info.widths)
+        size += 2 * num_samples[i] if info.with_waveform else 0
+        if filled and filled + size > ROW_GROUP_BYTES:
+            row_group, filled = row_group + 1, 0
+        rows.append(PlannedRow(i, ids[i], num_samples[i], frames[i], row_group))
+        filled, total = filled + size, total + size
+    parts = [part for row in rows for part in (row.id, str(row.num_samples), str(row.row_group))]
+    return PlannedShard(number, tuple(rows), total, digest(info.fingerprint, *parts))
