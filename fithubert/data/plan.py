@@ -13,13 +13,15 @@ from fithubert.data.grammar import draw_sentence, draw_text, normalise
 from fithubert.data.voices import Speaker, draw_speakers
 
 #: Of all hours, by kind; `verification` is sentences of the held-out speakers.
-_SHARES = {"sentence": 0.68, "keyword": 0.12, "command": 0.10, "mixture": 0.05, "query": 0.01, "verification": 0.04}
+_SHARES = {"sentence": 0.62, "keyword": 0.16, "command": 0.12, "mixture": 0.05, "query": 0.01, "verification": 0.04}
 _SPLITS = {"train": 0.76, "dev": 0.09, "test": 0.15}
+#: Of the keyword clips and of their speakers, who differ between splits; more for the test, whose unit is one clip.
+_KEYWORD_SPLITS = {"train": 0.62, "dev": 0.14, "test": 0.24}
 #: The pre-training world needs no labels of tasks: sentences only.
 _PRETRAINING = {"sentence": 0.99, "verification": 0.01}
 _PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}
 #: Mean length of an utterance: a constant and a part for each letter, measured over the accents and styles.
-_BASE_SECONDS, _LETTER_SECONDS = 0.55, 0.062
+_BASE_SECONDS, _LETTER_SECONDS = 0.52, 0.049
 _KEYWORD_SECONDS = 1.0
 #: The ten words, any other word, and silence.
 _KEYWORD_CLASSES = len(lex.KEYWORDS) + 2
@@ -120,7 +122,7 @@ def plan_corpus(config: SyntheticData) -> Plan:
         _plan_sentences(draft, split, seen, seconds["sentence"] * share, fewest)
         if pretraining:
             continue
-        _plan_keywords(draft, split, _keyword_speakers(seen, split), seconds["keyword"] * share)
+        _plan_keywords(draft, split, _keyword_speakers(seen, split), seconds["keyword"] * _KEYWORD_SPLITS[split])
         _plan_commands(draft, split, seen, seconds["command"] * share)
         _plan_mixtures(draft, split, seen, seconds["mixture"] * share)
         if split != "train":
@@ -145,8 +147,9 @@ def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: fl
 
 def _keyword_speakers(names: Sequence[str], split: str) -> list[str]:
     """The speakers of one split of the keyword task, which shares none between splits."""
-    few = max(1, round(0.15 * len(names)))
-    return list({"dev": names[:few], "test": names[few : 2 * few], "train": names[2 * few :]}[split])
+    dev = max(1, round(_KEYWORD_SPLITS["dev"] * len(names)))
+    test = dev + max(1, round(_KEYWORD_SPLITS["test"] * len(names)))
+    return list({"dev": names[:dev], "test": names[dev:test], "train": names[test:]}[split])
 
 
 def _plan_keywords(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
