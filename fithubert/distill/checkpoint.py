@@ -30,7 +30,7 @@ class CurvePoint:
     seconds: float
     train_loss: float
     dev_loss: float
-    layer_dev_losses: dict[int, float]
+    layer_dev_losses: dict[str, float]
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
-    best: Mapping[str, Tensor] | None
+    best: Mapping[str, Tensor]
     average: Mapping[str, Tensor] | None
 
 

@@ -7,9 +7,10 @@ back gradient synchronisation.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from fithubert.errors import UserError
 
@@ -68,17 +69,28 @@ def on_first_rank(fabric: "Fabric", function: Callable[[], Value]) -> Value:
     return value  # type: ignore[return-value]
 
 
+def sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
+    """`values` summed over all ranks, on every rank."""
+    summed = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(summed, Tensor)  # Fabric answers a tensor with a tensor
+    return summed
+
+
 @contextmanager
 def deterministic_torch() -> Iterator[None]:
     """Deterministic algorithms where torch has them, and the caller's random state and settings restored at the end."""
-    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling every empty tensor is for finding reads of unset memory, and costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng():
             yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill

@@ -28,7 +28,7 @@ class TrainingStarted:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One update, over all ranks. `layer_losses`: teacher layer -> unweighted loss of its head.
+    """One update, over all ranks. `layer_losses`: teacher layer -> loss of its head, unweighted, for heads trained.
 
     `audio_seconds` is the unpadded audio seen since update 0, `batch_audio_seconds` that of this update;
     `step_seconds` its wall time and `wait_seconds` the part of it spent waiting for data.
@@ -37,7 +37,7 @@ class StepDone:
     update: int
     epoch: int
     loss: float
-    layer_losses: Mapping[int, float]
+    layer_losses: Mapping[str, float]
     learning_rate: float
     gradient_norm: float | None
     audio_seconds: float
@@ -53,7 +53,7 @@ class Evaluated:
     update: int
     train_loss: float
     dev_loss: float
-    layer_losses: Mapping[int, float]
+    layer_losses: Mapping[str, float]
     best: bool
     audio_seconds: float
     seconds: float

@@ -1,6 +1,7 @@
 """AdamW with warm-up and linear decay, and a moving average of the weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def build_optimizer(model: nn.Module, params: DistillParams) -> torch.optim.Adam
     Fused except in fp16, where a fused optimiser unscales gradients itself and so cannot have them clipped.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trainable if p.ndim > 1]},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from fithubert.config.student import StudentConfig
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
@@ -154,20 +155,26 @@ class LiveTargets:
         return groups
 
 
-def check_layers(targets: Targets, layers: Sequence[int], width: int) -> None:
-    """Raise UserError where `targets` lack a teacher layer that a head predicts, or have another width."""
-    missing = [layer for layer in layers if layer not in targets.widths]
-    if missing:
-        held = ", ".join(str(layer) for layer in sorted(targets.widths))
+def check_targets(targets: Targets, config: StudentConfig) -> None:
+    """Raise UserError where a student of `config`'s shape cannot learn from `targets`: layers, widths, frame rate."""
+    heads = config.heads
+    ours = receptive_field([(kernel, stride) for _, kernel, stride in config.conv_layers])
+    theirs = receptive_field(targets.convolutions)
+    if ours != theirs:
         raise UserError(
-            f"heads.layer_map: teacher layer {missing[0]} is not among the targets' layers {held}; "
-            "change the heads or cache that layer"
+            f"conv_layers: a frame spans {ours[0]} samples every {ours[1]}, the teacher's {theirs[0]} every {theirs[1]}"
         )
-    wrong = [layer for layer in layers if targets.widths[layer] != width]
-    if wrong:
-        raise UserError(
-            f"heads.teacher_width is {width}, but the teacher's layer {wrong[0]} has {targets.widths[wrong[0]]} features"
-        )
+    if not heads.layer_map:
+        raise UserError("heads.layer_map: training needs at least one (student layer, teacher layer) pair")
+    for _, layer in heads.layer_map:
+        if layer not in targets.widths:
+            held = ", ".join(str(held) for held in sorted(targets.widths))
+            raise UserError(f"heads.layer_map: no targets for teacher layer {layer}, only for {held}")
+        if heads.kind != "none" and targets.widths[layer] != heads.teacher_width:
+            width = targets.widths[layer]
+            raise UserError(f"heads.teacher_width: {heads.teacher_width}, but teacher layer {layer} has {width}")
+    if not targets.ids:
+        raise UserError("distill: there are no utterances to train on or to evaluate; check the train and dev splits")
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

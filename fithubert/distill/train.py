@@ -1,0 +1,178 @@
+"""`train_student`: from a student's parameters and a teacher's targets to a saved student with its training record."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fithubert.config.params import DistillParams, StudentParams
+from fithubert.config.student import StudentConfig
+from fithubert.distill.checkpoint import CheckpointFolder, CurvePoint, flatten
+from fithubert.distill.engine import Accelerator, deterministic_torch, on_first_rank, open_fabric
+from fithubert.distill.events import EndReason, Listeners, TrainingListener
+from fithubert.distill.hints import HintLoss
+from fithubert.distill.loop import TrainingLoop
+from fithubert.distill.step import Stepper
+from fithubert.distill.targets import Targets, check_targets
+from fithubert.errors import UserError
+from fithubert.files import digest
+from fithubert.student.checkpoint import save_student
+from fithubert.student.initialise import initialise_from_teacher
+from fithubert.student.model import Student, build_student
+from fithubert.student.recipes import resolve
+
+#: Parameters without influence on the student: another value goes on with the same checkpoints.
+_FREE = {"checkpoint_every_updates", "keep_checkpoints", "prefetch_batches"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training. `updates` were done, the student saved is that of `best_update`, the lowest dev loss.
+
+    `audio_seconds` is the unpadded audio seen; `seconds` the wall time of every process that worked on the run, and
+    `wait_share` the share of this process's time spent waiting for data.
+    """
+
+    directory: Path
+    reason: EndReason
+    best_dev_loss: float
+    best_update: int
+    updates: int
+    audio_seconds: float
+    seconds: float
+    wait_share: float
+    curve: tuple[CurvePoint, ...]
+
+
+def train_student(
+    student_params: StudentParams,
+    distill_params: DistillParams,
+    train_targets: Targets,
+    dev_targets: Targets,
+    out_dir: Path,
+    listeners: Iterable[TrainingListener] = (),
+    teacher_state: Mapping[str, Tensor] | None = None,
+    *,
+    checkpoint_dir: Path | None = None,
+    accelerator: Accelerator = "auto",
+) -> TrainResult:
+    """Train a student and save the best one in `out_dir` (model.safetensors, config.json with the training record).
+
+    A call that was killed goes on from its last checkpoint in `checkpoint_dir` (beside `out_dir` by default) when it
+    is made again, and gives the same student; the checkpoints are deleted at the end. `teacher_state` holds the
+    teacher's canonical weights, for `init: teacher_layers`. Under torchrun every rank makes the same call; updates are
+    shared out over the ranks and stay the same whatever their number.
+
+    Raises UserError where targets and heads do not fit, where the checkpoints are of another configuration, and where
+    the loss is not finite or explodes (its utterances are then in a file beside the checkpoints).
+    """
+    config = resolve(student_params.recipe, student_params.shape)
+    check_targets(train_targets, config)
+    check_targets(dev_targets, config)
+    folder = checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
+    with deterministic_torch():
+        fabric = open_fabric(accelerator, distill_params.precision, _has_idle_parameters(student_params, config))
+        torch.manual_seed(distill_params.seed)
+        student = build_student(config)
+        _initialise(student, student_params, teacher_state)
+        hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
+        identity = _identity(student_params, distill_params, config, train_targets, dev_targets, teacher_state)
+        loop = TrainingLoop(
+            Stepper(fabric, student, hint_loss, distill_params),
+            distill_params,
+            train_targets,
+            dev_targets,
+            CheckpointFolder(folder, identity, distill_params.keep_checkpoints),
+            Listeners(listeners if fabric.is_global_zero else ()),
+        )
+        reason = loop.run()
+        result = _result(loop, reason, out_dir)
+        student.load_state_dict(loop.best)
+        record = _record(student_params, distill_params, result, train_targets, dev_targets)
+        on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
+        on_first_rank(fabric, loop.checkpoints.remove)
+    return result
+
+
+def _initialise(student: Student, params: StudentParams, teacher_state: Mapping[str, Tensor] | None) -> None:
+    if params.init == "random":
+        return
+    if teacher_state is None:
+        raise UserError(f"init {params.init} needs the teacher's weights; give teacher_state or use init: random")
+    initialise_from_teacher(student, teacher_state)
+
+
+def _has_idle_parameters(params: StudentParams, config: StudentConfig) -> bool:
+    """Whether an update may leave parameters without a gradient, which DDP has to be told."""
+    unread = max(layer for layer, _ in config.heads.layer_map) < config.depth
+    return params.hints.random_hints is not None or config.mask_embedding or unread
+
+
+def _identity(
+    student_params: StudentParams,
+    distill_params: DistillParams,
+    config: StudentConfig,
+    train_targets: Targets,
+    dev_targets: Targets,
+    teacher_state: Mapping[str, Tensor] | None,
+) -> dict[str, Any]:
+    """All that decides the numbers, flat, with the names that params.yaml gives it."""
+    copied = student_params.init != "random" and teacher_state is not None
+    return flatten(
+        {
+            "student": config.model_dump(mode="json"),
+            "hints": student_params.hints.model_dump(mode="json"),
+            "init": student_params.init,
+            "distill": distill_params.model_dump(mode="json", exclude=_FREE),
+            "train targets": train_targets.fingerprint,
+            "dev targets": dev_targets.fingerprint,
+            "teacher weights": _fingerprint_state(teacher_state or {}) if copied else None,
+        }
+    )
+
+
+def _fingerprint_state(state: Mapping[str, Tensor]) -> str:
+    return digest(*(part for name in sorted(state) for part in (name, state[name].float().cpu().numpy().tobytes())))
+
+
+def _result(loop: TrainingLoop, reason: EndReason, out_dir: Path) -> TrainResult:
+    progress = loop.progress
+    return TrainResult(
+        directory=out_dir,
+        reason=reason,
+        best_dev_loss=progress.best_loss,
+        best_update=progress.best_update,
+        updates=progress.update,
+        audio_seconds=progress.frames * loop.seconds_per_frame,
+        seconds=progress.curve[-1].seconds,
+        wait_share=loop.wait_share(),
+        curve=tuple(progress.curve),
+    )
+
+
+def _record(
+    student_params: StudentParams,
+    distill_params: DistillParams,
+    result: TrainResult,
+    train_targets: Targets,
+    dev_targets: Targets,
+) -> dict[str, Any]:
+    """How the weights came about, for config.json. Without times, so that the same training gives the same file."""
+    return {
+        "recipe": student_params.recipe,
+        "init": student_params.init,
+        "hints": student_params.hints.model_dump(mode="json"),
+        "distill": distill_params.model_dump(mode="json"),
+        "seed": distill_params.seed,
+        "updates": result.updates,
+        "best_update": result.best_update,
+        "best_dev_loss": result.best_dev_loss,
+        "audio_hours": result.audio_seconds / 3600,
+        "end": result.reason,
+        "train_targets": train_targets.fingerprint,
+        "dev_targets": dev_targets.fingerprint,
+        "curve": [{k: v for k, v in asdict(point).items() if k != "seconds"} for point in result.curve],
+    }

@@ -1,0 +1,136 @@
+"""A tiny corpus, teacher and student, and a training that takes a second."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fithubert.config.params import DistillParams, HintParams, StudentParams
+from fithubert.distill.events import Evaluated, StepDone, TrainingEnded, TrainingListener, TrainingStarted
+from fithubert.distill.targets import LiveTargets
+from fithubert.distill.train import TrainResult, train_student
+from fithubert.files import digest
+from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
+from fithubert.speech_model import SpeechOutput
+
+WIDTH = 6
+
+
+@dataclass(frozen=True)
+class FakeUtterance:
+    id: str
+    num_samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class FakeManifest:
+    """Noise of known lengths, read from nowhere. The utterance `broken` has a sample that is not a number."""
+
+    utterances: tuple[FakeUtterance, ...]
+    broken: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(*(f"{u.id} {u.num_samples} {u.seed}" for u in self.utterances))
+
+    def read(self, utterance: FakeUtterance) -> Tensor:
+        generator = torch.Generator().manual_seed(utterance.seed)
+        noise = torch.randn(utterance.num_samples, generator=generator) * 0.1
+        if utterance.id == self.broken:
+            noise[:] = torch.nan
+        return (noise.clamp(-1, 1) * 32767).round() / 32768
+
+
+class FakeTeacher:
+    """Layer 0..3: fixed projections of each frame's 400 samples."""
+
+    name = "fake"
+    convolutions = HUBERT_CONVOLUTIONS
+    widths = (WIDTH,) * 4
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.weights = [torch.randn(400, width, generator=generator) for width in self.widths]
+        self.fingerprint = digest("fake")
+        self.last_layers: list[int | None] = []
+
+    @torch.inference_mode()
+    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        self.last_layers.append(last_layer)
+        frames = waveforms.unfold(1, 400, 320).double()
+        depth = len(self.widths) if last_layer is None else last_layer + 1
+        states = tuple((frames @ weight.double()).tanh().float() for weight in self.weights[:depth])
+        return SpeechOutput(states, count_conv_frames(lengths, self.convolutions))
+
+
+def fake_manifest(count: int, seed: int = 0, broken: str | None = None) -> FakeManifest:
+    """`count` utterances of 0.2 to 0.8 s."""
+    lengths = torch.randint(3_200, 12_800, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    utterances = tuple(FakeUtterance(f"utt-{i:02d}", n, seed * 1000 + i) for i, n in enumerate(lengths))
+    return FakeManifest(utterances, broken)
+
+
+def student_params(dropout: float = 0.1, **hints: Any) -> StudentParams:
+    """A student of two layers, 8 wide, with time reduction."""
+    shape = {
+        "conv_layers": [[4, 10, 5], *[[4, 3, 2]] * 4, *[[4, 2, 2]] * 2],
+        "width": 8,
+        "depth": 2,
+        "ffn_width": 8,
+        "attention_heads": 2,
+        "pos_conv_kernel": 4,
+        "pos_conv_groups": 2,
+        "heads": {"teacher_width": WIDTH, "layer_map": [[1, 1], [2, 3]]},
+        **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout"), dropout),
+    }
+    return StudentParams(recipe="fithubert", shape=shape, hints=HintParams(**hints))
+
+
+def distill_params(**changes: Any) -> DistillParams:
+    """Twelve updates of about two seconds of audio, crops of at most 0.5 s."""
+    values: dict[str, Any] = {
+        "updates": 12,
+        "batch_seconds": 2.0,
+        "crop_seconds": 0.5,
+        "learning_rate": 1e-2,
+        "dev_every_updates": 4,
+        "checkpoint_every_updates": 3,
+    }
+    return DistillParams(**{**values, **changes})
+
+
+def train(out: Path, params: DistillParams | None = None, **arguments: Any) -> TrainResult:
+    """`train_student` on the fake corpus with live targets, wherever `arguments` do not say otherwise."""
+    given: dict[str, Any] = {
+        "student_params": student_params(),
+        "train_targets": LiveTargets(fake_manifest(16), FakeTeacher()),
+        "dev_targets": LiveTargets(fake_manifest(5, seed=1), FakeTeacher()),
+        "accelerator": "cpu",
+        **arguments,
+    }
+    return train_student(distill_params=params or distill_params(), out_dir=out, **given)
+
+
+class Recorder(TrainingListener):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.started: list[TrainingStarted] = []
+        self.steps: list[StepDone] = []
+        self.evaluations: list[Evaluated] = []
+        self.ended: list[TrainingEnded] = []
+
+    def on_start(self, event: TrainingStarted) -> None:
+        self.started.append(event)
+
+    def on_step(self, event: StepDone) -> None:
+        self.steps.append(event)
+
+    def on_evaluation(self, event: Evaluated) -> None:
+        self.evaluations.append(event)
+
+    def on_end(self, event: TrainingEnded) -> None:
+        self.ended.append(event)

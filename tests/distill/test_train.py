@@ -1,0 +1,159 @@
+"""Training from end to end on a tiny corpus: what it writes, when it stops, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fithubert.distill.events import StepDone, TrainingListener
+from fithubert.distill.targets import LiveTargets
+from fithubert.errors import UserError
+from fithubert.student.checkpoint import load_student, read_record
+from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_training_learns_saves_the_best_student_and_its_record(tmp_path: Path) -> None:
+    recorder = Recorder()
+    result = train(tmp_path / "student", distill_params(updates=40, dev_every_updates=10), listeners=[recorder])
+    assert result.reason == "finished"
+    assert [point.update for point in result.curve] == [10, 20, 30, 40]
+    assert result.curve[-1].dev_loss < result.curve[0].dev_loss
+    assert result.best_dev_loss == min(point.dev_loss for point in result.curve)
+    assert set(result.curve[0].layer_dev_losses) == {"1", "3"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
+    record = read_record(tmp_path / "student")
+    assert record["seed"] == 1
+    assert record["updates"] == 40
+    assert record["hints"]["hint_weight"] == 0.1
+    assert record["audio_hours"] == pytest.approx(result.audio_seconds / 3600)
+    assert load_student(tmp_path / "student").config.width == 8
+    assert [event.update for event in recorder.steps] == list(range(1, 41))
+    assert recorder.steps[-1].audio_seconds == pytest.approx(result.audio_seconds)
+    assert recorder.ended[0].best_dev_loss == result.best_dev_loss
+
+
+def test_the_dev_loss_is_that_of_the_saved_student(tmp_path: Path) -> None:
+    result = train(tmp_path / "student", student_params=student_params(hint_weight=0.0))
+    student = load_student(tmp_path / "student")
+    teacher, manifest = FakeTeacher(), fake_manifest(5, seed=1)
+    squares, frames = 0.0, 0
+    with torch.no_grad():
+        for utterance in manifest.utterances:
+            waveform = manifest.read(utterance)[None]
+            lengths = torch.tensor([waveform.shape[1]])
+            projections, _ = student.hints(waveform, lengths)
+            error = projections[-1] - teacher.extract(waveform, lengths).hidden_states[3]
+            squares += error.square().mean(-1).sum().item()
+            frames += error.shape[1]
+    assert squares / frames == pytest.approx(result.best_dev_loss, rel=1e-3)
+
+
+def test_equal_calls_give_equal_students_and_leave_the_random_state_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(tmp_path / "a")
+    assert torch.equal(torch.rand(3), expected)
+    train(tmp_path / "b")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    train(tmp_path / "c", distill_params(seed=2))
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() != (tmp_path / "c" / "model.safetensors").read_bytes()
+
+
+def test_accumulation_gives_the_update_of_one_pass(tmp_path: Path) -> None:
+    losses = []
+    for accumulate in (1, 3):
+        recorder = Recorder()
+        params = distill_params(accumulate=accumulate, gradient_clip=1.0)
+        train(tmp_path / f"{accumulate}", params, student_params=student_params(dropout=0.0), listeners=[recorder])
+        losses.append([step.loss for step in recorder.steps])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_training_stops_early_when_the_dev_loss_does_not_fall(tmp_path: Path) -> None:
+    params = distill_params(learning_rate=1e-20, dev_every_updates=1, patience=3)
+    result = train(tmp_path / "student", params)
+    assert result.reason == "early_stop"
+    assert result.updates == result.best_update + 3 < 12
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_utterances(tmp_path: Path) -> None:
+    recorder = Recorder()
+    targets = LiveTargets(fake_manifest(16, broken="utt-07"), FakeTeacher())
+    with pytest.raises(UserError, match="the loss is nan at update") as caught:
+        train(tmp_path / "student", train_targets=targets, listeners=[recorder])
+    assert "\n" not in str(caught.value)
+    (written,) = (tmp_path / "student.checkpoints").glob("stopped-at-*.json")
+    assert str(written) in str(caught.value)
+    (part,) = json.loads(written.read_text())["parts"]
+    assert "utt-07" in part["utterances"]
+    assert recorder.ended[0].reason == "not_finite"
+    assert not (tmp_path / "student").exists()
+
+
+def test_an_exploding_loss_stops(tmp_path: Path) -> None:
+    params = distill_params(learning_rate=1e4, explosion_factor=2.0, updates=50)
+    with pytest.raises(UserError, match=r"more than 2 times the first at update|not finite|is nan|is inf"):
+        train(tmp_path / "student", params)
+
+
+def test_the_moving_average_is_what_is_evaluated_and_saved(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain")
+    averaged = train(tmp_path / "averaged", distill_params(ema_decay=0.9999))
+    # A slow average hardly leaves the first weights.
+    assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss
+    assert averaged.curve[-1].dev_loss > plain.curve[-1].dev_loss
+
+
+def test_random_hints_train_and_name_only_the_heads_drawn(tmp_path: Path) -> None:
+    recorder = Recorder()
+    params = student_params(random_hints=1)
+    shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[1, 1], [1, 2], [2, 3]]}}
+    train(tmp_path / "student", student_params=params.model_copy(update={"shape": shape}), listeners=[recorder])
+    assert all(len(step.layer_losses) == 2 and "3" in step.layer_losses for step in recorder.steps)
+    assert all(set(event.layer_losses) == {"1", "2", "3"} for event in recorder.evaluations)
+
+
+class _Broken(TrainingListener):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_step(self, event: StepDone) -> None:
+        self.calls += 1
+        raise OSError("the server is down")
+
+
+def test_a_listener_that_fails_is_dropped_with_one_warning(tmp_path: Path) -> None:
+    broken, recorder = _Broken(), Recorder()
+    with pytest.warns(UserWarning, match="_Broken failed and is dropped; training goes on: the server is down"):
+        train(tmp_path / "student", listeners=[broken, recorder])
+    assert broken.calls == 1
+    assert len(recorder.steps) == 12
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ({"teacher_width": 7, "layer_map": [[2, 3]]}, "heads.teacher_width: 7, but teacher layer 3 has 6"),
+        ({"teacher_width": 6, "layer_map": [[2, 9]]}, "no targets for teacher layer 9, only for 0, 1, 2, 3"),
+    ],
+)
+def test_heads_that_do_not_fit_the_targets_are_refused(tmp_path: Path, heads: dict, message: str) -> None:
+    params = student_params()
+    with pytest.raises(UserError, match=message):
+        train(
+            tmp_path / "student", student_params=params.model_copy(update={"shape": {**params.shape, "heads": heads}})
+        )
+
+
+def test_init_from_the_teacher_needs_its_weights(tmp_path: Path) -> None:
+    params = student_params().model_copy(update={"init": "teacher_layers"})
+    with pytest.raises(UserError, match="init teacher_layers needs the teacher's weights"):
+        train(tmp_path / "student", student_params=params)
