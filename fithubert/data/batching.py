@@ -1,19 +1,21 @@
-"""Which utterances are batched together: length buckets under a frame budget, planned ahead for a whole epoch."""
+"""Which crops of which utterances make up each batch.
 
+Pure functions of their arguments: a resumed run plans the same batches and skips those it has done.
+All lengths are frames. The cost of a batch is what it takes after padding: its longest crop times its number of crops.
+"""
+
+import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-#: Groups (shards of a store) that are open at a time while their utterances are mixed.
-_OPEN_GROUPS = 4
-#: Lengths are compared after a random factor of up to this share, so that batches differ between epochs.
-_LENGTH_JITTER = 0.1
+#: Crops whose lengths are compared when neighbours are put together; larger pads less and mixes less.
+_POOL_BATCHES = 32
 
 
 @dataclass(frozen=True)
 class Crop:
-    """The frames `start_frame` .. `start_frame + num_frames` of utterance number `index`."""
+    """`num_frames` frames of utterance `index`, from `start_frame` on."""
 
     index: int
     start_frame: int
@@ -29,53 +31,82 @@ def plan_batches(
     epoch: int,
     group_of: Sequence[int] | None = None,
 ) -> list[list[Crop]]:
-    """The batches of one epoch: every utterance once, at most `batch_frames` frames a batch with its padding.
+    """The batches of one epoch, in order: every utterance of at least one frame once.
 
-    A pure function of its arguments: a resumed epoch is the same plan with its first batches skipped. An utterance
-    longer than `crop_frames` is cropped at a random frame; one longer than the budget is a batch of its own. With
-    `group_of` (the shard of each utterance) the plan goes through a few groups at a time, so that reading stays local.
+    Utterances longer than `crop_frames` are cropped at a random frame. Neighbours in length share a batch, whose padded
+    cost is at most `batch_frames`; an utterance that is longer than that alone is a batch of its own. With `group_of`
+    (the shard of each utterance) the groups come one after the other in a drawn order, so that reading stays local,
+    and no batch spans two of them unless it would be less than half full.
     """
-    rng = np.random.default_rng([seed, epoch])
-    lengths = np.asarray(num_frames, dtype=np.int64)
-    kept = lengths if crop_frames is None else np.minimum(lengths, crop_frames)
-    starts = (rng.random(len(lengths)) * (lengths - kept + 1)).astype(np.int64)
+    rng = random.Random(f"batches/{seed}/{epoch}")
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, frames in enumerate(num_frames):
+        if frames > 0:
+            groups[group_of[index] if group_of is not None else 0].append(index)
+    order = sorted(groups)
+    rng.shuffle(order)
     batches: list[list[Crop]] = []
-    for window in _windows(len(lengths), group_of, rng):
-        jitter = 1 + _LENGTH_JITTER * rng.random(len(window))
-        window = window[np.argsort(kept[window] * jitter, kind="stable")]
-        cut = _fill_batches(kept[window], batch_frames)
-        for batch in rng.permutation(len(cut)):
-            chosen = window[cut[batch]]
-            batches.append([Crop(int(i), int(starts[i]), int(kept[i])) for i in chosen])
+    carried: list[Crop] = []
+    for group in order:
+        members = groups[group]
+        rng.shuffle(members)
+        crops = carried + [_crop(rng, index, num_frames[index], crop_frames) for index in members]
+        made = _pool_batches(crops, batch_frames)
+        # A shard rarely ends on a full batch; a remainder that is mostly empty joins the next shard's, once.
+        before = {crop.index for crop in carried}
+        candidates = [b for b in made if before.isdisjoint(crop.index for crop in b)] if group != order[-1] else []
+        carried = min(candidates, key=padded_frames, default=[])
+        if carried and 2 * padded_frames(carried) < batch_frames:
+            made.remove(carried)
+        else:
+            carried = []
+        rng.shuffle(made)
+        batches += made
     return batches
 
 
 def plan_eval_batches(num_frames: Sequence[int], *, batch_frames: int) -> list[list[Crop]]:
-    """Whole utterances in batches of similar length, always the same, under the budget of `plan_batches`."""
-    lengths = np.asarray(num_frames, dtype=np.int64)
-    order = np.argsort(lengths, kind="stable")
-    cut = _fill_batches(lengths[order], batch_frames)
-    return [[Crop(int(i), 0, int(lengths[i])) for i in order[batch]] for batch in cut]
+    """Batches of whole utterances in order of length, the longest first; every one of at least one frame once."""
+    crops = [Crop(index, 0, frames) for index, frames in enumerate(num_frames) if frames > 0]
+    return _fill(sorted(crops, key=lambda crop: (-crop.num_frames, crop.index)), batch_frames)
 
 
-def _windows(count: int, group_of: Sequence[int] | None, rng: np.random.Generator) -> list[np.ndarray]:
-    """Shuffled numbers of utterances, in windows that span a few groups each (one window without groups)."""
-    if group_of is None:
-        return [rng.permutation(count)]
-    groups = np.asarray(group_of)
-    order = rng.permutation(np.unique(groups))
-    opened = [order[at : at + _OPEN_GROUPS] for at in range(0, len(order), _OPEN_GROUPS)]
-    return [rng.permutation(np.flatnonzero(np.isin(groups, some))) for some in opened]
+def padded_frames(batch: Sequence[Crop]) -> int:
+    """The cost of a batch: its longest crop times its number of crops."""
+    return max(crop.num_frames for crop in batch) * len(batch)
 
 
-def _fill_batches(lengths: np.ndarray, batch_frames: int) -> list[slice]:
-    """Consecutive runs of `lengths` whose longest times their number stays within the budget."""
-    runs, start, longest = [], 0, 0
-    for at, length in enumerate(lengths):
-        longest = max(longest, int(length))
-        if at > start and longest * (at + 1 - start) > batch_frames:
-            runs.append(slice(start, at))
-            start, longest = at, int(length)
-    if start < len(lengths):
-        runs.append(slice(start, len(lengths)))
-    return runs
+def _crop(rng: random.Random, index: int, frames: int, crop_frames: int | None) -> Crop:
+    if crop_frames is None or frames <= crop_frames:
+        return Crop(index, 0, frames)
+    return Crop(index, rng.randrange(frames - crop_frames + 1), crop_frames)
+
+
+def _pool_batches(crops: list[Crop], batch_frames: int) -> list[list[Crop]]:
+    """Sort by length within pools of about `_POOL_BATCHES` batches of the shuffled crops, and fill batches."""
+    batches: list[list[Crop]] = []
+    pool: list[Crop] = []
+    size = 0
+    for crop in crops:
+        pool.append(crop)
+        size += crop.num_frames
+        if size >= _POOL_BATCHES * batch_frames:
+            batches += _fill(sorted(pool, key=_by_length), batch_frames)
+            pool, size = [], 0
+    return batches + _fill(sorted(pool, key=_by_length), batch_frames)
+
+
+def _by_length(crop: Crop) -> tuple[int, int]:
+    return -crop.num_frames, crop.index
+
+
+def _fill(crops: list[Crop], batch_frames: int) -> list[list[Crop]]:
+    """Cut crops, longest first, into batches of at most `batch_frames` padded, one crop at least."""
+    batches: list[list[Crop]] = []
+    for crop in crops:
+        # The first crop of a batch is its longest.
+        if batches and batches[-1][0].num_frames * (len(batches[-1]) + 1) <= batch_frames:
+            batches[-1].append(crop)
+        else:
+            batches.append([crop])
+    return batches

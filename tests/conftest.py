@@ -1,0 +1,22 @@
+"""Fixtures that many tests share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fithubert.config.params import SyntheticData
+from fithubert.data.manifest import Manifest
+from fithubert.data.synthesis import synthesise_corpus
+
+torch.set_num_threads(1)
+
+TINY = SyntheticData(hours=0.02, speakers=6, heldout_speakers=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """About 2.5 minutes of the embedded corpus, every split and kind, in a data directory. Do not change it."""
+    pytest.importorskip("espeakng_loader")
+    root: Path = tmp_path_factory.mktemp("tiny_corpus") / "data"
+    return synthesise_corpus(TINY, root, jobs=2)
