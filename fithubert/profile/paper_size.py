@@ -7,9 +7,9 @@ import torch
 from fithubert.config.params import ProfileParams
 from fithubert.config.teacher import hubert_base
 from fithubert.profile.run import Parameters, ProfileReport, Subject, profile_models
-from fithubert.student import recipes
 from fithubert.student.model import build_student
 from fithubert.student.readout import ReadOut
+from fithubert.student.recipes import distilhubert, fithubert
 from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
 
 #: The model that the others are compared with.
@@ -24,7 +24,7 @@ def paper_size_subjects() -> dict[str, Subject]:
         subjects[PAPER_REFERENCE] = Subject(
             HubertTeacher(remove_weight_norm(HubertModel(hubert_base())), PAPER_REFERENCE)
         )
-        for name, recipe in (("fithubert", recipes.fithubert), ("distilhubert", recipes.distilhubert)):
+        for name, recipe in (("fithubert", fithubert), ("distilhubert", distilhubert)):
             student = build_student(recipe())
             counts = student.parameter_counts()
             parameters = Parameters(counts.trunk, counts.readout, counts.training_only)

@@ -1,0 +1,254 @@
+"""What each section of the page says, as plain values for the template."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fithubert.report.gather import Metrics
+from fithubert.report.summary import ReportPlan
+from fithubert.report.table import format_bytes, format_count, format_score, format_share
+from fithubert.report.tasks import Metric, share_of_lead, task_info
+
+Columns = list[tuple[str, Metric]]
+
+#: What a part of a model is called on the page.
+PART_TITLES = {
+    "front_end": "Front end",
+    "projection": "Projection",
+    "positional_conv": "Positional convolution",
+    "time_reduction": "Time reduction",
+    "transformer": "Transformer",
+    "readout": "Read-out head",
+    "other": "Rest",
+}
+
+#: The published shapes and what their papers and SUPERB state of them.
+PUBLISHED = {
+    "hubert_base": "94.7M, 7.42 GMAC/s (SUPERB)",
+    "fithubert": "22.49M with 0.46M that never run; 23.8 % of the size, 35.9 % of the time (Lee et al. 2022)",
+    "distilhubert": "23.49M (SUPERB)",
+}
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """One cell of the scorecard: its text, its interval and where it lies between filter banks and teacher."""
+
+    text: str
+    interval: str
+    share: float | None
+    missing: bool
+
+
+def model_colours(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, str]:
+    """model -> the CSS variable of its colour; the teacher is ink, the baseline grey, the others have hues in order."""
+    others = [name for name in summary["models"] if name not in (plan.teacher, plan.baseline)]
+    colours = {name: f"var(--hue-{index % 6})" for index, name in enumerate(others)}
+    return {plan.teacher: "var(--ink)", plan.baseline: "var(--quiet)", **colours}
+
+
+def headline(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, Any]:
+    """The sentence at the top about the first student, and its figures; tiles without a value say `not run`."""
+    name = plan.students[0] if plan.students else plan.teacher
+    model = summary["models"].get(name, {})
+    teacher = summary["models"].get(plan.teacher, {})
+    size, macs, latency = (model.get(key) for key in ("size_ratio", "macs_ratio", "latency_ratio"))
+    kept = model.get("kept")
+    if size is None or latency is None:
+        sentence = f"{name} has not been measured yet."
+    elif kept is None:
+        sentence = f"{name} has {format_share(size)} of its teacher's parameters and takes {format_share(latency)} of its time."
+    else:
+        sentence = (
+            f"{name} keeps {100 * kept:.0f} % of its teacher's lead over filter banks, with"
+            f" {format_share(size)} of the parameters and {format_share(latency)} of the time."
+        )
+    interval = model.get("latency_ratio_ci")
+    own, whole = (m.get("params", {}).get("total") for m in (model, teacher))
+    tiles = [
+        ("Parameters", size, f"{format_count(own)} of {format_count(whole)}" if size is not None else ""),
+        ("Multiply-accumulates", macs, "per second of audio"),
+        ("Latency", latency, f"95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %" if interval else ""),
+        ("Lead kept", kept, f"mean of {len(model.get('kept_by_task', {}))} tasks; filter banks 0, teacher 100"),
+    ]
+    return {"model": name, "sentence": sentence, "tiles": tiles, "tracks": _tracks(summary, plan, name)}
+
+
+def _tracks(summary: Mapping[str, Any], plan: ReportPlan, name: str) -> list[dict[str, Any]]:
+    """Each task's position of the headline's model between filter banks (0) and teacher (1)."""
+    own, low, high = (_scores(summary, model) for model in (name, plan.baseline, plan.teacher))
+    model = summary["models"].get(name, {})
+    tracks = []
+    for task in summary["tasks"]:
+        for metric in task_info(task).metrics:
+            share = share_of_lead([metric], own.get(task, {}), low.get(task, {}), high.get(task, {}))
+            tracks.append(
+                {
+                    "task": task_info(task),
+                    "metric": metric,
+                    "text": format_score(model, task, metric.name),
+                    "interval": _interval(model.get("ci", {}).get(task, {}).get(metric.name)),
+                    "low": low.get(task, {}).get(metric.name),
+                    "high": high.get(task, {}).get(metric.name),
+                    "share": _clamp(share),
+                }
+            )
+    return tracks
+
+
+def score_rows(
+    summary: Mapping[str, Any], plan: ReportPlan, columns: Columns
+) -> list[tuple[str, list[ScoreCell], float | None]]:
+    """The scorecard: model, its cells in the order of `columns`, the mean share of the lead."""
+    low, high = _scores(summary, plan.baseline), _scores(summary, plan.teacher)
+    rows = []
+    for name, model in summary["models"].items():
+        cells = []
+        for task, metric in columns:
+            scores = model["superb"].get(task, {})
+            share = share_of_lead([metric], scores, low.get(task, {}), high.get(task, {}))
+            interval = _interval(model["ci"].get(task, {}).get(metric.name))
+            missing = metric.name not in scores
+            cells.append(ScoreCell(format_score(model, task, metric.name), interval, _clamp(share), missing))
+        rows.append((name, cells, model.get("kept")))
+    return rows
+
+
+def scatter_data(summary: Mapping[str, Any], colours: Mapping[str, str], columns: Columns) -> dict[str, Any]:
+    """The points of the quality-against-cost chart, for the script in the page."""
+    models = {name: model for name, model in summary["models"].items() if "macs_per_second" in model}
+    qualities = [
+        {"key": f"{task} {metric.name}", "label": f"{task_info(task).title}: {metric.label}, %", "lower": metric.lower}
+        for task, metric in columns
+        if any(metric.name in model["superb"].get(task, {}) for model in models.values())
+    ]
+    if any("kept" in model for model in models.values()):
+        qualities.insert(0, {"key": "kept", "label": "Lead over filter banks kept, %", "lower": False})
+    points = []
+    for name, model in models.items():
+        costs = {"params": model["params"]["total"], "macs": model["macs_per_second"], "time": 1000 * model["rtf"]}
+        scores = {}
+        for task, metric in columns:
+            value = model["superb"].get(task, {}).get(metric.name)
+            if value is not None:
+                scores[f"{task} {metric.name}"] = [value, *model["ci"].get(task, {}).get(metric.name, [])]
+        if "kept" in model:
+            scores["kept"] = [100 * model["kept"]]
+        points.append({"name": name, "colour": colours[name], "costs": costs, "scores": scores})
+    return {"qualities": qualities, "points": points}
+
+
+def cost_rows(summary: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, dict[str, Any] | None]]:
+    """Every model with its entry of the profile, None where it has not been profiled."""
+    profiled = metrics.single.get("profile", {}).get("models", {})
+    return [(name, profiled.get(name)) for name in summary["models"]]
+
+
+def part_bars(metrics: Metrics, paper: bool = False) -> list[dict[str, Any]]:
+    """Per model the share of its multiply-accumulates that each part takes, largest model as 100 %."""
+    profile = metrics.single.get("profile", {})
+    models = (profile.get("paper_size") or {}).get("models", {}) if paper else profile.get("models", {})
+    totals = {name: sum(p["macs"] for p in model["parts"].values()) for name, model in models.items()}
+    largest = max(totals.values(), default=0)
+    bars = []
+    for name, model in models.items():
+        parts = [
+            {
+                "part": part,
+                "title": PART_TITLES.get(part, part),
+                "share": cost["macs"] / totals[name],
+                "width": cost["macs"] / largest,
+            }
+            for part, cost in model["parts"].items()
+            if totals[name] and cost["macs"]
+        ]
+        bars.append({"name": name, "macs": model["macs_per_second"], "parts": parts})
+    return bars
+
+
+def paper_rows(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """The full-size models with what is published of them."""
+    return [(name, cost, PUBLISHED.get(name, "")) for name, cost in summary["paper_size"].items()]
+
+
+def group_tables(summary: Mapping[str, Any], plan: ReportPlan) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """Students side by side, for every group with at least two of them."""
+    groups: dict[str, list[str]] = {}
+    for student, names in plan.groups.items():
+        for group in names:
+            groups.setdefault(group, []).append(student)
+    return [
+        (group.replace("_", " ").capitalize(), [(name, summary["models"].get(name, {})) for name in members])
+        for group, members in groups.items()
+        if len(members) > 1
+    ]
+
+
+def corpus_facts(metrics: Metrics) -> list[tuple[str, str]]:
+    """Single facts of the corpus: its source, fingerprint and whatever else prepare counted."""
+    prepare = metrics.single.get("prepare", {})
+    return [(key.replace("_", " "), _fact(value)) for key, value in prepare.items() if _is_fact(key, value)]
+
+
+def corpus_splits(metrics: Metrics) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The columns and rows of the table of splits; both empty where prepare has not run."""
+    splits = metrics.single.get("prepare", {}).get("splits") or {}
+    keys = list(dict.fromkeys(key for values in splits.values() for key in values))
+    return keys, [(name, [_fact(values.get(key, 0)) for key in keys]) for name, values in splits.items()]
+
+
+def skipped_recordings(metrics: Metrics) -> list[tuple[str, str]]:
+    """(file, reason) of every recording that prepare left out."""
+    skipped = metrics.single.get("prepare", {}).get("skipped") or []
+    if isinstance(skipped, dict):
+        return [(str(path), str(reason)) for path, reason in skipped.items()]
+    return [(str(entry.get("path", "")), str(entry.get("reason", ""))) for entry in skipped]
+
+
+def cache_facts(metrics: Metrics) -> list[tuple[str, str]]:
+    """Single facts of the cached teacher."""
+    cache = metrics.single.get("cache_teacher", {})
+    facts = []
+    for key, value in cache.items():
+        if key == "layers" and isinstance(value, list):
+            facts.append((key, f"{len(value)} ({value[0]} to {value[-1]})" if value else "none"))
+        elif "bytes" in key and isinstance(value, int | float):
+            facts.append((key.replace("_", " "), format_bytes(value)))
+        elif _is_fact(key, value):
+            facts.append((key.replace("_", " "), _fact(value)))
+    return facts
+
+
+def commands(summary: Mapping[str, Any], plan: ReportPlan) -> list[tuple[str, str]]:
+    """Which command makes each part of the page anew."""
+    rows = [("Corpus and skipped recordings", "dvc repro prepare"), ("Phone probe", "dvc repro teacher")]
+    rows += [("Cache", "dvc repro cache_teacher")]
+    rows += [(f"Training curves of {name}", f"dvc repro distill@{name}") for name in plan.students]
+    rows += [("Parameters, compute, latency, memory", "dvc repro profile")]
+    rows += [
+        (f"Scores and layer weights: {task_info(t).title}", f"dvc repro --glob 'superb@*-{t}'")
+        for t in summary["tasks"]
+    ]
+    return [*rows, ("This page, summary.json, table.md, PNG figures", "dvc repro report")]
+
+
+def _is_fact(key: str, value: Any) -> bool:
+    return key != "seconds" and isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _scores(summary: Mapping[str, Any], model: str) -> dict[str, dict[str, float]]:
+    return summary["models"].get(model, {}).get("superb", {})
+
+
+def _clamp(share: float | None) -> float | None:
+    return None if share is None else min(max(share, 0.0), 1.0)
+
+
+def _interval(interval: Any) -> str:
+    return f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else ""

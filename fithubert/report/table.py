@@ -1,0 +1,89 @@
+"""Numbers as people read them, and reports/table.md."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fithubert.report.tasks import task_info
+
+
+def format_count(value: float | None) -> str:
+    """4,300 / 0.66M / 94.4M; `not run` for None."""
+    if value is None:
+        return "not run"
+    if value >= 1e7:
+        return f"{value / 1e6:.1f}M"
+    return f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value:,.0f}"
+
+
+def format_macs(value: float | None) -> str:
+    """Multiply-accumulates with their prefix; `not run` for None."""
+    if value is None:
+        return "not run"
+    if value >= 1e9:
+        return f"{value / 1e9:.2f} G"
+    return f"{value / 1e6:.1f} M" if value < 1e8 else f"{value / 1e6:.0f} M"
+
+
+def format_share(value: float | None) -> str:
+    """A ratio as a percentage with three figures; `not run` for None."""
+    if value is None:
+        return "not run"
+    return f"{100 * value:.1f} %" if 0 < value < 1 else f"{100 * value:.0f} %"
+
+
+def format_bytes(value: float | None) -> str:
+    """Mebibytes or gibibytes; `not measured` for None."""
+    if value is None:
+        return "not measured"
+    return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
+
+
+def format_seconds(value: float) -> str:
+    """Seconds as `8.3 s`, `4 min 5 s` or `2 h 3 min`."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_score(model: Mapping[str, Any], task: str, metric: str) -> str:
+    """A score to two decimals, `not scored` where the corpus lacks what the task needs, else `not run`."""
+    value = model.get("superb", {}).get(task, {}).get(metric)
+    if value is not None:
+        return f"{value:.2f}"
+    return "not scored" if task in model.get("unscored", {}) else "not run"
+
+
+def unscored_tasks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(title of the task, reason), each once, of what could not be scored."""
+    found = {
+        (task_info(task).title, str(reason)): None
+        for model in summary["models"].values()
+        for task, reason in model.get("unscored", {}).items()
+    }
+    return list(found)
+
+
+def markdown_table(summary: Mapping[str, Any]) -> str:
+    """The scorecard as a Markdown table, one row a model, every cell filled; reasons for what is not scored below."""
+    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
+    header = ["model", "params", "of teacher", "MAC / s", "real-time factor", "latency"]
+    header += [f"{task.upper()} {metric.label} {'↓' if metric.lower else '↑'}" for task, metric in columns]
+    lines = [[*header, "lead kept"], ["---"] + ["---:"] * len(header)]
+    for name, model in summary["models"].items():
+        rtf = model.get("rtf")
+        row = [
+            name,
+            format_count(model.get("params", {}).get("total")),
+            format_share(model.get("size_ratio")),
+            format_macs(model.get("macs_per_second")),
+            "not run" if rtf is None else f"{rtf:.4f}",
+            format_share(model.get("latency_ratio")),
+        ]
+        row += [format_score(model, task, metric.name) for task, metric in columns]
+        kept = model.get("kept")
+        lines.append([*row, "-" if kept is None else format_share(kept)])
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    for title, reason in unscored_tasks(summary):
+        text += f"\n{title} is not scored: {reason}.\n"
+    return text

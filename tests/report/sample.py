@@ -1,0 +1,184 @@
+"""A workspace of metrics as the stages write them, with made-up but plausible figures."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from fithubert.report import ReportPlan
+
+STUDENTS = ("fithubert", "fithubert_notr", "distilhubert")
+MODELS = ("fbank", "teacher", *STUDENTS)
+TASKS = ("pr", "ks", "sid", "ic")
+PLAN = ReportPlan(
+    models=MODELS,
+    tasks=TASKS,
+    groups={"fithubert": ("time_reduction",), "fithubert_notr": ("time_reduction",), "distilhubert": ("baselines",)},
+)
+
+_PARAMS = {
+    "fbank": (0, 0, 0),
+    "teacher": (5_212_000, 0, 0),
+    "fithubert": (661_000, 43_000, 473_000),
+    "fithubert_notr": (643_000, 25_000, 275_000),
+    "distilhubert": (1_702_000, 0, 610_000),
+}
+_MACS = {"fbank": 2.0e6, "teacher": 412e6, "fithubert": 121e6, "fithubert_notr": 148e6, "distilhubert": 236e6}
+_LATENCY = {"fbank": 0.018, "teacher": 0.212, "fithubert": 0.081, "fithubert_notr": 0.104, "distilhubert": 0.127}
+_SCORES = {
+    "fbank": {"pr": 55.9, "ks": 61.2, "sid": 41.0, "ic": 22.4},
+    "teacher": {"pr": 22.7, "ks": 95.1, "sid": 93.4, "ic": 81.2},
+    "fithubert": {"pr": 36.8, "ks": 88.4, "sid": 79.2, "ic": 60.1},
+    "fithubert_notr": {"pr": 35.1, "ks": 87.0, "sid": 80.3, "ic": 58.8},
+    "distilhubert": {"pr": 30.4, "ks": 91.9, "sid": 86.6, "ic": 66.3},
+}
+
+
+def cost(name: str, params: tuple[int, int, int], macs: float, latency: float, of: str) -> dict[str, Any]:
+    """One model's entry of profile.json, ratios against the model `of`."""
+    trunk, readout, training_only = params
+    reference = _PARAMS.get(of, (94_370_816, 0, 0))
+    ratio = latency / _LATENCY.get(of, 1.61)
+    shares = {"front_end": 0.56, "projection": 0.01, "positional_conv": 0.06, "time_reduction": 0.01}
+    shares |= {"transformer": 0.34, "readout": 0.02, "other": 0.0}
+    return {
+        "params": {"trunk": trunk, "readout": readout, "training_only": training_only, "total": trunk + readout},
+        "parts": {p: {"params": round(trunk * s), "macs": round(10 * macs * s)} for p, s in shares.items()},
+        "macs_per_second": macs,
+        "macs_ratio": macs / _MACS.get(of, 7.41e9),
+        "latency_seconds": {"1": latency * 0.12, "5": latency * 0.5, "10": latency, "20": latency * 2.1},
+        "rtf_by_seconds": {"1": latency * 0.12, "5": latency * 0.1, "10": latency / 10, "20": latency * 0.105},
+        "rtf": latency / 10,
+        "size_ratio": (trunk + readout) / sum(reference[:2]),
+        "latency_ratio": ratio,
+        "latency_ratio_ci": [ratio * 0.97, ratio * 1.04],
+        "weight_bytes": 4 * (trunk + readout),
+        "peak_memory_bytes": 4 * (trunk + readout) + 90_000_000,
+        "fingerprint": f"{abs(hash((name, 1))):032x}"[:32],
+    }
+
+
+def profile() -> dict[str, Any]:
+    """profile.json."""
+    machine = {"processor": "Example CPU @ 2.60GHz", "cores": 2, "torch": "2.14.1"}
+    common = {"reference_seconds": 10.0, "threads": 2, "machine": machine}
+    paper = {
+        "hubert_base": cost("hubert_base", (94_370_816, 0, 0), 7.41e9, 1.61, "hubert_base"),
+        "fithubert": cost("fithubert", (21_200_096, 830_688, 9_137_568), 1.436e9, 0.58, "hubert_base"),
+        "distilhubert": cost("distilhubert", (23_492_992, 0, 3_540_000), 3.49e9, 0.92, "hubert_base"),
+    }
+    return {
+        "models": {n: cost(n, _PARAMS[n], _MACS[n], _LATENCY[n], "teacher") for n in MODELS},
+        "paper_size": {"models": paper, "reference": "hubert_base", "rounds": 3, **common},
+        "reference": "teacher",
+        "rounds": 10,
+        "seconds": 81.2,
+        **common,
+    }
+
+
+def distill(student: str) -> dict[str, Any]:
+    """distill/{student}.json with a curve of ten evaluations."""
+    layers = (4, 8, 12) if student == "distilhubert" else tuple(range(1, 13))
+    curve = []
+    for index in range(10):
+        losses = {n: 0.2 + 0.04 * n + (0.5 - 0.02 * n) * math.exp(-index / (2 + n / 6)) for n in layers}
+        loss = losses[12] + 0.1 * sum(losses[n] for n in layers[:-1])
+        curve.append(
+            {
+                "update": 200 * (index + 1),
+                "audio_seconds": 6000.0 * (index + 1),
+                "seconds": 21.4 * (index + 1),
+                "train_loss": round(loss * 0.97, 4),
+                "dev_loss": round(loss, 4),
+                "layer_dev_losses": {str(n): round(value, 4) for n, value in losses.items()},
+            }
+        )
+    return {
+        "updates": 2000,
+        "best_update": 2000,
+        "best_dev_loss": curve[-1]["dev_loss"],
+        "audio_seconds": 60_000.0,
+        "reason": "finished",
+        "curve": curve,
+        "seconds": 214.0,
+        "fingerprint": "5b1e" * 8,
+    }
+
+
+def superb(model: str, task: str) -> dict[str, Any]:
+    """superb/{model}-{task}.json."""
+    value = _SCORES[model][task]
+    metric = "per" if task == "pr" else "acc"
+    layers = 1 if model in ("fbank", "fithubert", "fithubert_notr") else 4 if model == "distilhubert" else 13
+    weights = [math.exp(-((i - layers * 0.7) ** 2) / 12) for i in range(layers)]
+    return {
+        "model": model,
+        "task": task,
+        "protocol": "mini",
+        "metrics": {metric: {"value": value, "low": value - 1.3, "high": value + 1.4, "seed_deviation": 0.0}},
+        "seeds": [1],
+        "layer_weights": [w / sum(weights) for w in weights],
+        "learning_rate": 1e-3,
+        "seconds": 14.2,
+    }
+
+
+def prepare() -> dict[str, Any]:
+    """prepare.json of a corpus with two recordings that could not be used."""
+    return {
+        "source": "synthetic",
+        "fingerprint": "c0ffee" * 5 + "c0",
+        "splits": {
+            "train": {"utterances": 1204, "hours": 0.82, "speakers": 40},
+            "dev": {"utterances": 152, "hours": 0.1, "speakers": 40},
+            "test": {"utterances": 156, "hours": 0.1, "speakers": 40},
+            "verification": {"utterances": 80, "hours": 0.04, "speakers": 8},
+        },
+        "skipped": [
+            {"path": "session3/notes.wav", "reason": "not audio"},
+            {"path": "session3/empty.wav", "reason": "empty"},
+        ],
+        "seconds": 41.5,
+    }
+
+
+def write_metrics(metrics_dir: Path) -> None:
+    """All of it under `metrics_dir`; one task is not scored for lack of labels, one model's last task has not run."""
+    files: dict[str, Any] = {
+        "prepare": prepare(),
+        "profile": profile(),
+        "teacher": {
+            "name": "mini",
+            "fingerprint": "7eac" * 8,
+            "parameters": 5_212_000,
+            "probe": {
+                "fbank": 48.1,
+                "layers": [52.0, 56.2, 59.0, 60.8, 61.9, 62.7, 63.3, 63.9, 64.2, 64.0, 63.4, 62.1, 60.2],
+                "untrained": [44.0, 44.8, 44.1, 43.5, 43.1, 42.6, 42.2, 41.9, 41.5, 41.2, 40.9, 40.5, 40.1],
+            },
+            "seconds": 6.1,
+        },
+        "cache_teacher": {
+            "codec": "int8",
+            "model": "teacher",
+            "fingerprint": "cac4e" * 6 + "00",
+            "utterances": 1356,
+            "audio_seconds": 3312.0,
+            "bytes": 402_000_000,
+            "bytes_per_audio_hour": 437_000_000.0,
+            "relative_error": 0.0061,
+            "layers": {str(n): {"bytes_per_audio_hour": 3.3e7, "relative_error": 0.006} for n in range(13)},
+            "seconds": 52.0,
+        },
+    }
+    files |= {f"distill/{student}": distill(student) for student in STUDENTS}
+    files |= {f"superb/{model}-{task}": superb(model, task) for model in MODELS for task in TASKS}
+    del files["superb/distilhubert-sid"]
+    for model in MODELS:
+        reason = "no utterance with an intent in the train split"
+        files[f"superb/{model}-ic"] = {"task": "ic", "reason": reason, "seconds": 0.2}
+    for name, values in files.items():
+        path = metrics_dir / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
