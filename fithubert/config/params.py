@@ -1,11 +1,14 @@
 """params.yaml as typed models: one section per stage, named like the stage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, PositiveFloat, field_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
+from fithubert.errors import UserError
 
 
 class SyntheticData(StrictModel):
@@ -73,6 +76,8 @@ class DistillParams(StrictModel):
     batch_seconds: float = Field(32.0, gt=0)
     #: Longer utterances are cropped at a random frame edge; None keeps them whole.
     crop_seconds: float | None = Field(8.0, gt=0)
+    #: `shards` takes the cache's shards one after the other, in a drawn order: for a cache larger than the memory.
+    shuffle: Literal["corpus", "shards"] = "corpus"
     learning_rate: float = Field(5e-4, gt=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
     weight_decay: float = Field(1e-6, ge=0)
@@ -187,7 +192,26 @@ class Params(StrictModel):
     report: ReportParams = ReportParams()
 
 
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """The checked parameters in `path`; raises UserError in one line naming the key and the valid ones."""
+def load_params(path: Path | str = "params.yaml", changes: Sequence[str] = ()) -> Params:
+    """The checked parameters in `path`; raises UserError in one line naming the key and the valid ones.
+
+    `changes` are `section.key=value` with the value as YAML; they replace what the file says before it is checked.
+    """
     path = Path(path)
-    return validate(Params, read_yaml(path), str(path))
+    values = read_yaml(path)
+    for change in changes:
+        _apply(values, change)
+    return validate(Params, values, str(path))
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.get(section) if isinstance(values, dict) else None  # type: ignore[assignment]
+    if not equals or not isinstance(values, dict):
+        raise UserError(f"{change!r}: must be KEY=VALUE with a key of the parameters, as distill.updates=500")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{change!r}: the value is not readable as YAML") from None

@@ -100,6 +100,7 @@ class TrainingLoop:
             crop_frames=None if crop is None else self._frames(crop),
             seed=self.params.seed,
             epoch=epoch,
+            group_of=self.train_targets.shards if self.params.shuffle == "shards" else None,
         )
 
     def _frames(self, seconds: float) -> int:

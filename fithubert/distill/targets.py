@@ -53,6 +53,8 @@ class Targets(Protocol):
     ids: tuple[str, ...]
     #: Teacher frames of each utterance.
     num_frames: tuple[int, ...]
+    #: The shard of each utterance, or None where there are none.
+    shards: tuple[int, ...] | None
     #: Teacher layers on offer, and the feature size of each.
     widths: dict[int, int]
     #: (kernel, stride) of the teacher's convolutions: its frame rate and receptive field.
@@ -82,6 +84,7 @@ class CachedTargets:
         self._order = sorted(range(len(store.ids)), key=lambda index: store.ids[index])
         self.ids = tuple(store.ids[index] for index in self._order)
         self.num_frames = tuple(store.num_frames[index] for index in self._order)
+        self.shards = tuple(store.groups[index] for index in self._order)
         self.widths = dict(zip(store.layers, store.widths, strict=True))
         self.convolutions = store.info.convolutions
         self.fingerprint = store.info.fingerprint
@@ -113,6 +116,7 @@ class LiveTargets:
         self.ids = tuple(utterance.id for utterance in self._utterances)
         self.convolutions = tuple(teacher.convolutions)
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
+        self.shards = None
         self.widths = dict(enumerate(teacher.widths))
         self.fingerprint = digest("live", teacher.fingerprint, digest_json(self.ids), manifest.fingerprint)
 
@@ -173,7 +177,7 @@ def check_targets(targets: Targets, config: StudentConfig) -> None:
         if heads.kind != "none" and targets.widths[layer] != heads.teacher_width:
             width = targets.widths[layer]
             raise UserError(f"heads.teacher_width: {heads.teacher_width}, but teacher layer {layer} has {width}")
-    if not targets.ids:
+    if not any(targets.num_frames):
         raise UserError("distill: there are no utterances to train on or to evaluate; check the train and dev splits")
 
 

@@ -72,6 +72,8 @@ def train_student(
     config = resolve(student_params.recipe, student_params.shape)
     check_targets(train_targets, config)
     check_targets(dev_targets, config)
+    if distill_params.shuffle == "shards" and train_targets.shards is None:
+        raise UserError("distill.shuffle: shards needs cached targets; use corpus with live ones")
     folder = checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
     with deterministic_torch():
         fabric = open_fabric(accelerator, distill_params.precision, _has_idle_parameters(student_params, config))

@@ -1,0 +1,106 @@
+"""Cached and live targets give the same batches and the same losses, within the codec's error."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fithubert.data.batching import Crop, plan_batches
+from fithubert.distill.targets import CachedTargets, DistillBatch, LiveTargets, Targets
+from fithubert.errors import UserError
+from fithubert.features.extract import ExtractSettings, extract_features
+from fithubert.features.reader import FeatureStore
+from fithubert.frames import count_samples
+from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _store(path: Path, codec: str, count: int = 16, seed: int = 0, **settings: object) -> CachedTargets:
+    manifest = fake_manifest(count, seed)
+    extract_features(FakeTeacher(), manifest, path, ExtractSettings(codec=codec, shard_minutes=0.05, **settings))
+    return CachedTargets(FeatureStore.open(path))
+
+
+def _batch(targets: Targets, crops: list[Crop], layers: list[int]) -> DistillBatch:
+    return targets.finish(targets.read(crops, layers), crops, layers)
+
+
+@pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2)])
+def test_cached_batches_are_live_batches_within_the_codecs_error(tmp_path: Path, codec: str, error: float) -> None:
+    cached, live = _store(tmp_path, codec), LiveTargets(fake_manifest(16), FakeTeacher(), batch_seconds=1.0)
+    assert (cached.ids, cached.num_frames, cached.widths) == (live.ids, live.num_frames, live.widths)
+    for crops in plan_batches(live.num_frames, batch_frames=60, crop_frames=20, seed=1, epoch=0):
+        one, other = _batch(cached, crops, [1, 3]), _batch(live, crops, [1, 3])
+        assert one.ids == other.ids
+        assert one.targets.keys() == other.targets.keys() == {1, 3}
+        for name in ("waveforms", "lengths", "target_lengths"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+        for layer in (1, 3):
+            assert (one.targets[layer] - other.targets[layer]).abs().max() < error
+
+
+@pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2)])
+def test_cached_losses_are_live_losses_within_the_codecs_error(tmp_path: Path, codec: str, error: float) -> None:
+    live, cached = Recorder(), Recorder()
+    train(tmp_path / "live", listeners=[live])
+    train(
+        tmp_path / "cached",
+        train_targets=_store(tmp_path / "train", codec),
+        dev_targets=_store(tmp_path / "dev", codec, 5, 1),
+        listeners=[cached],
+    )
+    assert [step.loss for step in cached.steps] == pytest.approx([step.loss for step in live.steps], rel=error)
+    assert [e.dev_loss for e in cached.evaluations] == pytest.approx([e.dev_loss for e in live.evaluations], rel=error)
+
+
+def test_live_crops_have_seen_the_whole_utterance() -> None:
+    teacher = FakeTeacher()
+    live = LiveTargets(fake_manifest(6), teacher)
+    crop = Crop(2, 3, 7)
+    batch = _batch(live, [crop, Crop(4, 0, 2)], [2])
+    whole = live._manifest.read(live._utterances[2])
+    states = teacher.extract(whole[None], torch.tensor([len(whole)])).hidden_states[2]
+    assert torch.allclose(batch.targets[2][0], states[0, 3:10])
+    assert torch.equal(batch.waveforms[0], whole[3 * 320 : 3 * 320 + count_samples(7)])
+    assert batch.target_lengths.tolist() == [7, 2]
+    assert not batch.targets[2][1, 2:].any()
+    assert not batch.targets[2].is_inference()
+
+
+def test_the_teacher_runs_only_as_deep_as_the_heads_need(tmp_path: Path) -> None:
+    teacher, params = FakeTeacher(), student_params()
+    shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[2, 2]]}}
+    targets = LiveTargets(fake_manifest(8), teacher)
+    train(tmp_path / "s", train_targets=targets, student_params=params.model_copy(update={"shape": shape}))
+    assert set(teacher.last_layers) == {2}
+
+
+def test_only_the_layers_of_the_heads_are_read(tmp_path: Path) -> None:
+    cached = _store(tmp_path / "cache", "float16")
+    asked = []
+    read_batch = cached._store.read_batch
+    cached._store.read_batch = lambda crops, layers: asked.append(tuple(layers)) or read_batch(crops, layers)
+    train(tmp_path / "student", train_targets=cached)
+    assert set(asked) == {(1, 3)}
+
+
+def test_training_shard_by_shard_needs_shards(tmp_path: Path) -> None:
+    params = distill_params(shuffle="shards")
+    with pytest.raises(UserError, match=r"distill\.shuffle: shards needs cached targets"):
+        train(tmp_path / "live", params)
+    assert train(tmp_path / "student", params, train_targets=_store(tmp_path / "cache", "int8")).updates == 12
+
+
+def test_a_cache_without_waveforms_cannot_train(tmp_path: Path) -> None:
+    targets = _store(tmp_path / "cache", "int8", with_waveform=False)
+    with pytest.raises(UserError, match="the cache holds no waveforms"):
+        train(tmp_path / "student", train_targets=targets)
+
+
+def test_a_cache_of_another_codec_has_another_fingerprint(tmp_path: Path) -> None:
+    fingerprints = {_store(tmp_path / codec, codec).fingerprint for codec in ("int8", "float16")}
+    assert len({*fingerprints, LiveTargets(fake_manifest(16), FakeTeacher()).fingerprint}) == 3
