@@ -57,7 +57,10 @@ def headline(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, Any]:
     if size is None or latency is None:
         sentence = f"{name} has not been measured yet."
     elif kept is None:
-        sentence = f"{name} has {format_share(size)} of its teacher's parameters and takes {format_share(latency)} of its time."
+        sentence = (
+            f"{name} has {format_share(size)} of its teacher's parameters"
+            f" and takes {format_share(latency)} of its time."
+        )
     else:
         sentence = (
             f"{name} keeps {100 * kept:.0f} % of its teacher's lead over filter banks, with"
