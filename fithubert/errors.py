@@ -1,4 +1,9 @@
-"""The one exception that stands for a mistake a user can mend."""
+"""The one exception that stands for a mistake a user can mend, and how a command ends on it."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -6,3 +11,20 @@ class UserError(Exception):
 
     The command line prints the message and exits with 1; every other exception is a bug and keeps its traceback.
     """
+
+
+@contextmanager
+def exit_on_user_error(debug: bool = False) -> Iterator[None]:
+    """Turn a UserError or a full disk into one line on standard error and exit status 1; `debug` lets it through."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        if debug or not (isinstance(error, UserError) or error.errno == errno.ENOSPC):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -84,10 +84,10 @@ class Sender:
         self._jobs: queue.Queue[Job | MetricPoint | None] = queue.Queue(_QUEUE_LENGTH)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
-        if find_spec("mlflow") is None:
-            self._stopped.set()
-        else:
+        if mlflow_installed():
             self._thread.start()
+        else:
+            self._stopped.set()
 
     def submit(self, job: Job | MetricPoint | None) -> None:
         """Queue a job or a metric and return at once; dropped where the server has failed. None is the end."""
@@ -138,6 +138,11 @@ class Sender:
                 return points, item, item is None
             points.append(item)
         return points, None, False
+
+
+def mlflow_installed() -> bool:
+    """Whether MLflow can be imported; it is not imported to find out, since that takes seconds."""
+    return find_spec("mlflow") is not None
 
 
 def tracking_uri() -> str:

@@ -1,0 +1,251 @@
+"""The `fithubert` command: parse, call, print. Every command does what the DVC stage of its name does."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fithubert.errors import UserError, exit_on_user_error
+
+try:
+    import rich  # noqa: F401  (Typer prints its help with it)
+    import typer
+except ImportError:
+    sys.exit("error: the command line needs Typer and rich: pip install fithubert[cli]")
+
+app = typer.Typer(
+    help="Distil HuBERT-family models into thin, deep, fast students, and measure what is left of the teacher.\n\n"
+    "Without DVC these commands do what the stages of `dvc repro` do, on the same params.yaml and folders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+@dataclass
+class _Global:
+    """The options before the command."""
+
+    params: Path = Path("params.yaml")
+    workspace: Path = Path()
+    changes: tuple[str, ...] = ()
+    debug: bool = False
+
+
+_options = _Global()
+
+
+@app.callback()
+def main_options(
+    params: Annotated[Path, typer.Option(help="The parameters of all stages.")] = Path("params.yaml"),
+    workspace: Annotated[Path, typer.Option(help="The folder that holds data/, artifacts/ and reports/.")] = Path(),
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a parameter: --set distill.updates=500."),
+    ] = None,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every command."""
+    _options.params, _options.workspace, _options.debug = params, workspace, debug
+    _options.changes = tuple(change or ())
+
+
+@contextmanager
+def _stage(*changes: str) -> Iterator[tuple[Any, Any]]:
+    """The checked parameters with the command's own changes, and the workspace; errors become one line."""
+    with exit_on_user_error(_options.debug):
+        from fithubert.config.params import load_params
+        from fithubert.stages.workspace import Workspace
+
+        yield load_params(_options.params, (*changes, *_options.changes)), Workspace(_options.workspace)
+
+
+@app.command()
+def prepare(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3; nested); else `data` of params.")
+    ] = None,
+    transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
+) -> None:
+    """Write the corpus: the embedded one, or a folder of recordings; unusable files are listed and skipped."""
+    changes = []
+    if folder is not None:
+        section = {"source": "folder", "path": str(folder), "transcripts": str(transcripts) if transcripts else None}
+        changes.append(f"data={json.dumps(section)}")
+    elif transcripts is not None:
+        changes.append(f"data.transcripts={json.dumps(str(transcripts))}")
+    with _stage(*changes) as (params, workspace):
+        from fithubert.stages.prepare import prepare as run
+
+        done = run(params, workspace)
+        print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
+        for entry in done["skipped"]:
+            print(f"skipped {entry['path']}: {entry['reason']}")
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="Parameters of the pre-training, as experiments/pretrain/mini.yaml.")],
+    out: Annotated[Path, typer.Option(help="Where checkpoints and the finished teacher go; resumes what is there.")],
+    device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
+) -> None:
+    """Pre-train a teacher with HuBERT's objective: k-means units, masked prediction, iterations. Resumes."""
+    with exit_on_user_error(_options.debug):
+        from fithubert.stages.pretrain import pretrain as run
+
+        print(f"teacher: {run(recipe, out, device)}")
+
+
+@app.command()
+def teacher(
+    spec: Annotated[
+        str | None, typer.Argument(help="`mini` or a folder of a teacher; else `teacher` of params.")
+    ] = None,
+) -> None:
+    """Write the teacher in its canonical form (config.json + model.safetensors) to artifacts/teacher."""
+    with _stage(*([f"teacher.source={json.dumps(spec)}"] if spec else [])) as (params, workspace):
+        from fithubert.stages.teacher import teacher as run
+
+        done = run(params, workspace)
+        print(f"{done['name']}: {done['layers']} layers, {done['width']} wide, {done['params']:,} parameters")
+
+
+@app.command()
+def cache(
+    codec: Annotated[str | None, typer.Option(help="`float16` or `int8`; else `cache.codec` of params.")] = None,
+) -> None:
+    """Write the teacher's hidden states of train and dev to data/cache; goes on where it was stopped."""
+    with _stage(*([f"cache.codec={codec}"] if codec else [])) as (params, workspace):
+        from fithubert.stages.cache_teacher import cache_teacher as run
+
+        done = run(params, workspace)
+        print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")
+
+
+@app.command()
+def distill(
+    student: Annotated[str, typer.Argument(help="An entry of `students` in params.")],
+    updates: Annotated[int | None, typer.Option(help="Updates; else `distill.updates` of params.")] = None,
+    targets: Annotated[str | None, typer.Option(help="`cached` or `live`; else `distill.targets` of params.")] = None,
+) -> None:
+    """Train one student on the teacher's hidden states; goes on from the last checkpoint where it was stopped."""
+    changes = [f"distill.updates={updates}"] if updates is not None else []
+    changes += [f"distill.targets={targets}"] if targets is not None else []
+    with _stage(*changes) as (params, workspace):
+        from fithubert.stages.distill import distill as run
+
+        done = run(params, workspace, student)
+        print(f"{student}: dev loss {done['best_dev_loss']:.4f} at update {done['best_update']} ({done['end']})")
+
+
+@app.command()
+def profile() -> None:
+    """Measure parameters, MACs, latency and memory of the teacher and every student, timed in turn."""
+    with _stage() as (params, workspace):
+        from fithubert.stages.profile import profile as run
+
+        for name, cost in run(params, workspace)["models"].items():
+            print(
+                f"{name}: {cost['params']['total']:,} parameters, {cost['latency_ratio']:.2f} of the teacher's latency"
+            )
+
+
+@app.command()
+def superb(
+    model: Annotated[str, typer.Argument(help="`fbank`, `teacher`, or an entry of `students` in params.")],
+    task: Annotated[str, typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...")],
+) -> None:
+    """Score one model on one SUPERB task; its features are extracted first where they are not there."""
+    with _stage() as (params, workspace):
+        from fithubert.stages.features import features
+        from fithubert.stages.superb import superb as run
+
+        features(params, workspace, model)
+        done = run(params, workspace, model, task)
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in done["metrics"].items())
+        print(f"{model} on {task}: {scores or done['reason']}")
+
+
+@app.command()
+def report() -> None:
+    """Write reports/summary.json, the table and the page from everything measured so far."""
+    with _stage() as (params, workspace):
+        from fithubert.stages.report import report as run
+
+        print(run(params, workspace).page)
+
+
+@app.command()
+def compare(
+    summary: Annotated[Path | None, typer.Argument(help="A summary.json; else that of the workspace.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Print the models side by side: size, speed, scores."""
+    with exit_on_user_error(_options.debug):
+        from fithubert.report.summary import compare_rows, load_summary
+
+        rows = compare_rows(load_summary(summary or _options.workspace / "reports" / "summary.json"))
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        else:
+            _print_table(rows)
+
+
+@app.command(name="import")
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A FitHuBERT .ckpt or a DistilHuBERT checkpoint.")],
+    config: Annotated[Path | None, typer.Argument(help="The .yaml published beside a FitHuBERT .ckpt.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the student.")] = Path("artifacts/students/imported"),
+) -> None:
+    """Turn a checkpoint that the authors published into a student of this project, exactly."""
+    with exit_on_user_error(_options.debug):
+        from fithubert.student.checkpoint import save_student
+        from fithubert.student.published import import_published
+
+        student = import_published(checkpoint, config)
+        save_student(student, out, record={"imported": checkpoint.name})
+        print(f"{out}: {student.parameter_counts().trunk:,} parameters in the trunk")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open the tracked runs in MLflow's UI on 127.0.0.1, and print the address that compares the models."""
+    with exit_on_user_error(_options.debug):
+        from fithubert.tracking.ui import serve_ui
+
+        serve_ui(_options.workspace, port)
+
+
+def _print_table(rows: list[dict[str, str | float | None]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        raise UserError("no model has been measured yet; `dvc repro` measures them")
+    table = Table(*[name.replace("_", " ") for name in rows[0]])
+    for row in rows:
+        table.add_row(*[_cell(name, value) for name, value in row.items()])
+    Console().print(table)
+
+
+def _cell(name: str, value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if name in ("params", "macs_per_second"):
+        return f"{value / 1e6:,.2f} M"
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

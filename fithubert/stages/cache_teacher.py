@@ -1,0 +1,34 @@
+"""The teacher's hidden states, once and for all students."""
+
+import time
+from typing import Any
+
+from fithubert.config.params import Params
+from fithubert.features.extract import ExtractProgress, ExtractSettings, extract_features
+from fithubert.files import write_json
+from fithubert.stages.progress import progress_line
+from fithubert.stages.workspace import Workspace
+from fithubert.teachers.registry import load_teacher
+
+#: The splits that students are trained and selected on.
+SPLITS = ("train", "dev")
+
+
+def cache_teacher(params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Write the teacher's hidden states of train and dev, with waveforms, to data/cache; the metrics."""
+    begun = time.monotonic()
+    model = load_teacher(workspace.teacher)
+    manifest = workspace.load_manifest()
+    settings = ExtractSettings(**params.cache.model_dump())
+    splits = {}
+    for split in SPLITS:
+        show = progress_line(f"cache_teacher {split}")
+
+        def on_progress(p: ExtractProgress, show: Any = show) -> None:
+            show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
+
+        report = extract_features(model, manifest.select(split=split), workspace.cache(split), settings, on_progress)
+        splits[split] = report.metrics()
+    metrics = {**splits["train"], "splits": {"dev": splits["dev"]}, "seconds": time.monotonic() - begun}
+    write_json(workspace.metrics("cache_teacher"), metrics)
+    return metrics

@@ -1,0 +1,90 @@
+"""One student, from the teacher's cached or live hidden states."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from fithubert.config.params import Params
+from fithubert.distill.events import StepDone, TrainingEnded, TrainingListener
+from fithubert.distill.targets import CachedTargets, LiveTargets, Targets
+from fithubert.distill.train import CurvePoint, train_student
+from fithubert.features.extract import ExtractSettings, describe_store
+from fithubert.features.reader import FeatureStore
+from fithubert.features.schema import Expected
+from fithubert.files import write_json
+from fithubert.stages.progress import progress_line
+from fithubert.stages.workspace import Workspace, check_name
+from fithubert.student.checkpoint import load_student
+from fithubert.student.readout import ReadOut
+from fithubert.teachers.checkpoint import read_teacher
+from fithubert.teachers.hubert import HubertTeacher, canonical_state
+
+
+class ProgressListener(TrainingListener):
+    """The training on one line of the terminal."""
+
+    def __init__(self, student: str, updates: int) -> None:
+        self._updates, self._show = updates, progress_line(f"distill {student}")
+
+    def on_step(self, event: StepDone) -> None:
+        """How far, how well, and how fast."""
+        speed = event.batch_audio_seconds / event.step_seconds if event.step_seconds else 0.0
+        self._show(event.update, self._updates, f"loss {event.loss:.4f}, {speed:.0f} s of audio a second")
+
+    def on_end(self, event: TrainingEnded) -> None:
+        """Close the line, also where the training stopped early."""
+        self._show(1, 1, f"{event.reason}: dev loss {event.best_dev_loss:.4f} at update {event.best_update}")
+
+
+def distill(
+    params: Params, workspace: Workspace, student: str, listeners: Iterable[TrainingListener] = ()
+) -> dict[str, Any]:
+    """Train the student that `params.students` calls `student` and save it; the metrics with its curve.
+
+    A training that was killed goes on from its last checkpoint. Raises UserError for an unknown student.
+    """
+    check_name(student, list(params.students), "student")
+    student_params = params.students[student]
+    teacher = read_teacher(workspace.teacher)
+    train, dev = (_targets(params, workspace, teacher, split) for split in ("train", "dev"))
+    result = train_student(
+        student_params,
+        params.distill,
+        train,
+        dev,
+        workspace.student(student),
+        [ProgressListener(student, params.distill.updates), *listeners],
+        canonical_state(teacher.model) if student_params.init == "teacher_layers" else None,
+        checkpoint_dir=workspace.checkpoints(student),
+    )
+    trained = load_student(result.directory)
+    metrics = {
+        "recipe": student_params.recipe,
+        "readout": trained.config.readout,
+        "fingerprint": ReadOut(trained, student).fingerprint,
+        "params": asdict(trained.parameter_counts()),
+        "end": result.reason,
+        "updates": result.updates,
+        "best_update": result.best_update,
+        "best_dev_loss": result.best_dev_loss,
+        "audio_hours": result.audio_seconds / 3600,
+        "seconds": result.seconds,
+        "wait_share": result.wait_share,
+        "curve": [_curve_point(point) for point in result.curve],
+    }
+    write_json(workspace.metrics(f"distill@{student}"), metrics)
+    return metrics
+
+
+def _targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split: str) -> Targets:
+    manifest = workspace.load_manifest().select(split=split)
+    if params.distill.targets == "live":
+        return LiveTargets(manifest, teacher)
+    wanted = describe_store(teacher, manifest, ExtractSettings(**params.cache.model_dump()))
+    expected = Expected(teacher.fingerprint, manifest.fingerprint, params.cache.codec, wanted.layers)
+    return CachedTargets(FeatureStore.open(workspace.cache(split), expected))
+
+
+def _curve_point(point: CurvePoint) -> dict[str, Any]:
+    values = asdict(point)
+    return {**values, "layer_losses": {str(k): v for k, v in values.pop("layer_dev_losses").items()}}

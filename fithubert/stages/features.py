@@ -1,0 +1,48 @@
+"""What SUPERB reads from a model, extracted once for all tasks."""
+
+import time
+from typing import Any
+
+from fithubert.config.params import Params
+from fithubert.features.extract import ExtractProgress, ExtractSettings, extract_features
+from fithubert.files import write_json
+from fithubert.speech_model import SpeechModel
+from fithubert.stages.progress import progress_line
+from fithubert.stages.workspace import Workspace, check_name
+from fithubert.student.checkpoint import load_student
+from fithubert.student.readout import ReadOut
+from fithubert.teachers.registry import load_teacher
+
+#: Models that are not students.
+REFERENCES = ("fbank", "teacher")
+
+
+def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
+    """`fbank`, `teacher`, or the read-out of a finished student; raises UserError with the names for any other."""
+    check_name(name, [*REFERENCES, *params.students], "model")
+    if name == "fbank":
+        return load_teacher("fbank")
+    if name == "teacher":
+        return load_teacher(workspace.teacher)
+    return ReadOut(load_student(workspace.student(name)), name)
+
+
+def features(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
+    """Write all hidden states of `model` for the whole corpus to data/features/{model}; the metrics."""
+    begun = time.monotonic()
+    loaded = load_model(params, workspace, model)
+    show = progress_line(f"features {model}")
+
+    def on_progress(p: ExtractProgress) -> None:
+        show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
+
+    settings = ExtractSettings(layers="all", with_waveform=False, **params.features.model_dump())
+    rebuild = f"fithubert superb {model}"
+    report = extract_features(
+        loaded, workspace.load_manifest(), workspace.features(model), settings, on_progress, rebuild=rebuild
+    )
+    metrics = {**report.metrics(), "fingerprint": loaded.fingerprint, "seconds": time.monotonic() - begun}
+    if isinstance(loaded, ReadOut):
+        metrics["readout"] = loaded.student.config.readout
+    write_json(workspace.metrics(f"features@{model}"), metrics)
+    return metrics

@@ -1,0 +1,33 @@
+"""What every model costs, timed in turn in one process."""
+
+import time
+from typing import Any
+
+from fithubert.config.params import Params
+from fithubert.files import write_json
+from fithubert.profile.paper_size import profile_paper_size
+from fithubert.profile.run import Parameters, Subject, profile_models
+from fithubert.stages.features import load_model
+from fithubert.stages.progress import progress_line
+from fithubert.stages.workspace import Workspace
+from fithubert.student.checkpoint import load_student
+from fithubert.student.readout import ReadOut
+
+
+def profile(params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Measure the teacher and every student of `params`, and the published shapes where asked for; the metrics."""
+    begun = time.monotonic()
+    subjects = {"teacher": Subject(load_model(params, workspace, "teacher"))}
+    for name in params.students:
+        student = load_student(workspace.student(name))
+        counts = student.parameter_counts()
+        subjects[name] = Subject(ReadOut(student, name), Parameters(counts.trunk, counts.readout, counts.training_only))
+    show = progress_line("profile")
+    metrics = profile_models(subjects, params.profile, on_round=lambda done, total: show(done, total, "")).to_json()
+    if params.profile.paper_size:
+        show_paper = progress_line("profile at the paper's size")
+        paper = profile_paper_size(params.profile, lambda done, total: show_paper(done, total, ""))
+        metrics["paper_size"] = paper.to_json()
+    metrics["seconds"] = time.monotonic() - begun
+    write_json(workspace.metrics("profile"), metrics)
+    return metrics
