@@ -24,9 +24,9 @@ class LayerHead(nn.Module):
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """(batch, num_frames, teacher feature) from `x` (batch, reduced time, feature)."""
         if self.upsampling is not None:
-            return self.projection(self.upsampling(x)[:, :num_frames])
+            return self.projection(self.upsampling(x, num_frames))
         # projecting before repeating is the same with fewer products
-        return repeat_frames(self.projection(x), self.factor)[:, :num_frames]
+        return repeat_frames(self.projection(x), self.factor, num_frames)
 
 
 class SharedHeads(nn.Module):
@@ -49,13 +49,13 @@ class SharedHeads(nn.Module):
     def forward(self, x: Tensor, num_frames: int, wanted: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         """One (batch, num_frames, teacher feature) per prediction in `wanted` (None: all), from `x`, the last layer."""
         if self.upsampling is not None:
-            x = self.upsampling(x)[:, :num_frames]
+            x = self.upsampling(x, num_frames)
         hidden = F.gelu(self.hidden(x)).unflatten(2, (self.predictions, -1))
         indices = range(self.predictions) if wanted is None else wanted
         outputs = (F.linear(hidden[:, :, i], self.weight[i], self.bias[i]) for i in indices)
         if self.upsampling is not None:
             return tuple(outputs)
-        return tuple(repeat_frames(y, self.factor)[:, :num_frames] for y in outputs)
+        return tuple(repeat_frames(y, self.factor, num_frames) for y in outputs)
 
 
 class NoHead(nn.Module):
@@ -67,4 +67,4 @@ class NoHead(nn.Module):
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """(batch, num_frames, feature) from `x` (batch, reduced time, feature)."""
-        return repeat_frames(x, self.factor)[:, :num_frames]
+        return repeat_frames(x, self.factor, num_frames)

@@ -148,7 +148,7 @@ class Student(nn.Module):
     def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""
         return tuple(
-            repeat_frames(x, self.config.factor_of(layer))[:, : encoded.num_frames]
+            repeat_frames(x, self.config.factor_of(layer), encoded.num_frames)
             for layer, x in enumerate(encoded.states)
         )
 

@@ -5,14 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.blocks.frontend import nothing_padded
-from fithubert.frames import padding_mask, reduce_lengths, zero_padding
+from fithubert.frames import reduce_lengths, zero_padding
 
 
 class TimeReduction(nn.Module):
     """`factor` neighbouring frames become one of the same width (FitHuBERT, Lee et al. 2022, time-reduction layer).
 
-    `kind`: `conv1d` is the paper's convolution with kernel = stride = `factor`, stored as the linear map of the
-    neighbouring frames that it is; `fc1` is the same map started as fairseq starts a linear layer (normal, 0.02);
+    `kind`: `conv1d` is the paper's convolution with kernel = stride = `factor`, written as the linear map of the
+    neighbouring frames that it is (`linear.weight` is its weight, flattened); `fc1` is the same map started as fairseq starts a linear layer (normal, 0.02);
     `fc2` puts a hidden layer with GELU between; `mean` averages the valid frames and has no parameters.
     Differs from the authors' code: an incomplete last group is completed with zeros, padding counts as zeros, and a
     group with one valid frame is valid. `drop_last_frame` keeps the authors' rule (conv1d only): it is dropped.
@@ -35,14 +35,13 @@ class TimeReduction(nn.Module):
         reduced = reduce_lengths(lengths, self.factor, self.drop_last_frame)
         if not nothing_padded(lengths, x.shape[1]):
             x = zero_padding(x, lengths)
-        if self.drop_last_frame:
-            x = x[:, : x.shape[1] // self.factor * self.factor]
-        else:
-            x = F.pad(x, (0, 0, 0, -x.shape[1] % self.factor))
-        groups = x.unflatten(1, (-1, self.factor))
+        if not self.drop_last_frame:
+            x = F.pad(x, (0, 0, 0, self.factor - 1))
+        groups = x.unfold(1, self.factor, self.factor)  # (batch, group, feature, frame), the incomplete rest left out
         if self.kind == "mean":
-            valid = padding_mask(lengths, x.shape[1]).unflatten(1, (-1, self.factor)).sum(2).clamp(min=1)
-            return groups.sum(2) / valid[:, :, None].to(x.dtype), reduced
+            starts = torch.arange(groups.shape[1], device=x.device) * self.factor
+            valid = (lengths[:, None] - starts).clamp(min=1, max=self.factor)
+            return groups.sum(3) / valid[:, :, None].to(x.dtype), reduced
         x = groups.flatten(2)
         if self.kind == "fc2":
             x = F.gelu(self.hidden(x))
@@ -63,15 +62,21 @@ class Upsampling(nn.Module):
         self.weight = nn.Parameter(torch.empty(factor, width, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`factor` times as many frames as `x` (batch, time, feature) has."""
-        y = F.linear(x, self.weight.flatten(0, 1), self.bias.repeat(self.factor))
-        return y.unflatten(2, (self.factor, -1)).flatten(1, 2)
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """(batch, num_frames, feature) from `x` (batch, reduced time, feature)."""
+        y = F.linear(x, self.weight.flatten(0, 1), self.bias.repeat(self.factor)).unflatten(2, (self.factor, -1))
+        if torch.compiler.is_compiling():
+            # a slice asks torch.export for a proof that there are as many frames, which it cannot give
+            frames = torch.arange(num_frames, device=x.device)
+            return y[:, frames // self.factor, frames % self.factor]
+        return y.flatten(1, 2)[:, :num_frames]
 
 
-def repeat_frames(x: Tensor, factor: int) -> Tensor:
-    """Every frame of `x` (batch, time, feature) `factor` times in a row."""
-    return x.repeat_interleave(factor, dim=1) if factor > 1 else x
+def repeat_frames(x: Tensor, factor: int, num_frames: int) -> Tensor:
+    """Every frame of `x` (batch, time, feature) `factor` times in a row, cut to `num_frames`."""
+    if factor == 1:
+        return x[:, :num_frames]
+    return x.index_select(1, torch.arange(num_frames, device=x.device) // factor)
 
 
 def _start_as_fairseq(layer: nn.Linear) -> None:
