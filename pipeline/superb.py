@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
@@ -14,7 +15,7 @@ def run(params: Params, workspace: Workspace, model: str, task: str) -> None:
     """Score one model on one task inside its MLflow run."""
     check_name(task, list(params.superb.tasks), "task")
     stage = f"superb@{model}-{task}"
-    values = {"model": model, "task": task, "seeds": list(params.superb.seeds)}
+    values: dict[str, Any] = {"model": model, "task": task, "seeds": list(params.superb.seeds)}
     values |= {"budget": params.superb.tasks[task].model_dump(mode="json")}
     tags = {"model": model, "task": task}
     with track_stage(stage, values, workspace.root, metrics_file(stage), tags=tags):

@@ -47,6 +47,8 @@ class TeacherParams(StrictModel):
     """`source`: any spec that `load_teacher` understands; `mini` is the embedded teacher."""
 
     source: str = "mini"
+    #: Sentences of train (and a third as many of dev) on which every layer is probed for phones; 0 probes nothing.
+    probe_utterances: int = Field(240, ge=0)
 
 
 class CacheParams(StrictModel):
