@@ -67,7 +67,7 @@ def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
     offset = ((high + low) / 2).float()
     # A constant channel has scale 0: its codes are 0 and its offset is the constant.
     step = torch.where(scale > 0, scale, 1.0).double()
-    codes = ((exact - offset) / step).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+    codes = exact.sub_(offset).div_(step).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
     return torch.cat([part.flatten().view(torch.uint8) for part in (scale, offset, codes)]), 0
 
 

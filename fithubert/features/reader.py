@@ -5,13 +5,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.features.cache import BinaryColumn, ColumnCache
 from fithubert.features.codec import find_codec
@@ -30,9 +31,6 @@ from fithubert.features.schema import (
 )
 from fithubert.features.writer import describe_error
 from fithubert.frames import count_samples, pad_waveforms, receptive_field
-
-if TYPE_CHECKING:
-    from fithubert.data.batching import Crop
 
 CACHE_BYTES = 512 * 2**20
 _OPEN_SHARDS = 32
@@ -140,7 +138,7 @@ class FeatureStore:
             waveform = _decode_waveform(columns["waveform"].row(row), 0, self.num_samples[index])
         return FeatureRow(self.ids[index], waveform, hidden)
 
-    def read_batch(self, crops: Sequence["Crop"], layers: Sequence[int] | None = None) -> FeatureBatch:
+    def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> FeatureBatch:
         """The crops as one padded batch; only the crops themselves are decoded.
 
         A crop of n frames from frame s takes the samples that these frames see: from s * stride on, as many as
@@ -212,6 +210,8 @@ class FeatureStore:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
+        # Not memory-mapped: pages of many large shards would count as this process's memory, and a shard that shrinks
+        # or cannot be read would end it with SIGBUS instead of a message.
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
         if (file.metadata.metadata or {}).get(SHARD_KEY) != self._keys[shard].encode():
             file.close()

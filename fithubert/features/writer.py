@@ -88,9 +88,9 @@ def encode_layer(hidden: Tensor, codec_name: str) -> EncodedLayer:
     decoded = torch.empty_like(hidden)
     codec.decode(value, 0, decoded)
     # float64, since the squares of large float32 numbers are not float32 numbers.
+    error = hidden.double().sub_(decoded).square_().sum(0)
     exact = hidden.double()
-    error = (exact - decoded.double()).square().sum(0)
-    spread = (exact - exact.mean(0)).square().sum(0)
+    spread = exact.sub_(exact.mean(0)).square_().sum(0)
     return EncodedLayer(value.cpu().numpy().tobytes(), error.cpu(), spread.cpu(), saturated)
 
 

@@ -9,16 +9,21 @@ import numpy as np
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fithubert
+from fithubert.config.teacher import HubertConfig
+from fithubert.data.batching import Crop
+from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.features.extract import ExtractSettings, extract_features
 from fithubert.features.reader import FeatureStore
 from fithubert.features.schema import Expected
-from fithubert.frames import count_frames, count_samples, pad_waveforms
+from fithubert.frames import HUBERT_CONVOLUTIONS, count_frames, count_samples, pad_waveforms
+from fithubert.teachers.hubert import HubertModel, HubertTeacher
 from tests.features.fakes import FakeManifest, FakeModel, FakeUtterance, fake_manifest
 
 SMALL = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
@@ -88,7 +93,7 @@ def test_crops_are_slices(stored: SimpleNamespace, data: st.DataObject) -> None:
     for index in data.draw(st.lists(st.integers(0, len(store) - 1), min_size=1, max_size=5)):
         start = data.draw(st.integers(0, store.num_frames[index] - 1))
         count = data.draw(st.integers(1, store.num_frames[index] - start))
-        crops.append(SimpleNamespace(index=index, start_frame=start, num_frames=count))
+        crops.append(Crop(index=index, start_frame=start, num_frames=count))
     layers = data.draw(st.lists(st.sampled_from([0, 1, 2]), unique=True, min_size=1))
     batch = store.read_batch(crops, layers)
     assert list(batch.hidden) == layers
@@ -134,13 +139,13 @@ def test_layers_and_waveform_on_demand(tmp_path: Path) -> None:
     store = FeatureStore.open(tmp_path)
     assert (store.layers, store.widths) == ((0, 2), (6, 5))
     assert store.read(0).waveform is None
-    assert store.read_batch([SimpleNamespace(index=1, start_frame=0, num_frames=2)]).waveforms is None
+    assert store.read_batch([Crop(index=1, start_frame=0, num_frames=2)]).waveforms is None
     with pytest.raises(UserError, match=r"layers \[1\] are missing; it holds \[0, 2\]"):
         store.read(0, [1])
     with pytest.raises(UserError, match="no utterance 'nobody'"):
         store.read("nobody")
     with pytest.raises(ValueError, match="leaves utterance utt-00"):
-        store.read_batch([SimpleNamespace(index=0, start_frame=0, num_frames=2)])
+        store.read_batch([Crop(index=0, start_frame=0, num_frames=2)])
 
 
 @pytest.mark.parametrize(
@@ -255,3 +260,34 @@ def test_nan_in_the_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="layer 1 of fake is NaN or infinite"):
         extract_features(model, fake_manifest(2), tmp_path)
     assert not list(tmp_path.glob("*shard*"))
+
+
+def test_real_corpus_and_teacher(tmp_path: Path) -> None:
+    """Recordings on disk and a HuBERT: cached states are the live ones of each utterance alone."""
+    utterances = []
+    for index, fake in enumerate(fake_manifest(5).utterances):
+        audio = fake_manifest(5).read(fake).numpy()
+        soundfile.write(tmp_path / f"{index}.flac", audio, 16_000, subtype="PCM_16")
+        utterances.append(Utterance(f"u{index}", f"{index}.flac", str(index), "train", "sentence", fake.num_samples))
+    manifest = Manifest(tuple(utterances), tmp_path)
+    torch.manual_seed(0)
+    shape = HubertConfig(
+        conv_layers=tuple((8, kernel, stride) for kernel, stride in HUBERT_CONVOLUTIONS),
+        width=16,
+        depth=2,
+        ffn_width=32,
+        attention_heads=2,
+        pos_conv_groups=4,
+    )
+    teacher = HubertTeacher(HubertModel(shape), "tiny")
+    report = extract_features(teacher, manifest, tmp_path / "store")
+    store = FeatureStore.open(tmp_path / "store", expect=Expected(teacher.fingerprint, manifest.fingerprint))
+    assert max(layer.relative_error for layer in report.layers) < 0.01
+    for utterance in manifest:
+        waveform = manifest.read(utterance)
+        states = teacher.extract(waveform[None], torch.tensor([len(waveform)])).hidden_states
+        row = store.read(utterance.id)
+        assert torch.equal(row.waveform, waveform)  # type: ignore[arg-type]
+        for layer, state in enumerate(states):
+            step = (state[0].amax(0) - state[0].amin(0)) / 254
+            assert ((row.hidden[layer] - state[0]).abs() <= 0.51 * step + 1e-4).all()
