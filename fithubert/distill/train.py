@@ -24,8 +24,9 @@ from fithubert.student.initialise import initialise_from_teacher
 from fithubert.student.model import Student, build_student
 from fithubert.student.recipes import resolve
 
-#: Parameters without influence on the student: another value goes on with the same checkpoints.
-_FREE = {"checkpoint_every_updates", "keep_checkpoints", "prefetch_batches"}
+#: Parameters without influence on the student: another value goes on with the same checkpoints. Accumulation has
+#: none of its own either: what counts is into how many forward passes, over all ranks, an update is cut.
+_FREE = {"checkpoint_every_updates", "keep_checkpoints", "prefetch_batches", "accumulate"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def train_student(
         _initialise(student, student_params, teacher_state)
         hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
         identity = _identity(student_params, distill_params, config, train_targets, dev_targets, teacher_state)
+        identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
         loop = TrainingLoop(
             Stepper(fabric, student, hint_loss, distill_params),
             distill_params,

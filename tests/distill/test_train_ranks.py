@@ -1,0 +1,76 @@
+"""Two ranks of gloo DDP give the student of one rank, and share its checkpoints."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fithubert.distill.events import CheckpointWritten, TrainingListener
+from fithubert.errors import UserError
+from tests.distill.fakes import Recorder, distill_params, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _run_two_ranks(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [
+        *launcher,
+        "-m",
+        "tests.distill.tiny_run",
+        str(out),
+        "--set",
+        "accumulate=2",
+        "--set",
+        "learning_rate=1e-3",
+        *arguments,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _assert_close(one: Path, other: Path) -> None:
+    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-5, rtol=0)
+
+
+def test_ranks_share_out_an_update_and_any_number_of_them_goes_on_after_a_death(tmp_path: Path) -> None:
+    # Four parts on one rank draw the dropout of two parts on each of two ranks.
+    one_rank = distill_params(accumulate=4, learning_rate=1e-3)
+    train(tmp_path / "one", one_rank)
+    died = _run_two_ranks(tmp_path / "two", "--kill-at", "8")
+    assert died.returncode != 0
+    assert "SIGKILL" in died.stderr
+    assert not (tmp_path / "two").exists()
+    shutil.copytree(tmp_path / "two.checkpoints", tmp_path / "mixed.checkpoints")
+
+    recorder = Recorder()
+    train(tmp_path / "mixed", one_rank, listeners=[recorder])
+    assert recorder.started[0].resumed_from == 6
+    _assert_close(tmp_path / "mixed", tmp_path / "one")
+
+    finished = _run_two_ranks(tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    _assert_close(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_run_cut_into_other_parts_is_refused(tmp_path: Path) -> None:
+    class Stop(BaseException):
+        pass
+
+    class StopAtCheckpoint(TrainingListener):
+        def on_checkpoint(self, event: CheckpointWritten) -> None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(tmp_path / "student", listeners=[StopAtCheckpoint()])
+    with pytest.raises(UserError, match=r"distill\.accumulate x ranks 1 there, 2 now"):
+        train(tmp_path / "student", distill_params(accumulate=2))
