@@ -78,8 +78,10 @@ def _training_facts(values: Mapping[str, Any]) -> list[str]:
         facts.append(f"best at update {values['best_update']:,} of {values.get('updates', values['best_update']):,}")
     if values.get("best_dev_loss") is not None:
         facts.append(f"dev loss {values['best_dev_loss']:.4g}")
-    if values.get("audio_seconds"):
-        facts.append(f"{values['audio_seconds'] / 3600:.1f} h of audio seen")
+    if values.get("audio_hours"):
+        facts.append(f"{values['audio_hours']:.1f} h of audio seen")
+    if values.get("end") == "early_stop":
+        facts.append("stopped early")
     return facts
 
 

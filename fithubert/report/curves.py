@@ -37,7 +37,7 @@ def read_training(student: str, values: dict[str, Any]) -> Training:
     train_loss = tuple((float(e["update"]), float(e["train_loss"])) for e in evaluations if e.get("train_loss"))
     hints: dict[int, list[tuple[float, float]]] = {}
     for evaluation in evaluations:
-        for layer, loss in (evaluation.get("layer_dev_losses") or {}).items():
+        for layer, loss in (evaluation.get("layer_losses") or {}).items():
             hints.setdefault(int(layer), []).append((float(evaluation["update"]), float(loss)))
     ordered = {layer: tuple(hints[layer]) for layer in sorted(hints)}
     return Training(student, dev_loss, train_loss, ordered, values.get("best_update"))

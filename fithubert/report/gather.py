@@ -1,5 +1,6 @@
 """Every metrics file of a workspace, read into one place; a file that does not exist is a stage that has not run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,12 @@ class Metrics:
         values = self.superb.get((model, task))
         return None if values is None else _read_score(values)
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds that each stage took, by the stage's name in DVC (`distill@fithubert`)."""
+    def seconds(self, students: Sequence[str] = ()) -> dict[str, float]:
+        """Seconds that each stage took, by its name in DVC (`distill@fithubert`); `students` have features of their own."""
         named: dict[str, dict[str, Any]] = dict(self.single)
         named |= {f"distill@{name}": values for name, values in self.distill.items()}
-        named |= {f"features@{name}": values for name, values in self.features.items()}
+        for name, values in self.features.items():
+            named[f"student_features@{name}" if name in students else f"features@{name}"] = values
         named |= {f"superb@{model}-{task}": values for (model, task), values in self.superb.items()}
         return {stage: float(values["seconds"]) for stage, values in named.items() if _is_number(values.get("seconds"))}
 
@@ -75,9 +77,8 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _read_score(values: dict[str, Any]) -> Score:
-    measured = values.get("metrics") or {}
-    metrics = {name: float(score["value"]) for name, score in measured.items()}
-    intervals = {name: (float(score["low"]), float(score["high"])) for name, score in measured.items()}
+    metrics = {name: float(value) for name, value in (values.get("metrics") or {}).items()}
+    intervals = {name: (float(ci[0]), float(ci[1])) for name, ci in (values.get("intervals") or {}).items()}
     reason = values.get("reason")
     if not metrics and reason is None:
         reason = "no score in the metrics file"

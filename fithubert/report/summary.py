@@ -50,7 +50,7 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
         "corpus": _without(metrics.single.get("prepare", {}), ("seconds", "skipped")),
         "versions": _versions(),
         "machine": profile.get("machine", {}),
-        "seconds": metrics.seconds(),
+        "seconds": metrics.seconds(plan.students),
     }
 
 

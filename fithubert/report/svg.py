@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 480, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 40
+_LEFT, _TOP, _BOTTOM = 52, 14, 220
 
 
 @dataclass(frozen=True)
@@ -30,51 +30,65 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(step * i, 10) for i in range(first, last + 1)]
 
 
-def line_chart(
-    lines: Sequence[Line], x_label: str, y_label: str, description: str, whole_x: bool = False, from_zero: bool = False
-) -> str:
+def line_chart(lines: Sequence[Line], x_label: str, y_label: str, description: str, whole_x: bool = False) -> str:
     """An SVG of `lines` with axes; `description` is its text alternative. Empty where there are no points."""
     points = [point for line in lines for point in line.points if math.isfinite(point[1])]
     if not points:
         return ""
-    y_ticks = nice_ticks(0.0 if from_zero else min(y for _, y in points), max(y for _, y in points))
-    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
-    x_ticks = [t for t in nice_ticks(x_low, x_high, 6) if x_low <= t <= x_high and (not whole_x or t == int(t))]
-
-    def at_x(x: float) -> float:
-        return _LEFT + (x - x_low) / ((x_high - x_low) or 1.0) * (_WIDTH - _LEFT - _RIGHT)
-
-    def at_y(y: float) -> float:
-        share = (y - y_ticks[0]) / ((y_ticks[-1] - y_ticks[0]) or 1.0)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
-
+    plot = _Plot(points, max((len(line.label or "") for line in lines), default=0))
+    x_ticks = [t for t in nice_ticks(*plot.x_range, 6) if plot.x_range[0] <= t <= plot.x_range[1]]
     parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">']
-    for tick in y_ticks:
-        y = at_y(tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    for tick in plot.y_ticks:
+        y = plot.at_y(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{plot.right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    bottom = _HEIGHT - _BOTTOM
     for tick in x_ticks:
-        parts.append(f'<text class="tick" x="{at_x(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
-    up = (_TOP + bottom) / 2
-    parts.append(
-        f'<text class="axis" transform="translate(13 {up}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-    )
-    parts += [_draw(line, at_x, at_y) for line in lines]
+        if whole_x and tick != int(tick):
+            continue
+        x = plot.at_x(tick)
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{tick:g}</text>')
+    middle, centre = (_LEFT + plot.right) / 2, (_TOP + _BOTTOM) / 2
+    parts.append(f'<text class="axis" x="{middle:.1f}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    turned = f'transform="translate(13 {centre}) rotate(-90)" text-anchor="middle"'
+    parts.append(f'<text class="axis" {turned}>{escape(y_label)}</text>')
+    heights = _spread([plot.at_y(line.points[-1][1]) if line.label and line.points else None for line in lines])
+    parts += [_draw(line, plot, height) for line, height in zip(lines, heights, strict=True)]
     return "".join([*parts, "</svg>"])
 
 
-def _draw(line: Line, at_x, at_y) -> str:  # type: ignore[no-untyped-def]
-    path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in line.points if math.isfinite(y))
+class _Plot:
+    """The plotting area and its scales; labels of up to `label_length` characters stand right of it."""
+
+    def __init__(self, points: Sequence[tuple[float, float]], label_length: int) -> None:
+        self.right = _WIDTH - 12 - (7 * label_length if label_length else 0)
+        self.x_range = (min(x for x, _ in points), max(x for x, _ in points))
+        self.y_ticks = nice_ticks(min(y for _, y in points), max(y for _, y in points))
+
+    def at_x(self, x: float) -> float:
+        low, high = self.x_range
+        return _LEFT + (x - low) / ((high - low) or 1.0) * (self.right - _LEFT)
+
+    def at_y(self, y: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return _BOTTOM - (y - low) / ((high - low) or 1.0) * (_BOTTOM - _TOP)
+
+
+def _spread(heights: Sequence[float | None], gap: float = 14.0) -> list[float | None]:
+    """The heights of labels, moved down where two would overlap."""
+    moved = list(heights)
+    last = -math.inf
+    for index in sorted((i for i, h in enumerate(heights) if h is not None), key=lambda i: heights[i] or 0.0):
+        last = max(heights[index] or 0.0, last + gap)
+        moved[index] = last
+    return moved
+
+
+def _draw(line: Line, plot: _Plot, label_height: float | None) -> str:
+    path = " ".join(f"{plot.at_x(x):.1f},{plot.at_y(y):.1f}" for x, y in line.points if math.isfinite(y))
     dash = ' stroke-dasharray="5 4"' if line.dashed else ""
     drawn = f'<g class="line"><title>{escape(line.name)}</title>'
     drawn += f'<polyline points="{path}" style="stroke:{line.colour}"{dash}/>'
-    if line.label and line.points:
-        x, y = line.points[-1]
-        drawn += (
-            f'<text class="end" x="{at_x(x) - 4:.1f}" y="{at_y(y) - 7:.1f}" text-anchor="end"'
-            f' style="fill:{line.colour}">{escape(line.label)}</text>'
-        )
+    if label_height is not None:
+        place = f'x="{plot.right + 7}" y="{label_height + 4:.1f}" style="fill:{line.colour}"'
+        drawn += f'<text class="end" {place}>{escape(line.label or "")}</text>'
     return drawn + "</g>"

@@ -91,15 +91,16 @@ def distill(student: str) -> dict[str, Any]:
                 "seconds": 21.4 * (index + 1),
                 "train_loss": round(loss * 0.97, 4),
                 "dev_loss": round(loss, 4),
-                "layer_dev_losses": {str(n): round(value, 4) for n, value in losses.items()},
+                "layer_losses": {str(n): round(value, 4) for n, value in losses.items()},
             }
         )
     return {
         "updates": 2000,
         "best_update": 2000,
         "best_dev_loss": curve[-1]["dev_loss"],
-        "audio_seconds": 60_000.0,
-        "reason": "finished",
+        "audio_hours": 16.7,
+        "end": "finished",
+        "readout": "layers" if student == "distilhubert" else "last",
         "curve": curve,
         "seconds": 214.0,
         "fingerprint": "5b1e" * 8,
@@ -116,7 +117,9 @@ def superb(model: str, task: str) -> dict[str, Any]:
         "model": model,
         "task": task,
         "protocol": "mini",
-        "metrics": {metric: {"value": value, "low": value - 1.3, "high": value + 1.4, "seed_deviation": 0.0}},
+        "metrics": {metric: value},
+        "intervals": {metric: [value - 1.3, value + 1.4]},
+        "seed_deviation": {metric: 0.0},
         "seeds": [1],
         "layer_weights": [w / sum(weights) for w in weights],
         "learning_rate": 1e-3,
@@ -177,7 +180,7 @@ def write_metrics(metrics_dir: Path) -> None:
     del files["superb/distilhubert-sid"]
     for model in MODELS:
         reason = "no utterance with an intent in the train split"
-        files[f"superb/{model}-ic"] = {"task": "ic", "reason": reason, "seconds": 0.2}
+        files[f"superb/{model}-ic"] = {"task": "ic", "model": model, "metrics": {}, "reason": reason}
     for name, values in files.items():
         path = metrics_dir / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,8 +50,10 @@
     const width = Math.max(300, box.clientWidth), height = Math.min(440, Math.max(320, width * 0.5));
     const edge = { left: 58, right: 18, top: 18, bottom: 48 };
     const xs = ticks(0, Math.max(...points.map((p) => p.x)) * 1.06, width < 500 ? 4 : 8);
-    const all = points.flatMap((p) => [p.y, ...p.ci]), pad = (Math.max(...all) - Math.min(...all)) * 0.06 || 1;
-    const ys = ticks(Math.min(...all) - pad, Math.max(...all) + pad, 6);
+    // Percentages: no axis beyond 0 and 100 unless a value is.
+    const all = points.flatMap((p) => [p.y, ...p.ci]), least = Math.min(...all), most = Math.max(...all);
+    const pad = (most - least) * 0.06 || 1;
+    const ys = ticks(least < 0 ? least - pad : Math.max(0, least - pad), most > 100 ? most + pad : Math.min(100, most + pad), 6);
     const atX = (x) => edge.left + (x / xs[xs.length - 1]) * (width - edge.left - edge.right);
     const atY = (y) => {
       const share = (y - ys[0]) / (ys[ys.length - 1] - ys[0]), inner = height - edge.top - edge.bottom;
