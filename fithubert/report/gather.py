@@ -43,7 +43,7 @@ class Metrics:
         return None if values is None else _read_score(values)
 
     def seconds(self, students: Sequence[str] = ()) -> dict[str, float]:
-        """Seconds that each stage took, by its name in DVC (`distill@fithubert`); `students` have features of their own."""
+        """Seconds that each stage took, by its name in DVC; the features of `students` have a stage of their own."""
         named: dict[str, dict[str, Any]] = dict(self.single)
         named |= {f"distill@{name}": values for name, values in self.distill.items()}
         for name, values in self.features.items():

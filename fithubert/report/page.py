@@ -46,7 +46,7 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
     assets = resources.files("fithubert.report") / "assets"
     colours = model_colours(summary, plan)
     columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
-    return environment.from_string((assets / "page.html.j2").read_text()).render(
+    page = environment.from_string((assets / "page.html.j2").read_text()).render(
         style=(assets / "page.css").read_text(),
         script=(assets / "page.js").read_text(),
         plan=plan,
@@ -76,6 +76,8 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
         cache=cache_facts(metrics),
         commands=commands(summary, plan),
     )
+    # A percent sign does not stand alone on a line.
+    return page.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def cost_lengths(metrics: Metrics) -> list[str]:

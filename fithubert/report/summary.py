@@ -47,6 +47,8 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
         "teacher": plan.teacher,
         "baseline": plan.baseline,
         "tasks": list(plan.tasks),
+        # JSON objects are written with sorted keys; tables keep this order.
+        "order": list(models),
         "corpus": _without(metrics.single.get("prepare", {}), ("seconds", "skipped")),
         "versions": _versions(),
         "machine": profile.get("machine", {}),
@@ -72,7 +74,8 @@ def compare_rows(summary: Mapping[str, Any]) -> list[dict[str, str | float | Non
     models = summary["models"]
     columns = _score_columns(summary)
     rows = []
-    for name, model in models.items():
+    for name in summary.get("order", list(models)):
+        model = models[name]
         row: dict[str, str | float | None] = {
             "model": name,
             "params": model.get("params", {}).get("total"),

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("scatter-data").textContent);
   const box = document.getElementById("scatter");
   if (!box || !data.points.length || !data.qualities.length) return;
-  const quality = document.getElementById("quality"), cost = document.getElementById("cost");
+  const quality = document.getElementById("quality-choice"), cost = document.getElementById("cost-choice");
   const tip = document.createElement("div");
   const COSTS = {
     params: { label: "Parameters, million", scale: 1e6 },
