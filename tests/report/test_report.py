@@ -1,0 +1,278 @@
+"""The report says what was measured, names what was not, and needs no network."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fithubert.errors import UserError
+from fithubert.report import ReportPlan, build_summary, compare_rows, load_summary, write_report
+from fithubert.report.gather import gather
+from fithubert.report.page import render_page
+from fithubert.report.svg import Line, line_chart, nice_ticks
+from fithubert.report.table import format_count, format_macs, format_seconds, format_share, markdown_table
+from fithubert.report.tasks import TASKS, Metric, share_of_lead, task_info
+from tests.report.sample import MODELS, PLAN, STUDENTS, write_metrics
+from tests.report.sample import TASKS as SAMPLE_TASKS
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    write_metrics(folder / "metrics")
+    write_report(folder, PLAN)
+    return folder
+
+
+def page_of(metrics_dir: Path) -> str:
+    metrics = gather(metrics_dir)
+    return render_page(build_summary(metrics, PLAN), metrics, PLAN)
+
+
+class PageReader(HTMLParser):
+    """Ids, link targets, attributes that load something, images of text, and the visible text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.unnamed: list[str] = []
+        self.text: list[str] = []
+        self._hidden = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids += [values["id"] or ""] if "id" in values else []
+        self.links += [values["href"] or ""] if tag == "a" else []
+        self.loads += [v or "" for k, v in attrs if k in ("src", "srcset", "data") or (k == "href" and tag != "a")]
+        if values.get("role") in ("img", "region") and not values.get("aria-label"):
+            self.unnamed.append(tag)
+        self._hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text.append(data)
+
+
+def test_summary_has_the_agreed_schema(reports: Path) -> None:
+    summary = json.loads((reports / "summary.json").read_text())
+    assert set(summary) >= {"models", "paper_size", "teacher", "corpus", "versions", "seconds"}
+    assert list(summary["models"]) == sorted(MODELS)
+    student = summary["models"]["fithubert"]
+    assert set(student["params"]) >= {"trunk", "readout", "total"}
+    assert student["params"]["total"] == student["params"]["trunk"] + student["params"]["readout"]
+    for key in ("macs_per_second", "rtf", "size_ratio", "latency_ratio"):
+        assert isinstance(student[key], float)
+    assert student["superb"] == {"pr": {"per": 36.8}, "ks": {"acc": 88.4}, "sid": {"acc": 79.2}}
+    assert student["ci"]["pr"]["per"] == pytest.approx([35.5, 38.2])
+    assert student["readout"] == "last"
+    assert set(summary["paper_size"]) == {"hubert_base", "fithubert", "distilhubert"}
+    assert summary["teacher"] == "teacher"
+    assert summary["corpus"]["source"] == "synthetic"
+    assert "torch" in summary["versions"]
+    assert summary["seconds"]["superb@fithubert_notr-pr"] == 14.2
+    assert summary["seconds"]["distill@distilhubert"] == 214.0
+
+
+def test_what_has_not_run_is_absent_and_what_cannot_be_scored_is_named(reports: Path) -> None:
+    models = json.loads((reports / "summary.json").read_text())["models"]
+    assert "sid" not in models["distilhubert"]["superb"]
+    assert "sid" not in models["distilhubert"]["unscored"]
+    assert "ic" not in models["teacher"]["superb"]
+    assert models["teacher"]["unscored"]["ic"] == "no utterance with an intent in the train split"
+
+
+def test_lead_kept_needs_every_task(reports: Path) -> None:
+    models = json.loads((reports / "summary.json").read_text())["models"]
+    shares = [(55.9 - 36.8) / (55.9 - 22.7), (88.4 - 61.2) / (95.1 - 61.2), (79.2 - 41.0) / (93.4 - 41.0)]
+    assert models["fithubert"]["kept"] == pytest.approx(sum(shares) / 3)
+    assert (models["fbank"]["kept"], models["teacher"]["kept"]) == (0.0, 1.0)
+    assert "kept" not in models["distilhubert"]
+    assert set(models["distilhubert"]["kept_by_task"]) == {"pr", "ks"}
+
+
+def test_writing_again_changes_nothing(reports: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in reports.rglob("*") if p.is_file()}
+
+    before = contents()
+    write_report(reports, PLAN)
+    assert contents() == before
+
+
+def test_page_needs_no_network(reports: Path) -> None:
+    page = (reports / "index.html").read_text()
+    reader = PageReader(page)
+    assert all(target.startswith("data:") for target in reader.loads)
+    assert all(target.startswith("#") for target in reader.links)
+    assert not re.findall(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", page)
+    assert set(re.findall(r"https?://[^\"'\s]+", page)) == {"http://www.w3.org/2000/svg"}
+    assert len(page) < 150_000
+
+
+def test_page_is_sound(reports: Path) -> None:
+    reader = PageReader((reports / "index.html").read_text())
+    assert len(set(reader.ids)) == len(reader.ids)
+    assert {target.removeprefix("#") for target in reader.links} <= set(reader.ids)
+    assert reader.unnamed == []
+
+
+def test_page_shows_the_figures(reports: Path) -> None:
+    text = " ".join(" ".join(PageReader((reports / "index.html").read_text()).text).split())
+    assert "fithubert keeps 70 % of its teacher's lead over filter banks, with 13.5 % of the parameters" in text
+    for shown in (
+        "36.80",
+        "35.5 to 38.2",
+        "not run",
+        "not scored",
+        "session3/notes.wav",
+        "7.41 GMAC/s",
+        "Time reduction",
+    ):
+        assert shown in text
+    assert "Intent classification is not scored: no utterance with an intent in the train split." in text
+
+
+def test_names_from_metrics_are_escaped(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    write_metrics(metrics)
+    prepare = json.loads((metrics / "prepare.json").read_text())
+    prepare["skipped"] = [{"path": "<img src=x>.wav", "reason": "</script>"}]
+    (metrics / "prepare.json").write_text(json.dumps(prepare))
+    page = page_of(metrics)
+    assert "<img src=x>" not in page
+    assert page.count("</script>") == 2
+
+
+def test_figures_are_png_and_drawn_only_from_data(reports: Path, tmp_path: Path) -> None:
+    names = {"quality_cost", "training", "probe", "layer_weights"}
+    drawn = sorted((reports / "figures").iterdir())
+    assert {p.stem for p in drawn} == names
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in drawn)
+    assert write_report(tmp_path, PLAN).figures == ()
+
+
+@pytest.mark.parametrize("stage", ["prepare", "teacher", "cache_teacher", "profile", "distill", "superb"])
+def test_a_missing_stage_is_said_to_be_missing(stage: str, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    write_metrics(metrics)
+    for path in [metrics / f"{stage}.json", *(metrics / stage).glob("*.json")]:
+        path.unlink(missing_ok=True)
+    text = " ".join(PageReader(page_of(metrics)).text).lower()
+    assert "not run" in text
+    assert "0.00 %" not in text
+
+
+def test_an_empty_workspace_is_a_page_without_figures(tmp_path: Path) -> None:
+    files = write_report(tmp_path, PLAN)
+    text = " ".join(" ".join(PageReader(files.page.read_text()).text).split())
+    assert "fithubert has not been measured yet." in text
+    rows = compare_rows(load_summary(files.summary))
+    assert {row["model"] for row in rows} == set(MODELS)
+    assert all(value is None for row in rows for key, value in row.items() if key != "model")
+    assert "| fithubert | not run |" in files.table.read_text()
+
+
+def test_a_broken_metrics_file_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "metrics" / "profile.json"
+    broken.parent.mkdir()
+    broken.write_text("[]")
+    with pytest.raises(UserError, match=r"profile\.json: must hold one JSON object"):
+        write_report(tmp_path, PLAN)
+    broken.write_text("{")
+    with pytest.raises(UserError, match=r"profile\.json: not readable"):
+        write_report(tmp_path, PLAN)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_rows_to_compare_have_the_same_columns(reports: Path) -> None:
+    rows = compare_rows(load_summary(reports / "summary.json"))
+    assert [row["model"] for row in rows] == list(MODELS)
+    assert len({tuple(row) for row in rows}) == 1
+    assert rows[2]["pr per"] == 36.8
+    assert rows[2]["ic acc"] is None
+
+
+def test_a_missing_summary_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file; `dvc repro report` writes it"):
+        load_summary(tmp_path / "summary.json")
+
+
+def test_markdown_table_is_rectangular(reports: Path) -> None:
+    table = (reports / "table.md").read_text()
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(MODELS)
+    assert len({line.count("|") for line in lines}) == 1
+    assert table == markdown_table(build_summary(gather(reports / "metrics"), PLAN))
+
+
+def test_models_with_hyphens_keep_their_names(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    (metrics / "superb").mkdir(parents=True)
+    (metrics / "superb" / "my-student-pr.json").write_text(json.dumps({"metrics": {"per": 12.0}}))
+    plan = ReportPlan(models=("my-student",), tasks=("pr",), groups={"my-student": ()})
+    assert build_summary(gather(metrics), plan)["models"]["my-student"]["superb"] == {"pr": {"per": 12.0}}
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 9))
+def test_ticks_cover_the_range_and_are_few(low: float, span: float, count: int) -> None:
+    ticks = nice_ticks(low, low + span, count)
+    assert ticks[0] <= low + 1e-6 * abs(low) + 1e-6 * span
+    assert ticks[-1] >= low + span - 1e-6 * abs(low + span) - 1e-6 * span
+    assert len(ticks) <= count + 3
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(-1e3, 1e3)), min_size=1, max_size=20))
+def test_any_points_make_a_chart(points: list[tuple[float, float]]) -> None:
+    chart = line_chart([Line("a & b", tuple(points), "red", label="a")], "x", "y", 'says "what"')
+    assert "nan" not in chart
+    assert "a &amp; b" in chart
+    assert "&quot;what&quot;" in chart
+
+
+def test_a_chart_of_nothing_is_nothing() -> None:
+    assert line_chart([Line("a", (), "red")], "x", "y", "none") == ""
+
+
+@given(st.floats(-50, 150), st.floats(0, 49), st.floats(50, 100))
+def test_lead_runs_from_filter_banks_to_teacher(score: float, low: float, high: float) -> None:
+    up, down = [Metric("m", "M", lower=False)], [Metric("m", "M", lower=True)]
+    share = share_of_lead(up, {"m": score}, {"m": low}, {"m": high})
+    assert share == pytest.approx((score - low) / (high - low))
+    assert share_of_lead(up, {"m": low}, {"m": low}, {"m": high}) == 0
+    assert share_of_lead(up, {"m": high}, {"m": low}, {"m": high}) == 1
+    assert share_of_lead(down, {"m": score}, {"m": low}, {"m": high}) is None
+    assert share_of_lead(down, {"m": 100 - score}, {"m": 100 - low}, {"m": 100 - high}) == pytest.approx(
+        share, abs=1e-9
+    )
+    assert share_of_lead(up, {}, {"m": low}, {"m": high}) is None
+
+
+def test_every_superb_task_is_known() -> None:
+    assert set(TASKS) == {"pr", "asr", "ks", "qbe", "sid", "asv", "sd", "er", "ic", "sf"}
+    assert set(SAMPLE_TASKS) <= set(TASKS)
+    assert task_info("new", ("acc",)).metrics[0].lower is False
+
+
+def test_numbers_read_well() -> None:
+    assert [format_count(n) for n in (0, 43_000, 704_000, 5_212_000, 94_370_816, None)] == [
+        "0",
+        "43,000",
+        "0.70M",
+        "5.21M",
+        "94.4M",
+        "not run",
+    ]
+    assert [format_macs(n) for n in (2e6, 121e6, 7.41e9, None)] == ["2.0 M", "121 M", "7.41 G", "not run"]
+    assert [format_share(x) for x in (0.0, 0.135, 1.0, 1.043, None)] == ["0 %", "13.5 %", "100 %", "104 %", "not run"]
+    assert [format_seconds(s) for s in (8.26, 245, 7380)] == ["8.3 s", "4 min 5 s", "2 h 3 min"]
+    assert PLAN.students == STUDENTS
