@@ -1,5 +1,7 @@
 """Audio files as waveforms: 16 kHz mono FLAC in, float32 tensors out."""
 
+import os
+import re
 from pathlib import Path
 
 import soundfile
@@ -18,9 +20,9 @@ def read_waveform(path: Path | str) -> Tensor:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such audio file")
     try:
-        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
+        samples, rate_hz = soundfile.read(name_for_soundfile(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise UserError(f"{path}: not readable as audio ({_one_line(error, path)})") from None
+        raise UserError(f"{path}: not readable as audio ({why_unreadable(error)})") from None
     if rate_hz != SAMPLE_RATE_HZ:
         raise UserError(f"{path}: sampled at {rate_hz} Hz; 16000 Hz is needed (source `folder` converts)")
     if samples.shape[1] != 1:
@@ -28,5 +30,11 @@ def read_waveform(path: Path | str) -> Tensor:
     return torch.from_numpy(samples[:, 0])
 
 
-def _one_line(error: Exception, path: Path | str) -> str:
-    return " ".join(str(error).replace(f"Error opening {str(path)!r}: ", "").split())
+def name_for_soundfile(path: Path | str) -> str | bytes:
+    """`path` as soundfile takes it, also where it is not valid UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason in a soundfile error, in one line and without the path, which the caller names."""
+    return " ".join(re.sub(r"Error opening .*: ", "", str(error)).split())

@@ -6,6 +6,7 @@ training, nor one of the default world for the pre-training world, whatever the 
 
 import hashlib
 import random
+import unicodedata
 from collections.abc import Callable
 
 from fithubert.data import lexicon as lex
@@ -15,8 +16,9 @@ _TRAIN_BELOW, _DEV_BELOW = 760, 850
 
 
 def normalise(text: str) -> str:
-    """`text` in lower case without punctuation other than apostrophes, words parted by one space."""
-    return " ".join("".join(c if c.isalpha() or c == "'" else " " for c in text.lower()).split())
+    """`text` in lower case: letters, marks and digits of any script and apostrophes, words parted by one space."""
+    plain = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return " ".join("".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in plain).split())
 
 
 def world_of(text: str) -> str:

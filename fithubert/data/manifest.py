@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from fithubert.data.audio import read_waveform
+from fithubert.data.publish import manifest_path as manifest_path
 from fithubert.errors import UserError
 from fithubert.files import atomic_file, digest
 from fithubert.frames import SAMPLE_RATE_HZ
@@ -179,11 +180,6 @@ class Manifest:
         table = pa.Table.from_pylist([dataclasses.asdict(u) for u in self.utterances], schema=_SCHEMA)
         with atomic_file(path) as aside:
             pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
-
-
-def manifest_path(root: Path) -> Path:
-    """Where the manifest of the corpus under `root` (the data directory) lies."""
-    return root / "manifests" / "corpus.parquet"
 
 
 def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:

@@ -5,19 +5,18 @@ so that a process for each speaker costs little.
 """
 
 import hashlib
-import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from fithubert.data.espeak import RATE_HZ, Synthesiser
 from fithubert.data.phones import align_phones
-from fithubert.data.rooms import RATE_HZ as FILE_RATE_HZ
+from fithubert.data.publish import RATE_HZ as FILE_RATE_HZ
+from fithubert.data.publish import encode_flac
 from fithubert.data.rooms import Samples, draw_room, record, resample_speech, reverberate
 from fithubert.files import digest
 
@@ -128,11 +127,9 @@ def _generator(seed: str, name: str) -> np.random.Generator:
 
 
 def _write(samples: NDArray[np.int16], folder: str, path: str) -> dict[str, Any]:
-    """Encode in memory first: a full disk is then an OSError, and the digest needs no second reading."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, FILE_RATE_HZ, format="FLAC", subtype="PCM_16")
-    Path(folder, path).write_bytes(encoded.getvalue())
-    return {"num_samples": len(samples), "digest": digest(encoded.getvalue())}
+    encoded = encode_flac(samples)
+    Path(folder, path).write_bytes(encoded)
+    return {"num_samples": len(samples), "digest": digest(encoded)}
 
 
 TASKS = {"speak": speak_items, "mix": mix_items, "silence": record_silences}

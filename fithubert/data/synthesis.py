@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,11 @@ from fithubert.data.espeak import write_voice_data
 from fithubert.data.grammar import normalise
 from fithubert.data.lexicon import SILENCE
 from fithubert.data.manifest import KINDS, SPLITS, Intent, Manifest, Phone, Slot, Turn, Utterance
-from fithubert.data.manifest import manifest_path as find_manifest
 from fithubert.data.plan import STYLES, Item, Plan, plan_corpus
+from fithubert.data.publish import manifest_path, new_audio
 from fithubert.data.speak import USER_ERROR_STATUS
 from fithubert.data.voices import Speaker
 from fithubert.errors import UserError
-from fithubert.files import atomic_directory
 
 Progress = Callable[[int, int], None]
 Answers = dict[str, dict[str, Any]]
@@ -38,16 +36,11 @@ def synthesise_corpus(
     `on_progress(done, all)` is called as speakers finish. Raises UserError where espeak-ng is not installed.
     """
     plan = plan_corpus(config)
-    path = find_manifest(out_root)
-    # A manifest beside audio of another run would be accepted by later stages.
-    path.unlink(missing_ok=True)
-    for leftover in out_root.glob(".audio.*.part"):
-        shutil.rmtree(leftover, ignore_errors=True)
     seed = f"{config.world}/{config.seed}"
-    with atomic_directory(out_root / "audio") as folder, tempfile.TemporaryDirectory(prefix="fithubert") as scratch:
+    with new_audio(out_root) as folder, tempfile.TemporaryDirectory(prefix="fithubert") as scratch:
         answers = _speak_plan(plan, folder, Path(scratch), seed, jobs or _count_cores(), on_progress)
     manifest = Manifest(tuple(sorted(_rows(plan, answers), key=_place)), out_root)
-    manifest.save(path)
+    manifest.save(manifest_path(out_root))
     return manifest
 
 

@@ -1,0 +1,90 @@
+"""The corpus of any source, and a report of what it holds and what was left out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fithubert.config.params import FolderData, SyntheticData
+from fithubert.data.folder import Skipped, import_folder
+from fithubert.data.manifest import Manifest
+from fithubert.data.synthesis import synthesise_corpus
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What a corpus holds. `splits`: per split its utterances, hours, speakers and utterances of each kind.
+
+    `labelled`: utterances that carry each label. `kept` counts source files (or utterances, where they are
+    synthesised), `skipped` lists what was left out and why, `seconds` is the time it took.
+    """
+
+    source: str
+    fingerprint: str
+    utterances: int
+    hours: float
+    speakers: int
+    splits: dict[str, dict[str, float]]
+    labelled: dict[str, int]
+    kept: int
+    skipped: tuple[Skipped, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return asdict(self)
+
+
+def prepare_corpus(
+    config: SyntheticData | FolderData, out_root: Path, *, jobs: int | None = None, on_progress: Progress | None = None
+) -> PrepareReport:
+    """Write the corpus of `config` to `out_root` (audio, then the manifest) and say what it holds.
+
+    Killed and called again it writes the same bytes. Raises UserError where the source gives no usable audio.
+    """
+    begun = time.monotonic()
+    manifest, skipped, kept = _SOURCES[config.source](config, out_root, jobs, on_progress)
+    return describe_corpus(manifest, config.source, kept, skipped, time.monotonic() - begun)
+
+
+def describe_corpus(
+    manifest: Manifest, source: str, kept: int, skipped: tuple[Skipped, ...], seconds: float
+) -> PrepareReport:
+    """The report of a corpus that has been written."""
+    splits: dict[str, dict[str, float]] = {}
+    for split in dict.fromkeys(u.split for u in manifest):
+        part = manifest.select(split=split)
+        totals = {"utterances": len(part), "hours": part.hours, "speakers": len(part.speakers)}
+        splits[split] = totals | part.count_by("kind")
+    return PrepareReport(
+        source=source,
+        fingerprint=manifest.fingerprint,
+        utterances=len(manifest),
+        hours=manifest.hours,
+        speakers=len(manifest.speakers),
+        splits=splits,
+        labelled={label: sum(getattr(u, label) is not None for u in manifest) for label in _LABELS},
+        kept=kept,
+        skipped=skipped,
+        seconds=seconds,
+    )
+
+
+def _synthesise(config: SyntheticData, out_root: Path, jobs: int | None, on_progress: Progress | None) -> Any:
+    manifest = synthesise_corpus(config, out_root, jobs=jobs, on_progress=on_progress)
+    return manifest, (), len(manifest)
+
+
+def _import(config: FolderData, out_root: Path, jobs: int | None, on_progress: Progress | None) -> Any:
+    imported = import_folder(config, out_root, jobs=jobs, on_progress=on_progress)
+    return imported.manifest, imported.skipped, imported.kept_files
+
+
+_LABELS = ("speaker", "text", "phones", "keyword", "intent", "slots", "style", "turns", "query")
+_SOURCES: dict[str, Callable[..., tuple[Manifest, tuple[Skipped, ...], int]]] = {
+    "synthetic": _synthesise,
+    "folder": _import,
+}

@@ -1,0 +1,148 @@
+"""Recordings of any rate, number of channels and length as 16 kHz mono segments, read block by block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+from numpy.typing import NDArray
+
+from fithubert.data.audio import name_for_soundfile, why_unreadable
+from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
+
+Samples = NDArray[np.float32]
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+#: Longer recordings are cut where they are quietest, between these marks.
+SEGMENT_SECONDS = (14.0, 20.0)
+
+_BLOCK_SECONDS = 30
+_RATES_HZ = (4_000, 768_000)
+#: A peak below this is nothing but the last steps of 16 bits.
+_SILENT_PEAK = 1e-4
+#: Samples of the coarser rate on each side of a block, more than the resampling kernel reaches.
+_CONTEXT_PERIODS = 64
+#: libsndfile's length of a stream that does not say how long it is.
+_UNKNOWN_LENGTH = 2**62
+
+
+class UnusableError(Exception):
+    """Why a recording cannot be used, in a few words."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A recording that can be used: its peak (1.0 is full scale) and its length."""
+
+    peak: float
+    seconds: float
+
+
+def check_recording(path: Path) -> Checked:
+    """What a recording holds, read to its end; raises UnusableError where it is of no use."""
+    try:
+        if path.stat().st_size == 0:
+            raise UnusableError("empty file")
+        with soundfile.SoundFile(name_for_soundfile(path)) as file:
+            return _check_samples(file)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise UnusableError(f"not readable as audio ({why_unreadable(error)})") from None
+    except OSError as error:
+        raise UnusableError(error.strerror or "cannot be read") from None
+
+
+def _check_samples(file: soundfile.SoundFile) -> Checked:
+    if not _RATES_HZ[0] <= file.samplerate <= _RATES_HZ[1]:
+        raise UnusableError(f"sample rate of {file.samplerate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz can be read")
+    peak, count = 0.0, 0
+    for block in _blocks(file):
+        if not np.isfinite(block).all():
+            raise UnusableError("holds NaN or infinite samples")
+        peak, count = max(peak, float(np.abs(block).max(initial=0.0))), count + len(block)
+    if file.frames < _UNKNOWN_LENGTH and count < file.frames and file.format != "MP3":
+        raise UnusableError(f"truncated: {count} of {file.frames} samples")
+    if count * SAMPLE_RATE_HZ < HUBERT_MIN_SAMPLES * file.samplerate:
+        raise UnusableError(f"shorter than one frame ({count / file.samplerate:.4f} s of {1 / 40} s)")
+    if peak < _SILENT_PEAK:
+        raise UnusableError("silent")
+    return Checked(peak, count / file.samplerate)
+
+
+def read_segments(path: Path, peak: float, whole: bool) -> Iterator[tuple[int, NDArray[np.int16]]]:
+    """(first sample, samples) of each segment of a checked recording, 16 kHz mono 16-bit, in order.
+
+    Segments are at most 20 s long unless `whole`. A recording whose peak is over full scale is lowered to it.
+    """
+    scale = 1.0 / peak if peak > 1.0 else 1.0
+    position = 0
+    for segment in _cut(_resampled(path), whole):
+        yield position, np.round(np.clip(segment * scale, -1, 1) * 32767).astype(np.int16)
+        position += len(segment)
+
+
+def is_silent(samples: NDArray[np.int16]) -> bool:
+    """Whether a segment holds nothing but the last steps of 16 bits."""
+    return int(np.abs(samples.astype(np.int32)).max(initial=0)) < _SILENT_PEAK * 32767
+
+
+def _blocks(file: soundfile.SoundFile, seconds: int = _BLOCK_SECONDS) -> Iterator[Samples]:
+    while len(block := file.read(seconds * file.samplerate, dtype="float32", always_2d=True)):
+        yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+
+
+def _resampled(path: Path) -> Iterator[Samples]:
+    """Runs of 16 kHz samples; each run is resampled with the samples around it, so that no seam can be heard."""
+    with soundfile.SoundFile(name_for_soundfile(path)) as file:
+        if file.samplerate == SAMPLE_RATE_HZ:
+            yield from _blocks(file)
+            return
+        # An odd rate is taken as the nearest small fraction of 16 kHz (less than 1 in 100,000 off): the resampling
+        # kernel has as many rows as the fraction's numerator.
+        ratio = Fraction(SAMPLE_RATE_HZ, file.samplerate).limit_denominator(1_000)
+        period, wanted = ratio.denominator, ratio.numerator
+        context = period * max(_CONTEXT_PERIODS, -(-512 // period))
+        held = np.zeros(0, dtype=np.float32)
+        before = 0
+        for block in _blocks(file):
+            held = np.concatenate([held, block])
+            usable = (len(held) - context) // period * period
+            if usable > before:
+                output = _resample(held, period, wanted)
+                yield output[before // period * wanted : usable // period * wanted]
+                drop = max(0, usable - context)
+                held, before = held[drop:], usable - drop
+        yield _resample(held, period, wanted)[before // period * wanted :]
+
+
+def _resample(samples: Samples, period: int, wanted: int) -> Samples:
+    return torchaudio.functional.resample(torch.from_numpy(samples), period, wanted).numpy()
+
+
+def _cut(runs: Iterator[Samples], whole: bool) -> Iterator[Samples]:
+    first, last = (round(seconds * SAMPLE_RATE_HZ) for seconds in SEGMENT_SECONDS)
+    held = np.zeros(0, dtype=np.float32)
+    for run in runs:
+        held = np.concatenate([held, run])
+        # Kept back: enough that the rest is never a splinter.
+        while not whole and len(held) > 2 * last:
+            at = _quietest(held, first, last)
+            yield held[:at]
+            held = held[at:]
+    while not whole and len(held) > last:
+        bounds = (first, last) if len(held) > first + last else (len(held) // 3, len(held) // 2)
+        at = _quietest(held, *bounds)
+        yield held[:at]
+        held = held[at:]
+    if len(held):
+        yield held
+
+
+def _quietest(samples: Samples, first: int, last: int) -> int:
+    """The middle of the quietest 40 ms that lies within first..last."""
+    size = SAMPLE_RATE_HZ // 25
+    count = (last - first) // size
+    energy = np.square(samples[first : first + count * size].reshape(count, size)).sum(axis=1)
+    return first + int(energy.argmin()) * size + size // 2
