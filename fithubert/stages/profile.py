@@ -7,7 +7,7 @@ from fithubert.config.params import Params
 from fithubert.files import write_json
 from fithubert.profile.paper_size import profile_paper_size
 from fithubert.profile.run import Parameters, Subject, profile_models
-from fithubert.stages.features import load_model
+from fithubert.stages.features import REFERENCES, load_model
 from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace
 from fithubert.student.checkpoint import load_student
@@ -15,9 +15,9 @@ from fithubert.student.readout import ReadOut
 
 
 def profile(params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Measure the teacher and every student of `params`, and the published shapes where asked for; the metrics."""
+    """Measure filter banks, the teacher and every student of `params`, and the published shapes where asked for; the metrics."""
     begun = time.monotonic()
-    subjects = {"teacher": Subject(load_model(params, workspace, "teacher"))}
+    subjects = {name: Subject(load_model(params, workspace, name)) for name in REFERENCES}
     for name in params.students:
         student = load_student(workspace.student(name))
         counts = student.parameter_counts()

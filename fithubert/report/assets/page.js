@@ -110,6 +110,8 @@
   }
 
   for (const select of [quality, cost]) select.addEventListener("change", draw);
-  let last = 0;
-  new ResizeObserver(() => { if (box.clientWidth !== last) { last = box.clientWidth; draw(); } }).observe(box);
+  let drawn = 0;
+  const drawAnew = () => { if (box.clientWidth !== drawn) { drawn = box.clientWidth; draw(); } };
+  addEventListener("resize", drawAnew);
+  drawAnew();
 })();
