@@ -54,7 +54,7 @@ class UnitParams(StrictModel):
     features: Literal["mfcc"] | int = "mfcc"
     clusters: int = Field(100, gt=1)
     #: Frames that k-means sees.
-    sample_frames: int = Field(400_000, gt=0)
+    sample_frames: int = Field(200_000, gt=0)
 
 
 class IterationParams(StrictModel):
