@@ -15,7 +15,7 @@ from fithubert.student.readout import ReadOut
 
 
 def profile(params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Measure filter banks, the teacher and every student of `params`, and the published shapes where asked for; the metrics."""
+    """Measure filter banks, teacher, students and, where asked for, the published shapes; the metrics."""
     begun = time.monotonic()
     subjects = {name: Subject(load_model(params, workspace, name)) for name in REFERENCES}
     for name in params.students:
