@@ -33,7 +33,7 @@ from fithubert.features.writer import describe_error
 from fithubert.frames import count_samples, pad_waveforms, receptive_field
 
 CACHE_BYTES = 512 * 2**20
-_OPEN_SHARDS = 32
+_OPEN_SHARDS = 16
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,8 @@ class ShardStatistics:
 def encode_layer(hidden: Tensor, codec_name: str) -> EncodedLayer:
     """`hidden` (time, feature), finite, as an EncodedLayer; the work is done on the device of `hidden`."""
     codec = find_codec(codec_name)
+    # Other accelerators have no float64.
+    hidden = hidden if hidden.device.type in ("cpu", "cuda") else hidden.cpu()
     hidden = hidden.float().contiguous()
     value, saturated = codec.encode(hidden)
     decoded = torch.empty_like(hidden)
