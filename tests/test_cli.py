@@ -1,0 +1,110 @@
+"""The command line: help for every command, one line for every mistake, JSON for machines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from fithubert.cli import app
+from fithubert.files import write_json
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = (
+    "prepare",
+    "pretrain",
+    "teacher",
+    "cache",
+    "distill",
+    "profile",
+    "superb",
+    "report",
+    "compare",
+    "import",
+    "ui",
+)
+SUMMARY = {
+    "models": {
+        "teacher": {"params": {"total": 5_000_000}, "superb": {"pr": {"per": 20.5}}, "size_ratio": 1.0},
+        "fithubert": {"params": {"total": 1_000_000}, "superb": {}, "size_ratio": 0.2},
+    },
+    "teacher": "teacher",
+    "tasks": ["pr"],
+}
+
+
+def run(*arguments: str, params: Path = ROOT / "params.yaml", workspace: Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["--params", str(params), "--workspace", str(workspace), *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.stdout) > 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["distill", "nobody"], "'nobody': not one of fithubert"),
+        (["superb", "nobody", "pr"], "'nobody': not one of fbank, teacher, fithubert"),
+        (["distill", "fithubert"], "no such file"),
+        (["cache"], "artifacts/teacher"),
+        (["cache", "--codec", "int4"], "cache.codec"),
+        (["teacher", "nothing"], "neither a directory nor one of"),
+        (["prepare", "/no/such/folder"], "/no/such/folder"),
+        (["--set", "report.titel=x", "report"], "unknown key"),
+        (["compare"], "dvc repro report"),
+        (["compare", "/no/summary.json"], "/no/summary.json"),
+        (["--set", "distill.updats=3", "profile"], "unknown key"),
+        (["import", "/no/checkpoint.ckpt"], "no such file"),
+        (["pretrain", "/no/recipe.yaml", "--out", "x"], "no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(arguments: list[str], said: str, tmp_path: Path) -> None:
+    code, _, error = run(*arguments, workspace=tmp_path)
+    assert code == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fithubert.cli", "--debug", "--params", str(tmp_path / "params.yaml"), "profile"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_text_file_named_wav_is_skipped_and_alone_it_is_an_error(tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    (recordings / "notes.wav").write_text("this is not audio")
+    code, _, error = run("prepare", str(recordings), workspace=tmp_path / "workspace")
+    assert code == 1
+    assert "notes.wav" in error
+    assert not (tmp_path / "workspace" / "data" / "manifests" / "corpus.parquet").exists()
+
+
+def test_compare_prints_a_table_and_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "reports" / "summary.json", SUMMARY)
+    code, table, _ = run("compare", workspace=tmp_path)
+    assert code == 0
+    assert "fithubert" in table
+    code, text, _ = run("compare", "--json", workspace=tmp_path)
+    rows = json.loads(text)
+    assert code == 0
+    assert {row["model"]: row["params"] for row in rows} == {"teacher": 5_000_000, "fithubert": 1_000_000}

@@ -1,0 +1,93 @@
+"""params.yaml, its presets, and what a wrong value is told."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fithubert.config.params import Params, load_params
+from fithubert.errors import UserError
+from fithubert.student.recipes import resolve
+from pipeline.compose import compose
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_params_yaml_is_the_default_composition() -> None:
+    pytest.importorskip("hydra")
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(compose([]))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["data=tiny", "budget=demo"], ["data=folder", "data.path=/recordings"], ["distill.updates=7"]],
+)
+def test_other_compositions_are_valid(overrides: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    written = tmp_path / "params.yaml"
+    written.write_text(compose(overrides))
+    assert isinstance(load_params(written), Params)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data=folder"], "name the folder of recordings"),
+        (["data=nowhere"], "nowhere"),
+        (["distill.update=7"], "update"),
+    ],
+)
+def test_a_wrong_composition_is_one_line(overrides: list[str], said: str) -> None:
+    pytest.importorskip("hydra")
+    with pytest.raises(UserError, match=said) as error:
+        compose(overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_every_default_student_can_be_built_and_fits_the_teacher() -> None:
+    for student in load_params(ROOT / "params.yaml").students.values():
+        assert resolve(student.recipe, student.shape).heads.teacher_width == 192
+
+
+def test_the_default_models_are_references_or_students() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert set(params.superb.models) - {"fbank", "teacher"} <= set(params.students)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("distill.updats=5", r"distill.updats: unknown key; valid keys: targets, seed"),
+        ("distill.updates=-5", r"distill.updates: .*greater than 0"),
+        ("superb.tasks.pr.steps=many", r"superb.tasks.pr.steps"),
+        ("data.hours=none", r"data.synthetic.hours"),
+        ("nothing.here=1", r"KEY=VALUE"),
+        ("distill.updates", r"KEY=VALUE"),
+        ("distill.updates=[", r"YAML"),
+    ],
+)
+def test_a_wrong_change_is_one_line(change: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        load_params(ROOT / "params.yaml", [change])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ({"width": -8}, "width"),
+        ({"attention_heads": 7}, "does not divide width"),
+        ({"widht": 96}, "widht: unknown key; valid keys: conv_layers"),
+        ({"time_reduction": {"kind": "conv3d"}}, "conv1d"),
+    ],
+)
+def test_a_wrong_student_is_one_line(shape: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        resolve("fithubert", shape)
+    assert "\n" not in str(error.value)
+
+
+def test_changes_replace_what_the_file_says() -> None:
+    params = load_params(ROOT / "params.yaml", ["distill.updates=5", "data={source: folder, path: /tmp}"])
+    assert params.distill.updates == 5
+    assert params.data.source == "folder"
