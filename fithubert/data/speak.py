@@ -143,7 +143,10 @@ def main() -> int:
     except OSError as error:
         if error.errno != 28:
             raise
-        print(f"{job['folder']}: the disk is full; free some space and run the command again", file=sys.stderr)
+        print(
+            f"{Path(job['folder']).parent}: the disk is full; free some space and run the command again",
+            file=sys.stderr,
+        )
         return USER_ERROR_STATUS
     json.dump(answers, sys.stdout)
     return 0

@@ -1,6 +1,7 @@
 """A folder of recordings as a corpus: good files of every kind, bad files of every kind."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -213,3 +214,14 @@ def test_a_name_that_is_not_utf_8_is_read(folder: Path, tmp_path: Path) -> None:
     imported = run(folder, tmp_path)
     assert imported.kept_files == 9
     load_manifest(manifest_path(tmp_path / "work" / "data"))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(UserError, match="the disk is full"):
+        run(folder, tmp_path)
+    assert not [p for p in (tmp_path / "work").rglob("*") if p.is_file()]
+    assert not (tmp_path / "work" / "data" / "audio").exists()

@@ -1,6 +1,8 @@
 # ruff: noqa: RUF001
 """The embedded corpus: the same bytes each time, exact labels, splits and worlds that share no sentence."""
 
+import errno
+import io
 import json
 import random
 import shutil
@@ -16,7 +18,7 @@ import pytest
 import soundfile
 
 from fithubert.config.params import SyntheticData
-from fithubert.data import lexicon
+from fithubert.data import lexicon, speak
 from fithubert.data.commands import draw_command
 from fithubert.data.espeak import ACCENTS, write_voice_data
 from fithubert.data.grammar import draw_sentence, normalise, split_of, world_of
@@ -249,3 +251,17 @@ def test_without_the_synthesiser_the_message_names_the_extra(tmp_path: Path, mon
     with pytest.raises(UserError, match=r"pip install fithubert\[synthesis\]"):
         prepare_corpus(TINY, tmp_path / "data")
     assert not (tmp_path / "data" / "audio").exists()
+
+
+def test_a_full_disk_in_a_speaking_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    items = [{"id": "keyword-1", "path": "keyword-1.flac"}]
+    job = {"task": "silence", "seed": "default/1", "folder": str(tmp_path / "data" / "aside"), "items": items}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
+    assert speak.main() == speak.USER_ERROR_STATUS
+    assert (
+        capsys.readouterr().err == f"{tmp_path / 'data'}: the disk is full; free some space and run the command again\n"
+    )
