@@ -29,6 +29,7 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
     """
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
         from lightning_fabric.strategies import DDPStrategy
     except ImportError:
         raise UserError("training needs Lightning Fabric: pip install fithubert[train]") from None
@@ -50,6 +51,8 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
         num_nodes=world // local,
         strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
+        # Said, not detected: one process inside a cluster's job is one process.
+        plugins=[TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
     )
     fabric.launch()
     return fabric

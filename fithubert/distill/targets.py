@@ -11,7 +11,7 @@ from fithubert.config.student import StudentConfig
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
-from fithubert.frames import count_frames, count_samples, pad_waveforms, receptive_field
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_waveforms, receptive_field
 from fithubert.speech_model import SpeechModel
 
 if TYPE_CHECKING:
@@ -106,13 +106,15 @@ class LiveTargets:
     """Targets that the teacher computes in every step, on whole utterances, cropped afterwards.
 
     A crop's target has thus seen the whole utterance, as a cached one has. Each rank computes those of its own crops
-    only. `batch_seconds` bounds the padded audio in one forward pass of the teacher.
+    only, on the device that it trains on, where the teacher can be moved (`to`). `batch_seconds` bounds the padded
+    audio in one forward pass of the teacher.
     """
 
     def __init__(self, manifest: "Manifest", teacher: SpeechModel, batch_seconds: float = 60.0) -> None:
         self._manifest, self._teacher = manifest, teacher
         self._utterances = tuple(sorted(manifest.utterances, key=lambda utterance: utterance.id))
-        self._batch_samples = int(batch_seconds * 16_000)
+        self._batch_samples = int(batch_seconds * SAMPLE_RATE_HZ)
+        self._device: torch.device | None = None
         self.ids = tuple(utterance.id for utterance in self._utterances)
         self.convolutions = tuple(teacher.convolutions)
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
@@ -129,6 +131,7 @@ class LiveTargets:
 
     def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
         """The crops of `batch`'s whole waveforms, with the teacher's frames for each."""
+        self._place_teacher(batch.waveforms.device)
         stride = receptive_field(self.convolutions)[1]
         pieces = []
         for row, crop in enumerate(crops):
@@ -148,6 +151,12 @@ class LiveTargets:
                     hidden = states.hidden_states[layer][place, start : start + frames]
                     targets[layer][row, :frames] = hidden.to(waveforms.device, torch.float32)
         return DistillBatch(batch.ids, waveforms, lengths, targets, batch.target_lengths)
+
+    def _place_teacher(self, device: torch.device) -> None:
+        move = getattr(self._teacher, "to", None)
+        if move is not None and device != self._device:
+            move(device)
+        self._device = device
 
     def _teacher_batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Rows to run together: in order of length, at most `batch_seconds` of padded audio each."""

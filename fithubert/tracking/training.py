@@ -23,7 +23,7 @@ class TrackingListener(TrainingListener):
 
     def on_evaluation(self, event: Evaluated) -> None:
         """The dev loss, and that of every teacher layer."""
-        layers = {f"dev_layer_{layer:02d}": loss for layer, loss in event.layer_losses.items()}
+        layers = {f"dev_layer_{layer:0>2}": loss for layer, loss in event.layer_losses.items()}
         self._run.log_metrics({"dev_loss": event.dev_loss, **layers}, event.update)
 
     def on_end(self, event: TrainingEnded) -> None:
