@@ -91,7 +91,6 @@ class DistillParams(StrictModel):
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     #: Moving average of the weights, which is then what is evaluated and saved; None trains without.
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    compile: bool = False
     #: A loss above this many times the first one stops the training.
     explosion_factor: float = Field(100.0, gt=1)
     dev_every_updates: int = Field(200, gt=0)
@@ -147,30 +146,43 @@ class ProfileParams(StrictModel):
 class TaskBudget(StrictModel):
     """Training budget of one downstream head. The learning rate is chosen on dev from `learning_rates`."""
 
-    steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    eval_every: int = Field(gt=0)
-    learning_rates: tuple[PositiveFloat, ...] = Field(min_length=1)
+    #: 0 and no learning rates for QbE, which trains nothing.
+    steps: int = Field(ge=0)
+    batch: int = Field(32, gt=0)
+    eval_every: int = Field(100, gt=0)
+    learning_rates: tuple[PositiveFloat, ...] = ()
+    #: Steps after which only the learning rate that is best on dev goes on; None trains all of them to the end.
+    search_steps: int | None = Field(None, gt=0)
     #: Width of recurrent layers (ASR, SF, SD) and of the x-vector network (ASV); linear heads are always 256 wide.
     head_width: int = Field(128, gt=0)
 
 
 def mini_budgets() -> dict[str, TaskBudget]:
-    """Budgets of the `mini` protocol: a few seconds to half a minute a task and model on two cores."""
+    """Budgets of the `mini` protocol for all tasks: a few seconds to half a minute a task and model on two cores."""
+    pooled = {"steps": 1500, "batch": 32, "eval_every": 100}
     return {
-        "pr": TaskBudget(steps=600, batch=16, eval_every=100, learning_rates=(1e-3, 3e-3, 1e-2)),
-        "ks": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
-        "sid": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-3, 1e-2, 1e-1)),
-        "er": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
-        "ic": TaskBudget(steps=1500, batch=32, eval_every=100, learning_rates=(1e-4, 1e-3, 1e-2)),
+        "pr": TaskBudget(steps=1200, batch=16, search_steps=400, learning_rates=(1e-3, 3e-3, 1e-2)),
+        "ks": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "sid": TaskBudget(**pooled, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2)),
+        "er": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "ic": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "asr": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(3e-3,), head_width=96),
+        "sf": TaskBudget(steps=150, batch=16, eval_every=50, learning_rates=(3e-3,), head_width=64),
+        "asv": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(1e-3,), head_width=64),
+        "sd": TaskBudget(steps=100, batch=4, eval_every=20, learning_rates=(3e-3,), head_width=64),
+        "qbe": TaskBudget(steps=0),
     }
+
+
+def _first_budgets() -> dict[str, TaskBudget]:
+    return {name: mini_budgets()[name] for name in ("pr", "ks", "sid")}
 
 
 class SuperbParams(StrictModel):
     """Evaluation with frozen features: which models, and each task's budget."""
 
     models: tuple[str, ...]
-    tasks: dict[str, TaskBudget] = Field(default_factory=mini_budgets)
+    tasks: dict[str, TaskBudget] = Field(default_factory=_first_budgets)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
 
 

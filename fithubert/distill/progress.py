@@ -21,12 +21,12 @@ _WINDOW = 50
 
 
 class ProgressLines(TrainingListener):
-    """A line at the start, at every dev evaluation, at the end, and some hundred in between.
+    """A line at the start, at every dev evaluation, at the end, and some in between.
 
     `lines`: how many lines a whole training prints beside its evaluations.
     """
 
-    def __init__(self, name: str, stream: TextIO | None = None, lines: int = 100) -> None:
+    def __init__(self, name: str, stream: TextIO | None = None, lines: int = 20) -> None:
         self._name, self._stream, self._lines = name, stream or sys.stderr, lines
         self._updates = 0
         self._dev_loss: float | None = None

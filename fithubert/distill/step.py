@@ -53,8 +53,7 @@ class Stepper:
         self.fabric, self.student, self.hint_loss, self.params = fabric, student, hint_loss, params
         forward = HintForward(student)
         self.optimizer = build_optimizer(forward, params)
-        compiled = torch.compile(forward, dynamic=True) if params.compile else forward
-        self._forward, self._step_optimizer = fabric.setup(compiled, self.optimizer)  # type: ignore[arg-type]
+        self._forward, self._step_optimizer = fabric.setup(forward, self.optimizer)
         self.average = WeightAverage(student, params.ema_decay) if params.ema_decay is not None else None
         self.parts = params.accumulate * fabric.world_size
         self.num_heads = len(hint_loss.layer_map)

@@ -84,7 +84,7 @@ class CachedTargets:
         self._order = sorted(range(len(store.ids)), key=lambda index: store.ids[index])
         self.ids = tuple(store.ids[index] for index in self._order)
         self.num_frames = tuple(store.num_frames[index] for index in self._order)
-        self.shards = tuple(store.groups[index] for index in self._order)
+        self.shards: tuple[int, ...] | None = tuple(store.groups[index] for index in self._order)
         self.widths = dict(zip(store.layers, store.widths, strict=True))
         self.convolutions = store.info.convolutions
         self.fingerprint = store.info.fingerprint
@@ -118,7 +118,7 @@ class LiveTargets:
         self.ids = tuple(utterance.id for utterance in self._utterances)
         self.convolutions = tuple(teacher.convolutions)
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
-        self.shards = None
+        self.shards: tuple[int, ...] | None = None
         self.widths = dict(enumerate(teacher.widths))
         self.fingerprint = digest("live", teacher.fingerprint, digest_json(self.ids), manifest.fingerprint)
 

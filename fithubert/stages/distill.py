@@ -5,35 +5,19 @@ from dataclasses import asdict
 from typing import Any
 
 from fithubert.config.params import Params
-from fithubert.distill.events import StepDone, TrainingEnded, TrainingListener
+from fithubert.distill.events import TrainingListener
+from fithubert.distill.progress import progress_listener
 from fithubert.distill.targets import CachedTargets, LiveTargets, Targets
 from fithubert.distill.train import CurvePoint, train_student
 from fithubert.features.extract import ExtractSettings, describe_store
 from fithubert.features.reader import FeatureStore
 from fithubert.features.schema import Expected
 from fithubert.files import write_json
-from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 from fithubert.teachers.checkpoint import read_teacher
 from fithubert.teachers.hubert import HubertTeacher, canonical_state
-
-
-class ProgressListener(TrainingListener):
-    """The training on one line of the terminal."""
-
-    def __init__(self, student: str, updates: int) -> None:
-        self._updates, self._show = updates, progress_line(f"distill {student}")
-
-    def on_step(self, event: StepDone) -> None:
-        """How far, how well, and how fast."""
-        speed = event.batch_audio_seconds / event.step_seconds if event.step_seconds else 0.0
-        self._show(event.update, self._updates, f"loss {event.loss:.4f}, {speed:.0f} s of audio a second")
-
-    def on_end(self, event: TrainingEnded) -> None:
-        """Close the line, also where the training stopped early."""
-        self._show(1, 1, f"{event.reason}: dev loss {event.best_dev_loss:.4f} at update {event.best_update}")
 
 
 def distill(
@@ -53,7 +37,7 @@ def distill(
         train,
         dev,
         workspace.student(student),
-        [ProgressListener(student, params.distill.updates), *listeners],
+        [progress_listener(f"distill {student}"), *listeners],
         canonical_state(teacher.model) if student_params.init == "teacher_layers" else None,
         checkpoint_dir=workspace.checkpoints(student),
     )

@@ -104,7 +104,7 @@ def _hear_everything(listener: ProgressLines) -> None:
 
 def test_progress_lines_say_what_people_ask() -> None:
     stream = io.StringIO()
-    _hear_everything(ProgressLines("thin", stream))
+    _hear_everything(ProgressLines("thin", stream, lines=100))
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("thin: 1.50 M parameters, 1.00 h to train on, 1.5 min dev, 200 updates on 1 x cpu")
     assert lines[0].endswith("resumed at update 100")
