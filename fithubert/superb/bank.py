@@ -21,8 +21,22 @@ class FeatureRow(Protocol):
         ...
 
 
+class StoreDescription(Protocol):
+    """What a store says of its features."""
+
+    @property
+    def convolutions(self) -> Sequence[tuple[int, int]]:
+        """(kernel, stride) that turn samples into frames."""
+        ...
+
+
 class FeatureSource(Protocol):
     """The part of the feature store that heads read."""
+
+    @property
+    def info(self) -> StoreDescription:
+        """Where the features came from."""
+        ...
 
     @property
     def ids(self) -> Sequence[str]:
@@ -74,9 +88,12 @@ class FrameBank:
 
     def gather(self, utterances: IntArray) -> tuple[Tensor, IntArray]:
         """(layer, frame, width) float32 of any utterances in this order, and their lengths."""
-        lengths = self.lengths[utterances]
-        frames = ragged_arange(self.offsets[utterances], lengths)
-        return self.features[:, torch.from_numpy(frames)].float(), lengths
+        frames = torch.from_numpy(self.frames_of(utterances))
+        return self.features[:, frames].float(), self.lengths[utterances]
+
+    def frames_of(self, utterances: IntArray) -> IntArray:
+        """(frame,) the numbers of the frames of these utterances, in this order."""
+        return ragged_arange(self.offsets[utterances], self.lengths[utterances])
 
 
 def read_frames(source: FeatureSource, ids: Sequence[str]) -> FrameBank:

@@ -14,7 +14,7 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
 from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
 from fithubert.superb.metrics import IntArray, Measure
-from fithubert.superb.protocol import PROJECTOR_WIDTH, MissingLabels, Selection, split_labelled
+from fithubert.superb.protocol import ADAM, PROJECTOR_WIDTH, MissingLabels, Selection, Training, split_labelled
 
 BLANK = 0
 #: Frames of one evaluation window; bounds its memory.
@@ -44,6 +44,7 @@ class CtcTask:
     selection: Selection
     head: Literal["linear", "recurrent"] = "linear"
     vocabulary: tuple[str, ...] | None = None
+    training: Training = ADAM
 
     def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "CtcLearner":
         """The task on these features; raises MissingLabels where a split has no labelled utterance."""

@@ -100,6 +100,43 @@ class Verification:
         return known if len(known) else np.full(RESAMPLES, self.value)
 
 
+@dataclass(frozen=True)
+class Detection:
+    """Maximum term-weighted value of a spoken-term search, in percent (0: nothing found, 100: perfect).
+
+    `scores`, `targets` (query, recording). The value at a threshold is 1 - the mean over queries of P(miss) +
+    12.49 P(false alarm): prior 0.0008, miss cost 100, false-alarm cost 1, as in MediaEval QUESST 2014. One threshold
+    for all queries, which must each have a target. The bootstrap resamples queries.
+    """
+
+    scores: FloatArray
+    targets: NDArray[np.bool_]
+    FALSE_ALARM_WEIGHT = 12.49
+
+    @property
+    def value(self) -> float:
+        """The value at the best threshold."""
+        return float(self._maximum(np.ones((1, len(self.scores))))[0])
+
+    def resampled(self, seed: int) -> FloatArray:
+        """(RESAMPLES,) values of queries drawn with replacement, each at its own best threshold."""
+        return self._maximum(_draw_counts(len(self.scores), seed))
+
+    def _maximum(self, counts: FloatArray) -> FloatArray:
+        """(resample,) the best value with every query counted as often as `counts` (resample, query) says."""
+        hits = self.targets / self.targets.sum(1, keepdims=True)
+        others = np.maximum((~self.targets).sum(1, keepdims=True), 1)
+        gains = hits - self.FALSE_ALARM_WEIGHT * ~self.targets / others
+        order = np.argsort(-self.scores.ravel(), kind="stable")
+        last = np.append(np.diff(self.scores.ravel()[order]) != 0, True)
+        query = np.repeat(np.arange(len(self.scores)), self.scores.shape[1])[order]
+        best = []
+        for row in counts:
+            values = np.cumsum(gains.ravel()[order] * row[query])[last]
+            best.append(100 * max(0.0, float(values.max())) / float(row.sum()))
+        return np.array(best)
+
+
 def equal_error_rate(scores: FloatArray, targets: NDArray[np.bool_]) -> float:
     """Percent at which false acceptances equal false rejections, on the linearly interpolated ROC.
 

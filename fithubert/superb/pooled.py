@@ -13,7 +13,8 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource, read_means
 from fithubert.superb.heads import LinearHead, linear_logits
 from fithubert.superb.metrics import IntArray, Measure, accuracy, class_accuracy
-from fithubert.superb.protocol import PROJECTOR_WIDTH, MissingLabels, Selection, split_labelled
+from fithubert.superb.order import ShuffledBatches
+from fithubert.superb.protocol import ADAM, PROJECTOR_WIDTH, MissingLabels, Selection, Training, split_labelled
 
 #: The label of an utterance in each slot, or None where it has none.
 LabelsOf = Callable[[Utterance], tuple[str, ...] | None]
@@ -37,6 +38,7 @@ class PooledTask:
     labels_of: LabelsOf
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     selection: Selection = _ACCURACY
+    training: Training = ADAM
 
     def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "PooledLearner":
         """The task on these features; raises MissingLabels where fewer than two classes are labelled."""
@@ -86,14 +88,16 @@ class PooledLearner:
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
-        self._generator = torch.Generator().manual_seed(seed)
-        self._batch = min(batch, self.num_train)
-        self._queue = torch.empty(0, dtype=torch.int64)
+        weights = None
+        if self._balanced:
+            labels = self._examples["train"].labels[:, 0].numpy()
+            weights = 1.0 / np.bincount(labels)[labels]
+        self._order = ShuffledBatches(self.num_train, batch, seed, weights)
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) cross entropies on the next batch, summed over slots."""
         train = self._examples["train"]
-        batch = self._next_batch()
+        batch = torch.from_numpy(self._order.next_batch())
         logits = self._logits(heads, train.means[:, batch])
         labels = train.labels[batch].repeat(len(heads), 1)
         losses = [
@@ -113,20 +117,6 @@ class PooledLearner:
 
     def _logits(self, heads: Sequence[nn.Module], means: Tensor) -> Tensor:
         return linear_logits([h for h in heads if isinstance(h, LinearHead)], means)
-
-    def _next_batch(self) -> Tensor:
-        """(batch,) numbers of training utterances."""
-        if len(self._queue) < self._batch:
-            self._queue = self._draw_epoch()
-        batch, self._queue = self._queue[: self._batch], self._queue[self._batch :]
-        return batch
-
-    def _draw_epoch(self) -> Tensor:
-        if not self._balanced:
-            return torch.randperm(self.num_train, generator=self._generator)
-        labels = self._examples["train"].labels[:, 0]
-        weights = 1.0 / torch.bincount(labels)[labels].double()
-        return torch.multinomial(weights, self.num_train, replacement=True, generator=self._generator)
 
 
 def _numbers(labels: tuple[str, ...] | None, numbers: Sequence[dict[str, int]]) -> IntArray | None:

@@ -70,7 +70,7 @@ def probe_phones(
     test_labels: Tensor,
     settings: ProbeSettings = ProbeSettings(),
 ) -> dict[int, float]:
-    """Layer -> `probe_frames` of that layer; `train`, `test`: layer -> (frame, width), the same frames in every layer."""
+    """Layer -> `probe_frames` of that layer. `train`, `test`: layer -> (frame, width), the same in every layer."""
     return {layer: probe_frames(train[layer], train_labels, test[layer], test_labels, settings) for layer in train}
 
 

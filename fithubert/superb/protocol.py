@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fithubert.config.params import TaskBudget
@@ -13,7 +14,6 @@ from fithubert.superb.metrics import Measure, Score
 
 #: Projector width before the head of PR, KS, SID, ER and IC.
 PROJECTOR_WIDTH = 256
-GRADIENT_CLIP = 1.0
 
 
 class MissingLabels(Exception):
@@ -74,6 +74,18 @@ class Selection:
         return best is None or (value < best if self.less_is_better else value > best)
 
 
+@dataclass(frozen=True)
+class Training:
+    """The optimiser with its defaults (AdamW's weight decay is 0.01) and the norm that gradients are clipped to."""
+
+    optimiser: type[torch.optim.Adam] | type[torch.optim.AdamW] = torch.optim.Adam
+    gradient_clip: float = 1.0
+
+
+#: Every task but ASV.
+ADAM = Training()
+
+
 class Learner(Protocol):
     """One task bound to one model's features: what the training loop needs of it.
 
@@ -114,7 +126,40 @@ class Task(Protocol):
         """What decides on dev."""
         ...
 
+    @property
+    def training(self) -> Training:
+        """How its head is optimised."""
+        ...
+
     def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> Learner:
+        """The task on these features and labels; raises MissingLabels where the corpus cannot be scored."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a task without training found: `metric` of every layer on dev, the best layer, its measure on test.
+
+    `num_dev`, `num_test`: scored pairs.
+    """
+
+    metric: str
+    dev: tuple[float, ...]
+    layer: int
+    test: Measure
+    num_dev: int
+    num_test: int
+
+
+class SearchTask(Protocol):
+    """The declaration of a task that trains nothing and reads one layer."""
+
+    @property
+    def name(self) -> str:
+        """Its name in params and results."""
+        ...
+
+    def search(self, features: FeatureSource, manifest: Manifest) -> SearchOutcome:
         """The task on these features and labels; raises MissingLabels where the corpus cannot be scored."""
         ...
 

@@ -12,23 +12,32 @@ from fithubert.errors import UserError
 from fithubert.superb.bank import FeatureSource
 from fithubert.superb.heads import LayerSum
 from fithubert.superb.metrics import summarise
-from fithubert.superb.protocol import Candidate, Learner, MissingLabels, NotScorable, Selection, Task, TaskResult
+from fithubert.superb.protocol import (
+    Candidate,
+    Learner,
+    MissingLabels,
+    NotScorable,
+    SearchTask,
+    Selection,
+    Task,
+    TaskResult,
+)
+from fithubert.superb.tasks.asr import ASR
+from fithubert.superb.tasks.asv import ASV
 from fithubert.superb.tasks.er import ER
 from fithubert.superb.tasks.ic import IC
 from fithubert.superb.tasks.ks import KS
 from fithubert.superb.tasks.pr import PR
+from fithubert.superb.tasks.qbe import QBE
+from fithubert.superb.tasks.sd import SD
+from fithubert.superb.tasks.sf import SF
 from fithubert.superb.tasks.sid import SID
 from fithubert.superb.train import Fitted, OnProgress, fit
 
-#: Every task, by name.
-TASKS: dict[str, Task] = {task.name: task for task in (PR, KS, SID, ER, IC)}
-
-
-def find_task(name: str) -> Task:
-    """The declaration of a task; raises UserError with the list of names where there is none such."""
-    if name not in TASKS:
-        raise UserError(f"superb task {name!r}: not one of {', '.join(TASKS)}")
-    return TASKS[name]
+_TRAINED: tuple[Task, ...] = (PR, ASR, KS, SID, ASV, SD, ER, IC, SF)
+_SEARCHED: tuple[SearchTask, ...] = (QBE,)
+#: The names of all tasks.
+TASKS = (*(task.name for task in _TRAINED), *(task.name for task in _SEARCHED))
 
 
 def run_task(
@@ -45,18 +54,56 @@ def run_task(
     seen once, by the selected parameters of every seed. Raises UserError for an unknown task or a store that does not
     hold the manifest's utterances; labels that are missing make a NotScorable.
     """
-    task = find_task(name)
     start = time.perf_counter()
     try:
-        learner = task.bind(features, manifest, budget)
+        for trained in _TRAINED:
+            if trained.name == name:
+                return _train(trained, trained.bind(features, manifest, budget), budget, seeds, on_progress, start)
+        for searched in _SEARCHED:
+            if searched.name == name:
+                return _search(searched, features, manifest, start)
     except MissingLabels as missing:
         return NotScorable(name, str(missing))
-    searched = fit(learner, task.selection, budget, budget.learning_rates, seeds[0], on_progress)
+    raise UserError(f"superb task {name!r}: not one of {', '.join(TASKS)}")
+
+
+def _train(
+    task: Task,
+    learner: Learner,
+    budget: TaskBudget,
+    seeds: Sequence[int],
+    on_progress: OnProgress | None,
+    start: float,
+) -> TaskResult:
+    if not budget.steps or not budget.learning_rates:
+        raise UserError(f"superb.tasks.{task.name}: needs steps above 0 and at least one of learning_rates")
+    searched = fit(learner, task, budget, budget.learning_rates, seeds[0], on_progress)
     chosen = _best(searched, task.selection)
     runs = [chosen]
     for seed in seeds[1:]:
-        runs += fit(learner, task.selection, budget, (chosen.learning_rate,), seed, on_progress)
+        runs += fit(learner, task, budget, (chosen.learning_rate,), seed, on_progress)
     return _result(task, learner, searched, runs, budget, seeds, start)
+
+
+def _search(task: SearchTask, features: FeatureSource, manifest: Manifest, start: float) -> TaskResult:
+    found = task.search(features, manifest)
+    layers = len(found.dev)
+    return TaskResult(
+        task=task.name,
+        protocol="mini",
+        metrics={found.metric: summarise([found.test])},
+        dev={found.metric: found.dev[found.layer]},
+        learning_rate=None,
+        candidates=tuple(Candidate(float(layer), value) for layer, value in enumerate(found.dev)),
+        layer_weights=tuple(float(layer == found.layer) for layer in range(layers)),
+        steps=0,
+        selected_steps=(),
+        seconds=time.perf_counter() - start,
+        num_train=0,
+        num_dev=found.num_dev,
+        num_test=found.num_test,
+        seeds=(),
+    )
 
 
 def _best(fitted: Sequence[Fitted], selection: Selection) -> Fitted:

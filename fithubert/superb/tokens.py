@@ -1,4 +1,4 @@
-"""Symbols as numbers, and characters as words."""
+"""Symbols as numbers, and words as characters."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,10 @@ import numpy as np
 
 from fithubert.superb.metrics import IntArray
 
-#: Separates words in character sequences.
+#: Ends each word in character sequences.
 WORD_EDGE = "|"
+#: SUPERB's 28 characters.
+CHARACTERS = (WORD_EDGE, "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:
@@ -17,6 +19,11 @@ def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:
         [np.array([numbers.setdefault(symbol, len(numbers)) for symbol in row], dtype=np.int64) for row in group]
         for group in groups
     ]
+
+
+def spell(words: Sequence[str]) -> tuple[str, ...]:
+    """The upper-case characters of the words, each word ended by WORD_EDGE; other characters are dropped."""
+    return tuple(c for word in words for c in (*word.upper(), WORD_EDGE) if c in CHARACTERS)
 
 
 def split_words(characters: Sequence[str]) -> list[str]:

@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fithubert.config.params import TaskBudget
-from fithubert.superb.protocol import GRADIENT_CLIP, Learner, Selection
+from fithubert.superb.protocol import Learner, Selection, Task
 
 #: Called with the number of steps done and the number of all steps.
 OnProgress = Callable[[int, int], None]
@@ -29,42 +28,63 @@ class Fitted:
 
 def fit(
     learner: Learner,
-    selection: Selection,
+    task: Task,
     budget: TaskBudget,
     learning_rates: Sequence[float],
     seed: int,
     on_progress: OnProgress | None = None,
-    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
-    gradient_clip: float = GRADIENT_CLIP,
 ) -> list[Fitted]:
     """One trained head per learning rate, all from the same first parameters and on the same batches.
 
     Side by side, each as if it were alone: own gradient clipping, own optimiser state, own best step. A step whose
-    gradient is not finite is skipped for that head alone, as s3prl does.
+    gradient is not finite is skipped for that head alone, as s3prl does. After `budget.search_steps` only the head that
+    is best on dev goes on; the others keep what they have.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         first = learner.new_head()
-        heads = [deepcopy(first) for _ in learning_rates]
-        optimisers = [optimiser(h.parameters(), lr=lr) for h, lr in zip(heads, learning_rates, strict=True)]
-        best: list[_Best | None] = [None] * len(heads)
-        skipped = [0] * len(heads)
+        runs = [_Run(rate, deepcopy(first), task) for rate in learning_rates]
+        active = list(runs)
         learner.start_epochs(seed, budget.batch)
         for step in range(1, budget.steps + 1):
-            learner.losses(heads).sum().backward()
-            for index, (head, adam) in enumerate(zip(heads, optimisers, strict=True)):
-                skipped[index] += not _update(head, adam, gradient_clip)
-            if step % budget.eval_every == 0 or step == budget.steps:
-                _keep_best(learner, selection, heads, best, step)
+            learner.losses([run.head for run in active]).sum().backward()
+            for run in active:
+                run.update()
+            if step % budget.eval_every == 0 or step in (budget.steps, budget.search_steps):
+                _keep_best(learner, task.selection, active, step)
                 if on_progress is not None:
                     on_progress(step, budget.steps)
-    kept = [b for b in best if b is not None]
-    for head, chosen in zip(heads, kept, strict=True):
-        head.load_state_dict(chosen.state)
-    return [
-        Fitted(lr, head.eval(), chosen.step, chosen.dev, missed)
-        for lr, head, chosen, missed in zip(learning_rates, heads, kept, skipped, strict=True)
-    ]
+            if step == budget.search_steps:
+                active = [_find_best(active, task.selection)]
+    return [run.finish() for run in runs]
+
+
+class _Run:
+    """One head in training."""
+
+    def __init__(self, learning_rate: float, head: nn.Module, task: Task) -> None:
+        self.head = head
+        self.best: _Best | None = None
+        self._learning_rate = learning_rate
+        self._clip = task.training.gradient_clip
+        self._optimiser = task.training.optimiser(head.parameters(), lr=learning_rate)
+        self._skipped = 0
+
+    def update(self) -> None:
+        """One clipped step, or none where the gradient is not finite."""
+        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self._clip)
+        if math.isfinite(norm):
+            self._optimiser.step()
+        else:
+            self._skipped += 1
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def finish(self) -> Fitted:
+        """The head with the parameters of its best step."""
+        if self.best is None:
+            raise RuntimeError("a head was never evaluated")
+        self.head.load_state_dict(self.best.state)
+        return Fitted(self._learning_rate, self.head.eval(), self.best.step, self.best.dev, self._skipped)
 
 
 @dataclass(frozen=True)
@@ -74,25 +94,22 @@ class _Best:
     state: dict[str, Tensor]
 
 
-def _update(head: nn.Module, optimiser: torch.optim.Optimizer, gradient_clip: float) -> bool:
-    """One clipped step; False where the gradient was not finite and the step was skipped."""
-    norm = nn.utils.clip_grad_norm_(head.parameters(), gradient_clip)
-    finite = math.isfinite(norm)
-    if finite:
-        optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return finite
-
-
 @torch.no_grad()
-def _keep_best(learner: Learner, selection: Selection, heads: Sequence[nn.Module], best: list[Any], step: int) -> None:
+def _keep_best(learner: Learner, selection: Selection, runs: Sequence[_Run], step: int) -> None:
     """Evaluate every head on dev and keep the parameters of those that are strictly better than before."""
-    for head in heads:
-        head.eval()
-    for index, measures in enumerate(learner.evaluate(heads, "dev")):
+    for run in runs:
+        run.head.eval()
+    for run, measures in zip(runs, learner.evaluate([run.head for run in runs], "dev"), strict=True):
         value = measures[selection.metric].value
-        if selection.is_better(value, best[index].dev if best[index] else None):
-            state = {name: tensor.clone() for name, tensor in heads[index].state_dict().items()}
-            best[index] = _Best(value, step, state)
-    for head in heads:
-        head.train()
+        if selection.is_better(value, run.best.dev if run.best else None):
+            state = {name: tensor.clone() for name, tensor in run.head.state_dict().items()}
+            run.best = _Best(value, step, state)
+        run.head.train()
+
+
+def _find_best(runs: Sequence[_Run], selection: Selection) -> _Run:
+    best = runs[0]
+    for run in runs[1:]:
+        if run.best and best.best and selection.is_better(run.best.dev, best.best.dev):
+            best = run
+    return best

@@ -1,14 +1,15 @@
 """A small labelled corpus without audio, and features made from its labels: a telling model and a blind one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fithubert.data.manifest import Intent, Manifest, Phone, Utterance
+from fithubert.data.manifest import Intent, Manifest, Phone, Slot, Turn, Utterance
+from fithubert.frames import HUBERT_CONVOLUTIONS
 
 PHONES = ("AA", "B", "IY", "K", "M", "S", "T", "UW")
 SPEAKERS = ("s000", "s001", "s002", "s003")
@@ -16,6 +17,7 @@ STYLES = ("angry", "flat", "lively")
 KEYWORDS = ("yes", "no", "_unknown_", "_silence_")
 ACTIONS, OBJECTS, LOCATIONS = ("on", "off"), ("lamp", "music"), ("kitchen", "none")
 FRAME_SECONDS, FRAMES_PER_PHONE = 0.02, 5
+QUERIES = PHONES[:4]
 SPLITS = ("train",) * 6 + ("dev", "test")
 
 
@@ -26,11 +28,19 @@ class Row:
     hidden: Mapping[int, Tensor]
 
 
+@dataclass(frozen=True)
+class Description:
+    """20 ms frames."""
+
+    convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS
+
+
 @dataclass
 class MemoryStore:
     """Features in memory behind the feature store's reading interface."""
 
     rows: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    info: Description = field(default_factory=Description)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -52,12 +62,17 @@ class MemoryStore:
         return Row(self.rows[row])
 
 
-def make_corpus(sentences: int = 80, words: int = 80, commands: int = 80, seed: int = 0) -> Manifest:
-    """Utterances with labels of every task that needs no second speaker; the last of each eight are dev and test."""
+def make_corpus(
+    sentences: int = 80, words: int = 80, commands: int = 80, mixtures: int = 40, seed: int = 0
+) -> Manifest:
+    """Utterances with labels of every task; the last two of each eight are dev and test."""
     rng = np.random.default_rng(seed)
     utterances = [_sentence(i, rng) for i in range(sentences)]
     utterances += [_word(i) for i in range(words)]
     utterances += [_command(i, rng) for i in range(commands)]
+    utterances += [_mixture(i, rng) for i in range(mixtures)]
+    utterances += [_query(i) for i in range(4 * len(QUERIES))]
+    utterances += [replace(_sentence(1000 + i, rng), split="verification") for i in range(4 * len(SPEAKERS))]
     return Manifest(tuple(utterances), Path("data"))
 
 
@@ -65,9 +80,10 @@ def _sentence(index: int, rng: np.random.Generator) -> Utterance:
     labels = rng.choice(PHONES, size=int(rng.integers(4, 10)))
     span = FRAMES_PER_PHONE * FRAME_SECONDS
     phones = tuple(Phone(str(x), i * span, (i + 1) * span) for i, x in enumerate(labels))
+    speaker = SPEAKERS[(index // 8 if index < 1000 else index) % len(SPEAKERS)]
     return _utterance(
-        f"sentence{index:04d}", index, "sentence", len(phones), phones=phones,
-        speaker=SPEAKERS[index // 8 % len(SPEAKERS)], style=STYLES[index // 8 % len(STYLES)],
+        f"sentence{index:04d}", index, "sentence", len(phones), phones=phones, words=tuple(p.label for p in phones),
+        speaker=speaker, style=STYLES[index // 8 % len(STYLES)],
     )  # fmt: skip
 
 
@@ -77,7 +93,33 @@ def _word(index: int) -> Utterance:
 
 def _command(index: int, rng: np.random.Generator) -> Utterance:
     intent = Intent(*(str(rng.choice(values)) for values in (ACTIONS, OBJECTS, LOCATIONS)))
-    return _utterance(f"command{index:04d}", index, "command", 6, intent=intent)
+    span = FRAMES_PER_PHONE * FRAME_SECONDS
+    phones = tuple(Phone(str(x), i * span, (i + 1) * span) for i, x in enumerate(rng.choice(PHONES, size=6)))
+    slots = (Slot("thing", phones[1].label, 1, 1), Slot("place", " ".join(p.label for p in phones[3:5]), 3, 2))
+    words = tuple(p.label for p in phones)
+    return _utterance(
+        f"command{index:04d}",
+        index,
+        "command",
+        6,
+        intent=intent,
+        phones=phones,
+        words=words,
+        slots=slots[: 1 + index % 2],
+    )
+
+
+def _mixture(index: int, rng: np.random.Generator) -> Utterance:
+    pair = sorted(rng.choice(SPEAKERS, size=2, replace=False))
+    edges = np.sort(rng.integers(2, 38, size=2)) * FRAME_SECONDS
+    turns = (Turn(str(pair[0]), 0.0, float(edges[1])), Turn(str(pair[1]), float(edges[0]), 0.8))
+    return _utterance(f"mixture{index:04d}", index, "mixture", 8, turns=turns)
+
+
+def _query(index: int) -> Utterance:
+    label = QUERIES[index % len(QUERIES)]
+    span = 2 * FRAMES_PER_PHONE * FRAME_SECONDS
+    return _utterance(f"query{index:04d}", 6 + index % 2, "query", 2, query=label, phones=(Phone(label, 0.0, span),))
 
 
 def _utterance(row_id: str, index: int, kind: str, num_phones: int, **labels: object) -> Utterance:
@@ -108,6 +150,9 @@ def label_features(
             signal[first:last] += _code(codes, phone.label, width, rng)
         intent = utterance.intent
         parts = () if intent is None else ("a" + intent.action, "o" + intent.object, "l" + intent.location)
+        for place, turn in enumerate(sorted(utterance.turns or (), key=lambda t: t.speaker)):
+            first, last = (round(t / FRAME_SECONDS) for t in (turn.start_seconds, turn.end_seconds))
+            signal[first:last] += _code(codes, f"place{place}", width, rng)
         for label in (utterance.speaker, utterance.style, utterance.keyword, *parts):
             signal += 0 if label is None else _code(codes, label, width, rng)
         hidden[layers - 1] = signal + noise * hidden[layers - 1]

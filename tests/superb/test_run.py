@@ -78,7 +78,7 @@ def test_training_equals_a_plain_restatement(task, telling: MemoryStore, corpus:
     """The same first parameters and batches through s3prl's order of work, one learning rate at a time."""
     budget = TaskBudget(steps=12, batch=8, eval_every=12, learning_rates=(1e-3, 1e-2))
     learner = task.bind(telling, corpus, budget)
-    fitted = fit(learner, task.selection, budget, budget.learning_rates, seed=5)
+    fitted = fit(learner, task, budget, budget.learning_rates, seed=5)
     for ours in fitted:
         plain_learner = task.bind(telling, corpus, budget)
         plain_learner._logits = lambda heads, features, lengths=None: torch.stack(
@@ -102,8 +102,8 @@ def test_training_equals_a_plain_restatement(task, telling: MemoryStore, corpus:
 
 def test_a_diverging_learning_rate_does_not_spoil_its_neighbours(telling: MemoryStore, corpus: Manifest) -> None:
     learner = KS.bind(telling, corpus, BUDGET)
-    alone = fit(learner, KS.selection, BUDGET, (1e-3,), seed=1)[0]
-    beside, broken = fit(learner, KS.selection, BUDGET, (1e-3, 1e30), seed=1)
+    alone = fit(learner, KS, BUDGET, (1e-3,), seed=1)[0]
+    beside, broken = fit(learner, KS, BUDGET, (1e-3, 1e30), seed=1)
     for name, value in alone.head.state_dict().items():
         torch.testing.assert_close(value, beside.head.state_dict()[name], rtol=1e-4, atol=1e-5)
     assert broken.skipped_steps > 0
@@ -119,7 +119,18 @@ def test_a_single_layer_is_scored_without_layer_weights(corpus: Manifest) -> Non
 def test_missing_labels_are_an_answer(name: str, telling: MemoryStore, corpus: Manifest) -> None:
     bare = Manifest(
         tuple(
-            replace(u, kind="sentence", phones=None, speaker=None, style=None, keyword=None, intent=None, text=None)
+            replace(
+                u,
+                phones=None,
+                speaker=None,
+                style=None,
+                keyword=None,
+                intent=None,
+                words=None,
+                slots=None,
+                turns=None,
+                query=None,
+            )
             for u in corpus
         ),
         corpus.root,
@@ -137,7 +148,7 @@ def test_one_speaker_cannot_be_identified(telling: MemoryStore, corpus: Manifest
 
 
 def test_unknown_tasks_and_foreign_stores_are_named(telling: MemoryStore, corpus: Manifest) -> None:
-    with pytest.raises(UserError, match="'prr': not one of pr, ks"):
+    with pytest.raises(UserError, match="'prr': not one of pr, asr, ks"):
         run_task("prr", telling, corpus, BUDGET)
     missing = MemoryStore({k: v for k, v in telling.rows.items() if k != "word0003"})
     with pytest.raises(UserError, match="lacks 1 utterances of the manifest, first word0003"):

@@ -1,0 +1,120 @@
+"""ASV: whether two sentences have the same speaker, from an x-vector trained on the speakers of the training split.
+
+Trials: all pairs of the held-out speakers' sentences (the verification split). SUPERB's network with the budget's width
+(official: 512, pooled 1500), additive-margin softmax, AdamW, clip 1000, whole sentences (official: crops of 8 s, and
+these are shorter). Differs where the official recipe picks the checkpoint on test: here the dev split's pairs pick it,
+whose speakers are those of training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fithubert.config.params import TaskBudget
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.heads import SpeakerHead, sum_layers
+from fithubert.superb.metrics import IntArray, Measure, Verification
+from fithubert.superb.order import ShuffledBatches
+from fithubert.superb.protocol import MissingLabels, Selection, Training
+
+#: 1500 of 512.
+_POOLED_RATIO = 3
+_EVAL_BATCH = 32
+
+
+@dataclass(frozen=True)
+class VerificationTask:
+    """The declaration of ASV."""
+
+    name: str = "asv"
+    selection: Selection = Selection("eer", less_is_better=True)  # noqa: RUF009
+    training: Training = Training(torch.optim.AdamW, 1000.0)  # noqa: RUF009
+
+    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "VerificationLearner":
+        """The task on these features; raises MissingLabels where speakers or trials are too few."""
+        known = [u for u in manifest.select(kind="sentence") if u.speaker is not None]
+        splits = {"train": "train", "dev": "dev", "test": "verification"}
+        members = {name: [u for u in known if u.split == split] for name, split in splits.items()}
+        if len({u.speaker for u in members["train"]}) < 2:
+            raise MissingLabels("no two speakers in the train split")
+        for name in ("dev", "test"):
+            pairs = _make_trials(members[name])
+            if not pairs.targets.any() or pairs.targets.all():
+                raise MissingLabels(f"no same-speaker and other-speaker pairs in the {splits[name]} split")
+        # Sorted by length, so that neighbours pad little in evaluation.
+        ordered = {name: sorted(rows, key=lambda u: (u.num_samples, u.id)) for name, rows in members.items()}
+        banks = {name: read_frames(features, [u.id for u in rows]) for name, rows in ordered.items()}
+        speakers = sorted({u.speaker or "" for u in members["train"]})
+        labels = torch.tensor([speakers.index(u.speaker or "") for u in ordered["train"]])
+        trials = {name: _make_trials(ordered[name]) for name in ("dev", "test")}
+        return VerificationLearner(banks, labels, len(speakers), trials, budget.head_width)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """All pairs of a split: numbers of both utterances, whether their speaker is one, the first one's speaker."""
+
+    first: IntArray
+    second: IntArray
+    targets: np.ndarray
+    groups: IntArray
+
+
+def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
+    numbers = np.unique([u.speaker or "" for u in utterances], return_inverse=True)[1]
+    first, second = np.triu_indices(len(utterances), 1)
+    return _Trials(first, second, numbers[first] == numbers[second], numbers[first])
+
+
+class VerificationLearner:
+    """ASV on one model's features."""
+
+    def __init__(
+        self, banks: dict[str, FrameBank], labels: Tensor, speakers: int, trials: dict[str, _Trials], width: int
+    ) -> None:
+        self._banks, self._labels, self._speakers, self._trials, self._width = banks, labels, speakers, trials, width
+        self.num_train, self.num_dev, self.num_test = len(labels), len(trials["dev"].first), len(trials["test"].first)
+        self.start_epochs(0, 1)
+
+    def new_head(self) -> nn.Module:
+        """A SpeakerHead."""
+        layers, _, features = self._banks["train"].features.shape
+        return SpeakerHead(layers, features, self._width, _POOLED_RATIO * self._width, self._speakers)
+
+    def start_epochs(self, seed: int, batch: int) -> None:
+        """Begin the seeded order of batches anew."""
+        self._order = ShuffledBatches(self.num_train, batch, seed)
+
+    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+        """(head,) additive-margin softmax losses of the next batch."""
+        batch = self._order.next_batch()
+        features, lengths = self._banks["train"].gather(batch)
+        speakers = [h for h in heads if isinstance(h, SpeakerHead)]
+        summed = sum_layers([h.layer_sum for h in speakers], features)
+        labels = self._labels[torch.from_numpy(batch)]
+        return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(speakers, summed, strict=True)])
+
+    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+        """The equal error rate of each head over the split's trials, from cosines of embeddings."""
+        speakers = [h for h in heads if isinstance(h, SpeakerHead)]
+        bank, trials = self._banks[split], self._trials[split]
+        parts: list[list[Tensor]] = [[] for _ in speakers]
+        for start in range(0, len(bank), _EVAL_BATCH):
+            last = min(start + _EVAL_BATCH, len(bank))
+            summed = sum_layers([h.layer_sum for h in speakers], bank.window(start, last))
+            for index, (head, x) in enumerate(zip(speakers, summed, strict=True)):
+                parts[index].append(head.embed(x, bank.lengths[start:last])[0])
+        measures: list[dict[str, Measure]] = []
+        for embeddings in parts:
+            unit = nn.functional.normalize(torch.cat(embeddings), dim=1)
+            scores = (unit @ unit.T).numpy().astype(np.float64)[trials.first, trials.second]
+            # A head that has diverged scores nothing apart from anything.
+            measures.append({"eer": Verification(np.nan_to_num(scores), trials.targets, trials.groups)})
+        return measures
+
+
+ASV = VerificationTask()

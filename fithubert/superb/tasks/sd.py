@@ -1,0 +1,174 @@
+"""SD: who of two speakers speaks when, in mixtures with known turns.
+
+A unidirectional LSTM of the budget's width (official: 512) on the weighted sum, binary cross entropy under the better
+of both speaker orders per chunk of 2,000 frames, selected by frame accuracy, as s3prl does. Diarisation error rate by
+frames without collar, overlap scored; threshold and median filter are those of lowest error on dev (the official recipe
+takes the lowest on test).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fithubert.config.params import TaskBudget
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
+from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.heads import DiarisationHead, sum_layers
+from fithubert.superb.metrics import IntArray, Measure, Ratio
+from fithubert.superb.order import ShuffledBatches
+from fithubert.superb.protocol import ADAM, Selection, Training, split_labelled
+
+CHUNK_FRAMES = 2000
+#: What is tried on dev: thresholds on the probability, widths of the median filter in frames.
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+MEDIAN_FRAMES = (1, 11)
+_SPEAKERS = 2
+
+
+@dataclass(frozen=True)
+class DiarisationTask:
+    """The declaration of SD."""
+
+    name: str = "sd"
+    selection: Selection = Selection("frame_acc", less_is_better=False)  # noqa: RUF009
+    training: Training = ADAM
+
+    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "DiarisationLearner":
+        """The task on these features; raises MissingLabels where a split has no mixture of two speakers."""
+        mixtures = manifest.select(kind="mixture").utterances
+        two = [len({t.speaker for t in u.turns or ()}) == _SPEAKERS for u in mixtures]
+        splits = split_labelled(mixtures, two, "two speakers' turns")
+        stride = receptive_field(features.info.convolutions)[1]
+        return DiarisationLearner({s: _read(features, us, stride) for s, us in splits.items()}, budget.head_width)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """`chunks`: the frames by chunk; `labels` (frame, 2) of 0 and 1; `recordings`: offsets of whole recordings."""
+
+    chunks: FrameBank
+    labels: Tensor
+    recordings: IntArray
+
+
+def _read(features: FeatureSource, utterances: Sequence[Utterance], stride: int) -> _Examples:
+    bank = read_frames(features, [u.id for u in utterances])
+    labels = [turn_labels(u, int(n), stride) for u, n in zip(utterances, bank.lengths, strict=True)]
+    starts = [np.arange(a, b, CHUNK_FRAMES) for a, b in zip(bank.offsets[:-1], bank.offsets[1:], strict=True)]
+    offsets = np.concatenate([*starts, bank.offsets[-1:]])
+    return _Examples(FrameBank(bank.features, offsets), torch.from_numpy(np.concatenate(labels)), bank.offsets)
+
+
+def turn_labels(utterance: Utterance, num_frames: int, stride_samples: int) -> np.ndarray:
+    """(num_frames, 2) float32, 1 where a speaker (in order of name) speaks; turn edges are rounded to frames."""
+    labels = np.zeros((num_frames, _SPEAKERS), dtype=np.float32)
+    turns = utterance.turns or ()
+    speakers = sorted({t.speaker for t in turns})
+    for turn in turns:
+        start, end = (round(t * SAMPLE_RATE_HZ / stride_samples) for t in (turn.start_seconds, turn.end_seconds))
+        labels[start:end, speakers.index(turn.speaker)] = 1
+    return labels
+
+
+def permutation_loss(logits: Tensor, labels: Tensor, chunks: Tensor) -> Tensor:
+    """Binary cross entropy of `logits` and `labels` (frame, 2) under each chunk's better speaker order, a frame's mean.
+
+    `chunks` (frame,): the number of each frame's chunk.
+    """
+    orders = torch.stack([labels, labels.flip(1)])
+    losses = nn.functional.binary_cross_entropy_with_logits(logits.expand_as(orders), orders, reduction="none").mean(2)
+    sums = losses.new_zeros(2, int(chunks.max()) + 1).index_add(1, chunks, losses)
+    return sums.amin(0).sum() / len(logits)
+
+
+def error_counts(reference: np.ndarray, hypothesis: np.ndarray, offsets: IntArray) -> Ratio:
+    """Diarisation error rate by recording, from activities (frame, 2) of 0 and 1: missed, false and confused speech.
+
+    Each recording takes the speaker order that matches most.
+    """
+    edges, present = offsets[:-1], reference.sum(1)
+    right = [np.add.reduceat((reference * order).sum(1), edges) for order in (hypothesis, hypothesis[:, ::-1])]
+    spoken = np.add.reduceat(np.maximum(present, hypothesis.sum(1)), edges)
+    return Ratio((spoken - np.maximum(*right)).astype(np.float64), np.add.reduceat(present, edges).astype(np.float64))
+
+
+def smooth(active: np.ndarray, frames: int) -> np.ndarray:
+    """Median filter over an odd number of `frames`, of activities (frame, 2) of 0 and 1; beyond the ends is 0."""
+    padded = np.pad(active, ((frames // 2 + 1, frames // 2), (0, 0)))
+    sums = np.cumsum(padded, axis=0)
+    return (sums[frames:] - sums[:-frames] > frames // 2).astype(active.dtype)
+
+
+class DiarisationLearner:
+    """SD on one model's features."""
+
+    def __init__(self, examples: dict[str, _Examples], width: int) -> None:
+        self._examples, self._width = examples, width
+        self.num_train = len(examples["train"].chunks)
+        self.num_dev, self.num_test = (len(examples[s].recordings) - 1 for s in ("dev", "test"))
+        self.start_epochs(0, 1)
+
+    def new_head(self) -> nn.Module:
+        """A DiarisationHead."""
+        layers, _, features = self._examples["train"].chunks.features.shape
+        return DiarisationHead(layers, features, self._width, _SPEAKERS)
+
+    def start_epochs(self, seed: int, batch: int) -> None:
+        """Begin the seeded order of batches anew."""
+        self._order = ShuffledBatches(self.num_train, batch, seed)
+
+    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+        """(head,) permutation-free losses of the next batch of chunks."""
+        train, batch = self._examples["train"], self._order.next_batch()
+        features, lengths = train.chunks.gather(batch)
+        labels = train.labels[torch.from_numpy(train.chunks.frames_of(batch))]
+        owners = torch.from_numpy(np.repeat(np.arange(len(batch)), lengths))
+        logits = _logits(heads, features, lengths)
+        return torch.stack([permutation_loss(row, labels, owners) for row in logits])
+
+    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+        """Frame accuracy of each head on dev; its diarisation error rate on test, with dev's post-processing."""
+        examples = self._examples[split]
+        logits = self._predict(heads, split)
+        if split == "dev":
+            return [{"frame_acc": _frame_accuracy(row, examples)} for row in logits]
+        settings = [_best_settings(row, self._examples["dev"]) for row in self._predict(heads, "dev")]
+        return [{"der": _error_rate(row, examples, *best)} for row, best in zip(logits, settings, strict=True)]
+
+    def _predict(self, heads: Sequence[nn.Module], split: str) -> list[np.ndarray]:
+        chunks = self._examples[split].chunks
+        rows = [_logits(heads, chunks.window(i, i + 1), chunks.lengths[i : i + 1]) for i in range(len(chunks))]
+        return list(torch.cat(rows, 1).numpy())
+
+
+def _logits(heads: Sequence[nn.Module], features: Tensor, lengths: IntArray) -> Tensor:
+    """(head, frame, speaker)."""
+    known = [h for h in heads if isinstance(h, DiarisationHead)]
+    summed = sum_layers([h.layer_sum for h in known], features)
+    return torch.stack([h(x, lengths) for h, x in zip(known, summed, strict=True)])
+
+
+def _frame_accuracy(logits: np.ndarray, examples: _Examples) -> Ratio:
+    labels, edges = examples.labels.numpy(), examples.chunks.offsets[:-1]
+    right = [np.add.reduceat(((logits > 0) == order).mean(1), edges) for order in (labels, labels[:, ::-1])]
+    return Ratio(np.maximum(*right), examples.chunks.lengths.astype(np.float64))
+
+
+def _error_rate(logits: np.ndarray, examples: _Examples, threshold: float, frames: int) -> Ratio:
+    active = (logits > np.log(threshold / (1 - threshold))).astype(np.int64)
+    parts = [smooth(active[a:b], frames) for a, b in pairwise(examples.recordings.tolist())]
+    return error_counts(examples.labels.numpy().astype(np.int64), np.concatenate(parts), examples.recordings)
+
+
+def _best_settings(logits: np.ndarray, examples: _Examples) -> tuple[float, int]:
+    """The threshold and median filter of lowest error on these examples."""
+    choices = [(t, n) for t in THRESHOLDS for n in MEDIAN_FRAMES]
+    return min(choices, key=lambda choice: _error_rate(logits, examples, *choice).value)
+
+
+SD = DiarisationTask()

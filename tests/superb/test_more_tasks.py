@@ -1,0 +1,176 @@
+"""ASR, SF, ASV, SD and QbE: their arithmetic against definitions, a telling model, and a blind one at chance."""
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fithubert.config.params import TaskBudget
+from fithubert.data.manifest import Manifest, Turn, Utterance
+from fithubert.errors import UserError
+from fithubert.superb.metrics import Detection
+from fithubert.superb.protocol import TaskResult
+from fithubert.superb.run import run_task
+from fithubert.superb.tasks.qbe import warp_scores
+from fithubert.superb.tasks.sd import error_counts, permutation_loss, smooth, turn_labels
+from fithubert.superb.tasks.sf import parse_slots, score_slots
+from fithubert.superb.tokens import spell, split_words
+from tests.superb.fakes import MemoryStore, blind_features, label_features, make_corpus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Manifest:
+    return make_corpus()
+
+
+@pytest.fixture(scope="module")
+def telling(corpus: Manifest) -> MemoryStore:
+    return label_features(corpus)
+
+
+def score(name: str, features: MemoryStore, corpus: Manifest, steps: int, batch: int = 8) -> dict[str, float]:
+    budget = TaskBudget(steps=steps, batch=batch, eval_every=max(1, steps // 2), learning_rates=(1e-2,), head_width=24)
+    result = run_task(name, features, corpus, budget)
+    assert isinstance(result, TaskResult)
+    return {metric: s.value for metric, s in result.metrics.items()}
+
+
+def test_words_are_spelt_and_read_back() -> None:
+    assert spell(["it's", "é", "five"]) == ("I", "T", "'", "S", "|", "|", "F", "I", "V", "E", "|")
+    assert split_words(spell(["it's", "é", "five"])) == ["IT'S", "FIVE"]
+
+
+def test_asr_hears_telling_features(telling: MemoryStore, corpus: Manifest) -> None:
+    assert score("asr", telling, corpus, 120)["wer"] < 75
+    assert score("asr", blind_features(corpus), corpus, 20)["wer"] > 80
+
+
+def test_slots_are_scored_as_defined() -> None:
+    reference = ["B-day", *"MON|", "E-day", *"IN|", "B-city", *"ROME|", "E-city"]
+    assert parse_slots(reference) == [("day", "MON"), ("city", "ROME")]
+    assert parse_slots(["E-day", "B-day", *"MON", "E-city", "B-city", *"X|", "E-city"]) == [("city", "X")]
+    perfect = score_slots([reference], [reference])
+    assert (perfect["f1"].value, perfect["cer"].value) == (100, 0)
+    # One of two types found with one wrong character of three; the other value is wholly missing.
+    half = score_slots([reference], [["B-day", *"MAN", "E-day", "B-number", *"SIX", "E-number"]])
+    assert half["f1"].value == pytest.approx(50)
+    assert half["cer"].value == pytest.approx(100 * (1 + 4) / 7)
+    assert score_slots([["A"]], [["B"]])["f1"].value == 100
+    assert score_slots([["A"]], [reference])["f1"].value == 0
+
+
+def test_sf_runs_and_silence_scores_nothing(telling: MemoryStore, corpus: Manifest) -> None:
+    values = score("sf", telling, corpus, 30)
+    assert set(values) == {"f1", "cer"}
+    empty = score_slots([["B-day", *"MON", "E-day"]], [[]])
+    assert (empty["f1"].value, empty["cer"].value) == (0, 100)
+
+
+def test_asv_tells_speakers_apart_only_where_the_features_do(telling: MemoryStore, corpus: Manifest) -> None:
+    assert score("asv", telling, corpus, 80)["eer"] < 10
+    assert score("asv", blind_features(corpus), corpus, 20)["eer"] == pytest.approx(50, abs=20)
+
+
+def test_sd_finds_turns_only_where_the_features_tell(telling: MemoryStore, corpus: Manifest) -> None:
+    assert score("sd", telling, corpus, 60)["der"] < 10
+    assert score("sd", blind_features(corpus), corpus, 20)["der"] > 25
+
+
+def test_turns_become_frame_labels() -> None:
+    turns = (Turn("b", 0.0, 0.05), Turn("a", 0.03, 0.1), Turn("b", 0.08, 0.1))
+    mixture = Utterance("m", str(Path("m.flac")), "0", "train", "mixture", 1600, turns=turns)
+    assert turn_labels(mixture, 5, 320).T.tolist() == [[0, 0, 1, 1, 1], [1, 1, 0, 0, 1]]
+
+
+@given(st.integers(0, 500))
+def test_diarisation_arithmetic_equals_its_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference, hypothesis = (rng.integers(0, 2, (12, 2)) for _ in range(2))
+    errors = error_counts(reference, hypothesis, np.array([0, 7, 12]))
+    logits, labels = torch.from_numpy(rng.normal(size=(12, 2))), torch.from_numpy(reference).double()
+    loss = permutation_loss(logits, labels, torch.tensor([0] * 7 + [1] * 5))
+    total = 0.0
+    for i, part in enumerate((slice(0, 7), slice(7, 12))):
+        ref, hyp = reference[part], hypothesis[part]
+        spoken = np.maximum(ref.sum(1), hyp.sum(1)).sum()
+        matches = max(int((ref * hyp[:, list(order)]).sum()) for order in permutations(range(2)))
+        assert errors.numerators[i] == spoken - matches
+        bce = torch.nn.functional.binary_cross_entropy_with_logits
+        total += len(ref) * min(float(bce(logits[part], labels[part][:, list(o)])) for o in permutations(range(2)))
+    assert float(loss) == pytest.approx(total / 12)
+    window = np.pad(reference, ((1, 1), (0, 0)))
+    medians = np.median(np.stack([window[i : i + 12] for i in range(3)]), axis=0)
+    np.testing.assert_array_equal(smooth(reference, 3), medians)
+    np.testing.assert_array_equal(smooth(reference, 1), reference)
+
+
+def plain_warp(costs: np.ndarray) -> float:
+    """The mean cost of the best path by the recursion itself."""
+    rows, columns = costs.shape
+    total = np.full((rows, columns), np.inf)
+    total[0] = costs[0]
+    for i in range(1, rows):
+        for j in range(columns):
+            total[i, j] = costs[i, j] + min(total[i - 1, j - k] for k in range(3) if j >= k)
+    return float(total[-1].min()) / rows
+
+
+@given(st.integers(0, 200))
+def test_warping_equals_the_recursion(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 9, 3)
+    query, recordings = (torch.from_numpy(rng.normal(size=(int(n), 4))) for n in (5, lengths.sum()))
+    scores = warp_scores(query, recordings, lengths)
+    for i, part in enumerate(recordings.split(lengths.tolist())):
+        costs = np.exp(1 - torch.cosine_similarity(query[:, None], part[None], dim=2).numpy()) - 1
+        low, high = costs.min(1, keepdims=True), costs.max(1, keepdims=True)
+        assert scores[i] == pytest.approx(-plain_warp((costs - low) / (high - low)))
+
+
+def test_term_weighted_value_is_that_of_the_best_threshold() -> None:
+    rng = np.random.default_rng(0)
+    scores, targets = rng.normal(size=(4, 30)), rng.random((4, 30)) < 0.2
+    scores += 2 * targets
+    values = [
+        1 - np.mean([(s[t] < cut).mean() + 12.49 * (s[~t] >= cut).mean() for s, t in zip(scores, targets, strict=True)])
+        for cut in scores.ravel()
+    ]
+    assert Detection(scores, targets).value == pytest.approx(100 * max(0, *values))
+    assert Detection(10.0 * targets, targets).value == pytest.approx(100)
+    assert Detection(np.zeros((4, 30)), targets).value == 0
+
+
+def test_qbe_finds_words_in_the_telling_layer_only() -> None:
+    rng = np.random.default_rng(0)
+    words = {word: torch.from_numpy(rng.normal(size=(12, 8))).float() for word in "abcdefgh"}
+    torch.manual_seed(0)
+    utterances, store = [], MemoryStore()
+    for i in range(80):
+        said = [str(w) for w in rng.choice(list(words), 2, replace=False)]
+        row = Utterance(f"s{i}", "", "0", ("dev", "test")[i % 2], "sentence", 8000, words=tuple(said))
+        utterances.append(row)
+        store.rows[row.id] = {0: torch.randn(24, 8), 1: torch.cat([words[w] for w in said]) + 0.2 * torch.randn(24, 8)}
+    for i, word in enumerate([*words, *words]):
+        row = Utterance(f"q{i}", "", "0", ("dev", "test")[i // 8], "query", 4000, query=word)
+        utterances.append(row)
+        store.rows[row.id] = {0: torch.randn(12, 8), 1: words[word] + 0.2 * torch.randn(12, 8)}
+    result = run_task("qbe", store, Manifest(tuple(utterances), Path()), TaskBudget(steps=0))
+    assert isinstance(result, TaskResult)
+    assert result.metrics["mtwv"].value > 80
+    assert result.layer_weights == (0.0, 1.0)
+    assert result.candidates[0].dev < 20
+    assert result.learning_rate is None
+
+
+def test_a_trained_task_needs_steps_and_rates(telling: MemoryStore, corpus: Manifest) -> None:
+    with pytest.raises(UserError, match=r"superb\.tasks\.asr: needs steps"):
+        run_task("asr", telling, corpus, TaskBudget(steps=0))
