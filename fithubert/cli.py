@@ -220,16 +220,23 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
         serve_ui(_options.workspace, port)
 
 
+#: Column of `compare_rows` -> its heading, where that is to be shorter.
+_HEADINGS = {"params": "M params", "size_ratio": "size", "macs_per_second": "MMAC/s", "latency_ratio": "latency"}
+
+
 def _print_table(rows: list[dict[str, str | float | None]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     if not rows:
         raise UserError("no model has been measured yet; `dvc repro` measures them")
-    table = Table(*[name.replace("_", " ") for name in rows[0]])
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(_HEADINGS.get(name, name), justify="left" if name == "model" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*[_cell(name, value) for name, value in row.items()])
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _cell(name: str, value: str | float | None) -> str:
@@ -238,8 +245,8 @@ def _cell(name: str, value: str | float | None) -> str:
     if isinstance(value, str):
         return value
     if name in ("params", "macs_per_second"):
-        return f"{value / 1e6:,.2f} M"
-    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+        return f"{value / 1e6:,.2f}"
+    return f"{value:.1f}" if " " in name else f"{value:.3f}"
 
 
 def main() -> None:

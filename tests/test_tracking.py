@@ -1,0 +1,201 @@
+"""Tracked runs: complete in the store and in the local record, and harmless where the server is not."""
+
+import hashlib
+import json
+import logging
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("mlflow")
+
+from mlflow import MlflowClient
+
+from fithubert.distill.events import Evaluated, StepDone
+from fithubert.files import read_json, write_json
+from fithubert.tracking.runs import RECORDS, complete_from_lock, figures, flatten, track_stage
+from fithubert.tracking.sender import EXPERIMENT
+from fithubert.tracking.summary import compare_url, log_summary, summary_metrics
+from fithubert.tracking.training import TrackingListener
+
+METRICS = Path("reports/metrics/distill/thin.json")
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store; the first use of one takes seconds, a copy none."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A server that takes connections and never answers; the event is set at the first one."""
+    asked = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections: list[socket.socket] = []
+
+        def accept() -> None:
+            try:
+                while True:
+                    connections.append(server.accept()[0])
+                    asked.set()
+            except OSError:
+                return
+
+        threading.Thread(target=accept, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        yield asked
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            connection.close()
+
+
+def runs_of(store: MlflowClient) -> list[Any]:
+    experiment = store.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return list(store.search_runs([experiment.experiment_id]))
+
+
+def track(workspace: Path, steps: int = 3, flush_seconds: float = 60.0) -> None:
+    params = {"distill": {"updates": steps, "betas": [0.9, 0.98]}, "student": {"recipe": "fithubert"}}
+    with track_stage(
+        "distill@thin", params, workspace, METRICS, tags={"model": "thin"}, flush_seconds=flush_seconds
+    ) as run:
+        listener = TrackingListener(run)
+        for update in range(1, steps + 1):
+            listener.on_step(StepDone(update, 0, 1.0 / update, {1: 0.5}, 1e-3, None, 3600.0 * update, 1.0, 0.1, 0.0))
+        listener.on_evaluation(Evaluated(steps, 0.5, 0.25, {1: 0.25, 12: 0.125}, True, 10.0, 1.0))
+        write_json(workspace / METRICS, {"best_dev_loss": 0.25, "curve": [], "readout": "last"})
+
+
+def test_a_stage_is_one_run_with_params_curve_tags_and_result(store: MlflowClient, tmp_path: Path) -> None:
+    track(tmp_path)
+    (run,) = runs_of(store)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "distill@thin"
+    assert run.data.params == {"distill.updates": "3", "distill.betas": "[0.9, 0.98]", "student.recipe": "fithubert"}
+    assert run.data.metrics["best_dev_loss"] == 0.25
+    assert run.data.metrics["dev_layer_12"] == 0.125
+    history = store.get_metric_history(run.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    tags = run.data.tags
+    assert (tags["dvc.stage"], tags["kind"], tags["model"]) == ("distill@thin", "distill", "thin")
+    assert tags["command"] == "dvc repro distill@thin"
+    assert {"git.commit", "git.dirty"} <= set(tags)
+    assert read_json(tmp_path / RECORDS / "distill@thin.json")["run_id"] == run.info.run_id
+
+
+def test_a_stage_that_fails_is_a_failed_run(store: MlflowClient, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), track_stage("profile", {}, tmp_path, Path("reports/metrics/profile.json")):
+        raise ZeroDivisionError
+    (run,) = runs_of(store)
+    assert run.info.status == "FAILED"
+    assert read_json(tmp_path / RECORDS / "profile.json")["status"] == "FAILED"
+
+
+def test_a_server_that_never_answers_costs_one_warning_and_nothing_else(
+    silent_server: threading.Event, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = []
+
+    def watch_then_train() -> None:
+        # The server holds the first request all the while: whatever waits for it would never get to the end.
+        assert silent_server.wait(60)
+        alone.append([t.name for t in threading.enumerate()])
+
+    caplog.set_level(logging.WARNING, "fithubert")
+    with track_stage("distill@thin", {}, tmp_path, METRICS, flush_seconds=0.01) as run:
+        watch_then_train()
+        for update in range(30_000):
+            run.log_metrics({"train_loss": 1.0}, update)
+    assert "mlflow" in alone[0]
+    assert len(caplog.records) == 1
+    assert "local record" in caplog.text
+    record = read_json(tmp_path / RECORDS / "distill@thin.json")
+    assert (record["status"], record["run_id"], record["metrics"]) == ("FINISHED", None, {"train_loss": 1.0})
+
+
+def test_a_server_that_is_down_costs_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with caplog.at_level(logging.WARNING, "fithubert"):
+        track(tmp_path)
+    assert [r.name for r in caplog.records] == ["fithubert.tracking.sender"]
+    assert read_json(tmp_path / RECORDS / "distill@thin.json")["metrics"]["dev_loss"] == 0.25
+
+
+def test_without_mlflow_the_record_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fithubert.tracking.sender.mlflow_installed", lambda: False)
+    track(tmp_path)
+    assert read_json(tmp_path / RECORDS / "distill@thin.json")["status"] == "FINISHED"
+
+
+def write_lock(workspace: Path, metrics_md5: str) -> None:
+    entry = {
+        "cmd": "python -m pipeline.distill thin",
+        "deps": [{"path": "data/cache", "hash": "md5", "md5": "aa.dir", "size": 1}],
+        "outs": [
+            {"path": METRICS.as_posix(), "hash": "md5", "md5": metrics_md5, "size": 1},
+            {"path": "artifacts/students/thin", "hash": "md5", "md5": "bb.dir", "size": 1},
+        ],
+    }
+    (workspace / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"distill@thin": entry}}))
+
+
+def test_runs_get_the_hashes_that_dvc_lock_records(store: MlflowClient, tmp_path: Path) -> None:
+    track(tmp_path)
+    assert complete_from_lock(tmp_path) == 0
+    write_lock(tmp_path, "of another run")
+    assert complete_from_lock(tmp_path) == 0
+    write_lock(tmp_path, hashlib.md5((tmp_path / METRICS).read_bytes()).hexdigest())
+    assert complete_from_lock(tmp_path) == 1
+    assert complete_from_lock(tmp_path) == 0
+    (run,) = runs_of(store)
+    assert run.data.tags["dvc.deps.data/cache"] == "aa.dir"
+    assert run.data.tags["dvc.outs.artifacts/students/thin"] == "bb.dir"
+
+
+def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient, tmp_path: Path) -> None:
+    model = {
+        "params": {"trunk": 900, "readout": 100, "total": 1000},
+        "macs_per_second": 5e6,
+        "size_ratio": 0.25,
+        "latency_ratio": 0.5,
+        "superb": {"pr": {"per": 30.0}, "ks": {"acc": 90.0}, "sid": {"acc": 80.0}},
+    }
+    log_summary({"teacher": "teacher", "models": {"thin": model, "unrun": {"superb": {}}}}, tmp_path, 60.0)
+    runs = {run.info.run_name: run for run in runs_of(store)}
+    assert runs["thin"].data.metrics == summary_metrics(model)
+    assert runs["thin"].data.metrics["compression_ratio"] == 4.0
+    assert runs["thin"].data.metrics | {"per": 30.0, "ks_acc": 90.0, "sid_acc": 80.0} == runs["thin"].data.metrics
+    assert runs["unrun"].data.metrics == {}
+    url = compare_url(tmp_path, "http://127.0.0.1:5000")
+    assert url is not None
+    assert url.startswith("http://127.0.0.1:5000/#/compare-runs?runs=%5B%22")
+    assert all(run.info.run_id in url for run in runs.values())
+
+
+def test_flattening_keeps_names_and_figures() -> None:
+    assert flatten({"a": {"b": [1, 2], "c": None}, "d": "x"}) == {"a.b": "[1, 2]", "a.c": "null", "d": "x"}
+    assert figures({"a": {"b": 1}, "flag": True, "text": "x", "curve": [1]}) == {"a.b": 1.0}
+    assert json.loads(json.dumps(summary_metrics({}))) == {}
