@@ -79,11 +79,6 @@ class SelfAttention(nn.Module):
             self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        for projection in (self.value,) if reuse else (self.query, self.key, self.value):
-            # fairseq: shared-qkv gain 1/sqrt(2)
-            nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
-        nn.init.xavier_uniform_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
         """(batch, time, feature) attended over keys where `mask` (batch, 1, 1, time) is True.
@@ -125,6 +120,11 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
+        for module in self.modules():
+            # fairseq `init_bert_params`: branches start small, which a deep post-norm stack needs to train at all
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
         """The layer's output for `x` (batch, time, feature); `attention_map` as in `SelfAttention.forward`."""

@@ -81,9 +81,6 @@ class PretrainParams(StrictModel):
     mask_frames: int = Field(10, gt=0)
     #: Weight of the loss on frames that are not masked [pred_nomask_weight].
     unmasked_weight: float = Field(0.5, ge=0)
-    #: Width of the space in which a frame meets the unit embeddings [final_dim], and its temperature [logit_temp].
-    unit_width: int = Field(128, gt=0)
-    temperature: float = Field(0.1, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.06, ge=0, lt=1)

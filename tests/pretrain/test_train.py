@@ -27,7 +27,6 @@ def params() -> PretrainParams:
         batch_seconds=6.0,
         crop_seconds=2.0,
         checkpoint_every_updates=4,
-        unit_width=16,
     )
 
 
