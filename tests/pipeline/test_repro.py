@@ -1,0 +1,212 @@
+"""The whole pipeline on a tiny budget through DVC: complete, quiet when nothing changed, and sound after SIGKILL."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from fithubert.config.teacher import HubertConfig
+from fithubert.files import read_json
+from fithubert.teachers.checkpoint import save_teacher
+from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
+
+pytest.importorskip("dvc")
+pytest.importorskip("espeakng_loader")
+
+ROOT = Path(__file__).parents[2]
+CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
+STUDENT = {
+    "recipe": "fithubert",
+    "shape": {
+        "conv_layers": CONVOLUTIONS,
+        "width": 8,
+        "depth": 2,
+        "ffn_width": 8,
+        "attention_heads": 2,
+        "pos_conv_groups": 2,
+        "pos_conv_kernel": 8,
+        "heads": {"teacher_width": 16},
+    },
+}
+BUDGET = {"steps": 4, "batch": 4, "eval_every": 2, "learning_rates": [0.01]}
+PARAMS = {
+    "data": {"source": "synthetic", "hours": 0.02, "speakers": 6, "heldout_speakers": 2},
+    "teacher": {"source": "tiny_teacher", "probe_utterances": 6},
+    "cache": {"shard_minutes": 0.2, "batch_seconds": 10.0},
+    "distill": {
+        "updates": 40,
+        "batch_seconds": 4.0,
+        "crop_seconds": 1.0,
+        "dev_every_updates": 20,
+        "checkpoint_every_updates": 2,
+    },
+    "students": {"thin": STUDENT},
+    "profile": {"seconds": [0.5], "rounds": 1, "threads": 1, "paper_size": False},
+    "features": {"shard_minutes": 0.5},
+    "superb": {"models": ["fbank", "thin"], "tasks": {"pr": BUDGET}, "seeds": [1]},
+    "report": {"title": "tiny"},
+}
+#: What a metrics file says of the clock.
+CLOCK = {"seconds", "wait_share"}
+
+
+def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    """DVC, and an environment in which the stages' `python` is this one and no run is tracked by a server."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return [sys.executable, "-m", "dvc", *arguments], environment
+
+
+def dvc(workspace: Path, *arguments: str, status: int = 0) -> str:
+    line, environment = command(*arguments)
+    done = subprocess.run(line, env=environment, cwd=workspace, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def kill_when(workspace: Path, stage: str, begun: Callable[[], bool]) -> None:
+    """Start a stage through DVC and kill it with everything it started as soon as `begun()` holds."""
+    line, environment = command("repro", "--single-item", stage)
+    with subprocess.Popen(
+        line,
+        env=environment,
+        cwd=workspace,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while not begun():
+            try:
+                process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                continue
+            pytest.fail(f"{stage} ended before it could be killed")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def write_params(workspace: Path, params: dict[str, Any]) -> None:
+    (workspace / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def facts(values: Any) -> Any:
+    """`values` without what the clock said."""
+    if isinstance(values, dict):
+        return {key: facts(value) for key, value in values.items() if key not in CLOCK}
+    return [facts(value) for value in values] if isinstance(values, list) else values
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after `dvc repro`. Do not change it."""
+    workspace = tmp_path_factory.mktemp("repro")
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, workspace / name)
+    for name in ("fithubert", "pipeline"):
+        shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__", "mini"))
+    torch.manual_seed(0)
+    config = HubertConfig(
+        conv_layers=tuple(tuple(layer) for layer in CONVOLUTIONS),
+        width=16,
+        depth=2,
+        ffn_width=16,
+        attention_heads=2,
+        pos_conv_kernel=8,
+        pos_conv_groups=2,
+    )
+    save_teacher(HubertTeacher(remove_weight_norm(HubertModel(config)), "tiny"), workspace / "tiny_teacher")
+    write_params(workspace, PARAMS)
+    dvc(workspace, "init", "--no-scm", "--quiet")
+    dvc(workspace, "repro")
+    return workspace
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished workspace that may be changed."""
+    return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
+
+
+def test_the_pipeline_ends_with_a_report_of_every_model(finished: Path) -> None:
+    summary = read_json(finished / "reports" / "summary.json")
+    assert {"fbank", "thin", "teacher"} <= set(summary["models"])
+    thin = summary["models"]["thin"]
+    assert {"per"} <= set(thin["superb"]["pr"])
+    assert 0 < thin["size_ratio"] < 1
+    assert thin["params"]["total"] == thin["params"]["trunk"] + thin["params"]["readout"]
+    page = (finished / "reports" / "index.html").read_text()
+    assert "thin" in page
+    assert set(summary["seconds"]) >= {"prepare", "teacher", "cache_teacher", "distill@thin", "superb@thin-pr"}
+
+
+def test_every_tracked_stage_is_a_run_with_the_hashes_of_dvc_lock(finished: Path) -> None:
+    records = {path.stem: read_json(path) for path in (finished / ".tracking").glob("*.json")}
+    assert set(records) == {"distill@thin", "profile", "superb@fbank-pr", "superb@thin-pr"}
+    lock = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
+    for stage, record in records.items():
+        hashes = {f"dvc.deps.{dep['path']}": dep["md5"] for dep in lock[stage]["deps"]}
+        hashes |= {f"dvc.outs.{out['path']}": out["md5"] for out in lock[stage]["outs"]}
+        assert hashes.items() <= record["tags"].items()
+
+
+def test_a_second_repro_does_nothing_and_says_so(finished: Path) -> None:
+    assert "Data and pipelines are up to date" in dvc(finished, "repro")
+
+
+def test_another_student_reruns_nothing_of_the_first(copy: Path) -> None:
+    wide = {**STUDENT, "shape": {**STUDENT["shape"], "ffn_width": 12}}  # type: ignore[dict-item]
+    write_params(copy, {**PARAMS, "students": {"thin": STUDENT, "wide": wide}})
+    changed = set(json.loads(dvc(copy, "status", "--json")))
+    assert {"distill@wide", "profile", "report"} <= changed
+    assert not changed & {"prepare", "teacher", "cache_teacher", "distill@thin", "features@fbank", "superb@thin-pr"}
+
+
+def test_a_misspelt_parameter_stops_the_stage_with_one_line(copy: Path) -> None:
+    write_params(copy, {**PARAMS, "cache": {**PARAMS["cache"], "codek": "int8"}})  # type: ignore[dict-item]
+    said = dvc(copy, "repro", "--single-item", "cache_teacher", status=255)
+    assert "error: params.yaml: cache.codek: unknown key; valid keys: codec" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("stage", ["prepare", "cache_teacher", "distill@thin"])
+def test_a_killed_stage_gives_the_same_when_it_is_run_again(stage: str, finished: Path, copy: Path) -> None:
+    outputs = {
+        "prepare": ("data/audio", "data/manifests"),
+        "cache_teacher": ("data/cache",),
+        "distill@thin": ("artifacts/students/thin",),
+    }[stage]
+    room, _, item = stage.partition("@")
+    metrics = f"reports/metrics/{room}/{item}.json" if item else f"reports/metrics/{room}.json"
+    for output in (*outputs, ".dvc/cache"):
+        shutil.rmtree(copy / output)
+    (copy / metrics).unlink()
+    traces = {
+        "prepare": "data/.audio.*.part/*/*/*.flac",
+        "cache_teacher": "data/cache/train/shard-*.parquet",
+        "distill@thin": "artifacts/checkpoints/thin/update-*.pt",
+    }
+    kill_when(copy, stage, lambda: any(copy.glob(traces[stage])))
+    assert not (copy / metrics).exists()
+    dvc(copy, "repro", "--single-item", stage)
+    assert facts(read_json(copy / metrics)) == facts(read_json(finished / metrics))
+    lock, reference = (yaml.safe_load((w / "dvc.lock").read_text())["stages"][stage] for w in (copy, finished))
+    hashes = [
+        {out["path"]: out["md5"] for out in entry["outs"] if out["path"] in outputs} for entry in (lock, reference)
+    ]
+    assert hashes[0] == hashes[1]
+    assert not list(copy.glob("data/.audio.*"))
+    assert not (copy / "artifacts/checkpoints/thin").exists()
