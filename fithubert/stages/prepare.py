@@ -18,13 +18,13 @@ def prepare(params: Params, workspace: Workspace) -> dict[str, Any]:
     if isinstance(params.data, FolderData):
         from fithubert.data.folder import import_folder
 
-        imported = import_folder(params.data, workspace.data, on_progress=lambda done, total: show(done, total, ""))
+        imported = import_folder(params.data, workspace.data, on_progress=show)
         manifest = imported.manifest
         skipped = [{"path": str(s.path), "reason": s.reason} for s in imported.skipped]
     else:
         from fithubert.data.synthesis import synthesise_corpus
 
-        manifest = synthesise_corpus(params.data, workspace.data, on_progress=lambda done, total: show(done, total, ""))
+        manifest = synthesise_corpus(params.data, workspace.data, on_progress=show)
     metrics = {**describe_corpus(manifest), "source": params.data.source, "skipped": skipped}
     metrics["seconds"] = time.monotonic() - begun
     write_json(workspace.metrics("prepare"), metrics)

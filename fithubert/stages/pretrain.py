@@ -34,10 +34,10 @@ def _corpus(params: PretrainParams, root: Path) -> Manifest:
     if isinstance(params.data, FolderData):
         from fithubert.data.folder import import_folder
 
-        manifest = import_folder(params.data, root, on_progress=lambda done, total: show(done, total, "")).manifest
+        manifest = import_folder(params.data, root, on_progress=show).manifest
     else:
         from fithubert.data.synthesis import synthesise_corpus
 
-        manifest = synthesise_corpus(params.data, root, on_progress=lambda done, total: show(done, total, ""))
+        manifest = synthesise_corpus(params.data, root, on_progress=show)
     write_json(marker, mine)
     return manifest

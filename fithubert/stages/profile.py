@@ -23,10 +23,9 @@ def profile(params: Params, workspace: Workspace) -> dict[str, Any]:
         counts = student.parameter_counts()
         subjects[name] = Subject(ReadOut(student, name), Parameters(counts.trunk, counts.readout, counts.training_only))
     show = progress_line("profile")
-    metrics = profile_models(subjects, params.profile, on_round=lambda done, total: show(done, total, "")).to_json()
+    metrics = profile_models(subjects, params.profile, on_round=show).to_json()
     if params.profile.paper_size:
-        show_paper = progress_line("profile at the paper's size")
-        paper = profile_paper_size(params.profile, lambda done, total: show_paper(done, total, ""))
+        paper = profile_paper_size(params.profile, progress_line("profile at the paper's size"))
         metrics["paper_size"] = paper.to_json()
     metrics["seconds"] = time.monotonic() - begun
     write_json(workspace.metrics("profile"), metrics)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 
-def progress_line(label: str, stream: TextIO | None = None) -> Callable[[float, float, str], None]:
+def progress_line(label: str, stream: TextIO | None = None) -> Callable[..., None]:
     """A function to call with (done, total, note) as work goes on; ends its line when done reaches total."""
     out = stream or sys.stderr
     begun, shown = time.monotonic(), -1
