@@ -166,7 +166,7 @@ def mini_budgets() -> dict[str, TaskBudget]:
         "sid": TaskBudget(**pooled, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2)),
         "er": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
         "ic": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "asr": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(3e-3,), head_width=96),
+        "asr": TaskBudget(steps=300, batch=16, learning_rates=(3e-3,), head_width=96),
         "sf": TaskBudget(steps=150, batch=16, eval_every=50, learning_rates=(3e-3,), head_width=64),
         "asv": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(1e-3,), head_width=64),
         "sd": TaskBudget(steps=100, batch=4, eval_every=20, learning_rates=(3e-3,), head_width=64),

@@ -6,9 +6,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fithubert.superb.ctc import ctc_losses, decode_greedily
-from fithubert.superb.heads import LayerSum, LinearHead, RecurrentHead, SpeakerHead, linear_logits, sum_layers
+from fithubert.superb.heads import (
+    BidirectionalLSTM,
+    LayerSum,
+    LinearHead,
+    RecurrentHead,
+    SpeakerHead,
+    linear_logits,
+    sum_layers,
+)
 
 
 def plain_logits(head: LinearHead, features: Tensor) -> Tensor:
@@ -80,6 +89,19 @@ def test_greedy_decoding_equals_the_definition(rows: list[list[int]]) -> None:
     decoded = decode_greedily(np.array([t for row in rows for t in row], dtype=np.int64), lengths)
     merged = [[t for i, t in enumerate(row) if t != 0 and (i == 0 or row[i - 1] != t)] for row in rows]
     assert [d.tolist() for d in decoded] == merged
+
+
+def test_both_directions_equal_packed_sequences() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BidirectionalLSTM(4, 3), nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    for name, value in ours.ahead.named_parameters():
+        getattr(theirs, name).data.copy_(value)
+        getattr(theirs, name + "_reverse").data.copy_(ours.back.get_parameter(name))
+    x, lengths = torch.randn(3, 9, 4), torch.tensor([5, 9, 2])
+    packed = theirs(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[0]
+    expected = pad_packed_sequence(packed, batch_first=True)[0]
+    for row, (mine, other) in enumerate(zip(ours(x, lengths), expected, strict=True)):
+        torch.testing.assert_close(mine[: lengths[row]], other[: lengths[row]])
 
 
 def test_recurrent_and_speaker_heads_do_not_see_padding() -> None:
