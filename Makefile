@@ -20,7 +20,7 @@ ui: $(INSTALLED)  ## MLflow on 127.0.0.1 with the runs of `make repro` (WORKSPAC
 	cd $(or $(WORKSPACE),.) && $(RUN) fithubert ui
 
 test: $(INSTALLED) lint  ## lint, types, import rules, tests
-	$(RUN) OMP_NUM_THREADS=1 pytest -n $(JOBS)
+	$(RUN) OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile
 
 lint: $(INSTALLED)  ## style, types, import rules
 	$(RUN) ruff check .
