@@ -26,6 +26,8 @@ FITHUBERT = ("fithubert_tiny", *(f"fithubert_variants/{name}" for name in VARIAN
 DISTILHUBERT = ("distilhubert_tiny", "distilhubert_variants/one_head_same_width")
 _WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
 _WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
+_WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
+_WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
 
 
 def load(name: str) -> Student:
