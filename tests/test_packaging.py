@@ -9,7 +9,8 @@ from pathlib import Path
 import fithubert
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -30,6 +31,14 @@ def test_every_dependency_is_pinned_to_the_version_that_was_tested() -> None:
 def test_all_is_every_extra_but_dev() -> None:
     (everything,) = EXTRAS["all"]
     assert set(everything[len("fithubert[") : -1].split(",")) == set(EXTRAS) - {"all", "dev"}
+
+
+def test_weights_and_assets_are_part_of_the_package() -> None:
+    package = ROOT / "fithubert"
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["fithubert"]
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    others = {p for p in package.rglob("*.*") if p.is_file() and p.suffix not in (".py", ".pyc") and p.name[0] != "."}
+    assert others <= packed
 
 
 def test_versions_agree() -> None:

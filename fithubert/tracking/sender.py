@@ -156,8 +156,9 @@ def _connect() -> Session:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from mlflow import MlflowClient
 
-    for name in ("alembic", "mlflow"):  # the migration of a new store is no news to the user
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # The migration of a new store is no news to the user, and a server that is down is told once, by us.
+    for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), ("urllib3", logging.ERROR)):
+        logging.getLogger(name).setLevel(level)
     client = MlflowClient(tracking_uri=tracking_uri())
     found = client.get_experiment_by_name(EXPERIMENT)
     return Session(client, found.experiment_id if found else client.create_experiment(EXPERIMENT))
