@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
 from fithubert.errors import UserError
@@ -103,19 +103,27 @@ class DistillParams(StrictModel):
 
 
 class HintParams(StrictModel):
-    """The hint loss: a weighted sum over heads of the terms named in `losses`.
+    """The hint loss: a weighted sum over heads of the terms named in `losses`, each with its weight.
 
     Published FitHuBERT: `mse`, last head 1.0, every other head 0.1. DistilHuBERT: `l1` + `cosine`, both weights 1.0,
-    `average_heads`.
+    `average_heads`. STaR: `gram` + `intra_gram` on heads of kind `none`, last and other heads 1.0.
     """
 
-    losses: dict[Literal["mse", "l1", "cosine"], float] = {"mse": 1.0}
+    losses: dict[Literal["mse", "l1", "cosine", "gram", "intra_gram"], float] = {"mse": 1.0}
     last_weight: float = Field(1.0, ge=0)
     hint_weight: float = Field(0.1, ge=0)
     #: Hint heads drawn anew each epoch beside the last one; None uses all.
     random_hints: int | None = Field(None, ge=1)
     #: Divide the sum by the number of heads.
     average_heads: bool = False
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> "HintParams":
+        if not any(self.losses.values()) or min(self.losses.values()) < 0:
+            raise ValueError("losses: needs a term, and weights that are not negative")
+        if "intra_gram" in self.losses and self.random_hints is not None:
+            raise ValueError("random_hints: intra_gram compares neighbouring heads and so needs all of them")
+        return self
 
 
 class StudentParams(StrictModel):

@@ -17,13 +17,22 @@ class TimeReductionConfig(StrictModel):
     drop_last_frame: bool = False
 
 
+class MaskingConfig(StrictModel):
+    """Frames hidden from a student in training, as in HuBERT's pre-training (ARMHuBERT's masking distillation)."""
+
+    #: Share of the frames that the spans cover [mask_prob].
+    share: float = Field(0.8, gt=0, lt=1)
+    #: Frames in a row that are hidden together [mask_length].
+    span_frames: int = Field(10, gt=0)
+
+
 class HeadsConfig(StrictModel):
     """The projection heads: which student layers they read and which teacher layers they predict.
 
     `kind` `per_layer`: one upsampler + linear per entry (FitHuBERT). `shared`: several predictions from the last layer
     through one hidden projection (DistilHuBERT). `none`: the layers themselves, without parameters, for losses that
-    compare widths of any size (STaR). `layer_map` pairs (student layer, teacher layer), layers from 1; left out, each
-    layer is paired with the teacher's of the same number. The last entry is the last head.
+    compare widths of any size (STaR). `layer_map` pairs (student layer, teacher layer), layers from 1, or with `none`
+    from 0; left out, each layer is paired with the teacher's of the same number. The last entry is the last head.
     """
 
     kind: Literal["per_layer", "shared", "none"] = "per_layer"
@@ -55,8 +64,8 @@ class StudentConfig(StrictModel):
     attention_heads: int = Field(gt=0)
     #: Transformer layers, counted from 0, that attend as the layer before them did (ARMHuBERT).
     reuse_attention: tuple[int, ...] = ()
-    #: A learnt embedding for frames that masking distillation hides (ARMHuBERT).
-    mask_embedding: bool = False
+    #: A learnt embedding takes the place of random frames in training (ARMHuBERT); None hides none.
+    masking: MaskingConfig | None = None
     #: Factor on the gradients that reach the front end [feature_grad_mult].
     frontend_gradient: float = Field(1.0, gt=0, le=1)
     #: Balance the gradients that a layer gets from its head and from the layers above [layer_grad_scale].
@@ -96,8 +105,9 @@ class StudentConfig(StrictModel):
         if self.readout != "layers" and not self.heads.layer_map:
             raise ValueError(f"readout {self.readout!r} needs an entry in heads.layer_map")
         for student_layer, teacher_layer in self.heads.layer_map:
-            if not 1 <= student_layer <= self.depth:
-                raise ValueError(f"heads.layer_map: student layer {student_layer} is not in 1..{self.depth}")
+            first = 0 if self.heads.kind == "none" else 1
+            if not first <= student_layer <= self.depth:
+                raise ValueError(f"heads.layer_map: student layer {student_layer} is not in {first}..{self.depth}")
             if teacher_layer < 0:
                 raise ValueError(f"heads.layer_map: teacher layer {teacher_layer} is negative")
             if self.heads.kind == "shared" and student_layer != self.depth:
@@ -124,4 +134,4 @@ class StudentConfig(StrictModel):
         """This shape without what only training needs: heads that `readout` does not read, the mask embedding."""
         pairs = {"last": self.heads.layer_map[-1:], "layers": (), "projections": self.heads.layer_map}[self.readout]
         heads = self.heads.model_copy(update={"layer_map": pairs})
-        return self.model_copy(update={"heads": heads, "mask_embedding": False})
+        return self.model_copy(update={"heads": heads, "masking": None})

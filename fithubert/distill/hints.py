@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fithubert.config.params import HintParams
-from fithubert.distill.losses import cosine_loss, l1_loss, mse_loss
+from fithubert.distill.losses import cosine_loss, cross_gram_loss, gram_loss, l1_loss, mse_loss
+from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 
 Pair = tuple[int, int]
@@ -15,7 +16,9 @@ _TERMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "mse": mse_loss,
     "l1": l1_loss,
     "cosine": cosine_loss,
+    "gram": gram_loss,
 }
+_ANY_WIDTH = {"gram", "intra_gram"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class HintLoss:
     """The loss of `params` over the heads of `layer_map`, the last of which is the last head.
 
     Published FitHuBERT: sum of mse over heads, the last weighted 1.0 and every other 0.1 (train.py `calculate_loss`).
-    DistilHuBERT: mean over heads of l1 + cosine. Differs from both: padding contributes nothing.
+    DistilHuBERT: mean over heads of l1 + cosine. STaR: sum over layers of gram + intra_gram. Differs from them:
+    padding contributes nothing. `intra_gram` of a head compares it with the entry before it in the layer map.
     """
 
     def __init__(self, params: HintParams, layer_map: Sequence[Pair]) -> None:
@@ -63,16 +67,39 @@ class HintLoss:
         heads = range(len(self.layer_map)) if heads is None else heads
         valid = padding_mask(lengths, projections[0].shape[1])
         total, layers = projections[0].new_zeros(()), {}
+        before: tuple[Tensor, Tensor] | None = None
         for head, prediction in zip(heads, projections, strict=True):
             pair = self.layer_map[head]
-            target = targets[pair[1]][:, : prediction.shape[1]]
-            if target.shape[1] < prediction.shape[1]:
-                raise ValueError(f"teacher layer {pair[1]} has {target.shape[1]} frames, not {prediction.shape[1]}")
-            loss = sum(
-                (weight * _TERMS[term](prediction, target, valid) for term, weight in self.params.losses.items()),
-                start=total.new_zeros(()),
-            )
+            target = self._target(targets, pair, prediction)
+            loss = self._head_loss(prediction, target, valid, before)
             is_last = head == len(self.layer_map) - 1
             total = total + (self.params.last_weight if is_last else self.params.hint_weight) * loss
             layers[pair] = loss.detach()
+            before = prediction, target
         return HintLosses(total / len(layers) if self.params.average_heads else total, layers)
+
+    def _target(self, targets: Mapping[int, Tensor], pair: Pair, prediction: Tensor) -> Tensor:
+        """The teacher's layer of `pair`, cut to the prediction's frames; checked against its shape."""
+        target = targets[pair[1]][:, : prediction.shape[1]]
+        if target.shape[1] < prediction.shape[1]:
+            raise ValueError(f"teacher layer {pair[1]} has {target.shape[1]} frames, not {prediction.shape[1]}")
+        framewise = sorted(self.params.losses.keys() - _ANY_WIDTH)
+        if framewise and target.shape[2] != prediction.shape[2]:
+            raise UserError(
+                f"hints.losses: {framewise[0]} compares layer {pair[0]}, {prediction.shape[2]} wide, with the teacher's"
+                f" {target.shape[2]}; set heads.teacher_width to that, or use gram losses"
+            )
+        return target
+
+    def _head_loss(
+        self, prediction: Tensor, target: Tensor, valid: Tensor, before: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """The weighted sum of the terms for one head; `before`: prediction and target of the entry before."""
+        loss = prediction.new_zeros(())
+        for term, weight in self.params.losses.items():
+            if term == "intra_gram":
+                if before is not None:
+                    loss = loss + weight * cross_gram_loss((before[0], prediction), (before[1], target), valid)
+            else:
+                loss = loss + weight * _TERMS[term](prediction, target, valid)
+        return loss

@@ -27,3 +27,24 @@ def l1_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def cosine_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid frames of -log sigmoid(cosine similarity) (DistilHuBERT, section 2.1)."""
     return mean_over_valid(-F.logsigmoid(F.cosine_similarity(prediction, target, dim=-1)), valid)
+
+
+def gram_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """How differently frames relate to one another (STaR, Jang et al. 2024, layer-wise temporal Gram matrix).
+
+    Mean over pairs of valid frames of the squared difference of their products; widths may differ, each product is
+    divided by its own. Differs: that scale is ours, the paper's was not at hand.
+    """
+    return cross_gram_loss((prediction, prediction), (target, target), valid)
+
+
+def cross_gram_loss(prediction: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
+    """`gram_loss` between the frames of two layers (STaR, intra-layer: a layer's input and its output)."""
+    differences = (_temporal_gram(*prediction) - _temporal_gram(*target)).square()
+    pairs = valid[:, :, None] & valid[:, None, :]
+    return torch.where(pairs, differences, 0).sum() / pairs.sum().clamp(min=1)
+
+
+def _temporal_gram(x: Tensor, y: Tensor) -> Tensor:
+    """(batch, time, time) products of the frames of `x` with those of `y` (batch, time, feature) over the width."""
+    return x @ y.transpose(1, 2) / x.shape[-1]

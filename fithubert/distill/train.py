@@ -112,7 +112,7 @@ def _initialise(student: Student, params: StudentParams, teacher_state: Mapping[
 def _has_idle_parameters(params: StudentParams, config: StudentConfig) -> bool:
     """Whether an update may leave parameters without a gradient, which DDP has to be told."""
     unread = max(layer for layer, _ in config.heads.layer_map) < config.depth
-    return params.hints.random_hints is not None or config.mask_embedding or unread
+    return params.hints.random_hints is not None or config.masking is not None or unread
 
 
 def _identity(

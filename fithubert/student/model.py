@@ -14,6 +14,7 @@ from fithubert.config.student import StudentConfig
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms, receptive_field
 from fithubert.student.heads import LayerHead, NoHead, SharedHeads
+from fithubert.student.masking import draw_mask
 from fithubert.student.time_reduction import TimeReduction, repeat_frames
 
 
@@ -61,7 +62,7 @@ class Student(nn.Module):
         self.feature_norm = nn.LayerNorm(self.frontend.width) if config.feature_norm else None
         # fairseq: no projection where there is nothing to change
         self.projection = nn.Linear(self.frontend.width, config.width) if self.frontend.width != config.width else None
-        self.mask_embedding = nn.Parameter(torch.rand(config.width)) if config.mask_embedding else None
+        self.mask_embedding = nn.Parameter(torch.rand(config.width)) if config.masking is not None else None
         self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
         self.encoder_norm = nn.LayerNorm(config.width)
         reduction = config.time_reduction
@@ -93,7 +94,8 @@ class Student(nn.Module):
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """The projections of `heads` (indices in the layer map; None: all) and the lengths in frames, nothing else.
 
-        `masked` (batch, time) bool marks frames of the teacher's rate whose place the mask embedding takes.
+        `masked` (batch, time) bool marks frames of the teacher's rate whose place the mask embedding takes; None draws
+        them in training as `config.masking` says.
         """
         pairs = self.config.heads.layer_map
         wanted = range(len(pairs)) if heads is None else heads
@@ -148,8 +150,7 @@ class Student(nn.Module):
     def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""
         return tuple(
-            repeat_frames(x, self.config.factor_of(layer), encoded.num_frames)
-            for layer, x in enumerate(encoded.states)
+            repeat_frames(x, self.config.factor_of(layer), encoded.num_frames) for layer, x in enumerate(encoded.states)
         )
 
     def parameter_counts(self) -> "ParameterCounts":
@@ -167,9 +168,11 @@ class Student(nn.Module):
         if self.projection is not None:
             x = self.projection(x)
         x = F.dropout(x, config.input_dropout, self.training)
+        if masked is None and config.masking is not None and self.training:
+            masked = draw_mask(lengths, x.shape[1], config.masking)
         if masked is not None:
             if self.mask_embedding is None:
-                raise ValueError("frames can be masked only in a student with mask_embedding")
+                raise ValueError("frames can be masked only in a student with masking")
             x = torch.where(masked[:, :, None], self.mask_embedding.to(x.dtype), x)
         x = x + self.positional(x, lengths)
         if not config.layer_norm_first:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fithubert.config.base import validate
-from fithubert.config.student import HeadsConfig, StudentConfig, TimeReductionConfig
+from fithubert.config.student import HeadsConfig, MaskingConfig, StudentConfig, TimeReductionConfig
 from fithubert.errors import UserError
 
 
@@ -45,12 +45,102 @@ def distilhubert() -> StudentConfig:
     )
 
 
+def half_width() -> StudentConfig:
+    """The 12-layer half-width student (Ashihara et al. 2022, 12-L Half-L2L): 26,872,960 parameters.
+
+    HuBERT Base with its transformer half as wide; a linear head on every layer in training. The count fixes the sizes
+    but not the number of attention heads, which is the teacher's here.
+    """
+    return StudentConfig(
+        conv_layers=HUBERT_FRONTEND,
+        width=384,
+        depth=12,
+        ffn_width=1536,
+        attention_heads=12,
+        time_reduction=TimeReductionConfig(kind="none"),
+        heads=HeadsConfig(layer_map=_identity(12)),
+        readout="layers",
+    )
+
+
+def armhubert() -> StudentConfig:
+    """ARMHuBERT (Jang et al. 2023; sungnyun/ARMHuBERT conf/armhubert): 26,447,968 with its heads (26.45M).
+
+    Every second layer attends with the map of the one before it; frames are masked in training; all heads are read.
+    Differs in training: frames that are not masked learn from the teacher of the whole speech, not of masked speech.
+    """
+    return _recycled(480, 864)
+
+
+def armhubert_s() -> StudentConfig:
+    """ARMHuBERT-S (as `armhubert`, armhubert-s-960.yaml): 22,393,648 with its heads, the published 22.39M."""
+    return _recycled(432, 816)
+
+
+def maskhubert() -> StudentConfig:
+    """MaskHuBERT (as `armhubert`, conf/maskhubert): own attention maps; 26,635,360 with its heads (26.64M)."""
+    changes = {"reuse_attention": (), "balance_gradients": False}
+    return _recycled(480, 640).model_copy(update=changes)
+
+
+def starhubert() -> StudentConfig:
+    """STaRHuBERT (Jang et al. 2024): 22,308,592 parameters, the published 22.31M.
+
+    No heads: temporal Gram matrices of the layers are compared. Its configuration is not published; the sizes are
+    those of ARMHuBERT-S with the feed-forward width that gives the published parameters.
+    """
+    return _temporal_relation(976)
+
+
+def starhubert_l() -> StudentConfig:
+    """STaRHuBERT-L (as `starhubert`): 26,626,672 parameters, the published 26.63M.
+
+    Of the sizes that give this count, those whose multiplications exceed STaRHuBERT's by the published 48.4 G.
+    """
+    return _temporal_relation(1392)
+
+
+def _recycled(width: int, ffn_width: int) -> StudentConfig:
+    return StudentConfig(
+        conv_layers=_thin_frontend(width),
+        width=width,
+        depth=12,
+        ffn_width=ffn_width,
+        attention_heads=12,
+        reuse_attention=(1, 3, 5, 7, 9, 11),
+        masking=MaskingConfig(),
+        balance_gradients=True,
+        time_reduction=TimeReductionConfig(kind="none"),
+        heads=HeadsConfig(layer_map=_identity(12)),
+        readout="projections",
+    )
+
+
+def _temporal_relation(ffn_width: int) -> StudentConfig:
+    return StudentConfig(
+        conv_layers=_thin_frontend(432),
+        width=432,
+        depth=12,
+        ffn_width=ffn_width,
+        attention_heads=12,
+        time_reduction=TimeReductionConfig(kind="none"),
+        heads=HeadsConfig(kind="none", layer_map=((0, 0), *_identity(12))),
+        readout="layers",
+    )
+
+
 HUBERT_FRONTEND = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 
 #: Every recipe by its name.
 RECIPES: dict[str, Callable[[], StudentConfig]] = {
     "fithubert": fithubert,
     "distilhubert": distilhubert,
+    "half_width": half_width,
+    "armhubert": armhubert,
+    "armhubert_s": armhubert_s,
+    "maskhubert": maskhubert,
+    "starhubert": starhubert,
+    "starhubert_l": starhubert_l,
 }
 
 
@@ -72,7 +162,10 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
         if heads["kind"] == "shared":
             heads["layer_map"] = tuple((depth, teacher_layer) for _, teacher_layer in heads["layer_map"])
         else:
-            del heads["layer_map"]
+            first = min(layer for layer, _ in heads["layer_map"])
+            heads["layer_map"] = tuple((layer, layer) for layer in range(first, depth + 1))
+    if "depth" in changes and "reuse_attention" not in changes and isinstance(depth, int):
+        values["reuse_attention"] = tuple(layer for layer in values["reuse_attention"] if layer < depth)
     return validate(StudentConfig, values, f"recipe {recipe}")
 
 

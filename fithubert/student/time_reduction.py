@@ -12,8 +12,9 @@ class TimeReduction(nn.Module):
     """`factor` neighbouring frames become one of the same width (FitHuBERT, Lee et al. 2022, time-reduction layer).
 
     `kind`: `conv1d` is the paper's convolution with kernel = stride = `factor`, written as the linear map of the
-    neighbouring frames that it is (`linear.weight` is its weight, flattened); `fc1` is the same map started as fairseq starts a linear layer (normal, 0.02);
-    `fc2` puts a hidden layer with GELU between; `mean` averages the valid frames and has no parameters.
+    neighbouring frames that it is (`linear.weight` is its weight, flattened); `fc1` is the same map started as fairseq
+    starts a linear layer (normal, 0.02); `fc2` puts a hidden layer with GELU between; `mean` averages the valid frames
+    and has no parameters.
     Differs from the authors' code: an incomplete last group is completed with zeros, padding counts as zeros, and a
     group with one valid frame is valid. `drop_last_frame` keeps the authors' rule (conv1d only): it is dropped.
     """

@@ -1,0 +1,152 @@
+"""The hint loss: published rules against recorded numbers, weights, random heads, shapes."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fithubert.config.base import validate
+from fithubert.config.params import HintParams
+from fithubert.distill.hints import HintLoss, HintLosses
+from fithubert.errors import UserError
+from tests.student.reference import LOSSES, arrays, folder, needs_reference
+
+IDENTITY = tuple((layer, layer) for layer in range(1, 13))
+#: Case -> (hint parameters, layers from 0 that are used; None: those of the case's `hint_order` and the last).
+CASES: dict[str, tuple[dict[str, Any], tuple[int, ...] | None]] = {
+    "published_mse": ({}, None),
+    "published_mse_odd_teacher": ({}, None),
+    "published_l1": ({"losses": {"l1": 1.0}}, None),
+    "hints_5_of_11_mse": ({}, None),
+    "last_only_mse": ({}, (11,)),
+    "layers_mse": ({"hint_weight": 1.0, "average_heads": True}, (3, 7, 11)),
+    "layers_l1": ({"losses": {"l1": 1.0}, "hint_weight": 1.0, "average_heads": True}, (3, 7, 11)),
+    "layers_l1_cosine": (
+        {"losses": {"l1": 1.0, "cosine": 1.0}, "hint_weight": 1.0, "average_heads": True},
+        (3, 7, 11),
+    ),
+    "layers_mse_cosine_odd_teacher": (
+        {"losses": {"mse": 1.0, "cosine": 1.0}, "hint_weight": 1.0, "average_heads": True},
+        (3, 7, 11),
+    ),
+    "layers_weighted_rec2_l1_sim05": (
+        {"losses": {"l1": 2.0, "cosine": 0.5}, "hint_weight": 1.0, "average_heads": True},
+        (3, 7, 11),
+    ),
+    "heads_l1_cosine": (
+        {"losses": {"l1": 1.0, "cosine": 1.0}, "hint_weight": 1.0, "average_heads": True},
+        (3, 7, 11),
+    ),
+}
+
+
+@needs_reference
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_losses_and_gradients(case: str) -> None:
+    recorded = arrays("loss.npz")
+    described = json.loads(folder("loss.json").read_text())["cases"][case]
+    params, layers = CASES[case]
+    if layers is None:
+        layers = (*sorted(described["rand_l"]), 11)
+    projections = recorded["student_projections"].clone().requires_grad_()
+    teacher = recorded["teacher_hidden_odd" if "odd" in described["teacher"] else "teacher_hidden_even"]
+    loss = HintLoss(HintParams(**params), IDENTITY)
+    losses = loss(
+        [projections[layer] for layer in layers],
+        torch.tensor([16, 16]),
+        {layer + 1: hidden for layer, hidden in enumerate(teacher)},
+        heads=layers,
+    )
+    torch.testing.assert_close(losses.total, recorded[f"{case}.total"].reshape(()), **LOSSES)
+    losses.total.backward()
+    torch.testing.assert_close(projections.grad, recorded[f"{case}.grad_projections"], **LOSSES)
+
+
+@needs_reference
+@pytest.mark.parametrize("name", ["distilhubert_tiny", "distilhubert_variants/one_head_same_width"])
+@pytest.mark.parametrize(
+    ("case", "terms"),
+    [
+        ("published_l1_cosine1", {"l1": 1.0, "cosine": 1.0}),
+        ("l1", {"l1": 1.0}),
+        ("l2", {"mse": 1.0}),
+        ("l2_cosine05", {"mse": 1.0, "cosine": 0.5}),
+    ],
+)
+def test_recorded_distilhubert_losses(name: str, case: str, terms: dict[str, float]) -> None:
+    io, recorded = arrays(name, "io.npz"), arrays(name, "loss.npz")
+    prediction = io["batch.pred"].clone().requires_grad_()
+    heads = prediction.shape[1]
+    params = validate(HintParams, {"losses": terms, "hint_weight": 1.0, "average_heads": True}, "test")
+    loss = HintLoss(params, [(2, layer + 1) for layer in range(heads)])
+    losses = loss(
+        prediction.unbind(1),
+        torch.full((2,), prediction.shape[2]),  # s3prl averages over padding as well
+        {layer + 1: hidden for layer, hidden in enumerate(recorded["teacher_hidden"].unbind(1))},
+    )
+    torch.testing.assert_close(losses.total, recorded[f"{case}.total"].reshape(()), **LOSSES)
+    losses.total.backward()
+    torch.testing.assert_close(prediction.grad, recorded[f"{case}.grad_pred"], **LOSSES)
+
+
+def three_heads(**params: Any) -> tuple[HintLoss, list[Tensor], dict[int, Tensor]]:
+    torch.manual_seed(0)
+    loss = HintLoss(validate(HintParams, params, "test"), ((1, 1), (2, 2), (3, 3)))
+    return loss, [torch.randn(2, 6, 4) for _ in range(3)], {layer: torch.randn(2, 6, 4) for layer in (1, 2, 3)}
+
+
+def run(loss: HintLoss, projections: list[Tensor], targets: dict[int, Tensor], *lengths: int) -> HintLosses:
+    return loss(projections, torch.tensor(lengths), targets)
+
+
+def test_the_last_head_counts_fully_and_the_others_a_tenth() -> None:
+    losses = run(*three_heads(), 6, 4)
+    one, two, last = losses.layers.values()
+    torch.testing.assert_close(losses.total, last + 0.1 * (one + two))
+    assert list(losses.layers) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_padding_contributes_nothing() -> None:
+    loss, projections, targets = three_heads(losses={"mse": 1.0, "cosine": 0.3, "intra_gram": 1.0})
+    value = run(loss, projections, targets, 6, 4).total
+    for x in [*projections, *targets.values()]:
+        x[1, 4:] = 1e6
+    torch.testing.assert_close(run(loss, projections, targets, 6, 4).total, value)
+
+
+def test_targets_may_be_longer_and_not_shorter() -> None:
+    loss, projections, targets = three_heads()
+    longer = {layer: torch.cat([x, torch.ones(2, 1, 4)], dim=1) for layer, x in targets.items()}
+    torch.testing.assert_close(run(loss, projections, longer, 6, 6).total, run(loss, projections, targets, 6, 6).total)
+    with pytest.raises(ValueError, match="teacher layer 1 has 5 frames, not 6"):
+        run(loss, projections, {layer: x[:, :5] for layer, x in targets.items()}, 6, 6)
+
+
+def test_framewise_losses_refuse_another_width() -> None:
+    loss, projections, targets = three_heads(losses={"gram": 1.0, "l1": 1.0})
+    with pytest.raises(UserError, match=r"l1 compares layer 1, 4 wide, with the teacher's 3; set heads\.teacher_width"):
+        run(loss, projections, {layer: x[:, :, :3] for layer, x in targets.items()}, 6, 6)
+    loss, projections, targets = three_heads(losses={"gram": 1.0, "intra_gram": 1.0})
+    assert run(loss, projections, {layer: x[:, :, :3] for layer, x in targets.items()}, 6, 6).total > 0
+
+
+def test_random_heads_change_with_the_epoch_and_with_nothing_else() -> None:
+    loss = HintLoss(HintParams(random_hints=4), IDENTITY)
+    drawn = [loss.draw_heads(seed=1, epoch=epoch) for epoch in range(20)]
+    assert drawn == [loss.draw_heads(seed=1, epoch=epoch) for epoch in range(20)]
+    assert len(set(drawn)) > 15
+    assert all(len(set(heads)) == 5 and heads[-1] == 11 and list(heads) == sorted(heads) for heads in drawn)
+    assert set().union(*drawn) == set(range(12))
+    assert HintLoss(HintParams(random_hints=11), IDENTITY).draw_heads(1, 0) == tuple(range(12))
+
+
+def test_params_that_make_no_sense_are_refused() -> None:
+    for params, words in (
+        ({"losses": {}}, "needs a term"),
+        ({"losses": {"mse": -1.0}}, "not negative"),
+        ({"losses": {"intra_gram": 1.0}, "random_hints": 2}, "neighbouring heads"),
+    ):
+        with pytest.raises(UserError, match=words):
+            validate(HintParams, params, "params.yaml")
