@@ -23,7 +23,7 @@ class SpeechModel(Protocol):
 
     Layer 0 is the input of the first transformer layer and layers 1..L are the outputs of the transformer layers.
     `widths[i]` is the feature size of `hidden_states[i]`; `convolutions` (kernel, stride) give the frame count of any
-    length in samples through `frames.count_frames`; `fingerprint` is a hex digest of everything that decides the output.
+    length in samples through `frames.count_frames`; `fingerprint` is a hex digest of all that decides the output.
     """
 
     name: str

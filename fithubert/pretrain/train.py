@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,10 +94,10 @@ class _Training:
         self.seed = params.seed * 1000 + number
         self.checkpoint = folder / "checkpoint.pt"
         self.device = bank.samples.device
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
+        decayed: dict[str, Any] = {"params": [p for p in model.parameters() if p.ndim > 1]}
+        others: dict[str, Any] = {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            [decayed, others],
             lr=iteration.learning_rate,
             betas=(0.9, 0.98),
             eps=1e-6,

@@ -35,7 +35,9 @@ def run(params: PretrainParams, corpus: Manifest, work: Path) -> dict[str, torch
     return load_file(folder / "model.safetensors")
 
 
-def test_two_iterations_leave_a_teacher_and_a_record(params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path) -> None:
+def test_two_iterations_leave_a_teacher_and_a_record(
+    params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path
+) -> None:
     run(params, tiny_corpus, tmp_path / "work")
     assert load_teacher(tmp_path / "work" / "teacher").widths == (24,) * 4
     record = read_json(tmp_path / "work" / "pretrain.json")
