@@ -53,6 +53,7 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, device: tor
         quality = describe_units(units, bank.utterances)
         report(f"iteration {number}: units {iteration.units.features}, {quality}")
         started = model if iteration.warm_start else None
+        torch.manual_seed(params.seed * 1000 + number)
         model = UnitPredictor(params, iteration.units.clusters).to(device)
         if started is not None:
             model.hubert.load_state_dict(started.hubert.state_dict())
