@@ -83,4 +83,4 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
 def cost_lengths(metrics: Metrics) -> list[str]:
     """The lengths in seconds at which models were timed, as the keys of the latency tables."""
     models = metrics.single.get("profile", {}).get("models", {})
-    return list(next(iter(models.values()))["rtf_by_seconds"]) if models else []
+    return sorted(next(iter(models.values()))["rtf_by_seconds"], key=float) if models else []

@@ -23,7 +23,9 @@ class Line:
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round values that cover low..high."""
-    span = high - low or abs(high) or 1.0
+    span = high - low or abs(high)
+    # Nothing measured is this small, and its logarithm leaves the floats.
+    span = span if span > 1e-200 else 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if span / (power * m) <= count)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
