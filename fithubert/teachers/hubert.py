@@ -126,11 +126,5 @@ def canonical_state(model: HubertModel) -> dict[str, Tensor]:
 
 def remove_weight_norm(model: HubertModel) -> HubertModel:
     """`model` with its positional convolution's weight computed once and for all, for inference."""
-    if torch.nn.utils.parametrize.is_parametrized(model.positional.conv):
-        torch.nn.utils.parametrize.remove_parametrizations(model.positional.conv, "weight")
+    model.positional.fold_weight_norm()
     return model
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Parameters of a model; a weight-normalised weight counts with its gain and its direction."""
-    return sum(p.numel() for p in model.parameters())
