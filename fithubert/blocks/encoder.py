@@ -85,13 +85,17 @@ class SelfAttention(nn.Module):
 
         `attention_map` (batch, head, time, time) takes the place of this layer's own.
         """
+        return self.out(self.context(x, mask, attention_map))
+
+    def context(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
+        """What `out` maps: the heads' attended values side by side, (batch, time, feature)."""
         value, dropout = self._split(self.value(x)), self.dropout if self.training else 0.0
         if attention_map is None:
             query, key = self._split(self.query(x)), self._split(self.key(x))
             y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         else:
             y = F.dropout(attention_map, dropout, self.training) @ value
-        return self.out(y.transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).flatten(2)
 
     def weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The attention map (batch, head, time, time): each query's weights over the keys, which add up to 1."""

@@ -114,6 +114,9 @@ class HintParams(StrictModel):
     hint_weight: float = Field(0.1, ge=0)
     #: Hint heads drawn anew each epoch beside the last one; None uses all.
     random_hints: int | None = Field(None, ge=1)
+    #: Share of the updates in which heads join one by one from the lowest layer up (FitNets, Romero et al. 2015); the
+    #: highest one so far then has the last head's weight. 0 trains all from the start.
+    bottom_up_share: float = Field(0.0, ge=0, le=1)
     #: Divide the sum by the number of heads.
     average_heads: bool = False
 
@@ -123,6 +126,8 @@ class HintParams(StrictModel):
             raise ValueError("losses: needs a term, and weights that are not negative")
         if "intra_gram" in self.losses and self.random_hints is not None:
             raise ValueError("random_hints: intra_gram compares neighbouring heads and so needs all of them")
+        if self.bottom_up_share and self.random_hints is not None:
+            raise ValueError("bottom_up_share: heads that join one by one cannot be drawn too; leave out random_hints")
         return self
 
 
@@ -133,8 +138,10 @@ class StudentParams(StrictModel):
     #: Fields of StudentConfig that replace the recipe's; nested sections are merged key by key.
     shape: dict[str, Any] = {}
     hints: HintParams = HintParams()
-    #: Where the first weights come from.
-    init: Literal["random", "teacher_layers"] = "random"
+    #: Where the first weights come from: nowhere; the teacher's lower layers, copied; the whole teacher, cut to size.
+    init: Literal["random", "teacher_layers", "cut_teacher"] = "random"
+    #: Speech of the train split that `cut_teacher` fits the student's layers on.
+    init_seconds: float = Field(300.0, gt=0)
     #: Groups that the report draws together.
     groups: tuple[str, ...] = ()
 

@@ -73,6 +73,8 @@ class PretrainParams(StrictModel):
     data: Annotated[SyntheticData | FolderData, Field(discriminator="source")]
     model: HubertConfig
     iterations: tuple[IterationParams, ...] = Field(min_length=1)
+    #: A teacher of `model`'s shape whose weights the first iteration starts from, and whose layers may give its units.
+    start_from: str | None = None
     seed: int = Field(1, ge=0)
     batch_seconds: float = Field(120.0, gt=0)
     crop_seconds: float = Field(6.0, gt=0)
@@ -87,6 +89,18 @@ class PretrainParams(StrictModel):
     gradient_clip: float = Field(5.0, gt=0)
     checkpoint_every_updates: int = Field(500, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _check_units(self) -> "PretrainParams":
+        for number, iteration in enumerate(self.iterations, start=1):
+            layer = iteration.units.features
+            if layer == "mfcc":
+                continue
+            if number == 1 and self.start_from is None:
+                raise ValueError(f"iterations: units of layer {layer} in the first one need start_from; use mfcc")
+            if not 0 <= layer <= self.model.depth:
+                raise ValueError(f"iterations: units.features {layer} is not mfcc or a layer 0..{self.model.depth}")
+        return self
 
 
 def load_pretrain_params(path: Path) -> PretrainParams:

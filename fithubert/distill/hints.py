@@ -41,12 +41,15 @@ class HintLoss:
     def __init__(self, params: HintParams, layer_map: Sequence[Pair]) -> None:
         self.params, self.layer_map = params, tuple(layer_map)
 
-    def draw_heads(self, seed: int, epoch: int) -> tuple[int, ...]:
-        """The heads that `epoch` trains, in order: the last one and `random_hints` of the others (None: all).
+    def choose_heads(self, seed: int, epoch: int, share: float) -> tuple[int, ...]:
+        """The heads that an update of `epoch` trains, in order; `share` of the updates lie before it.
 
-        A function of its arguments alone, so that a resumed run draws the same.
+        The last one and `random_hints` of the others drawn for the epoch, or those that have joined so far. A function
+        of its arguments alone, so that a resumed run chooses the same.
         """
         last = len(self.layer_map) - 1
+        if share < self.params.bottom_up_share:
+            return tuple(range(1 + int(share / self.params.bottom_up_share * (last + 1))))
         if self.params.random_hints is None or self.params.random_hints >= last:
             return tuple(range(last + 1))
         drawn = random.Random(f"hints {seed} {epoch}").sample(range(last), self.params.random_hints)
@@ -62,7 +65,8 @@ class HintLoss:
         """The loss of `projections` (batch, time, feature) with `lengths` (batch,) frames against teacher layers.
 
         `targets` maps a teacher layer to (batch, time, feature), at least as long as the projections: longer ones are
-        cut. `heads` says which entries of the layer map the projections belong to (None: all, in order).
+        cut. `heads` says which entries of the layer map the projections belong to (None: all), in order; the last of
+        them has the last head's weight.
         """
         heads = range(len(self.layer_map)) if heads is None else heads
         valid = padding_mask(lengths, projections[0].shape[1])
@@ -72,8 +76,7 @@ class HintLoss:
             pair = self.layer_map[head]
             target = self._target(targets, pair, prediction)
             loss = self._head_loss(prediction, target, valid, before)
-            is_last = head == len(self.layer_map) - 1
-            total = total + (self.params.last_weight if is_last else self.params.hint_weight) * loss
+            total = total + (self.params.last_weight if head == heads[-1] else self.params.hint_weight) * loss
             layers[pair] = loss.detach()
             before = prediction, target
         return HintLosses(total / len(layers) if self.params.average_heads else total, layers)

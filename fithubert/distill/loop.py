@@ -36,7 +36,7 @@ Item = TypeVar("Item")
 class TrainingLoop:
     """One training from its first update, or its last checkpoint, to its end.
 
-    Only the teacher layers that the heads of an epoch predict are read.
+    Only the teacher layers that the heads of an update predict are read.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class TrainingLoop:
         self._begun = mark = monotonic()
         progress, params = self.progress, self.params
         left = 0 if progress.stopped_early else params.updates - progress.update
-        jobs = ((*job, self._read(*job)) for job in self._jobs(left))
+        jobs = ((*job, self._read(*job)) for job in self._jobs(progress.update, left))
         with closing(_timed(prefetch(jobs, params.prefetch_batches))) as stream:
-            for (planned, parts, batches), wait in stream:
-                loss, rate = self._update(planned, parts, batches)
+            for (planned, heads, parts, batches), wait in stream:
+                loss, rate = self._update(planned, heads, parts, batches)
                 self._waited += wait
                 self._tell_step(planned, loss, rate, monotonic() - mark, wait)
                 if progress.update % params.dev_every_updates == 0 or progress.update == params.updates:
@@ -86,11 +86,12 @@ class TrainingLoop:
         self._tell_end(reason)
         return reason
 
-    def _jobs(self, updates: int) -> Iterator[tuple[PlannedUpdate, list[Part]]]:
-        """The updates that are left, each with this rank's parts of it."""
+    def _jobs(self, done: int, left: int) -> Iterator[tuple[PlannedUpdate, tuple[int, ...], list[Part]]]:
+        """The updates that are left after `done`, each with its heads and this rank's parts of it."""
         planned = planned_updates(self._plan_epoch, self.progress.epoch, self.progress.position)
-        for update in islice(planned, updates):
-            yield update, self.stepper.my_parts(split_update(update, self.stepper.parts))
+        for number, update in enumerate(islice(planned, left), start=done):
+            heads = self.stepper.heads_of(update.epoch, number)
+            yield update, heads, self.stepper.my_parts(split_update(update, self.stepper.parts))
 
     def _plan_epoch(self, epoch: int) -> Sequence[Sequence[Crop]]:
         crop = self.params.crop_seconds
@@ -106,8 +107,8 @@ class TrainingLoop:
     def _frames(self, seconds: float) -> int:
         return max(1, round(seconds / self.seconds_per_frame))
 
-    def _read(self, planned: PlannedUpdate, parts: list[Part]) -> list[DistillBatch]:
-        layers = self._layers(self.stepper.heads_of(planned.epoch))
+    def _read(self, planned: PlannedUpdate, heads: tuple[int, ...], parts: list[Part]) -> list[DistillBatch]:
+        layers = self._layers(heads)
         return [self.train_targets.read(part.crops, layers) for part in parts]
 
     def _layers(self, heads: Iterable[int]) -> list[int]:
@@ -115,10 +116,10 @@ class TrainingLoop:
         return sorted({self.stepper.hint_loss.layer_map[head][1] for head in heads})
 
     def _update(
-        self, planned: PlannedUpdate, parts: list[Part], batches: list[DistillBatch]
+        self, planned: PlannedUpdate, heads: tuple[int, ...], parts: list[Part], batches: list[DistillBatch]
     ) -> tuple[UpdateLoss, float]:
         """One optimiser step from this rank's `parts`; the loss over all ranks and the learning rate."""
-        progress, params, heads = self.progress, self.params, self.stepper.heads_of(planned.epoch)
+        progress, params = self.progress, self.params
         layers = self._layers(heads)
         finished = (
             (part, self.train_targets.finish(batch.to(self.fabric.device), part.crops, layers))

@@ -63,9 +63,9 @@ class Stepper:
         first = self.params.accumulate * self.fabric.global_rank
         return parts[first : first + self.params.accumulate]
 
-    def heads_of(self, epoch: int) -> tuple[int, ...]:
-        """The heads that `epoch` trains."""
-        return self.hint_loss.draw_heads(self.params.seed, epoch)
+    def heads_of(self, epoch: int, update: int) -> tuple[int, ...]:
+        """The heads that `update`, of `epoch`, trains."""
+        return self.hint_loss.choose_heads(self.params.seed, epoch, update / self.params.updates)
 
     def backward(self, update: int, heads: Sequence[int], batches: Iterable[tuple[Part, DistillBatch]]) -> UpdateLoss:
         """Gradients of this rank's `batches`, synchronised once, after the last of them."""

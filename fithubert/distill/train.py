@@ -1,28 +1,27 @@
 """`train_student`: from a student's parameters and a teacher's targets to a saved student with its training record."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fithubert.config.params import DistillParams, StudentParams
 from fithubert.config.student import StudentConfig
 from fithubert.distill.checkpoint import CheckpointFolder, CurvePoint, flatten
 from fithubert.distill.engine import Accelerator, deterministic_torch, on_first_rank, open_fabric
 from fithubert.distill.events import EndReason, Listeners, TrainingListener
+from fithubert.distill.first_weights import set_first_weights
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import Targets, check_targets
 from fithubert.errors import UserError
-from fithubert.files import digest
 from fithubert.student.checkpoint import save_student
-from fithubert.student.initialise import initialise_from_teacher
-from fithubert.student.model import Student, build_student
+from fithubert.student.model import build_student
 from fithubert.student.recipes import resolve
+from fithubert.teachers.hubert import HubertTeacher
 
 #: Parameters without influence on the student: another value goes on with the same checkpoints. Accumulation has
 #: none of its own either: what counts is into how many forward passes, over all ranks, an update is cut.
@@ -55,7 +54,7 @@ def train_student(
     dev_targets: Targets,
     out_dir: Path,
     listeners: Iterable[TrainingListener] = (),
-    teacher_state: Mapping[str, Tensor] | None = None,
+    teacher: HubertTeacher | None = None,
     *,
     checkpoint_dir: Path | None = None,
     accelerator: Accelerator = "auto",
@@ -63,8 +62,8 @@ def train_student(
     """Train a student and save the best one in `out_dir` (model.safetensors, config.json with the training record).
 
     A call that was killed goes on from its last checkpoint in `checkpoint_dir` (beside `out_dir` by default) when it
-    is made again, and gives the same student; the checkpoints are deleted at the end. `teacher_state` holds the
-    teacher's canonical weights, for `init: teacher_layers`. Under torchrun every rank makes the same call; updates are
+    is made again, and gives the same student; the checkpoints are deleted at the end. `teacher` gives the
+    first weights of a student whose `init` is not random. Under torchrun every rank makes the same call; updates are
     shared out over the ranks and stay the same whatever their number.
 
     Raises UserError where targets and heads do not fit, where the checkpoints are of another configuration, and where
@@ -80,9 +79,9 @@ def train_student(
         fabric = open_fabric(accelerator, distill_params.precision, _has_idle_parameters(student_params, config))
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
-        _initialise(student, student_params, teacher_state)
+        set_first_weights(student, student_params, teacher, train_targets, distill_params.seed, fabric.device)
         hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
-        identity = _identity(student_params, distill_params, config, train_targets, dev_targets, teacher_state)
+        identity = _identity(student_params, distill_params, config, train_targets, dev_targets, teacher)
         identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
         loop = TrainingLoop(
             Stepper(fabric, student, hint_loss, distill_params),
@@ -101,18 +100,11 @@ def train_student(
     return result
 
 
-def _initialise(student: Student, params: StudentParams, teacher_state: Mapping[str, Tensor] | None) -> None:
-    if params.init == "random":
-        return
-    if teacher_state is None:
-        raise UserError(f"init {params.init} needs the teacher's weights; give teacher_state or use init: random")
-    initialise_from_teacher(student, teacher_state)
-
-
 def _has_idle_parameters(params: StudentParams, config: StudentConfig) -> bool:
     """Whether an update may leave parameters without a gradient, which DDP has to be told."""
     unread = max(layer for layer, _ in config.heads.layer_map) < config.depth
-    return params.hints.random_hints is not None or config.masking is not None or unread
+    some_heads = params.hints.random_hints is not None or params.hints.bottom_up_share > 0
+    return some_heads or config.masking is not None or unread
 
 
 def _identity(
@@ -121,25 +113,22 @@ def _identity(
     config: StudentConfig,
     train_targets: Targets,
     dev_targets: Targets,
-    teacher_state: Mapping[str, Tensor] | None,
+    teacher: HubertTeacher | None,
 ) -> dict[str, Any]:
     """All that decides the numbers, flat, with the names that params.yaml gives it."""
-    copied = student_params.init != "random" and teacher_state is not None
+    cut = student_params.init == "cut_teacher"
     return flatten(
         {
             "student": config.model_dump(mode="json"),
             "hints": student_params.hints.model_dump(mode="json"),
             "init": student_params.init,
+            "init_seconds": student_params.init_seconds if cut else None,
             "distill": distill_params.model_dump(mode="json", exclude=_FREE),
             "train targets": train_targets.fingerprint,
             "dev targets": dev_targets.fingerprint,
-            "teacher weights": _fingerprint_state(teacher_state or {}) if copied else None,
+            "teacher weights": teacher.fingerprint if teacher is not None and student_params.init != "random" else None,
         }
     )
-
-
-def _fingerprint_state(state: Mapping[str, Tensor]) -> str:
-    return digest(*(part for name in sorted(state) for part in (name, state[name].float().cpu().numpy().tobytes())))
 
 
 def _result(loop: TrainingLoop, reason: EndReason, out_dir: Path) -> TrainResult:
@@ -168,6 +157,7 @@ def _record(
     return {
         "recipe": student_params.recipe,
         "init": student_params.init,
+        "init_seconds": student_params.init_seconds if student_params.init == "cut_teacher" else 0.0,
         "hints": student_params.hints.model_dump(mode="json"),
         "distill": distill_params.model_dump(mode="json"),
         "seed": distill_params.seed,

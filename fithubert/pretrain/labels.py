@@ -15,14 +15,14 @@ from fithubert.data.manifest import Utterance
 from fithubert.files import atomic_file
 from fithubert.frames import HUBERT_CONVOLUTIONS, pad_waveforms
 from fithubert.pretrain.corpus import WaveformBank
-from fithubert.pretrain.objective import UnitPredictor
 from fithubert.pretrain.units import fit_units, measure_units, mfcc_frames
+from fithubert.teachers.hubert import HubertModel
 
 _BATCH_SAMPLES = 16_000 * 240
 
 
 def discover_units(
-    params: UnitParams, pretrain: PretrainParams, bank: WaveformBank, model: UnitPredictor | None, folder: Path
+    params: UnitParams, pretrain: PretrainParams, bank: WaveformBank, model: HubertModel | None, folder: Path
 ) -> list[Tensor]:
     """The units (frames,) of every utterance of `bank`; kept in `folder`, where a second call finds them."""
     path = folder / "units.safetensors"
@@ -33,7 +33,7 @@ def discover_units(
     return list(load_file(path)["units"].long().split(bank.num_frames))
 
 
-def _cluster(params: UnitParams, seed: int, bank: WaveformBank, model: UnitPredictor | None) -> list[Tensor]:
+def _cluster(params: UnitParams, seed: int, bank: WaveformBank, model: HubertModel | None) -> list[Tensor]:
     """Fit on a seeded sample of frames, then assign every frame; features are computed twice, never all kept."""
     order = torch.randperm(len(bank.num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
     sample, seen = [], 0
@@ -51,7 +51,7 @@ def _cluster(params: UnitParams, seed: int, bank: WaveformBank, model: UnitPredi
 
 
 def _features(
-    params: UnitParams, bank: WaveformBank, model: UnitPredictor | None, order: Sequence[int]
+    params: UnitParams, bank: WaveformBank, model: HubertModel | None, order: Sequence[int]
 ) -> Iterator[tuple[int, Tensor]]:
     """(index, frames (time, feature)) of the utterances in `order`."""
     if params.features == "mfcc" or model is None:
@@ -67,7 +67,7 @@ def _features(
             continue
         with torch.inference_mode():
             waveforms, lengths = pad_waveforms([bank.whole(i) for i in batch])
-            states = model.hubert(waveforms, lengths, last_layer=params.features).hidden_states[-1].float()
+            states = model(waveforms, lengths, last_layer=params.features).hidden_states[-1].float()
         for row, i in enumerate(batch):
             yield i, states[row, : bank.num_frames[i]]
         batch = []

@@ -19,7 +19,8 @@ from fithubert.pretrain.corpus import UnitBank, WaveformBank
 from fithubert.pretrain.labels import describe_units, discover_units
 from fithubert.pretrain.objective import UnitPredictor, draw_mask
 from fithubert.teachers.checkpoint import save_teacher
-from fithubert.teachers.hubert import HubertTeacher, remove_weight_norm
+from fithubert.teachers.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
+from fithubert.teachers.registry import load_teacher
 
 Report = Callable[[str], None]
 _FRAMES_PER_SECOND = SAMPLE_RATE_HZ / HUBERT_STRIDE_SAMPLES
@@ -45,26 +46,39 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, device: tor
     _claim(work, params, manifest)
     bank = WaveformBank(manifest.select(split="train"), device)
     report(f"{len(bank.utterances)} utterances, {len(bank.samples) / SAMPLE_RATE_HZ / 3600:.2f} h, on {device}")
-    model: UnitPredictor | None = None
+    hubert = None if params.start_from is None else _read_start(params, device)
     records = []
     for number, iteration in enumerate(params.iterations, start=1):
         folder = work / f"iteration-{number}"
-        units = discover_units(iteration.units, params, bank, model, folder)
+        units = discover_units(iteration.units, params, bank, hubert, folder)
         quality = describe_units(units, bank.utterances)
         report(f"iteration {number}: units {iteration.units.features}, {quality}")
-        started = model if iteration.warm_start else None
         torch.manual_seed(params.seed * 1000 + number)
         model = UnitPredictor(params, iteration.units.clusters).to(device)
-        if started is not None:
-            model.hubert.load_state_dict(started.hubert.state_dict())
+        if hubert is not None and (iteration.warm_start or number == 1):
+            model.hubert.load_state_dict(hubert.state_dict())
         curve = _Training(params, iteration, number, bank, UnitBank(units, device), model, folder, report).run()
+        hubert = model.hubert
         records.append({"params": iteration.model_dump(), "units": quality, "curve": [asdict(p) for p in curve]})
-    assert model is not None  # params.iterations is never empty
-    teacher = HubertTeacher(remove_weight_norm(model.hubert.cpu()), "mini")
+    assert hubert is not None  # params.iterations is never empty
+    teacher = HubertTeacher(remove_weight_norm(hubert.cpu()), "mini")
     record = {"pretrain": params.model_dump(mode="json"), "hours": len(bank.samples) / SAMPLE_RATE_HZ / 3600}
     save_teacher(teacher, work / "teacher", torch.float16, record)
     write_json(work / "pretrain.json", {**record, "iterations": records})
     return work / "teacher"
+
+
+def _read_start(params: PretrainParams, device: torch.device) -> HubertModel:
+    """The teacher that `params.start_from` names, in the shape and with the weight norm that training has."""
+    started = load_teacher(params.start_from or "")
+    if not isinstance(started, HubertTeacher) or started.model.config != params.model:
+        raise UserError(f"start_from {params.start_from!r}: not a teacher of the recipe's model; copy its shape")
+    hubert = HubertModel(params.model, params.dropout)
+    state = canonical_state(started.model)
+    with torch.no_grad():
+        hubert.positional.conv.weight = state.pop("positional.conv.weight")
+    hubert.load_state_dict(state, strict=False)
+    return hubert.to(device)
 
 
 def _claim(work: Path, params: PretrainParams, manifest: Manifest) -> None:
@@ -103,7 +117,7 @@ class _Training:
             betas=(0.9, 0.98),
             eps=1e-6,
             weight_decay=params.weight_decay,
-            fused=self.device.type == "cuda",
+            fused=True,
         )
         self.curve: list[Progress] = []
         self.update = 0

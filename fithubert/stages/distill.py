@@ -17,7 +17,7 @@ from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 from fithubert.teachers.checkpoint import read_teacher
-from fithubert.teachers.hubert import HubertTeacher, canonical_state
+from fithubert.teachers.hubert import HubertTeacher
 
 
 def distill(
@@ -38,12 +38,13 @@ def distill(
         dev,
         workspace.student(student),
         [progress_listener(f"distill {student}"), *listeners],
-        canonical_state(teacher.model) if student_params.init == "teacher_layers" else None,
+        teacher,
         checkpoint_dir=workspace.checkpoints(student),
     )
     trained = load_student(result.directory)
     metrics = {
         "recipe": student_params.recipe,
+        "init": student_params.init,
         "readout": trained.config.readout,
         "fingerprint": ReadOut(trained, student).fingerprint,
         "params": asdict(trained.parameter_counts()),

@@ -24,6 +24,17 @@ def fithubert() -> StudentConfig:
     )
 
 
+def fithubert_lite() -> StudentConfig:
+    """FitHuBERT with a front end of this project that is narrow where the rate is high: 21,063,360 downstream.
+
+    HuBERT's own seven convolutions, widening from 64 to 512 channels: 29 % of the multiplications of the published
+    front end at the same frame rate (which has 256 channels at 1.6 kHz and pointwise layers beside).
+    """
+    widths = (64, 128, 192, 256, 256, 384, 512)
+    layers = tuple((width, kernel, stride) for width, (_, kernel, stride) in zip(widths, HUBERT_FRONTEND, strict=True))
+    return fithubert().model_copy(update={"conv_layers": layers})
+
+
 def distilhubert() -> StudentConfig:
     """DistilHuBERT (Chang et al. 2022; s3prl upstream/distiller): 23,491,200 parameters downstream (23.49M).
 
@@ -134,6 +145,7 @@ HUBERT_FRONTEND = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 #: Every recipe by its name.
 RECIPES: dict[str, Callable[[], StudentConfig]] = {
     "fithubert": fithubert,
+    "fithubert_lite": fithubert_lite,
     "distilhubert": distilhubert,
     "half_width": half_width,
     "armhubert": armhubert,

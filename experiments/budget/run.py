@@ -1,0 +1,133 @@
+"""Quality against audio heard: students trained for several budgets and seeds, each scored on phoneme recognition.
+
+`python -m experiments.budget.run [--work DIR] [--jobs N] [--only STUDENT ...]` in a workspace where `make repro` has
+left the corpus, the teacher and its cache. A cell that is in results.csv is not run again.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fithubert.config.base import read_yaml, validate
+from fithubert.config.params import Params, load_params
+from fithubert.errors import exit_on_user_error
+from fithubert.stages.distill import distill
+from fithubert.stages.features import features
+from fithubert.stages.superb import superb
+from fithubert.stages.workspace import Workspace
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a student of the grid, its updates and its seed."""
+
+    student: str
+    updates: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result(Cell):
+    """What one training came to; phone error rates in percent, with the interval of the test split."""
+
+    audio_hours: float
+    dev_loss: float
+    dev_per: float
+    test_per: float
+    test_per_low: float
+    test_per_high: float
+    seconds: float
+
+
+def read_cells(grid: dict[str, Any]) -> Iterator[Cell]:
+    """The cells of the grid, in its order."""
+    for row in grid["cells"]:
+        for student in row["students"]:
+            for updates in row["updates"]:
+                yield from (Cell(student, updates, seed) for seed in row["seeds"])
+
+
+def run_cell(params: Params, entry: dict[str, Any], cell: Cell, home: Path, work: Path) -> Result:
+    """Train, extract and score one cell in a workspace of its own below `work`, which is deleted at the end."""
+    torch.set_num_threads(1)
+    root = work / f"{cell.student}-{cell.updates}-{cell.seed}"
+    for shared in ("data/manifests", "data/audio", "data/cache", "artifacts/teacher"):
+        (root / shared).parent.mkdir(parents=True, exist_ok=True)
+        if not (root / shared).exists():
+            (root / shared).symlink_to((home / shared).resolve())
+    changes = {key: value for key, value in entry.items() if key != "of"}
+    values = params.model_dump(mode="json")
+    values["students"] = {cell.student: {**values["students"][entry["of"]], **changes}}
+    values["distill"] |= {"updates": cell.updates, "seed": cell.seed, "dev_every_updates": max(1, cell.updates // 10)}
+    values["distill"]["patience"] = 10
+    values["superb"]["models"], values["superb"]["seeds"] = [cell.student], [cell.seed]
+    mine, workspace = validate(Params, values, "grid"), Workspace(root)
+    trained = distill(mine, workspace, cell.student)
+    features(mine, workspace, cell.student)
+    scored = superb(mine, workspace, cell.student, "pr")
+    shutil.rmtree(root)
+    low, high = scored["intervals"]["per"]
+    return Result(
+        **asdict(cell),
+        audio_hours=round(trained["audio_hours"], 3),
+        dev_loss=round(trained["best_dev_loss"], 4),
+        dev_per=round(scored["dev"]["per"], 2),
+        test_per=round(scored["metrics"]["per"], 2),
+        test_per_low=round(low, 2),
+        test_per_high=round(high, 2),
+        seconds=round(trained["seconds"]),
+    )
+
+
+def read_results() -> list[dict[str, str]]:
+    """The rows of results.csv."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_result(result: Result) -> None:
+    """Add a row to results.csv."""
+    begin = not RESULTS.exists()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
+        if begin:
+            writer.writeheader()
+        writer.writerow(asdict(result))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("experiments/budget/work"), help="where cells are trained")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at once, one thread each")
+    parser.add_argument("--only", nargs="*", help="students of the grid to run; all otherwise")
+    arguments = parser.parse_args()
+    grid, params, home = read_yaml(HERE / "grid.yaml"), load_params(), Path.cwd()
+    done = {(row["student"], int(row["updates"]), int(row["seed"])) for row in read_results()}
+    left = [cell for cell in read_cells(grid) if (cell.student, cell.updates, cell.seed) not in done]
+    left = [cell for cell in left if not arguments.only or cell.student in arguments.only]
+    work = arguments.work.resolve()
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(run_cell, params, grid["students"][cell.student], cell, home, work) for cell in left]
+        for future in as_completed(running):
+            result = future.result()
+            write_result(result)
+            print(f"{result.student} {result.updates} updates, seed {result.seed}: PER {result.test_per}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
