@@ -125,7 +125,9 @@ def main() -> None:
         for future in as_completed(running):
             result = future.result()
             write_result(result)
-            print(f"{result.student} {result.updates} updates, seed {result.seed}: PER {result.test_per}", file=sys.stderr)
+            print(
+                f"{result.student} {result.updates} updates, seed {result.seed}: PER {result.test_per}", file=sys.stderr
+            )
 
 
 if __name__ == "__main__":

@@ -117,6 +117,9 @@ class HintParams(StrictModel):
     #: Share of the updates in which heads join one by one from the lowest layer up (FitNets, Romero et al. 2015); the
     #: highest one so far then has the last head's weight. 0 trains all from the start.
     bottom_up_share: float = Field(0.0, ge=0, le=1)
+    #: Frames that are not masked learn from a teacher that hears the same masked speech, masked ones from one that
+    #: hears all of it (ARMHuBERT's masking distillation); needs `shape.masking` and live targets.
+    masked_teacher: bool = False
     #: Divide the sum by the number of heads.
     average_heads: bool = False
 
@@ -142,6 +145,8 @@ class StudentParams(StrictModel):
     init: Literal["random", "teacher_layers", "cut_teacher"] = "random"
     #: Speech of the train split that `cut_teacher` fits the student's layers on.
     init_seconds: float = Field(300.0, gt=0)
+    #: The peak learning rate that suits this start; None: that of `distill`.
+    learning_rate: float | None = Field(None, gt=0)
     #: Groups that the report draws together.
     groups: tuple[str, ...] = ()
 

@@ -120,10 +120,10 @@ class TrainingLoop:
     ) -> tuple[UpdateLoss, float]:
         """One optimiser step from this rank's `parts`; the loss over all ranks and the learning rate."""
         progress, params = self.progress, self.params
-        layers = self._layers(heads)
+        layers, pairs = self._layers(heads), zip(parts, batches, strict=True)
         finished = (
             (part, self.train_targets.finish(batch.to(self.fabric.device), part.crops, layers))
-            for part, batch in zip(parts, batches, strict=True)
+            for part, batch in ((p, self.stepper.hide_frames(progress.update, p, b)) for p, b in pairs)
         )
         loss = self.stepper.backward(progress.update, heads, finished)
         first = loss.total if progress.first_loss is None else progress.first_loss

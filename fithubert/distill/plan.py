@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest
@@ -63,6 +61,6 @@ def split_update(update: PlannedUpdate, parts: int) -> list[Part]:
     return result
 
 
-def seed_part(seed: int, update: int, part: int) -> None:
-    """Seed dropout for one forward pass, so that a resumed run and any split over ranks draw the same."""
-    torch.manual_seed(int(digest(f"{seed} {update} {part}")[:15], 16))
+def part_seed(seed: int, update: int, part: int) -> int:
+    """The seed of dropout and masks for one forward pass, so that a resumed run and any split over ranks draw alike."""
+    return int(digest(f"{seed} {update} {part}")[:15], 16)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,9 @@ from fithubert.config.params import DistillParams
 from fithubert.distill.engine import sum_over_ranks
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.optim import WeightAverage, build_optimizer, set_learning_rate
-from fithubert.distill.plan import Part, seed_part
+from fithubert.distill.plan import Part, part_seed
 from fithubert.distill.targets import DistillBatch
+from fithubert.student.masking import draw_mask
 from fithubert.student.model import Student
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ class HintForward(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, heads: Sequence[int]) -> tuple[tuple[Tensor, ...], Tensor]:
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, heads: Sequence[int], masked: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """The projections of `heads`, each (batch, time, feature), and their lengths (batch,) in frames."""
-        return self.student.hints(waveforms, lengths, heads)
+        return self.student.hints(waveforms, lengths, heads, masked)
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,23 @@ class Stepper:
         """The heads that `update`, of `epoch`, trains."""
         return self.hint_loss.choose_heads(self.params.seed, epoch, update / self.params.updates)
 
+    def hide_frames(self, update: int, part: Part, batch: DistillBatch) -> DistillBatch:
+        """`batch` with the frames that student and teacher are not to hear, where the teacher hears masked speech."""
+        masking = self.student.config.masking
+        if not self.hint_loss.params.masked_teacher or masking is None:
+            return batch
+        generator = torch.Generator().manual_seed(part_seed(self.params.seed, update, part.index))
+        lengths = batch.target_lengths
+        return replace(batch, masked=draw_mask(lengths, int(lengths.max()), masking, generator))
+
     def backward(self, update: int, heads: Sequence[int], batches: Iterable[tuple[Part, DistillBatch]]) -> UpdateLoss:
         """Gradients of this rank's `batches`, synchronised once, after the last of them."""
         self._forward.train()
         table = torch.zeros(self.parts, 1 + len(heads), dtype=torch.float64, device=self.fabric.device)
         for number, (part, batch) in enumerate(batches, start=1):
-            seed_part(self.params.seed, update, part.index)
+            torch.manual_seed(part_seed(self.params.seed, update, part.index))
             with self._hold_back(number < self.params.accumulate):
-                projections, lengths = self._forward(batch.waveforms, batch.lengths, heads)
+                projections, lengths = self._forward(batch.waveforms, batch.lengths, heads, batch.masked)
                 losses = self.hint_loss(projections, lengths, batch.targets, heads)
                 # DDP takes the mean over ranks; the parts' weights already sum to 1 over all of them.
                 self.fabric.backward(losses.total * (part.weight * self.fabric.world_size))

@@ -24,7 +24,8 @@ class DistillBatch:
     """One padded batch: what the student hears and what it has to predict.
 
     `waveforms` (batch, samples) float32 at 16 kHz, `lengths` (batch,) samples; `targets`: teacher layer -> (batch,
-    time, feature) float32, `target_lengths` (batch,) frames. Before `Targets.finish`, `targets` may be empty.
+    time, feature) float32, `target_lengths` (batch,) frames. Before `Targets.finish`, `targets` may be empty. `masked`
+    (batch, time) bool: frames that are hidden from the student; it draws its own where that is None.
     """
 
     ids: tuple[str, ...]
@@ -32,6 +33,7 @@ class DistillBatch:
     lengths: Tensor
     targets: dict[int, Tensor]
     target_lengths: Tensor
+    masked: Tensor | None = None
 
     def to(self, device: torch.device) -> "DistillBatch":
         """The same batch with its tensors on `device`."""
@@ -44,6 +46,7 @@ class DistillBatch:
             _move(self.lengths, device),
             targets,
             _move(self.target_lengths, device),
+            None if self.masked is None else _move(self.masked, device),
         )
 
 
@@ -61,13 +64,19 @@ class Targets(Protocol):
     convolutions: tuple[tuple[int, int], ...]
     #: A digest of everything that decides the batches.
     fingerprint: str
+    #: Whether `finish` lets the teacher hear speech with the frames of `masked` hidden.
+    hears_masks: bool
 
     def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
         """The batch as far as reading gives it; called ahead of need, from another thread."""
         ...
 
     def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
-        """The batch with all its targets on its device; called by the thread that trains."""
+        """The batch with all its targets on its device; called by the thread that trains.
+
+        Where frames are `masked`, a teacher that `hears_masks` gives those as it hears the whole speech, and the
+        others as it hears the masked speech.
+        """
         ...
 
 
@@ -78,6 +87,8 @@ def stride_samples(targets: Targets) -> int:
 
 class CachedTargets:
     """Targets from a feature store that holds the waveforms too; only the asked layers are read."""
+
+    hears_masks = False
 
     def __init__(self, store: "FeatureStore") -> None:
         self._store = store
@@ -120,6 +131,7 @@ class LiveTargets:
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
         self.shards: tuple[int, ...] | None = None
         self.widths = dict(enumerate(teacher.widths))
+        self.hears_masks = getattr(teacher, "mask_embedding", None) is not None
         self.fingerprint = digest("live", teacher.fingerprint, digest_json(self.ids), manifest.fingerprint)
 
     def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
@@ -143,14 +155,27 @@ class LiveTargets:
         shape = (len(crops), longest)
         targets = {layer: waveforms.new_zeros(*shape, self.widths[layer]) for layer in layers}
         for rows in self._teacher_batches(batch.lengths.tolist()):
-            chosen = batch.lengths[rows]
-            states = self._teacher.extract(batch.waveforms[rows, : int(chosen.max())], chosen, max(layers))
+            states = self._hear(batch, crops, rows, max(layers))
             for place, row in enumerate(rows):
                 start, frames = crops[row].start_frame, crops[row].num_frames
                 for layer in layers:
-                    hidden = states.hidden_states[layer][place, start : start + frames]
+                    hidden = states[layer][place, start : start + frames]
                     targets[layer][row, :frames] = hidden.to(waveforms.device, torch.float32)
-        return DistillBatch(batch.ids, waveforms, lengths, targets, batch.target_lengths)
+        return replace(batch, waveforms=waveforms, lengths=lengths, targets=targets)
+
+    def _hear(self, batch: DistillBatch, crops: Sequence[Crop], rows: list[int], last_layer: int) -> list[Tensor]:
+        """The teacher's layers of whole utterances `rows`, (row, time, feature) each."""
+        lengths = batch.lengths[rows]
+        waveforms = batch.waveforms[rows, : int(lengths.max())]
+        heard = self._teacher.extract(waveforms, lengths, last_layer).hidden_states
+        if batch.masked is None or not self.hears_masks:
+            return list(heard)
+        masked = torch.zeros(heard[0].shape[:2], dtype=torch.bool, device=heard[0].device)
+        for place, row in enumerate(rows):
+            start, frames = crops[row].start_frame, crops[row].num_frames
+            masked[place, start : start + frames] = batch.masked[row, :frames]
+        muffled = self._teacher.extract_masked(waveforms, lengths, masked, last_layer).hidden_states  # type: ignore[attr-defined]
+        return [torch.where(masked[:, :, None], x, y) for x, y in zip(heard, muffled, strict=True)]
 
     def _place_teacher(self, device: torch.device) -> None:
         move = getattr(self._teacher, "to", None)

@@ -70,8 +70,11 @@ def train_student(
     the loss is not finite or explodes (its utterances are then in a file beside the checkpoints).
     """
     config = resolve(student_params.recipe, student_params.shape)
+    if student_params.learning_rate is not None:
+        distill_params = distill_params.model_copy(update={"learning_rate": student_params.learning_rate})
     check_targets(train_targets, config)
     check_targets(dev_targets, config)
+    _check_masking(student_params, config, train_targets)
     if distill_params.shuffle == "shards" and train_targets.shards is None:
         raise UserError("distill.shuffle: shards needs cached targets; use corpus with live ones")
     folder = checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
@@ -98,6 +101,18 @@ def train_student(
         on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
         on_first_rank(fabric, loop.checkpoints.remove)
     return result
+
+
+def _check_masking(params: StudentParams, config: StudentConfig, targets: Targets) -> None:
+    if not params.hints.masked_teacher:
+        return
+    if config.masking is None:
+        raise UserError("hints.masked_teacher: nothing is masked; give shape.masking or a recipe that masks")
+    if not targets.hears_masks:
+        raise UserError(
+            "hints.masked_teacher: the teacher must hear the masked speech; set distill.targets: live, with a teacher "
+            "whose mask embedding is known"
+        )
 
 
 def _has_idle_parameters(params: StudentParams, config: StudentConfig) -> bool:

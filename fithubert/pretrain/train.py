@@ -46,7 +46,7 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, device: tor
     _claim(work, params, manifest)
     bank = WaveformBank(manifest.select(split="train"), device)
     report(f"{len(bank.utterances)} utterances, {len(bank.samples) / SAMPLE_RATE_HZ / 3600:.2f} h, on {device}")
-    hubert = None if params.start_from is None else _read_start(params, device)
+    hubert, embedding = (None, None) if params.start_from is None else _read_start(params, device)
     records = []
     for number, iteration in enumerate(params.iterations, start=1):
         folder = work / f"iteration-{number}"
@@ -57,19 +57,21 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, device: tor
         model = UnitPredictor(params, iteration.units.clusters).to(device)
         if hubert is not None and (iteration.warm_start or number == 1):
             model.hubert.load_state_dict(hubert.state_dict())
+            if embedding is not None:
+                model.mask_embedding.data.copy_(embedding)
         curve = _Training(params, iteration, number, bank, UnitBank(units, device), model, folder, report).run()
-        hubert = model.hubert
+        hubert, embedding = model.hubert, model.mask_embedding.detach()
         records.append({"params": iteration.model_dump(), "units": quality, "curve": [asdict(p) for p in curve]})
     assert hubert is not None  # params.iterations is never empty
-    teacher = HubertTeacher(remove_weight_norm(hubert.cpu()), "mini")
+    teacher = HubertTeacher(remove_weight_norm(hubert.cpu()), "mini", embedding)
     record = {"pretrain": params.model_dump(mode="json"), "hours": len(bank.samples) / SAMPLE_RATE_HZ / 3600}
     save_teacher(teacher, work / "teacher", torch.float16, record)
     write_json(work / "pretrain.json", {**record, "iterations": records})
     return work / "teacher"
 
 
-def _read_start(params: PretrainParams, device: torch.device) -> HubertModel:
-    """The teacher that `params.start_from` names, in the shape and with the weight norm that training has."""
+def _read_start(params: PretrainParams, device: torch.device) -> tuple[HubertModel, Tensor | None]:
+    """The teacher that `params.start_from` names, with the weight norm that training has, and its mask embedding."""
     started = load_teacher(params.start_from or "")
     if not isinstance(started, HubertTeacher) or started.model.config != params.model:
         raise UserError(f"start_from {params.start_from!r}: not a teacher of the recipe's model; copy its shape")
@@ -78,7 +80,7 @@ def _read_start(params: PretrainParams, device: torch.device) -> HubertModel:
     with torch.no_grad():
         hubert.positional.conv.weight = state.pop("positional.conv.weight")
     hubert.load_state_dict(state, strict=False)
-    return hubert.to(device)
+    return hubert.to(device), started.mask_embedding
 
 
 def _claim(work: Path, params: PretrainParams, manifest: Manifest) -> None:

@@ -127,7 +127,7 @@ def _model_entry(name: str, metrics: Metrics, plan: ReportPlan, cost: dict[str, 
     entry["seeds"] = {task: list(score.seeds) for task, score in scores.items() if score.seeds}
     features = metrics.features.get(name, {})
     trained = metrics.distill.get(name, {})
-    for key in ("readout", "fingerprint"):
+    for key in ("readout", "init", "fingerprint"):
         value = features.get(key) or trained.get(key) or (cost or {}).get(key)
         if value is not None:
             entry[key] = value

@@ -78,7 +78,8 @@ def armhubert() -> StudentConfig:
     """ARMHuBERT (Jang et al. 2023; sungnyun/ARMHuBERT conf/armhubert): 26,447,968 with its heads (26.45M).
 
     Every second layer attends with the map of the one before it; frames are masked in training; all heads are read.
-    Differs in training: frames that are not masked learn from the teacher of the whole speech, not of masked speech.
+    Trained with mse and `masked_teacher`: masked frames learn from the teacher of the whole speech, the others from the
+    teacher of the masked speech.
     """
     return _recycled(480, 864)
 

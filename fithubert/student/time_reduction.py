@@ -34,19 +34,21 @@ class TimeReduction(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`x` (batch, time, feature) and its lengths in frames, both reduced."""
         reduced = reduce_lengths(lengths, self.factor, self.drop_last_frame)
+        groups = self.group(x, lengths)
+        if self.kind == "mean":
+            starts = torch.arange(groups.shape[1], device=x.device) * self.factor
+            valid = (lengths[:, None] - starts).clamp(min=1, max=self.factor)
+            return groups.unflatten(2, (-1, self.factor)).sum(3) / valid[:, :, None].to(x.dtype), reduced
+        return self.linear(groups), reduced
+
+    def group(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What `linear` maps: neighbouring frames (batch, group, feature * frame), or fc2's hidden layer of them."""
         if not nothing_padded(lengths, x.shape[1]):
             x = zero_padding(x, lengths)
         if not self.drop_last_frame:
             x = F.pad(x, (0, 0, 0, self.factor - 1))
-        groups = x.unfold(1, self.factor, self.factor)  # (batch, group, feature, frame), the incomplete rest left out
-        if self.kind == "mean":
-            starts = torch.arange(groups.shape[1], device=x.device) * self.factor
-            valid = (lengths[:, None] - starts).clamp(min=1, max=self.factor)
-            return groups.sum(3) / valid[:, :, None].to(x.dtype), reduced
-        x = groups.flatten(2)
-        if self.kind == "fc2":
-            x = F.gelu(self.hidden(x))
-        return self.linear(x), reduced
+        groups = x.unfold(1, self.factor, self.factor).flatten(2)  # the incomplete rest left out
+        return F.gelu(self.hidden(groups)) if self.kind == "fc2" else groups
 
 
 class Upsampling(nn.Module):

@@ -13,6 +13,8 @@ from fithubert.files import atomic_directory, read_json, write_json
 from fithubert.teachers.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
 
 FORMAT = "fithubert-teacher-1"
+#: May be there or not: only masking distillation asks for it.
+_MASK_EMBEDDING = "mask_embedding"
 
 
 def save_teacher(
@@ -22,7 +24,10 @@ def save_teacher(
 
     `dtype` float16 halves the file; `record` is kept in config.json as it is (how the weights came about).
     """
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in canonical_state(teacher.model).items()}
+    state = canonical_state(teacher.model)
+    if teacher.mask_embedding is not None:
+        state[_MASK_EMBEDDING] = teacher.mask_embedding
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
     with atomic_directory(directory) as aside:
         save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
         values = {
@@ -41,18 +46,21 @@ def read_teacher(directory: Path) -> HubertTeacher:
         raise UserError(f"{directory / 'config.json'}: not a teacher of this project (format {FORMAT!r} expected)")
     config = validate(HubertConfig, values["model"], str(directory / "config.json"))
     model = remove_weight_norm(HubertModel(config))
-    load_weights(model, directory / "model.safetensors")
-    return HubertTeacher(model, str(values["name"]))
+    return HubertTeacher(model, str(values["name"]), load_weights(model, directory / "model.safetensors"))
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Fill `model` from a safetensors file, strictly: every tensor there, none too many, every shape right."""
+def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
+    """Fill `model` from a safetensors file, strictly: every tensor there, none too many, every shape right.
+
+    Gives the mask embedding, where the file has one.
+    """
     try:
         state = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    embedding = state.pop(_MASK_EMBEDDING, None)
     wanted = model.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:
@@ -62,3 +70,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         if tensor.shape != wanted[name].shape:
             raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    if embedding is not None and embedding.shape != (model.config.width,):
+        raise UserError(
+            f"{path}: tensor {_MASK_EMBEDDING} has shape {tuple(embedding.shape)}, not ({model.config.width},)"
+        )
+    return embedding

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
 from fithubert.blocks.frontend import ConvFrontend
 from fithubert.config.teacher import HubertConfig
+from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import padding_mask
 from fithubert.speech_model import SpeechOutput
@@ -80,11 +81,16 @@ def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
 
 
 class HubertTeacher:
-    """A frozen `HubertModel` that answers as a `SpeechModel`."""
+    """A frozen `HubertModel` that answers as a `SpeechModel`.
 
-    def __init__(self, model: HubertModel, name: str) -> None:
+    `mask_embedding` (feature,): what stood for hidden frames in its pre-training, where that is known. It is no part
+    of what the teacher says of speech, and so of no fingerprint.
+    """
+
+    def __init__(self, model: HubertModel, name: str, mask_embedding: Tensor | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.name = name
+        self.mask_embedding = None if mask_embedding is None else mask_embedding.detach().float().cpu()
         self.widths = (model.config.width,) * (model.config.depth + 1)
         self.convolutions = model.frontend.convolutions
         self.fingerprint = fingerprint_weights(model)
@@ -103,6 +109,19 @@ class HubertTeacher:
     def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
         return self.model(waveforms.to(self.device), lengths.to(self.device), last_layer)
+
+    @torch.inference_mode()
+    def extract_masked(
+        self, waveforms: Tensor, lengths: Tensor, masked: Tensor, last_layer: int | None = None
+    ) -> SpeechOutput:
+        """Hidden states as `extract` gives them, with the frames of `masked` (batch, time) bool hidden.
+
+        Raises UserError where the mask embedding is not known.
+        """
+        if self.mask_embedding is None:
+            raise UserError(f"teacher {self.name!r}: has no mask embedding, so no frames can be hidden from it")
+        hidden = MaskedFrames(masked.to(self.device), self.mask_embedding.to(self.device))
+        return self.model(waveforms.to(self.device), lengths.to(self.device), last_layer, hidden)
 
 
 def fingerprint_weights(model: HubertModel) -> str:

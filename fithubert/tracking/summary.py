@@ -20,12 +20,18 @@ def log_summary(summary: Mapping[str, Any], workspace: Path, flush_seconds: floa
     """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids."""
     tags = stage_tags("report", workspace) | {"kind": "summary"}
     models = {name: summary_metrics(values) for name, values in summary["models"].items()}
+    starts = {
+        name: {key: str(values[key]) for key in ("init", "readout") if key in values}
+        for name, values in summary["models"].items()
+    }
     runs: dict[str, str] = {}
 
     def log_models(session: Session) -> None:
         now = int(time.time() * 1000)
         for name, metrics in models.items():
-            session.start(name, tags | {"model": name}, {"model": name, "teacher": str(summary["teacher"])})
+            session.start(
+                name, tags | {"model": name}, {"model": name, "teacher": str(summary["teacher"]), **starts[name]}
+            )
             session.log([MetricPoint(key, value, now) for key, value in metrics.items()])
             session.end()
             runs[name] = str(session.run_id)

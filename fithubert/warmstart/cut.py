@@ -8,11 +8,12 @@ from torch import Tensor
 from fithubert.errors import UserError
 from fithubert.student.heads import LayerHead, SharedHeads
 from fithubert.student.model import Student
-from fithubert.student.time_reduction import TimeReduction, repeat_frames
+from fithubert.student.time_reduction import repeat_frames
 from fithubert.teachers.hubert import HubertModel, normalise_waveforms
-from fithubert.warmstart.encoder import Pool, cut_layer, cut_positional, fit_norm, set_linear
+from fithubert.warmstart.channels import Channels, choose_for
+from fithubert.warmstart.encoder import cut_layer, cut_positional, fit_norm, set_linear
 from fithubert.warmstart.frontend import cut_frontend
-from fithubert.warmstart.regression import LinearMap, choose_channels, covariance, fit_linear
+from fithubert.warmstart.regression import LinearMap, covariance, fit_linear, sum_rows
 
 
 @torch.no_grad()
@@ -20,14 +21,14 @@ def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tens
     """Fill `student` with the teacher's weights, cut to its size, by what both say of `waveforms` (samples,) each.
 
     Bottom up, every layer is fitted in closed form to the teacher's, given what the student's layers below it already
-    say: the student's channels stand for the teacher's channels that restore all others best; attention heads are cut
-    to their strongest directions, feed-forward units chosen, and each output projection, norm and head is a least-
-    squares fit. Time reduction starts as the mean of neighbouring frames. Source: the idea of cutting a transformer
-    to its principal directions is SliceGPT's (Ashkboos et al. 2024), fitting layer by layer on the pruned input that
-    of data-driven pruning (ThiNet, Luo et al. 2017). Differs: channels, not rotations, since the norms, the GELU of the
-    positional convolution and its groups work channel by channel.
+    say: the student's channels stand for the teacher's channels that restore all others best (at a reduced frame rate
+    for means of neighbouring frames, or for their change); attention heads are cut to their strongest directions, feed-
+    forward units chosen, and each output projection, norm and head is a least-squares fit. Source: the idea of cutting
+    a transformer to its principal directions is SliceGPT's (Ashkboos et al. 2024), fitting layer by layer on the pruned
+    input that of data-driven pruning (ThiNet, Luo et al. 2017). Differs: channels, not rotations, since the norms, the
+    GELU of the positional convolution and its groups work channel by channel.
 
-    What has no counterpart (shared heads, `fc2` reduction, surplus channels, heads and units) keeps its random start.
+    What has no counterpart (shared heads, surplus filters, attention heads and units) keeps its random start.
     Raises UserError where the student is wider or deeper than the teacher, has heads of another width, or the two do
     not stride or norm alike.
     """
@@ -50,7 +51,7 @@ def _check(student: Student, teacher: HubertModel) -> None:
         )
     if ours.heads.kind == "per_layer" and ours.heads.teacher_width != theirs.width:
         raise UserError(
-            f"init cut_teacher: heads.teacher_width {ours.heads.teacher_width} is not the teacher's width {theirs.width}"
+            f"init: heads.teacher_width {ours.heads.teacher_width} is not the teacher's width, {theirs.width}"
         )
     if ours.layer_norm_first != theirs.norm_first or ours.conv_norm != theirs.conv_norm:
         raise UserError(
@@ -73,27 +74,22 @@ class _Cut:
         ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms)
         embedded = [teacher.projection(teacher.feature_norm(y)) for y in theirs]
         hidden = self._hidden_states(embedded)
-        # Layers weigh alike in the choice of channels, whatever their scale.
-        moments = [covariance(states) for states in hidden]
-        kept = choose_channels(torch.stack([m / m.trace() for m in moments]).sum(0), student.config.width)
-        kept = kept.sort().values.to(embedded[0].device)
-        ours = self._cut_input(ours, embedded, hidden[0], kept)
+        channels = choose_for(hidden, student.config.width)
+        ours = self._cut_input(ours, embedded, hidden[0], channels)
         layers, maps = [ours], self._no_maps()
         for index, layer in enumerate(student.layers):
-            if student.time_reduction is not None and index == student.config.time_reduction.before_layer:
-                ours = self._cut_reduction(ours)
-            inputs, reuse = ours, student.config.reuse_attention
-            maps = maps if index in reuse else self._no_maps()
             # A shallower student's layer stands for the last of several of the teacher's.
             last = round((index + 1) * teacher.config.depth / student.config.depth) - 1
-            source, pool = teacher.layers[last], self._pool(index)
-            ours = cut_layer(layer, source, kept, inputs, hidden[last], pool, maps)  # type: ignore[arg-type]
+            if student.time_reduction is not None and index == student.config.time_reduction.before_layer:
+                channels, ours = self._cut_reduction(ours, hidden[last:])
+            inputs, reuse = ours, student.config.reuse_attention
+            maps = maps if index in reuse else self._no_maps()
+            ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps)  # type: ignore[arg-type]
             if index + 1 in reuse and index not in reuse:
                 maps = [layer.attention_map(x[None], None) for x in inputs]  # type: ignore[operator]
             layers.append(ours)
         if student.config.layer_norm_first:
-            pool = self._pool(student.config.depth - 1)
-            fit_norm(student.encoder_norm, ours, [pool(y)[:, kept] for y in hidden[-1]])
+            fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])
             layers[-1] = [student.encoder_norm(x) for x in ours]
         self._fit_heads(layers, hidden)
 
@@ -112,39 +108,35 @@ class _Cut:
         return hidden
 
     def _cut_input(
-        self, ours: list[Tensor], embedded: Sequence[Tensor], layer_0: Sequence[Tensor], kept: Tensor
+        self, ours: list[Tensor], embedded: Sequence[Tensor], layer_0: Sequence[Tensor], channels: Channels
     ) -> list[Tensor]:
         """Projection, positional convolution and norm; the student's layer 0 before its time reduction."""
         student, teacher = self.student, self.teacher
         if student.feature_norm is not None:
             ours = [student.feature_norm(x) for x in ours]
         if student.projection is not None:
-            set_linear(student.projection, fit_linear(ours, [y[:, kept] for y in embedded]))
+            set_linear(student.projection, fit_linear(ours, [channels.of(y) for y in embedded]))
             ours = [student.projection(x) for x in ours]
-        cut_positional(student.positional, teacher.positional, kept, ours, embedded)
+        cut_positional(student.positional, teacher.positional, channels.chosen, ours, embedded)
         ours = [x + student.positional(x[None], _length(x))[0] for x in ours]
         if student.config.layer_norm_first:
             return ours
-        fit_norm(student.encoder_norm, ours, [y[:, kept] for y in layer_0])
+        fit_norm(student.encoder_norm, ours, [channels.of(y) for y in layer_0])
         return [student.encoder_norm(x) for x in ours]
 
-    def _cut_reduction(self, ours: list[Tensor]) -> list[Tensor]:
-        """The mean of neighbouring frames, where the reduction is one linear map."""
-        reduction = self.student.time_reduction
-        assert reduction is not None
-        if reduction.kind in ("conv1d", "fc1"):
-            width = self.student.config.width
-            reduction.linear.weight.copy_(torch.eye(width).repeat_interleave(reduction.factor, 1) / reduction.factor)
-            reduction.linear.bias.zero_()
-        return [reduction(x[None], _length(x))[0][0] for x in ours]
+    def _cut_reduction(self, ours: list[Tensor], hidden: Sequence[Sequence[Tensor]]) -> tuple[Channels, list[Tensor]]:
+        """What the channels stand for at the reduced rate, where `hidden` are the layers to restore, and the frames.
 
-    def _pool(self, index: int) -> Pool:
-        """From the teacher's frame rate to that of transformer layer `index` (from 0) of the student."""
-        config = self.student.config.time_reduction
-        if config.kind == "none" or index < config.before_layer:
-            return lambda y: y
-        mean = TimeReduction("mean", self.teacher.config.width, config.factor, config.drop_last_frame)
-        return lambda y: mean(y[None], _length(y))[0][0]
+        The reduction's last linear map is fitted to the first of these layers; `mean` has none.
+        """
+        reduction, config = self.student.time_reduction, self.student.config
+        assert reduction is not None
+        fixed = reduction.kind == "mean"
+        channels = choose_for(hidden, config.width, reduction.factor, reduction.drop_last_frame, means_only=fixed)
+        if not fixed:
+            groups = [reduction.group(x[None], _length(x))[0] for x in ours]
+            set_linear(reduction.linear, fit_linear(groups, [channels.of(y) for y in hidden[0]]))
+        return channels, [reduction(x[None], _length(x))[0][0] for x in ours]
 
     def _no_maps(self) -> list[Tensor | None]:
         return [None] * len(self.waveforms)
@@ -173,7 +165,10 @@ def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor])
     directions = torch.linalg.eigh(moved.double())[1].flip(1)[:, : ours[0].shape[1]].to(moved.dtype)
     head.upsampling.weight.copy_(torch.stack([directions.T @ p.weight for p in phases]))
     head.upsampling.bias.zero_()
-    set_linear(head.projection, LinearMap(directions, torch.stack([p.bias for p in phases]).mean(0)))
+    # What the mean frame loses to the lower rank goes into the bias.
+    middle = (sum_rows(ours) / sum(len(x) for x in ours)).to(moved.dtype)
+    lost = [p(middle) - directions @ (directions.T @ (p.weight @ middle)) for p in phases]
+    set_linear(head.projection, LinearMap(directions, torch.stack(lost).mean(0)))
 
 
 def _length(x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fithubert.blocks.frontend import ConvFrontend, ConvLayer
 from fithubert.errors import UserError
-from fithubert.warmstart.regression import choose_channels, covariance, fit_linear
+from fithubert.warmstart.channels import choose_channels
+from fithubert.warmstart.regression import covariance, fit_linear
 
 #: Windows that one convolution is fitted on; taken evenly where there are more.
 _MOST_WINDOWS = 100_000
@@ -55,8 +56,8 @@ def match_layers(student: ConvFrontend, teacher: ConvFrontend) -> list[int | Non
             break
     if len(counterparts) < len(student.convolutions) or number < len(teacher.convolutions):
         raise UserError(
-            f"init cut_teacher: conv_layers with kernels and strides {list(student.convolutions)} cannot be cut from "
-            f"the teacher's {list(teacher.convolutions)}; use those, with pointwise ones (1, 1) between, or init: random"
+            f"init cut_teacher: convolutions (kernel, stride) {list(student.convolutions)} cannot be cut from the "
+            f"teacher's {list(teacher.convolutions)}; use those, with (1, 1) between, or init: random"
         )
     return counterparts
 

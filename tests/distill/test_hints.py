@@ -134,12 +134,27 @@ def test_framewise_losses_refuse_another_width() -> None:
 
 def test_random_heads_change_with_the_epoch_and_with_nothing_else() -> None:
     loss = HintLoss(HintParams(random_hints=4), IDENTITY)
-    drawn = [loss.draw_heads(seed=1, epoch=epoch) for epoch in range(20)]
-    assert drawn == [loss.draw_heads(seed=1, epoch=epoch) for epoch in range(20)]
+    drawn = [loss.choose_heads(seed=1, epoch=epoch, share=epoch / 20) for epoch in range(20)]
+    assert drawn == [loss.choose_heads(seed=1, epoch=epoch, share=0.0) for epoch in range(20)]
     assert len(set(drawn)) > 15
     assert all(len(set(heads)) == 5 and heads[-1] == 11 and list(heads) == sorted(heads) for heads in drawn)
     assert set().union(*drawn) == set(range(12))
-    assert HintLoss(HintParams(random_hints=11), IDENTITY).draw_heads(1, 0) == tuple(range(12))
+    assert HintLoss(HintParams(random_hints=11), IDENTITY).choose_heads(1, 0, 0.0) == tuple(range(12))
+
+
+def test_heads_join_from_the_bottom_up() -> None:
+    loss = HintLoss(HintParams(bottom_up_share=0.5), IDENTITY)
+    chosen = [loss.choose_heads(1, 0, update / 240) for update in range(240)]
+    assert [len(heads) for heads in chosen] == [min(12, 1 + update // 10) for update in range(240)]
+    assert all(heads == tuple(range(len(heads))) for heads in chosen)
+
+
+def test_the_highest_head_so_far_has_the_last_ones_weight() -> None:
+    loss, projections, targets = three_heads(last_weight=1.0, hint_weight=0.1)
+    lengths = torch.full((2,), 6)
+    both = loss(projections[:2], lengths, targets, [0, 1])
+    first, second = both.layers.values()
+    torch.testing.assert_close(both.total, 0.1 * first + second)
 
 
 def test_params_that_make_no_sense_are_refused() -> None:
@@ -147,6 +162,7 @@ def test_params_that_make_no_sense_are_refused() -> None:
         ({"losses": {}}, "needs a term"),
         ({"losses": {"mse": -1.0}}, "not negative"),
         ({"losses": {"intra_gram": 1.0}, "random_hints": 2}, "neighbouring heads"),
+        ({"bottom_up_share": 0.5, "random_hints": 2}, "join one by one cannot be drawn too"),
     ):
         with pytest.raises(UserError, match=words):
             validate(HintParams, params, "params.yaml")

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from fithubert.config.params import StudentParams
+from fithubert.config.teacher import HubertConfig
 from fithubert.distill.events import StepDone, TrainingListener
+from fithubert.distill.first_weights import draw_waveforms
 from fithubert.distill.targets import LiveTargets
 from fithubert.errors import UserError
 from fithubert.student.checkpoint import load_student, read_record
+from fithubert.teachers.hubert import HubertModel, HubertTeacher
 from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
 
 
@@ -153,7 +157,51 @@ def test_heads_that_do_not_fit_the_targets_are_refused(tmp_path: Path, heads: di
         )
 
 
-def test_init_from_the_teacher_needs_its_weights(tmp_path: Path) -> None:
-    params = student_params().model_copy(update={"init": "teacher_layers"})
-    with pytest.raises(UserError, match="init teacher_layers needs the teacher's weights"):
+def teacher_for_the_student() -> HubertTeacher:
+    """As deep and wide as the fake targets, with the front end and norms that the tiny student has."""
+    torch.manual_seed(0)
+    shape = student_params().shape
+    sizes = {"width": 6, "depth": 3, "ffn_width": 12, "attention_heads": 2, "pos_conv_kernel": 4, "pos_conv_groups": 2}
+    return HubertTeacher(HubertModel(HubertConfig(conv_layers=shape["conv_layers"], **sizes)), "tiny")
+
+
+def cut_params() -> StudentParams:
+    shape = {**student_params().shape, "width": 4}
+    changes = {"init": "cut_teacher", "init_seconds": 2.0, "shape": shape}
+    return student_params().model_copy(update=changes)
+
+
+@pytest.mark.parametrize("init", ["teacher_layers", "cut_teacher"])
+def test_init_from_the_teacher_needs_its_weights(tmp_path: Path, init: str) -> None:
+    params = student_params().model_copy(update={"init": init})
+    with pytest.raises(UserError, match=f"init {init} needs the teacher's weights"):
         train(tmp_path / "student", student_params=params)
+
+
+def test_a_cut_student_is_the_same_each_time_and_another_from_another_teacher(tmp_path: Path) -> None:
+    teacher = teacher_for_the_student()
+    one, two = (train(tmp_path / n, student_params=cut_params(), teacher=teacher).directory for n in ("one", "two"))
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    assert read_record(one)["init_seconds"] == 2.0
+    with torch.no_grad():
+        teacher.model.projection.weight.mul_(1.5)
+    other = HubertTeacher(teacher.model, "other")
+    changed = train(tmp_path / "changed", student_params=cut_params(), teacher=other).directory
+    assert (one / "model.safetensors").read_bytes() != (changed / "model.safetensors").read_bytes()
+
+
+def test_a_cut_student_is_drawn_on_as_much_speech_as_asked_for() -> None:
+    targets = LiveTargets(fake_manifest(16), FakeTeacher())
+    drawn = draw_waveforms(targets, 2.0, seed=1)
+    assert 2.0 <= sum(len(w) for w in drawn) / 16_000 < 3.0
+    assert [len(w) for w in drawn] == [len(w) for w in draw_waveforms(targets, 2.0, seed=1)]
+    assert [len(w) for w in drawn] != [len(w) for w in draw_waveforms(targets, 2.0, seed=2)]
+    assert len(draw_waveforms(targets, 1e9, seed=1)) == 16
+
+
+def test_a_students_own_learning_rate_is_the_one_it_is_trained_with(tmp_path: Path) -> None:
+    recorder = Recorder()
+    params = student_params().model_copy(update={"learning_rate": 0.25})
+    result = train(tmp_path / "student", student_params=params, listeners=[recorder])
+    assert max(step.learning_rate for step in recorder.steps) == 0.25
+    assert read_record(result.directory)["distill"]["learning_rate"] == 0.25

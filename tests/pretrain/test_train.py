@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fithubert.config.base import validate
 from fithubert.config.teacher import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
@@ -69,3 +70,32 @@ def test_other_parameters_are_refused(params: PretrainParams, tiny_corpus: Manif
     run(params, tiny_corpus, tmp_path / "work")
     with pytest.raises(UserError, match="other parameters"):
         run(params.model_copy(update={"seed": 2}), tiny_corpus, tmp_path / "work")
+
+
+def test_pretraining_goes_on_from_a_teacher(params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path) -> None:
+    """At hardly any learning rate nothing changes: weights and mask embedding are taken over."""
+    run(params, tiny_corpus, tmp_path / "first")
+    start = tmp_path / "first" / "teacher"
+    iteration = IterationParams(
+        units=UnitParams(features=2, clusters=8, sample_frames=2000), updates=1, learning_rate=1e-12
+    )
+    going_on = params.model_copy(update={"start_from": str(start), "iterations": (iteration,)})
+    after = run(going_on, tiny_corpus, tmp_path / "second")
+    for name, tensor in load_file(start / "model.safetensors").items():
+        torch.testing.assert_close(after[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
+    assert "mask_embedding" in after
+
+
+def test_a_start_of_another_shape_is_refused(params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a teacher of the recipe's model"):
+        run(params.model_copy(update={"start_from": "mini"}), tiny_corpus, tmp_path / "work")
+
+
+def test_units_of_a_layer_need_a_model(params: PretrainParams) -> None:
+    values = params.model_dump(mode="json")
+    values["iterations"] = values["iterations"][1:]
+    with pytest.raises(UserError, match="units of layer 2 in the first one need start_from"):
+        validate(PretrainParams, values, "recipe")
+    values["start_from"], values["iterations"][0]["units"]["features"] = "mini", 9
+    with pytest.raises(UserError, match=r"units\.features 9 is not mfcc or a layer 0\.\.3"):
+        validate(PretrainParams, values, "recipe")

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from fithubert.errors import UserError
+from fithubert.frames import receptive_field
+from fithubert.profile.analytic import analytic_macs
 from fithubert.student.model import parameter_counts
 from fithubert.student.recipes import RECIPES, resolve
 from tests.student.reference import folder, needs_reference
@@ -22,7 +24,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", PUBLISHED)
 def test_parameters_are_the_published_ones(recipe: str) -> None:
     what, exact, published = PUBLISHED[recipe]
     assert getattr(parameter_counts(RECIPES[recipe]()), what) == exact
@@ -34,6 +36,19 @@ def test_fithubert_in_parts() -> None:
     assert (counts.trunk, counts.downstream, counts.total) == (21_200_096, 22_030_784, 31_168_352)
     assert counts.total + counts.unused_in_reference == 31_629_632  # FitW2V2's published 31.63M
     assert round(counts.published / 94_371_712 * 100, 1) == 23.8  # of HuBERT Base with its mask embedding
+
+
+def test_the_lite_front_end_costs_less_than_half_at_the_same_frame_rate() -> None:
+    lite, published = resolve("fithubert_lite"), resolve("fithubert")
+    second = [analytic_macs(config, 16_000)["front_end"] for config in (lite, published)]
+    assert second[0] < 0.3 * second[1]
+    assert receptive_field([layer[1:] for layer in lite.conv_layers]) == (400, 320)
+    assert parameter_counts(lite).downstream == 21_063_360
+    assert lite.model_copy(update={"conv_layers": published.conv_layers}) == published
+
+
+def test_every_recipe_is_published_or_ours() -> None:
+    assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite"}
 
 
 @needs_reference
@@ -66,7 +81,7 @@ def test_the_layer_map_follows_the_depth() -> None:
 @pytest.mark.parametrize(
     ("recipe", "shape", "words"),
     [
-        ("fithuberto", {}, "not one of armhubert, armhubert_s, distilhubert, fithubert"),
+        ("fithuberto", {}, "not one of armhubert, armhubert_s, distilhubert, fithubert, fithubert_lite"),
         ("fithubert", {"widht": 96}, "widht: unknown key; valid keys: conv_layers"),
         ("fithubert", {"width": 100}, "attention_heads 12 does not divide width 100"),
         ("fithubert", {"heads": {"kid": "none"}}, "unknown key; valid keys: kind, layer_map"),

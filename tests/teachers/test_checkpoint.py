@@ -59,3 +59,17 @@ def test_truncated_weights_and_foreign_config_are_named(saved: tuple[HubertTeach
 def test_unknown_teacher_lists_the_names() -> None:
     with pytest.raises(UserError, match="one of fbank, mini"):
         load_teacher("hubert_enormous")
+
+
+def test_the_mask_embedding_is_kept_and_is_no_part_of_the_fingerprint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, embedding = HubertModel(tiny_config()), torch.randn(24)
+    save_teacher(HubertTeacher(model, "tiny", embedding), tmp_path / "teacher")
+    again = read_teacher(tmp_path / "teacher")
+    assert again.mask_embedding is not None
+    assert torch.equal(again.mask_embedding, embedding)
+    assert again.fingerprint == HubertTeacher(model, "tiny").fingerprint
+    path = tmp_path / "teacher" / "model.safetensors"
+    save_file({**load_file(path), "mask_embedding": embedding[:3].clone()}, path)
+    with pytest.raises(UserError, match=r"mask_embedding has shape \(3,\), not \(24,\)"):
+        read_teacher(tmp_path / "teacher")

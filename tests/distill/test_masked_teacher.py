@@ -1,0 +1,80 @@
+"""Masking distillation: who hears what, and what it needs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fithubert.config.params import StudentParams
+from fithubert.config.teacher import HubertConfig
+from fithubert.data.batching import Crop
+from fithubert.distill.targets import LiveTargets
+from fithubert.distill.train import TrainResult
+from fithubert.errors import UserError
+from fithubert.frames import count_frames
+from fithubert.teachers.hubert import HubertModel, HubertTeacher
+from tests.distill.fakes import distill_params, fake_manifest, student_params, train
+
+
+def teacher(embedding: bool = True) -> HubertTeacher:
+    torch.manual_seed(0)
+    sizes = {"width": 6, "depth": 3, "ffn_width": 12, "attention_heads": 2, "pos_conv_kernel": 4, "pos_conv_groups": 2}
+    model = HubertModel(HubertConfig(conv_layers=student_params().shape["conv_layers"], **sizes))
+    return HubertTeacher(model, "tiny", torch.randn(6) if embedding else None)
+
+
+def masked_params(**shape: Any) -> StudentParams:
+    params = student_params(masked_teacher=True)
+    masking = {"share": 0.5, "span_frames": 3}
+    return params.model_copy(update={"shape": {**params.shape, "masking": masking, **shape}})
+
+
+def run(out: Path, params: StudentParams | None = None, **arguments: Any) -> TrainResult:
+    given = {
+        "train_targets": LiveTargets(fake_manifest(16), teacher()),
+        "dev_targets": LiveTargets(fake_manifest(5, seed=1), teacher()),
+        **arguments,
+    }
+    return train(out, distill_params(), student_params=params or masked_params(), **given)
+
+
+def test_masked_frames_learn_from_speech_and_the_others_from_masked_speech() -> None:
+    live = LiveTargets(fake_manifest(6), teacher())
+    crops = [Crop(2, 3, 7), Crop(4, 1, 5)]
+    masked = torch.zeros(2, 7, dtype=torch.bool)
+    masked[0, 2:5] = masked[1, 1:3] = True
+    batch = replace(live.read(crops, [3]), masked=masked)
+    targets = live.finish(batch, crops, [3]).targets[3]
+    for row, crop in enumerate(crops):
+        whole = live._manifest.read(live._utterances[crop.index])[None]
+        lengths = torch.tensor([whole.shape[1]])
+        hidden = torch.zeros(1, count_frames(whole.shape[1]), dtype=torch.bool)
+        span = slice(crop.start_frame, crop.start_frame + crop.num_frames)
+        hidden[0, span] = masked[row, : crop.num_frames]
+        speech = live._teacher.extract(whole, lengths).hidden_states[3][0, span]
+        muffled = live._teacher.extract_masked(whole, lengths, hidden).hidden_states[3][0, span]  # type: ignore[attr-defined]
+        assert not torch.allclose(speech, muffled)
+        wanted = torch.where(hidden[0, span, None], speech, muffled)
+        torch.testing.assert_close(targets[row, : crop.num_frames], wanted, atol=1e-5, rtol=0)
+
+
+def test_it_trains_and_is_the_same_each_time(tmp_path: Path) -> None:
+    one, two = run(tmp_path / "one"), run(tmp_path / "two")
+    assert (one.directory / "model.safetensors").read_bytes() == (two.directory / "model.safetensors").read_bytes()
+    plain = masked_params().model_copy(update={"hints": student_params().hints})
+    other = run(tmp_path / "plain", plain)
+    assert (one.directory / "model.safetensors").read_bytes() != (other.directory / "model.safetensors").read_bytes()
+
+
+def test_what_it_needs_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing is masked; give shape.masking"):
+        run(tmp_path / "a", masked_params(masking=None))
+    without = LiveTargets(fake_manifest(16), teacher(embedding=False))
+    with pytest.raises(UserError, match="the teacher must hear the masked speech; set distill.targets: live"):
+        run(tmp_path / "b", train_targets=without)
+    with pytest.raises(UserError, match="has no mask embedding"):
+        teacher(embedding=False).extract_masked(
+            torch.zeros(1, 800), torch.tensor([800]), torch.zeros(1, 2, dtype=torch.bool)
+        )
