@@ -182,11 +182,15 @@ def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient
         "size_ratio": 0.25,
         "latency_ratio": 0.5,
         "superb": {"pr": {"per": 30.0}, "ks": {"acc": 90.0}, "sid": {"acc": 80.0}},
+        "init": "cut_teacher",
+        "readout": "last",
     }
     log_summary({"teacher": "teacher", "models": {"thin": model, "unrun": {"superb": {}}}}, tmp_path, 60.0)
     runs = {run.info.run_name: run for run in runs_of(store)}
     assert runs["thin"].data.metrics == summary_metrics(model)
     assert runs["thin"].data.metrics["compression_ratio"] == 4.0
+    started = {"model": "thin", "teacher": "teacher", "init": "cut_teacher", "readout": "last"}
+    assert runs["thin"].data.params == started
     assert runs["thin"].data.metrics | {"per": 30.0, "ks_acc": 90.0, "sid_acc": 80.0} == runs["thin"].data.metrics
     assert runs["unrun"].data.metrics == {}
     url = compare_url(tmp_path, "http://127.0.0.1:5000")

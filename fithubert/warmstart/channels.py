@@ -70,16 +70,18 @@ def choose_channels(moments: Tensor, count: int) -> Tensor:
     Greedy pivoted Cholesky decomposition of `moments` (channel, channel): each choice has the most variance that the
     ones before it do not explain (Harbrecht et al. 2012).
     """
-    rest = moments.double().clone()
+    moments, count = moments.double(), min(count, len(moments))
+    factor = torch.zeros(len(moments), count).to(moments)
+    unexplained = moments.diagonal().clone()
     chosen: list[int] = []
-    for _ in range(min(count, len(moments))):
-        variance = rest.diagonal().clone()
-        variance[chosen] = -1.0
-        pivot = int(variance.argmax())
+    for step in range(count):
+        unexplained[chosen] = -1.0
+        pivot = int(unexplained.argmax())
         chosen.append(pivot)
-        if variance[pivot] > 0:
-            column = rest[:, pivot] / variance[pivot].sqrt()
-            rest -= torch.outer(column, column)
+        if unexplained[pivot] > 0:
+            column = moments[:, pivot] - factor[:, :step] @ factor[pivot, :step]
+            factor[:, step] = column / unexplained[pivot].sqrt()
+            unexplained = unexplained - factor[:, step].square()
     return torch.tensor(chosen)
 
 

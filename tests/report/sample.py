@@ -101,6 +101,7 @@ def distill(student: str) -> dict[str, Any]:
         "best_dev_loss": curve[-1]["dev_loss"],
         "audio_hours": 16.7,
         "end": "finished",
+        "init": "teacher_layers" if student == "distilhubert" else "cut_teacher",
         "readout": "layers" if student == "distilhubert" else "last",
         "curve": curve,
         "seconds": 214.0,

@@ -74,7 +74,7 @@ def test_summary_has_the_agreed_schema(reports: Path) -> None:
         assert isinstance(student[key], float)
     assert student["superb"] == {"pr": {"per": 36.8}, "ks": {"acc": 88.4}, "sid": {"acc": 79.2}}
     assert student["ci"]["pr"]["per"] == pytest.approx([35.5, 38.2])
-    assert student["readout"] == "last"
+    assert (student["init"], student["readout"]) == ("cut_teacher", "last")
     assert set(summary["paper_size"]) == {"hubert_base", "fithubert", "distilhubert"}
     assert summary["teacher"] == "teacher"
     assert summary["corpus"]["source"] == "synthetic"
@@ -128,6 +128,7 @@ def test_page_is_sound(reports: Path) -> None:
 
 def test_page_shows_the_figures(reports: Path) -> None:
     text = " ".join(" ".join(PageReader((reports / "index.html").read_text()).text).split())
+    assert "start cut teacher, reads last" in text
     assert "fithubert keeps 70 % of its teacher's lead over filter banks, with 13.5 % of the parameters" in text
     for shown in (
         "36.80",
