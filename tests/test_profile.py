@@ -12,7 +12,7 @@ from fithubert.config.params import ProfileParams
 from fithubert.config.student import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
-from fithubert.profile import PARTS, Parameters, Subject, analytic_macs, count_parts, profile_models
+from fithubert.profile import PARTS, Parameters, Subject, analytic_macs, count_parts, profile_models, time_parts
 from fithubert.profile.memory import peak_memory_bytes, weight_bytes
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 from fithubert.speech_model import SpeechOutput
@@ -93,6 +93,14 @@ def test_a_students_parts_hold_its_trunk_and_readout() -> None:
     # For inference the positional convolution's weight is computed once; its gains, one per tap, are gone.
     gains = student.config.pos_conv_kernel
     assert sum(cost.params for cost in counted.values()) == counts.trunk + counts.readout - gains
+
+
+def test_time_is_shared_out_over_the_parts_that_are_there() -> None:
+    shares = time_parts(ReadOut(build_student(STUDENTS["paper"]), "student"), 0.5)
+    assert tuple(shares) == PARTS
+    assert sum(shares.values()) == pytest.approx(1, abs=0.3)  # medians of shares need not add up to 1 exactly
+    assert all(shares[part] > 0 for part in ("front_end", "transformer", "readout"))
+    assert time_parts(FbankModel(), 0.5)["other"] == pytest.approx(1)
 
 
 def test_parameters_of_the_parts_are_all_parameters() -> None:

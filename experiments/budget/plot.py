@@ -13,6 +13,7 @@ STYLES = {
     "lite": ("cut, lighter front end", "#7b4fa3"),
     "bottom_up": ("random, hints from the bottom up", "#5b8c3e"),
     "random": ("random", "#1f5fa8"),
+    "layers": ("cut, every layer read", "#0f8a8a"),
     "distilhubert": ("distilhubert", "#444444"),
 }
 

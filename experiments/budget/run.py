@@ -67,9 +67,10 @@ def run_cell(params: Params, entry: dict[str, Any], cell: Cell, home: Path, work
         (root / shared).parent.mkdir(parents=True, exist_ok=True)
         if not (root / shared).exists():
             (root / shared).symlink_to((home / shared).resolve())
-    changes = {key: value for key, value in entry.items() if key != "of"}
     values = params.model_dump(mode="json")
-    values["students"] = {cell.student: {**values["students"][entry["of"]], **changes}}
+    student = {**values["students"][entry["of"]], **{key: value for key, value in entry.items() if key != "of"}}
+    student["shape"] = {**values["students"][entry["of"]]["shape"], **entry.get("shape", {})}
+    values["students"] = {cell.student: student}
     values["distill"] |= {"updates": cell.updates, "seed": cell.seed, "dev_every_updates": max(1, cell.updates // 10)}
     values["distill"]["patience"] = 10
     values["superb"]["models"], values["superb"]["seeds"] = [cell.student], [cell.seed]

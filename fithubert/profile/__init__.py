@@ -1,7 +1,7 @@
 """What a model costs: parameters, multiply-accumulates, latency, real-time factor, peak memory."""
 
 from fithubert.profile.analytic import analytic_macs
-from fithubert.profile.breakdown import PARTS, PartCost, count_parts
+from fithubert.profile.breakdown import PARTS, PartCost, count_parts, time_parts
 from fithubert.profile.run import ModelCost, Parameters, ProfileReport, Subject, profile_models
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "analytic_macs",
     "count_parts",
     "profile_models",
+    "time_parts",
 ]

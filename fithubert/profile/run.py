@@ -12,7 +12,7 @@ import torch
 
 from fithubert.config.params import ProfileParams
 from fithubert.errors import UserError
-from fithubert.profile.breakdown import PartCost, count_parts, find_module
+from fithubert.profile.breakdown import PartCost, count_parts, find_module, time_parts
 from fithubert.profile.memory import peak_memory_bytes, weight_bytes
 from fithubert.profile.timing import Ratio, paired_ratio, time_in_turn, torch_threads
 from fithubert.speech_model import SpeechModel
@@ -50,6 +50,8 @@ class ModelCost:
 
     parameters: Parameters
     parts: dict[str, PartCost]
+    #: The share of the time at `reference_seconds` that each part takes.
+    time_shares: dict[str, float]
     #: Multiply-accumulates of a second of audio, from one utterance of `reference_seconds`.
     macs_per_second: float
     latency_seconds: dict[float, float]
@@ -115,6 +117,7 @@ def profile_models(
     with torch_threads(settings.threads):
         report_round = None if on_round is None else lambda done: on_round(done, settings.rounds)
         timings = time_in_turn(models, settings.seconds, settings.rounds, report_round)
+        time_shares = {name: time_parts(model, at) for name, model in models.items()}
     counted = {name: _parameters(subject) for name, subject in subjects.items()}
     macs = {name: sum(part.macs for part in parts[name].values()) for name in models}
     costs = {}
@@ -124,6 +127,7 @@ def profile_models(
         costs[name] = ModelCost(
             parameters=counted[name],
             parts=parts[name],
+            time_shares=time_shares[name],
             macs_per_second=macs[name] / at,
             latency_seconds=latencies,
             rtf_by_seconds={s: latency / s for s, latency in latencies.items()},

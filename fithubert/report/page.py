@@ -22,6 +22,7 @@ from fithubert.report.sections import (
     scatter_data,
     score_rows,
     skipped_recordings,
+    time_bars,
 )
 from fithubert.report.summary import ReportPlan
 from fithubert.report.tasks import task_info
@@ -64,8 +65,10 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
         lengths=cost_lengths(metrics),
         profile=metrics.single.get("profile", {}),
         bars=part_bars(metrics),
+        times=time_bars(metrics),
         paper=paper_rows(summary),
         paper_bars=part_bars(metrics, paper=True),
+        paper_times=time_bars(metrics, paper=True),
         training=training_charts(metrics, plan),
         probe=probe_chart(metrics, colours, plan),
         strips=layer_strips(metrics, summary, plan),

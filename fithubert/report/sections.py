@@ -6,7 +6,7 @@ from typing import Any
 
 from fithubert.report.gather import Metrics
 from fithubert.report.summary import ReportPlan
-from fithubert.report.table import format_bytes, format_count, format_score, format_share
+from fithubert.report.table import format_bytes, format_count, format_macs, format_score, format_share
 from fithubert.report.tasks import Metric, share_of_lead, task_info
 
 Columns = list[tuple[str, Metric]]
@@ -165,7 +165,28 @@ def part_bars(metrics: Metrics, paper: bool = False) -> list[dict[str, Any]]:
             for part, cost in model["parts"].items()
             if totals[name] and cost["macs"]
         ]
-        bars.append({"name": name, "macs": model["macs_per_second"], "parts": parts})
+        bars.append({"name": name, "figure": f"{format_macs(model['macs_per_second'])}MAC/s", "parts": parts})
+    return bars
+
+
+def time_bars(metrics: Metrics, paper: bool = False) -> list[dict[str, Any]]:
+    """Per model the share of its time that each part takes, the slowest model as 100 %."""
+    profile = metrics.single.get("profile", {})
+    models = (profile.get("paper_size") or {}).get("models", {}) if paper else profile.get("models", {})
+    slowest = max((model["rtf"] for model in models.values()), default=0)
+    bars = []
+    for name, model in models.items():
+        parts = [
+            {
+                "part": part,
+                "title": PART_TITLES.get(part, part),
+                "share": share,
+                "width": share * model["rtf"] / slowest,
+            }
+            for part, share in model.get("time_shares", {}).items()
+            if share > 0
+        ]
+        bars.append({"name": name, "figure": f"{1000 * model['rtf']:.1f} ms/s", "parts": parts})
     return bars
 
 

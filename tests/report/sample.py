@@ -45,6 +45,7 @@ def cost(name: str, params: tuple[int, int, int], macs: float, latency: float, o
     return {
         "params": {"trunk": trunk, "readout": readout, "training_only": training_only, "total": trunk + readout},
         "parts": {p: {"params": round(trunk * s), "macs": round(10 * macs * s)} for p, s in shares.items()},
+        "time_shares": shares,
         "macs_per_second": macs,
         "macs_ratio": macs / _MACS.get(of, 7.41e9),
         "latency_seconds": {"1": latency * 0.12, "5": latency * 0.5, "10": latency, "20": latency * 2.1},
