@@ -14,6 +14,7 @@ STYLES = {
     "bottom_up": ("random, hints from the bottom up", "#5b8c3e"),
     "random": ("random", "#1f5fa8"),
     "layers": ("cut, every layer read", "#0f8a8a"),
+    "projections": ("cut, every head read", "#7a6a00"),
     "distilhubert": ("distilhubert", "#444444"),
 }
 
