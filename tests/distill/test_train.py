@@ -205,3 +205,18 @@ def test_a_students_own_learning_rate_is_the_one_it_is_trained_with(tmp_path: Pa
     result = train(tmp_path / "student", student_params=params, listeners=[recorder])
     assert max(step.learning_rate for step in recorder.steps) == 0.25
     assert read_record(result.directory)["distill"]["learning_rate"] == 0.25
+
+
+class _StopAtSeven(TrainingListener):
+    def on_step(self, event: StepDone) -> None:
+        if event.update == 7:
+            raise KeyboardInterrupt
+
+
+def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(tmp_path: Path) -> None:
+    teacher = teacher_for_the_student()
+    whole = train(tmp_path / "whole", student_params=cut_params(), teacher=teacher).directory
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "other", student_params=cut_params(), teacher=teacher, listeners=[_StopAtSeven()])
+    other = train(tmp_path / "other", student_params=cut_params(), teacher=teacher).directory
+    assert (whole / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
