@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from fithubert.config.params import DistillParams, HintParams, StudentParams
+from fithubert.config.teacher import HubertConfig
 from fithubert.distill.events import Evaluated, StepDone, TrainingEnded, TrainingListener, TrainingStarted
 from fithubert.distill.targets import LiveTargets
 from fithubert.distill.train import TrainResult, train_student
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.speech_model import SpeechOutput
+from fithubert.teachers.hubert import HubertModel, HubertTeacher
 
 WIDTH = 6
 
@@ -87,6 +89,21 @@ def student_params(dropout: float = 0.1, **hints: Any) -> StudentParams:
         **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout"), dropout),
     }
     return StudentParams(recipe="fithubert", shape=shape, hints=HintParams(**hints))
+
+
+def tiny_teacher(mask_embedding: bool = False) -> HubertTeacher:
+    """A real teacher, as deep and wide as the fake one, with the front end of `student_params`."""
+    torch.manual_seed(0)
+    sizes = {"width": WIDTH, "depth": 3, "ffn_width": 12, "attention_heads": 2, "pos_conv_kernel": 4}
+    shape = HubertConfig(conv_layers=student_params().shape["conv_layers"], pos_conv_groups=2, **sizes)
+    return HubertTeacher(HubertModel(shape), "tiny", torch.randn(WIDTH) if mask_embedding else None)
+
+
+def cut_params(dropout: float = 0.1) -> StudentParams:
+    """A student thin enough to be cut from `tiny_teacher`."""
+    params = student_params(dropout)
+    changes = {"init": "cut_teacher", "init_seconds": 2.0, "shape": {**params.shape, "width": 4}}
+    return params.model_copy(update=changes)
 
 
 def distill_params(**changes: Any) -> DistillParams:

@@ -8,21 +8,12 @@ import pytest
 import torch
 
 from fithubert.config.params import StudentParams
-from fithubert.config.teacher import HubertConfig
 from fithubert.data.batching import Crop
 from fithubert.distill.targets import LiveTargets
 from fithubert.distill.train import TrainResult
 from fithubert.errors import UserError
 from fithubert.frames import count_frames
-from fithubert.teachers.hubert import HubertModel, HubertTeacher
-from tests.distill.fakes import distill_params, fake_manifest, student_params, train
-
-
-def teacher(embedding: bool = True) -> HubertTeacher:
-    torch.manual_seed(0)
-    sizes = {"width": 6, "depth": 3, "ffn_width": 12, "attention_heads": 2, "pos_conv_kernel": 4, "pos_conv_groups": 2}
-    model = HubertModel(HubertConfig(conv_layers=student_params().shape["conv_layers"], **sizes))
-    return HubertTeacher(model, "tiny", torch.randn(6) if embedding else None)
+from tests.distill.fakes import distill_params, fake_manifest, student_params, tiny_teacher, train
 
 
 def masked_params(**shape: Any) -> StudentParams:
@@ -33,15 +24,15 @@ def masked_params(**shape: Any) -> StudentParams:
 
 def run(out: Path, params: StudentParams | None = None, **arguments: Any) -> TrainResult:
     given = {
-        "train_targets": LiveTargets(fake_manifest(16), teacher()),
-        "dev_targets": LiveTargets(fake_manifest(5, seed=1), teacher()),
+        "train_targets": LiveTargets(fake_manifest(16), tiny_teacher(mask_embedding=True)),
+        "dev_targets": LiveTargets(fake_manifest(5, seed=1), tiny_teacher(mask_embedding=True)),
         **arguments,
     }
     return train(out, distill_params(), student_params=params or masked_params(), **given)
 
 
 def test_masked_frames_learn_from_speech_and_the_others_from_masked_speech() -> None:
-    live = LiveTargets(fake_manifest(6), teacher())
+    live = LiveTargets(fake_manifest(6), tiny_teacher(mask_embedding=True))
     crops = [Crop(2, 3, 7), Crop(4, 1, 5)]
     masked = torch.zeros(2, 7, dtype=torch.bool)
     masked[0, 2:5] = masked[1, 1:3] = True
@@ -71,10 +62,8 @@ def test_it_trains_and_is_the_same_each_time(tmp_path: Path) -> None:
 def test_what_it_needs_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is masked; give shape"):
         run(tmp_path / "a", masked_params(masking=None))
-    without = LiveTargets(fake_manifest(16), teacher(embedding=False))
+    without = LiveTargets(fake_manifest(16), tiny_teacher())
     with pytest.raises(UserError, match="the teacher must hear the masked speech"):
         run(tmp_path / "b", train_targets=without)
     with pytest.raises(UserError, match="has no mask embedding"):
-        teacher(embedding=False).extract_masked(
-            torch.zeros(1, 800), torch.tensor([800]), torch.zeros(1, 2, dtype=torch.bool)
-        )
+        tiny_teacher().extract_masked(torch.zeros(1, 800), torch.tensor([800]), torch.zeros(1, 2, dtype=torch.bool))

@@ -6,15 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from fithubert.config.params import StudentParams
-from fithubert.config.teacher import HubertConfig
 from fithubert.distill.events import StepDone, TrainingListener
 from fithubert.distill.first_weights import draw_waveforms
 from fithubert.distill.targets import LiveTargets
 from fithubert.errors import UserError
 from fithubert.student.checkpoint import load_student, read_record
-from fithubert.teachers.hubert import HubertModel, HubertTeacher
-from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
+from fithubert.teachers.hubert import HubertTeacher
+from tests.distill.fakes import (
+    FakeTeacher,
+    Recorder,
+    cut_params,
+    distill_params,
+    fake_manifest,
+    student_params,
+    tiny_teacher,
+    train,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -157,20 +164,6 @@ def test_heads_that_do_not_fit_the_targets_are_refused(tmp_path: Path, heads: di
         )
 
 
-def teacher_for_the_student() -> HubertTeacher:
-    """As deep and wide as the fake targets, with the front end and norms that the tiny student has."""
-    torch.manual_seed(0)
-    shape = student_params().shape
-    sizes = {"width": 6, "depth": 3, "ffn_width": 12, "attention_heads": 2, "pos_conv_kernel": 4, "pos_conv_groups": 2}
-    return HubertTeacher(HubertModel(HubertConfig(conv_layers=shape["conv_layers"], **sizes)), "tiny")
-
-
-def cut_params() -> StudentParams:
-    shape = {**student_params().shape, "width": 4}
-    changes = {"init": "cut_teacher", "init_seconds": 2.0, "shape": shape}
-    return student_params().model_copy(update=changes)
-
-
 @pytest.mark.parametrize("init", ["teacher_layers", "cut_teacher"])
 def test_init_from_the_teacher_needs_its_weights(tmp_path: Path, init: str) -> None:
     params = student_params().model_copy(update={"init": init})
@@ -179,7 +172,7 @@ def test_init_from_the_teacher_needs_its_weights(tmp_path: Path, init: str) -> N
 
 
 def test_a_cut_student_is_the_same_each_time_and_another_from_another_teacher(tmp_path: Path) -> None:
-    teacher = teacher_for_the_student()
+    teacher = tiny_teacher()
     one, two = (train(tmp_path / n, student_params=cut_params(), teacher=teacher).directory for n in ("one", "two"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     assert read_record(one)["init_seconds"] == 2.0
@@ -214,7 +207,7 @@ class _StopAtSeven(TrainingListener):
 
 
 def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(tmp_path: Path) -> None:
-    teacher = teacher_for_the_student()
+    teacher = tiny_teacher()
     whole = train(tmp_path / "whole", student_params=cut_params(), teacher=teacher).directory
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "other", student_params=cut_params(), teacher=teacher, listeners=[_StopAtSeven()])

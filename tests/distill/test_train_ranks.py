@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fithubert.distill.events import CheckpointWritten, TrainingListener
 from fithubert.errors import UserError
-from tests.distill.fakes import Recorder, distill_params, train
+from tests.distill.fakes import Recorder, cut_params, distill_params, tiny_teacher, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +58,14 @@ def test_ranks_share_out_an_update_and_any_number_of_them_goes_on_after_a_death(
     _assert_close(tmp_path / "mixed", tmp_path / "one")
 
     finished = _run_two_ranks(tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    _assert_close(tmp_path / "two", tmp_path / "one")
+
+
+def test_ranks_cut_the_same_student(tmp_path: Path) -> None:
+    one_rank = distill_params(accumulate=4, learning_rate=1e-3)
+    train(tmp_path / "one", one_rank, student_params=cut_params(), teacher=tiny_teacher())
+    finished = _run_two_ranks(tmp_path / "two", "--cut")
     assert finished.returncode == 0, finished.stderr
     _assert_close(tmp_path / "two", tmp_path / "one")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fithubert.distill.events import CheckpointWritten, StepDone, TrainingListener
-from tests.distill.fakes import distill_params, student_params, train
+from tests.distill.fakes import cut_params, distill_params, student_params, tiny_teacher, train
 
 
 class KillAt(TrainingListener):
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--cut", action="store_true", help="start from a real teacher, cut to size")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -39,7 +40,8 @@ def main() -> None:
     train(
         arguments.out,
         distill_params(**changes),
-        student_params=student_params(arguments.dropout),
+        student_params=(cut_params if arguments.cut else student_params)(arguments.dropout),
+        teacher=tiny_teacher() if arguments.cut else None,
         listeners=[KillAt(arguments.kill_at)],
     )
 
