@@ -112,7 +112,7 @@ def write_result(result: Result) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("experiments/budget/work"), help="where cells are trained")
+    parser.add_argument("--work", type=Path, default=Path("experiments/budget/cells"), help="where cells are trained")
     parser.add_argument("--jobs", type=int, default=2, help="cells at once, one thread each")
     parser.add_argument("--only", nargs="*", help="students of the grid to run; all otherwise")
     arguments = parser.parse_args()

@@ -87,6 +87,10 @@ class CheckpointFolder:
             old.unlink()
         return path
 
+    def holds_one(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(self._paths())
+
     def load_latest(self) -> Checkpoint | None:
         """The newest checkpoint, on the CPU; None where there is none.
 

@@ -1,7 +1,5 @@
 """Where a student's first weights come from, as `StudentParams.init` says."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -49,15 +47,14 @@ def draw_waveforms(targets: Targets, seconds: float, seed: int) -> list[Tensor]:
     per_frame = stride_samples(targets) / SAMPLE_RATE_HZ
     drawn: list[Tensor] = []
     heard = 0.0
-    for index in _shuffled(len(targets.num_frames), seed):
+    order = torch.randperm(len(targets.num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
+    for index in order:
         if heard >= seconds:
             break
         frames = min(targets.num_frames[index], int(_PIECE_SECONDS / per_frame))
         batch = targets.read([Crop(index, 0, frames)], [])
-        drawn.append(batch.waveforms[0, : int(_PIECE_SECONDS * SAMPLE_RATE_HZ)][: int(batch.lengths[0])])
+        # Live targets read whole utterances.
+        end = min(int(batch.lengths[0]), int(_PIECE_SECONDS * SAMPLE_RATE_HZ))
+        drawn.append(batch.waveforms[0, :end])
         heard += frames * per_frame
     return drawn
-
-
-def _shuffled(count: int, seed: int) -> Sequence[int]:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()  # type: ignore[no-any-return]

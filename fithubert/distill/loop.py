@@ -120,11 +120,8 @@ class TrainingLoop:
     ) -> tuple[UpdateLoss, float]:
         """One optimiser step from this rank's `parts`; the loss over all ranks and the learning rate."""
         progress, params = self.progress, self.params
-        layers, pairs = self._layers(heads), zip(parts, batches, strict=True)
-        finished = (
-            (part, self.train_targets.finish(batch.to(self.fabric.device), part.crops, layers))
-            for part, batch in ((p, self.stepper.hide_frames(progress.update, p, b)) for p, b in pairs)
-        )
+        layers = self._layers(heads)
+        finished = ((part, self._finish(part, batch, layers)) for part, batch in zip(parts, batches, strict=True))
         loss = self.stepper.backward(progress.update, heads, finished)
         first = loss.total if progress.first_loss is None else progress.first_loss
         problem = find_problem(loss, params, first)
@@ -139,6 +136,11 @@ class TrainingLoop:
         progress.loss_sum += loss.total
         progress.loss_count += 1
         return loss, rate
+
+    def _finish(self, part: Part, batch: DistillBatch, layers: list[int]) -> DistillBatch:
+        """`batch` on the device, with its targets, and with its hidden frames where the teacher hears them too."""
+        hidden = self.stepper.hide_frames(self.progress.update, part, batch)
+        return self.train_targets.finish(hidden.to(self.fabric.device), part.crops, layers)
 
     def _stop(self, problem: str, planned: PlannedUpdate, loss: UpdateLoss) -> NoReturn:
         """Write down what the update was made of and end the training; the weights are still those before it."""

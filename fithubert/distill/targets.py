@@ -168,7 +168,7 @@ class LiveTargets:
         lengths = batch.lengths[rows]
         waveforms = batch.waveforms[rows, : int(lengths.max())]
         heard = self._teacher.extract(waveforms, lengths, last_layer).hidden_states
-        if batch.masked is None or not self.hears_masks:
+        if batch.masked is None:
             return list(heard)
         masked = torch.zeros(heard[0].shape[:2], dtype=torch.bool, device=heard[0].device)
         for place, row in enumerate(rows):

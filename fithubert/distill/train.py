@@ -82,16 +82,19 @@ def train_student(
         fabric = open_fabric(accelerator, distill_params.precision, _has_idle_parameters(student_params, config))
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
-        set_first_weights(student, student_params, teacher, train_targets, distill_params.seed, fabric.device)
         hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
         identity = _identity(student_params, distill_params, config, train_targets, dev_targets, teacher)
         identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
+        checkpoints = CheckpointFolder(folder, identity, distill_params.keep_checkpoints)
+        # A checkpoint brings all weights, and a cut takes minutes at full size.
+        if not on_first_rank(fabric, checkpoints.holds_one):
+            set_first_weights(student, student_params, teacher, train_targets, distill_params.seed, fabric.device)
         loop = TrainingLoop(
             Stepper(fabric, student, hint_loss, distill_params),
             distill_params,
             train_targets,
             dev_targets,
-            CheckpointFolder(folder, identity, distill_params.keep_checkpoints),
+            checkpoints,
             Listeners(listeners if fabric.is_global_zero else ()),
         )
         reason = loop.run()

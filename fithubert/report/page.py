@@ -22,7 +22,6 @@ from fithubert.report.sections import (
     scatter_data,
     score_rows,
     skipped_recordings,
-    time_bars,
 )
 from fithubert.report.summary import ReportPlan
 from fithubert.report.tasks import task_info
@@ -64,11 +63,11 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
         costs=cost_rows(summary, metrics),
         lengths=cost_lengths(metrics),
         profile=metrics.single.get("profile", {}),
-        bars=part_bars(metrics),
-        times=time_bars(metrics),
+        bars=part_bars(metrics, "macs"),
+        times=part_bars(metrics, "time"),
         paper=paper_rows(summary),
-        paper_bars=part_bars(metrics, paper=True),
-        paper_times=time_bars(metrics, paper=True),
+        paper_bars=part_bars(metrics, "macs", paper=True),
+        paper_times=part_bars(metrics, "time", paper=True),
         training=training_charts(metrics, plan),
         probe=probe_chart(metrics, colours, plan),
         strips=layer_strips(metrics, summary, plan),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fithubert.report.gather import Metrics
 from fithubert.report.summary import ReportPlan
@@ -147,33 +147,12 @@ def cost_rows(summary: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, d
     return [(name, profiled.get(name)) for name in summary["models"]]
 
 
-def part_bars(metrics: Metrics, paper: bool = False) -> list[dict[str, Any]]:
-    """Per model the share of its multiply-accumulates that each part takes, largest model as 100 %."""
+def part_bars(metrics: Metrics, of: Literal["macs", "time"], paper: bool = False) -> list[dict[str, Any]]:
+    """Per model the share of its multiply-accumulates or of its time that each part takes, largest model as 100 %."""
     profile = metrics.single.get("profile", {})
     models = (profile.get("paper_size") or {}).get("models", {}) if paper else profile.get("models", {})
-    totals = {name: sum(p["macs"] for p in model["parts"].values()) for name, model in models.items()}
-    largest = max(totals.values(), default=0)
-    bars = []
-    for name, model in models.items():
-        parts = [
-            {
-                "part": part,
-                "title": PART_TITLES.get(part, part),
-                "share": cost["macs"] / totals[name],
-                "width": cost["macs"] / largest,
-            }
-            for part, cost in model["parts"].items()
-            if totals[name] and cost["macs"]
-        ]
-        bars.append({"name": name, "figure": f"{format_macs(model['macs_per_second'])}MAC/s", "parts": parts})
-    return bars
-
-
-def time_bars(metrics: Metrics, paper: bool = False) -> list[dict[str, Any]]:
-    """Per model the share of its time that each part takes, the slowest model as 100 %."""
-    profile = metrics.single.get("profile", {})
-    models = (profile.get("paper_size") or {}).get("models", {}) if paper else profile.get("models", {})
-    slowest = max((model["rtf"] for model in models.values()), default=0)
+    cost = {"macs": "macs_per_second", "time": "rtf"}[of]
+    largest = max((model[cost] for model in models.values()), default=0)
     bars = []
     for name, model in models.items():
         parts = [
@@ -181,13 +160,21 @@ def time_bars(metrics: Metrics, paper: bool = False) -> list[dict[str, Any]]:
                 "part": part,
                 "title": PART_TITLES.get(part, part),
                 "share": share,
-                "width": share * model["rtf"] / slowest,
+                "width": share * model[cost] / largest,
             }
-            for part, share in model.get("time_shares", {}).items()
+            for part, share in _part_shares(model, of).items()
             if share > 0
         ]
-        bars.append({"name": name, "figure": f"{1000 * model['rtf']:.1f} ms/s", "parts": parts})
+        figure = f"{format_macs(model[cost])}MAC/s" if of == "macs" else f"{1000 * model[cost]:.1f} ms/s"
+        bars.append({"name": name, "figure": figure, "parts": parts})
     return bars
+
+
+def _part_shares(model: Mapping[str, Any], of: str) -> dict[str, float]:
+    if of == "time":
+        return dict(model.get("time_shares", {}))
+    total = sum(part["macs"] for part in model["parts"].values())
+    return {name: part["macs"] / total for name, part in model["parts"].items()} if total else {}
 
 
 def paper_rows(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:

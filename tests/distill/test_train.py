@@ -206,10 +206,13 @@ class _StopAtSeven(TrainingListener):
             raise KeyboardInterrupt
 
 
-def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(tmp_path: Path) -> None:
+def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = tiny_teacher()
     whole = train(tmp_path / "whole", student_params=cut_params(), teacher=teacher).directory
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "other", student_params=cut_params(), teacher=teacher, listeners=[_StopAtSeven()])
+    monkeypatch.setattr("fithubert.distill.train.set_first_weights", lambda *_: pytest.fail("cut again"))
     other = train(tmp_path / "other", student_params=cut_params(), teacher=teacher).directory
     assert (whole / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()

@@ -85,9 +85,7 @@ def test_a_student_of_the_teachers_shape_is_the_teacher(norm_first: bool, conv_n
     waveforms, lengths = pad_waveforms(speech(1.0, 3, seed=9))
     heard = waveforms
     if normalise:  # a student hears what it is given
-        heard = torch.nn.functional.layer_norm(waveforms[:1], waveforms.shape[1:])
-        waveforms, lengths = waveforms[:1], lengths[:1]
-        waveforms, lengths = waveforms[:, : int(lengths[0])], lengths
+        waveforms, lengths = waveforms[:1, : int(lengths[0])], lengths[:1]
         heard = torch.nn.functional.layer_norm(waveforms, waveforms.shape[1:])
     with torch.no_grad():
         ours, theirs = student(heard, lengths).hidden_states, teacher(waveforms, lengths).hidden_states
