@@ -1,14 +1,14 @@
-"""Transformer layers and the convolutional position embedding, with padding masked out."""
+"""Transformer layers, with padding masked out."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
 
 from fithubert.blocks.frontend import nothing_padded
-from fithubert.frames import padding_mask, zero_padding
+from fithubert.blocks.relative import PositionGate
+from fithubert.frames import padding_mask
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class EncoderLayerConfig:
     activation_dropout: float = 0.0
     #: No queries and keys of its own: the layer attends as an earlier one did (ARMHuBERT).
     reuse_attention: bool = False
+    #: Attention takes a position bias, gated by its input (WavLM).
+    gated_positions: bool = False
 
 
 def attention_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
@@ -36,42 +38,14 @@ def attention_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
     return padding_mask(lengths.clamp(min=1), num_frames)[:, None, None, :]
 
 
-class PositionalConv(nn.Module):
-    """Relative positions by one grouped, weight-normalised convolution (fairseq `conv_pos`, `conv_pos_groups`).
-
-    Padded frames are zeroed first, so that valid frames see what they would see alone.
-    """
-
-    def __init__(self, width: int, kernel: int, groups: int) -> None:
-        super().__init__()
-        conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
-        nn.init.normal_(conv.weight, std=(4.0 / (kernel * width)) ** 0.5)
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        self.conv = parametrizations.weight_norm(conv, dim=2)
-        # An even kernel gives one frame too many.
-        self.surplus = 1 - kernel % 2
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """The position embedding of `x` (batch, time, feature), to be added to it."""
-        if not nothing_padded(lengths, x.shape[1]):
-            x = zero_padding(x, lengths)
-        y = self.conv(x.transpose(1, 2))
-        y = y[:, :, : y.shape[2] - self.surplus]
-        return F.gelu(y).transpose(1, 2)
-
-    def fold_weight_norm(self) -> None:
-        """Compute the weight once and for all, for inference; nothing happens where that is done already."""
-        if parametrize.is_parametrized(self.conv, "weight"):
-            parametrize.remove_parametrizations(self.conv, "weight")
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention with separate projections (fairseq `MultiheadAttention`).
 
-    `reuse`: without queries and keys; such a layer can only be given the attention map of another.
+    `reuse`: without queries and keys; such a layer can only be given the attention map of another. `gated`: takes a
+    position bias, of which each query takes its share (WavLM).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, reuse: bool = False) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, reuse: bool = False, gated: bool = False) -> None:
         super().__init__()
         self.heads, self.dropout, self.reuse = heads, dropout, reuse
         if not reuse:
@@ -79,13 +53,17 @@ class SelfAttention(nn.Module):
             self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        self.gate = PositionGate(width // heads, heads) if gated else None
 
-    def forward(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None, position_bias: Tensor | None = None
+    ) -> Tensor:
         """(batch, time, feature) attended over keys where `mask` (batch, 1, 1, time) is True.
 
-        `attention_map` (batch, head, time, time) takes the place of this layer's own.
+        `attention_map` (batch, head, time, time) takes the place of this layer's own; `position_bias`
+        (head, time, time), gated, is added to its scores.
         """
-        return self.out(self.context(x, mask, attention_map))
+        return self.out(self.context(x, self._gated(x, mask, position_bias), attention_map))
 
     def context(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
         """What `out` maps: the heads' attended values side by side, (batch, time, feature)."""
@@ -105,6 +83,13 @@ class SelfAttention(nn.Module):
             scores = scores.masked_fill(~mask, float("-inf"))
         return torch.softmax(scores, dim=-1)
 
+    def _gated(self, x: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:
+        """`mask`, or what is added to the scores where there is a position bias: (batch, head, time, time)."""
+        if self.gate is None or position_bias is None:
+            return mask
+        bias = self.gate(self._split(x), position_bias)
+        return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
@@ -116,7 +101,11 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.norm_first = config.norm_first
         self.attention = SelfAttention(
-            config.width, config.attention_heads, config.attention_dropout, config.reuse_attention
+            config.width,
+            config.attention_heads,
+            config.attention_dropout,
+            config.reuse_attention,
+            config.gated_positions,
         )
         self.attention_norm = nn.LayerNorm(config.width)
         self.ffn_in = nn.Linear(config.width, config.ffn_width)
@@ -130,12 +119,14 @@ class EncoderLayer(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
-        """The layer's output for `x` (batch, time, feature); `attention_map` as in `SelfAttention.forward`."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None, position_bias: Tensor | None = None
+    ) -> Tensor:
+        """The layer's output for `x` (batch, time, feature); the rest as in `SelfAttention.forward`."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask, attention_map))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, attention_map, position_bias))
             return x + self._feed_forward(self.ffn_norm(x))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask, attention_map)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, attention_map, position_bias)))
         return self.ffn_norm(x + self._feed_forward(x))
 
     def attention_map(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -25,6 +25,14 @@ class HubertConfig(StrictModel):
     norm_first: bool = False
     pos_conv_kernel: int = Field(128, gt=0)
     pos_conv_groups: int = Field(16, gt=0)
+    #: 1: one weight-normalised convolution; more: a stack with layer norms between, as data2vec has [pos_conv_depth].
+    pos_conv_depth: int = Field(1, gt=0)
+    #: Batch norm before the convolution in place of its weight norm, as mHuBERT-147 has [conv_pos_batch_norm].
+    pos_conv_batch_norm: bool = False
+    #: Buckets of WavLM's gated relative position bias [num_buckets]; None: attention without it.
+    relative_buckets: int | None = Field(None, gt=0)
+    #: Frames from which on all distances share a bucket [max_distance].
+    relative_max_distance: int = Field(800, gt=0)
     #: Zero mean and unit variance per utterance before the front end [normalize].
     normalise_waveform: bool = False
 
@@ -34,6 +42,10 @@ class HubertConfig(StrictModel):
             raise ValueError(f"attention_heads {self.attention_heads} does not divide width {self.width}")
         if self.width % self.pos_conv_groups:
             raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
+        if self.pos_conv_depth > 1 and self.pos_conv_batch_norm:
+            raise ValueError("pos_conv_batch_norm: only one positional convolution has it; leave out pos_conv_depth")
+        if self.relative_buckets is not None and self.relative_buckets % 4:
+            raise ValueError(f"relative_buckets {self.relative_buckets}: must be a multiple of 4")
         return self
 
 

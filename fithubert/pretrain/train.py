@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
+from fithubert.blocks.positional import PositionalConv
 from fithubert.config.teacher import IterationParams, PretrainParams
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.data.manifest import Manifest
@@ -77,8 +79,10 @@ def _read_start(params: PretrainParams, device: torch.device) -> tuple[HubertMod
         raise UserError(f"start_from {params.start_from!r}: not a teacher of the recipe's model; copy its shape")
     hubert = HubertModel(params.model, params.dropout)
     state = canonical_state(started.model)
-    with torch.no_grad():
-        hubert.positional.conv.weight = state.pop("positional.conv.weight")
+    positional = hubert.positional
+    if isinstance(positional, PositionalConv) and is_parametrized(positional.conv, "weight"):
+        with torch.no_grad():
+            positional.conv.weight = state.pop("positional.conv.weight")  # type: ignore[assignment]
     hubert.load_state_dict(state, strict=False)
     return hubert.to(device), started.mask_embedding
 

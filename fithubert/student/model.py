@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
+from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, attention_mask
 from fithubert.blocks.frontend import ConvFrontend
+from fithubert.blocks.positional import PositionalConv
 from fithubert.config.student import StudentConfig
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms, receptive_field

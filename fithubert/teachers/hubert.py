@@ -7,8 +7,10 @@ Differs: the group norm of the first convolution leaves padding out of its stati
 import torch
 from torch import Tensor, nn
 
-from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
+from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, attention_mask
 from fithubert.blocks.frontend import ConvFrontend
+from fithubert.blocks.positional import PositionalConv, PositionalConvStack
+from fithubert.blocks.relative import RelativePositions
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.files import digest
@@ -25,12 +27,24 @@ class HubertModel(nn.Module):
         self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
         self.feature_norm = nn.LayerNorm(self.frontend.width)
         self.projection = nn.Linear(self.frontend.width, config.width)
-        self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
+        self.positional = _build_positional(config)
         self.encoder_norm = nn.LayerNorm(config.width)
+        gated = config.relative_buckets is not None
         layer = EncoderLayerConfig(
-            config.width, config.ffn_width, config.attention_heads, config.norm_first, dropout, dropout, 0.0
+            config.width,
+            config.ffn_width,
+            config.attention_heads,
+            config.norm_first,
+            dropout,
+            dropout,
+            gated_positions=gated,
         )
         self.layers = nn.ModuleList(EncoderLayer(layer) for _ in range(config.depth))
+        self.relative: RelativePositions | None = None
+        if config.relative_buckets is not None:
+            self.relative = RelativePositions(
+                config.relative_buckets, config.relative_max_distance, config.attention_heads
+            )
 
     def forward(
         self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None, masked: "MaskedFrames | None" = None
@@ -46,18 +60,23 @@ class HubertModel(nn.Module):
         x = self.projection(self.feature_norm(x))
         if masked is not None:
             x = torch.where(masked.mask[:, :, None], masked.embedding.to(x.dtype), x)
-        x = x + self.positional(x, frames)
+        return SpeechOutput(self.encode(x, frames, last_layer), frames)
+
+    def encode(self, x: Tensor, lengths: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
+        """Hidden states 0..`last_layer` (all: None) of projected frames `x` (batch, time, feature)."""
+        x = x + self.positional(x, lengths)
         if not self.config.norm_first:
             x = self.encoder_norm(x)
         depth = len(self.layers) if last_layer is None else last_layer
         states = [x]
-        mask = attention_mask(frames, x.shape[1])
+        mask = attention_mask(lengths, x.shape[1])
+        bias = self.relative(x.shape[1]) if self.relative is not None else None
         for layer in self.layers[:depth]:
-            x = layer(x, mask)
+            x = layer(x, mask, position_bias=bias)
             states.append(x)
         if self.config.norm_first and depth == len(self.layers):
             states[-1] = self.encoder_norm(x)
-        return SpeechOutput(tuple(states), frames)
+        return tuple(states)
 
 
 class MaskedFrames:
@@ -124,10 +143,18 @@ class HubertTeacher:
         return self.model(waveforms.to(self.device), lengths.to(self.device), last_layer, hidden)
 
 
+def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvStack:
+    shape = config.width, config.pos_conv_kernel, config.pos_conv_groups
+    if config.pos_conv_depth > 1:
+        return PositionalConvStack(*shape, config.pos_conv_depth)
+    return PositionalConv(*shape, config.pos_conv_batch_norm)
+
+
 def fingerprint_weights(model: HubertModel) -> str:
     """A digest of the shape and of every weight, the same wherever the checkpoint came from."""
     state = canonical_state(model)
-    parts: list[bytes | str] = [model.config.model_dump_json()]
+    # Defaults are left out, so that an option that a later version adds leaves the fingerprints of before.
+    parts: list[bytes | str] = [model.config.model_dump_json(exclude_defaults=True)]
     for name in sorted(state):
         parts += [name, state[name].contiguous().numpy().tobytes()]
     return digest(*parts)
@@ -139,7 +166,8 @@ def canonical_state(model: HubertModel) -> dict[str, Tensor]:
     for name, tensor in model.state_dict().items():
         if ".parametrizations.weight.original" not in name:
             state[name] = tensor.detach().float().cpu()
-    state["positional.conv.weight"] = model.positional.conv.weight.detach().float().cpu()
+    if isinstance(model.positional, PositionalConv):
+        state["positional.conv.weight"] = model.positional.conv.weight.detach().float().cpu()
     return state
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fithubert.blocks.positional import PositionalConv
 from fithubert.errors import UserError
 from fithubert.student.heads import LayerHead, SharedHeads
 from fithubert.student.model import Student
@@ -28,9 +29,9 @@ def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tens
     input that of data-driven pruning (ThiNet, Luo et al. 2017). Differs: channels, not rotations, since the norms, the
     GELU of the positional convolution and its groups work channel by channel.
 
-    What has no counterpart (shared heads, surplus filters, attention heads and units) keeps its random start.
-    Raises UserError where the student is wider or deeper than the teacher, has heads of another width, or the two do
-    not stride or norm alike.
+    What has no counterpart (shared heads, surplus filters, attention heads and units) keeps its random start; WavLM's
+    position bias has none in the student. Raises UserError where the student is wider or deeper than the teacher, has
+    heads of another width, or the two do not stride, norm or place frames alike.
     """
     _check(student, teacher)
     was_training = student.training
@@ -52,6 +53,11 @@ def _check(student: Student, teacher: HubertModel) -> None:
     if ours.heads.kind == "per_layer" and ours.heads.teacher_width != theirs.width:
         raise UserError(
             f"init: heads.teacher_width {ours.heads.teacher_width} is not the teacher's width, {theirs.width}"
+        )
+    if theirs.pos_conv_depth > 1 or theirs.pos_conv_batch_norm:
+        raise UserError(
+            "init cut_teacher: only a teacher with one weight-normalised positional convolution can be cut; "
+            "use init: random"
         )
     if ours.layer_norm_first != theirs.norm_first or ours.conv_norm != theirs.conv_norm:
         raise UserError(
@@ -95,29 +101,21 @@ class _Cut:
 
     def _hidden_states(self, embedded: Sequence[Tensor]) -> list[list[Tensor]]:
         """Layer 0..L of the teacher, each (time, feature) per utterance; a pre-norm one's last after its final norm."""
-        teacher = self.teacher
-        states = [y + teacher.positional(y[None], _length(y))[0] for y in embedded]
-        if not teacher.config.norm_first:
-            states = [teacher.encoder_norm(y) for y in states]
-        hidden = [states]
-        for layer in teacher.layers:
-            states = [layer(y[None], None)[0] for y in states]
-            hidden.append(states)
-        if teacher.config.norm_first:
-            hidden[-1] = [teacher.encoder_norm(y) for y in states]
-        return hidden
+        states = [self.teacher.encode(y[None], _length(y)) for y in embedded]
+        return [[layer[0] for layer in layers] for layers in zip(*states, strict=True)]
 
     def _cut_input(
         self, ours: list[Tensor], embedded: Sequence[Tensor], layer_0: Sequence[Tensor], channels: Channels
     ) -> list[Tensor]:
         """Projection, positional convolution and norm; the student's layer 0 before its time reduction."""
-        student, teacher = self.student, self.teacher
+        student, positional = self.student, self.teacher.positional
+        assert isinstance(positional, PositionalConv)  # _check has seen to it
         if student.feature_norm is not None:
             ours = [student.feature_norm(x) for x in ours]
         if student.projection is not None:
             set_linear(student.projection, fit_linear(ours, [channels.of(y) for y in embedded]))
             ours = [student.projection(x) for x in ours]
-        cut_positional(student.positional, teacher.positional, channels.chosen, ours, embedded)
+        cut_positional(student.positional, positional, channels.chosen, ours, embedded)
         ours = [x + student.positional(x[None], _length(x))[0] for x in ours]
         if student.config.layer_norm_first:
             return ours

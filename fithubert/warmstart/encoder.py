@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.blocks.encoder import EncoderLayer, PositionalConv, SelfAttention
+from fithubert.blocks.encoder import EncoderLayer, SelfAttention
+from fithubert.blocks.positional import PositionalConv
 from fithubert.warmstart.channels import Channels, choose_channels
 from fithubert.warmstart.regression import LinearMap, covariance, fit_linear, square_root, sum_rows
 

@@ -7,11 +7,11 @@ from torch import nn
 from fithubert.blocks.encoder import (
     EncoderLayer,
     EncoderLayerConfig,
-    PositionalConv,
     SelfAttention,
     attention_mask,
 )
 from fithubert.blocks.frontend import ConvFrontend, MaskedGroupNorm
+from fithubert.blocks.positional import PositionalConv
 
 LENGTHS = torch.tensor([12, 7])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fithubert.blocks.encoder import PositionalConv
 from fithubert.blocks.frontend import MaskedGroupNorm
+from fithubert.blocks.positional import PositionalConv
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PLACES = [
