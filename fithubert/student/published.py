@@ -3,8 +3,6 @@
 Nothing of a checkpoint runs: it is read with torch's weights-only loading, and its configuration strings are parsed.
 """
 
-import argparse
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,12 @@ import torch
 from torch import Tensor
 
 from fithubert.config.base import read_yaml, validate
+from fithubert.config.literals import parse_list
 from fithubert.config.student import StudentConfig
 from fithubert.errors import UserError
 from fithubert.student.checkpoint import load_canonical_state, prepare_for_inference
 from fithubert.student.model import Student
+from fithubert.torch_files import read_torch_file
 
 #: fairseq's names, and ours, inside a transformer layer.
 _LAYER_NAMES = {
@@ -42,7 +42,7 @@ def import_published(checkpoint: Path | str, config: Path | str | None = None) -
     neither, holds pickled objects, or uses an option that no published model does.
     """
     path = Path(checkpoint)
-    values = read_checkpoint(path)
+    values = read_torch_file(path)
     if isinstance(values.get("Distiller"), Mapping) and isinstance(values.get("Config"), Mapping):
         settings, state = _section(values["Config"], "distiller", f"{path}: Config"), dict(values["Distiller"])
         student = validate(StudentConfig, _distilhubert_config(settings, str(path)), str(path))
@@ -60,35 +60,6 @@ def import_published(checkpoint: Path | str, config: Path | str | None = None) -
     model = prepare_for_inference(Student(student))
     load_canonical_state(model, _rename(state, student), str(path))
     return model
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The mapping in a torch checkpoint, read without running anything in it.
-
-    `argparse.Namespace`, which s3prl's trainer writes, is read as the plain data that it is. Raises UserError where
-    the file is missing, broken, or holds any other pickled object.
-    """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises many kinds for a broken file, and pickle's for a refused one
-        raise UserError(f"{path}: {_why_unreadable(path, error)}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no mapping of names to tensors")
-    return values
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    if "WeightsUnpickler" not in str(error) and "weights_only" not in str(error).lower():
-        return f"not a readable checkpoint ({type(error).__name__})"
-    try:
-        names = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - {"argparse.Namespace"})
-    except Exception:  # only a name for the message is lost
-        names = []
-    what = ", ".join(names) or "objects"
-    return f"refused, nothing was run: it holds pickled Python ({what}); only tensors and plain data are read"
 
 
 def _fithubert_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -229,27 +200,6 @@ def _rename_head(parts: list[str], tensor: Tensor, config: StudentConfig) -> dic
 def _upsampling(tensor: Tensor) -> Tensor:
     """A transposed convolution's (in, out, kernel) as our (kernel, out, in); a bias as it is."""
     return tensor.permute(2, 1, 0) if tensor.ndim == 3 else tensor
-
-
-def parse_list(text: Any, where: str) -> list[Any]:
-    """A list written as Python: literals joined by + and repeated by *. Parsed, never evaluated."""
-    try:
-        return list(_parse(ast.parse(str(text), mode="eval").body))
-    except (SyntaxError, ValueError, TypeError):
-        raise UserError(f"{where}: not a list of numbers or tuples (given {str(text)!r})") from None
-
-
-def _parse(node: ast.expr) -> Any:
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_parse(item) for item in node.elts]
-    if isinstance(node, ast.Constant) and isinstance(node.value, int):
-        return node.value
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
-        left, right = _parse(node.left), _parse(node.right)
-        if isinstance(node.op, ast.Mult) and isinstance(right, int) and right > 100:
-            raise ValueError("too many")
-        return left + right if isinstance(node.op, ast.Add) else left * right
-    raise ValueError("not a list")
 
 
 def _section(values: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:

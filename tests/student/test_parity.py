@@ -10,7 +10,8 @@ from torch import Tensor
 from fithubert.config.params import HintParams
 from fithubert.distill.hints import HintLoss
 from fithubert.student.model import Student
-from fithubert.student.published import import_published, read_checkpoint
+from fithubert.student.published import import_published
+from fithubert.torch_files import read_torch_file
 from tests.student.reference import (
     ACTIVATIONS,
     LOSSES,
@@ -135,7 +136,7 @@ def test_fithubert_gradients(scale: str, monkeypatch: pytest.MonkeyPatch) -> Non
     student = Student(config.model_copy(update={**no_dropout, "frontend_gradient": float(scale)}))
     state = load("fithubert_tiny").state_dict()
     del state["positional.conv.weight"]
-    raw = read_checkpoint(folder("fithubert_tiny", "checkpoint.ckpt"))["state_dict"]
+    raw = read_torch_file(folder("fithubert_tiny", "checkpoint.ckpt"))["state_dict"]
     for ours, theirs in (("0", "g"), ("1", "v")):  # the gradient of the direction depends on its length
         state[f"{_WEIGHT_NORM}{ours}"] = raw[f"student_model.encoder.pos_conv.0.weight_{theirs}"]
     student.load_state_dict(state)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from fithubert.config.literals import parse_list
 from fithubert.errors import UserError
-from fithubert.student.published import import_published, parse_list, read_checkpoint
+from fithubert.student.published import import_published
+from fithubert.torch_files import read_torch_file
 from tests.student.reference import folder, needs_reference
 
 
@@ -85,5 +87,5 @@ def test_a_lightning_checkpoint_needs_its_yaml_and_one_that_fits(tmp_path: Path)
 
 @needs_reference
 def test_the_layout_with_a_namespace_is_read_as_plain_data() -> None:
-    values = read_checkpoint(folder("distilhubert_tiny", "checkpoint_layout_with_args.ckpt"))
+    values = read_torch_file(folder("distilhubert_tiny", "checkpoint_layout_with_args.ckpt"))
     assert type(values["Args"]).__name__ == "Namespace"
