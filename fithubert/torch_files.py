@@ -19,7 +19,8 @@ class Inert:
     """Stands for an object of a class that is not imported: what it was made of, without its behaviour."""
 
     def __init__(self, *args: Any, **_: Any) -> None:
-        self.args, self.state = args, None
+        self.args: tuple[Any, ...] = args
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.args, self.state = (), state
@@ -51,12 +52,14 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 
 def as_plain_data(value: Any) -> Any:
-    """`value` with namespaces and omegaconf's containers as dicts and lists; None for other objects."""
+    """`value` with namespaces, omegaconf's containers and enumerations as plain data; None for other objects."""
     if isinstance(value, argparse.Namespace):
         value = vars(value)
     if isinstance(value, Inert):
-        state = value.state if isinstance(value.state, dict) else {}
-        return as_plain_data(state.get("_content", state.get("_val")))
+        if isinstance(value.state, dict):
+            return as_plain_data(value.state.get("_content", value.state.get("_val")))
+        # A member of an enumeration is made from its value.
+        return value.args[0] if len(value.args) == 1 else None
     if isinstance(value, Mapping):
         return {str(as_plain_data(key)): as_plain_data(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

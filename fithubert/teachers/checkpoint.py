@@ -1,5 +1,6 @@
 """Teachers on disk: config.json + model.safetensors, read strictly and without running anything."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -50,28 +51,41 @@ def read_teacher(directory: Path) -> HubertTeacher:
 
 
 def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
-    """Fill `model` from a safetensors file, strictly: every tensor there, none too many, every shape right.
-
-    Gives the mask embedding, where the file has one.
-    """
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    """Fill `model` from a safetensors file, strictly; gives the mask embedding, where the file has one."""
+    state = read_safetensors(path)
     embedding = state.pop(_MASK_EMBEDDING, None)
-    wanted = model.state_dict()
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        what = f"tensor {missing[0]} is missing" if missing else f"tensor {extra[0]} does not belong to this model"
-        raise UserError(f"{path}: {what} ({len(missing)} missing, {len(extra)} extra)")
-    for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
-            raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    fill_model(model, state, str(path))
     if embedding is not None and embedding.shape != (model.config.width,):
         raise UserError(
             f"{path}: tensor {_MASK_EMBEDDING} has shape {tuple(embedding.shape)}, not ({model.config.width},)"
         )
     return embedding
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a safetensors file by name; raises UserError where it is missing or broken."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def fill_model(
+    model: HubertModel, state: Mapping[str, torch.Tensor], source: str, name_there: Callable[[str], str] = str
+) -> None:
+    """Fill `model` with canonical weights, strictly: every tensor there, none too many, every shape right.
+
+    Raises UserError naming `source` and the first wrong tensor, by the name that `name_there` gives it.
+    """
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        wrong, what = (missing[0], "is missing") if missing else (extra[0], "does not belong to this model")
+        raise UserError(f"{source}: tensor {name_there(wrong)} {what} ({len(missing)} missing, {len(extra)} extra)")
+    for name, tensor in state.items():
+        shape = tuple(wanted[name].shape)
+        if tensor.shape != shape:
+            raise UserError(f"{source}: tensor {name_there(name)} has shape {tuple(tensor.shape)}, not {shape}")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

@@ -52,7 +52,8 @@ class HubertModel(nn.Module):
         """Hidden states 0..`last_layer` (all: None) of waveforms (batch, samples) at 16 kHz.
 
         Layer 0 is the input of the first transformer layer, layers 1..L the outputs; in a pre-norm model the last one
-        is taken after the final layer norm, as transformers gives it. `masked` replaces frames before the encoder.
+        is taken after the final layer norm, as s3prl has it (transformers: `last_hidden_state`). `masked` replaces
+        frames before the encoder.
         """
         if self.config.normalise_waveform:
             waveforms = normalise_waveforms(waveforms, lengths)
