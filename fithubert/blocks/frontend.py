@@ -26,12 +26,11 @@ class MaskedGroupNorm(nn.GroupNorm):
             return super().forward(x)
         # Sums over thousands of frames need float32, also under autocast (where torch's own group norm takes it too).
         x = x.float()
-        mask = padding_mask(lengths, x.shape[-1])[:, None, :].to(x.dtype)
-        count = lengths.clamp(min=1)[:, None, None].to(x.dtype)
-        mean = (x * mask).sum(-1, keepdim=True) / count
-        centred = (x - mean) * mask
-        variance = centred.square().sum(-1, keepdim=True) / count
-        return centred * torch.rsqrt(variance + self.eps) * self.weight[:, None] + self.bias[:, None]
+        # Masked sums as products with the mask: this layer is wide and long, and every pass over it costs.
+        share = padding_mask(lengths, x.shape[-1]).to(x.dtype)[:, :, None] / lengths.clamp(min=1)[:, None, None]
+        centred = x - x @ share
+        scale = torch.rsqrt(centred.square() @ share + self.eps) * self.weight[:, None]
+        return torch.addcmul(self.bias[:, None], centred, scale)
 
 
 class ConvLayer(nn.Module):
