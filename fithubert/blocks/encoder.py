@@ -28,12 +28,12 @@ class EncoderLayerConfig:
     gated_positions: bool = False
 
 
-def attention_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
+def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
     """(batch, 1, 1, time) bool, True where a key may be attended to; None where nothing is padded.
 
     A row without any valid frame attends to its first one, since a softmax over nothing is not a number.
     """
-    if nothing_padded(lengths, num_frames):
+    if lengths is None or nothing_padded(lengths, num_frames):
         return None
     return padding_mask(lengths.clamp(min=1), num_frames)[:, None, None, :]
 

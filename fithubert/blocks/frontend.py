@@ -80,13 +80,20 @@ class ConvFrontend(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (batch, time, feature) and their lengths, from waveforms (batch, samples)."""
+        padded = None if nothing_padded(lengths, waveforms.shape[1]) else lengths
+        return self.convolve(waveforms, padded), count_conv_frames(lengths, self.convolutions)
+
+    def convolve(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+        """Frames (batch, time, feature) of waveforms (batch, samples); `lengths` None means that nothing is padded."""
         x = waveforms[:, None, :]
-        inner = None if nothing_padded(lengths, waveforms.shape[1]) else lengths
         for layer in self.layers:
-            x, inner = layer(x, inner)
-        return x.transpose(1, 2), count_conv_frames(lengths, self.convolutions)
+            x, lengths = layer(x, lengths)
+        return x.transpose(1, 2)
 
 
-def nothing_padded(lengths: Tensor, longest: int) -> bool:
-    """Whether every length is `longest`, so that masks can be skipped; False while compiling, where it is unknown."""
-    return not torch.compiler.is_compiling() and bool((lengths >= longest).all())
+def nothing_padded(lengths: Tensor | None, longest: int) -> bool:
+    """Whether every length is `longest`, so that masks can be skipped; `lengths` None says so.
+
+    False while compiling, where it is unknown.
+    """
+    return lengths is None or (not torch.compiler.is_compiling() and bool((lengths >= longest).all()))

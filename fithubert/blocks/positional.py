@@ -24,7 +24,7 @@ class PositionalConv(nn.Module):
         self.scale = nn.Parameter(torch.ones(width)) if batch_norm else None
         self.shift = nn.Parameter(torch.zeros(width)) if batch_norm else None
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """The position embedding of `x` (batch, time, feature), to be added to it."""
         if self.scale is not None and self.shift is not None:
             x = x * self.scale + self.shift
@@ -47,7 +47,7 @@ class PositionalConvStack(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(_grouped_conv(width, kernel, groups) for _ in range(depth))
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """The position embedding of `x` (batch, time, feature), to be added to it."""
         for conv in self.convs:
             x = _convolve(conv, x, lengths).transpose(1, 2)  # type: ignore[arg-type]
@@ -65,9 +65,9 @@ def _grouped_conv(width: int, kernel: int, groups: int) -> nn.Conv1d:
     return conv
 
 
-def _convolve(conv: nn.Conv1d, x: Tensor, lengths: Tensor) -> Tensor:
+def _convolve(conv: nn.Conv1d, x: Tensor, lengths: Tensor | None) -> Tensor:
     """`conv` over the valid frames of `x` (batch, time, feature), as (batch, feature, time)."""
-    if not nothing_padded(lengths, x.shape[1]):
+    if lengths is not None and not nothing_padded(lengths, x.shape[1]):
         x = zero_padding(x, lengths)
     y = conv(x.transpose(1, 2))
     # An even kernel gives one frame too many.

@@ -44,9 +44,15 @@ class FolderData(StrictModel):
 
 
 class TeacherParams(StrictModel):
-    """`source`: any spec that `load_teacher` understands; `mini` is the embedded teacher."""
+    """`source`: any spec that `load_teacher` understands; `mini` is the embedded teacher. The rest: how it is run."""
 
     source: str = "mini"
+    #: auto: a GPU where there is one.
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    #: Halves are for GPUs; what they say differs a little, and so does the fingerprint of what is cached.
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    #: `compile` is torch.compile; `onnx` is ONNX Runtime, the fastest on a CPU.
+    runtime: Literal["torch", "compile", "onnx"] = "torch"
     #: Sentences of train (and a third as many of dev) on which every layer is probed for phones; 0 probes nothing.
     probe_utterances: int = Field(240, ge=0)
 

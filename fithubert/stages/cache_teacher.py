@@ -7,8 +7,8 @@ from fithubert.config.params import Params
 from fithubert.features.extract import ExtractProgress, ExtractSettings, extract_features
 from fithubert.files import write_json
 from fithubert.stages.progress import progress_line
+from fithubert.stages.teacher import load_prepared
 from fithubert.stages.workspace import Workspace
-from fithubert.teachers.registry import load_teacher
 
 #: The splits that students are trained and selected on.
 SPLITS = ("train", "dev")
@@ -17,7 +17,7 @@ SPLITS = ("train", "dev")
 def cache_teacher(params: Params, workspace: Workspace) -> dict[str, Any]:
     """Write the teacher's hidden states of train and dev, with waveforms, to data/cache; the metrics."""
     begun = time.monotonic()
-    model = load_teacher(workspace.teacher)
+    model = load_prepared(params, workspace)
     manifest = workspace.load_manifest()
     settings = ExtractSettings(**params.cache.model_dump())
     splits = {}

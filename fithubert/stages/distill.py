@@ -17,6 +17,7 @@ from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 from fithubert.teachers.checkpoint import read_teacher
+from fithubert.teachers.execution import set_precision
 from fithubert.teachers.hubert import HubertTeacher
 
 
@@ -29,7 +30,7 @@ def distill(
     """
     check_name(student, list(params.students), "student")
     student_params = params.students[student]
-    teacher = read_teacher(workspace.teacher)
+    teacher = set_precision(read_teacher(workspace.teacher), params.teacher.precision)
     train, dev = (_targets(params, workspace, teacher, split) for split in ("train", "dev"))
     result = train_student(
         student_params,

@@ -8,9 +8,11 @@ from fithubert.features.extract import ExtractProgress, ExtractSettings, extract
 from fithubert.files import write_json
 from fithubert.speech_model import SpeechModel
 from fithubert.stages.progress import progress_line
+from fithubert.stages.teacher import load_prepared
 from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
+from fithubert.teachers.execution import choose_device
 from fithubert.teachers.registry import load_teacher
 
 #: Models that are not students.
@@ -23,8 +25,8 @@ def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
     if name == "fbank":
         return load_teacher("fbank")
     if name == "teacher":
-        return load_teacher(workspace.teacher)
-    return ReadOut(load_student(workspace.student(name)), name)
+        return load_prepared(params, workspace)
+    return ReadOut(load_student(workspace.student(name)), name).to(choose_device(params.teacher.device))
 
 
 def features(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:

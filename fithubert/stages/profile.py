@@ -7,17 +7,19 @@ from fithubert.config.params import Params
 from fithubert.files import write_json
 from fithubert.profile.paper_size import profile_paper_size
 from fithubert.profile.run import Parameters, Subject, profile_models
-from fithubert.stages.features import REFERENCES, load_model
 from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
+from fithubert.teachers.checkpoint import read_teacher
+from fithubert.teachers.registry import load_teacher
 
 
 def profile(params: Params, workspace: Workspace) -> dict[str, Any]:
     """Measure filter banks, teacher, students and, where asked for, the published shapes; the metrics."""
     begun = time.monotonic()
-    subjects = {name: Subject(load_model(params, workspace, name)) for name in REFERENCES}
+    # Always by torch, in float32, on the CPU: costs are compared.
+    subjects = {"fbank": Subject(load_teacher("fbank")), "teacher": Subject(read_teacher(workspace.teacher))}
     for name in params.students:
         student = load_student(workspace.student(name))
         counts = student.parameter_counts()

@@ -15,11 +15,18 @@ from fithubert.speech_model import SpeechModel
 from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace
 from fithubert.superb.probe import frame_labels, probe_phones
-from fithubert.teachers.checkpoint import save_teacher
+from fithubert.teachers.checkpoint import read_teacher, save_teacher
+from fithubert.teachers.execution import prepare_teacher
 from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
 from fithubert.teachers.registry import load_teacher
 
 _BATCH = 8
+
+
+def load_prepared(params: Params, workspace: Workspace) -> SpeechModel:
+    """The workspace's teacher, run as `params.teacher` says."""
+    how = params.teacher
+    return prepare_teacher(read_teacher(workspace.teacher), how.device, how.precision, how.runtime)
 
 
 def teacher(params: Params, workspace: Workspace) -> dict[str, Any]:

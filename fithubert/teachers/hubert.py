@@ -5,13 +5,14 @@ Differs: the group norm of the first convolution leaves padding out of its stati
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, attention_mask
 from fithubert.blocks.frontend import ConvFrontend
 from fithubert.blocks.positional import PositionalConv, PositionalConvStack
 from fithubert.blocks.relative import RelativePositions
-from fithubert.config.teacher import HubertConfig
+from fithubert.config.teacher import HubertConfig, Precision
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import padding_mask
@@ -63,8 +64,18 @@ class HubertModel(nn.Module):
             x = torch.where(masked.mask[:, :, None], masked.embedding.to(x.dtype), x)
         return SpeechOutput(self.encode(x, frames, last_layer), frames)
 
-    def encode(self, x: Tensor, lengths: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
-        """Hidden states 0..`last_layer` (all: None) of projected frames `x` (batch, time, feature)."""
+    def forward_unpadded(self, waveforms: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
+        """The same of waveforms (batch, samples) of one length, without any mask: what exporters want to see."""
+        if self.config.normalise_waveform:
+            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:])
+        x = self.projection(self.feature_norm(self.frontend.convolve(waveforms, None)))
+        return self.encode(x, None, last_layer)
+
+    def encode(self, x: Tensor, lengths: Tensor | None, last_layer: int | None = None) -> tuple[Tensor, ...]:
+        """Hidden states 0..`last_layer` (all: None) of projected frames `x` (batch, time, feature).
+
+        `lengths` (batch,) frames; None: nothing is padded.
+        """
         x = x + self.positional(x, lengths)
         if not self.config.norm_first:
             x = self.encoder_norm(x)
@@ -114,6 +125,7 @@ class HubertTeacher:
         self.widths = (model.config.width,) * (model.config.depth + 1)
         self.convolutions = model.frontend.convolutions
         self.fingerprint = fingerprint_weights(model)
+        self.precision: Precision = "float32"
 
     @property
     def device(self) -> torch.device:
@@ -125,12 +137,10 @@ class HubertTeacher:
         self.model.to(device)
         return self
 
-    @torch.inference_mode()
     def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
-        return self.model(waveforms.to(self.device), lengths.to(self.device), last_layer)
+        return self._run(waveforms, lengths, last_layer, None)
 
-    @torch.inference_mode()
     def extract_masked(
         self, waveforms: Tensor, lengths: Tensor, masked: Tensor, last_layer: int | None = None
     ) -> SpeechOutput:
@@ -141,7 +151,16 @@ class HubertTeacher:
         if self.mask_embedding is None:
             raise UserError(f"teacher {self.name!r}: has no mask embedding, so no frames can be hidden from it")
         hidden = MaskedFrames(masked.to(self.device), self.mask_embedding.to(self.device))
-        return self.model(waveforms.to(self.device), lengths.to(self.device), last_layer, hidden)
+        return self._run(waveforms, lengths, last_layer, hidden)
+
+    @torch.inference_mode()
+    def _run(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
+    ) -> SpeechOutput:
+        half = self.precision != "float32"
+        with torch.autocast(self.device.type, getattr(torch, self.precision) if half else None, enabled=half):
+            out = self.model(waveforms.to(self.device), lengths.to(self.device), last_layer, masked)
+        return SpeechOutput(tuple(state.float() for state in out.hidden_states), out.lengths)
 
 
 def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvStack:
