@@ -116,13 +116,20 @@ def teacher(
 
 @app.command()
 def cache(
-    codec: Annotated[str | None, typer.Option(help="`float16` or `int8`; else `cache.codec` of params.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="`float16`, `int8` or `pca_int8`; else `cache.codec` of params.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Check every page of the caches there are and write again what is damaged.")
+    ] = False,
 ) -> None:
     """Write the teacher's hidden states of train and dev to data/cache; goes on where it was stopped."""
+    if repair and codec:
+        raise typer.BadParameter("a repair keeps the codec of the cache; leave out --codec or --repair")
     with _stage(*([f"cache.codec={codec}"] if codec else [])) as (params, workspace):
         from fithubert.stages.cache_teacher import cache_teacher as run
 
-        done = run(params, workspace)
+        done = run(params, workspace, repair)
         print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")
 
 

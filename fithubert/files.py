@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from fithubert.errors import UserError
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, replace: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, synced and renamed to it at the end; removed where the body raises.
 
-    Raises UserError where the disk is full, so that the message names the file.
+    Without `replace` a `path` that is there by then stays: of several writers the first one decides. Raises UserError
+    where the disk is full, so that the message names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
@@ -25,7 +26,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield aside
         with aside.open("rb+") as written:
             os.fsync(written.fileno())
-        aside.replace(path)
+        if replace:
+            aside.replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(aside, path)
     except OSError as error:
         raise _as_user_error(error, path) from error
     finally:

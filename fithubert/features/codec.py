@@ -2,40 +2,65 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fithubert.errors import UserError
+from fithubert.features.axes import Basis, LayerBasis
 
 _FLOAT16_MAX = 65504.0
 _INT8_MAX = 127
+#: What a rotation takes without leaving float32, however many features it adds up.
+_ROTATABLE_MAX = 1e30
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One way of storing hidden states; a codec is an entry of `CODECS` and nothing else.
+    """One way of storing the hidden states of one layer.
 
     `count_bytes(num_frames, width)`: the size of a value, known before it is written.
     `encode(x)`: the value of `x` (time, width) float32 and finite, as (bytes,) uint8 on the device of `x`, and how
     many numbers did not fit and were clipped.
     `decode(value, start_frame, out)`: fills `out` (time, width) float32 with the frames from `start_frame`, touching
     no other frame of `value` (bytes,) uint8.
-    `recipe`: how to decode by hand, in one line; it stands in the metadata of every file.
+    `stored_share`: how much of a value is left on disk, about, once its page is compressed.
     """
 
-    recipe: str
     count_bytes: Callable[[int, int], int]
     encode: Callable[[Tensor], tuple[Tensor, int]]
     decode: Callable[[Tensor, int, Tensor], None]
+    stored_share: float = 1.0
 
 
-def find_codec(name: str) -> Codec:
+@dataclass(frozen=True)
+class CodecKind:
+    """What `codec` in the parameters names; a codec is an entry of `CODECS` and nothing else.
+
+    `recipe`: how to decode by hand, in one line; it stands in the metadata of every file. `page_compression`: what
+    Parquet does to the pages of the values. `fitted`: whether a store has a basis. `for_layer`: the Codec of a layer,
+    from the layer's basis where the kind is fitted.
+    """
+
+    recipe: str
+    page_compression: str
+    fitted: bool
+    for_layer: Callable[[LayerBasis | None], Codec]
+
+
+def find_codec(name: str) -> CodecKind:
     """The codec called `name`; raises UserError with the names there are."""
     try:
         return CODECS[name]
     except KeyError:
         raise UserError(f"codec: unknown name {name!r}; known: {', '.join(CODECS)}") from None
+
+
+def layer_codecs(name: str, layers: tuple[int, ...], basis: Basis | None) -> tuple[Codec, ...]:
+    """The Codec of each of `layers`; `basis` is that of the store, None where codec `name` has none."""
+    kind = find_codec(name)
+    return tuple(kind.for_layer(None if basis is None else basis.layers[layer]) for layer in layers)
 
 
 def _count_float16(num_frames: int, width: int) -> int:
@@ -80,18 +105,64 @@ def _decode_int8(value: Tensor, start_frame: int, out: Tensor) -> None:
     torch.addcmul(offset, codes, scale, out=out)
 
 
-CODECS: dict[str, Codec] = {
-    "float16": Codec(
-        "num_frames x width float16, little-endian",
-        _count_float16,
-        _encode_float16,
-        _decode_float16,
-    ),
-    "int8": Codec(
+def _count_pca(basis: LayerBasis, num_frames: int, width: int) -> int:
+    return (4 + num_frames) * basis.components
+
+
+def _encode_pca(basis: LayerBasis, x: Tensor) -> tuple[Tensor, int]:
+    saturated = int((x.abs() > _ROTATABLE_MAX).sum())
+    axes, mean = basis.axes.to(x.device), basis.mean.to(x.device)
+    rotated = axes @ (x.clamp(-_ROTATABLE_MAX, _ROTATABLE_MAX) - mean).T
+    scale = component_scales(rotated.abs().amax(1), basis.step)
+    codes = quantise(rotated, scale[:, None]).to(torch.int8)
+    return torch.cat([part.flatten().view(torch.uint8) for part in (scale, codes)]), saturated
+
+
+def _decode_pca(basis: LayerBasis, value: Tensor, start_frame: int, out: Tensor) -> None:
+    components = basis.components
+    scale = value[: 4 * components].clone().view(torch.float32)
+    codes = value[4 * components :].view(torch.int8).view(components, -1)[:, start_frame : start_frame + len(out)]
+    axes, mean = basis.axes.to(out.device), basis.mean.to(out.device)
+    torch.addmm(mean, (codes * scale[:, None]).T, axes, out=out)
+
+
+def component_scales(peaks: Tensor, step: float) -> Tensor:
+    """The quantiser steps of components whose largest magnitudes are `peaks`: `step`, or what 8 bits need."""
+    return (peaks / _INT8_MAX).clamp(min=step)
+
+
+def quantise(rotated: Tensor, scale: Tensor) -> Tensor:
+    """The codes of `rotated` in steps of `scale`, as floats; 0 where the scale is 0."""
+    return (rotated / torch.where(scale > 0, scale, 1.0)).round_().clamp_(-_INT8_MAX, _INT8_MAX)
+
+
+def _pca_codec(basis: LayerBasis | None) -> Codec:
+    if basis is None:
+        raise ValueError("pca_int8 codes along a basis")
+    return Codec(
+        partial(_count_pca, basis), partial(_encode_pca, basis), partial(_decode_pca, basis), basis.stored_share
+    )
+
+
+_FLOAT16 = Codec(_count_float16, _encode_float16, _decode_float16)
+_INT8 = Codec(_count_int8, _encode_int8, _decode_int8)
+
+CODECS: dict[str, CodecKind] = {
+    "float16": CodecKind("num_frames x width float16, little-endian", "none", False, lambda _: _FLOAT16),
+    "int8": CodecKind(
         "width float32 scale, width float32 offset, num_frames x width int8 code, little-endian; "
         "value = code * scale + offset",
-        _count_int8,
-        _encode_int8,
-        _decode_int8,
+        "none",
+        False,
+        lambda _: _INT8,
+    ),
+    "pca_int8": CodecKind(
+        "components float32 scale, components x num_frames int8 code, little-endian; value = (code * scale) transposed "
+        "@ axes + mean, with components, axes (components x width float32) and mean (width float32) from the layer's "
+        "row of _basis-*.parquet",
+        # Components of little variance have small codes, which is where the bytes are saved.
+        "zstd",
+        True,
+        _pca_codec,
     ),
 }

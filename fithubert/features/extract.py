@@ -2,30 +2,29 @@
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.features.codec import find_codec
-from fithubert.features.plan import PlannedRow, PlannedShard, plan_batches_by_length, plan_shards
+from fithubert.features.aside import remove_leftovers
+from fithubert.features.codec import Codec, find_codec, layer_codecs
+from fithubert.features.fit import provide_basis
+from fithubert.features.plan import PlannedShard, order_rows, plan_shards
 from fithubert.features.report import ExtractReport, report_shards
-from fithubert.features.schema import SHARD_PATTERN, WAVEFORM_SCALE, StoreInfo
+from fithubert.features.schema import BASIS_PATTERN, SHARD_PATTERN, IndexInfo, StoreInfo, basis_name
+from fithubert.features.states import UtteranceStates, compute_states
 from fithubert.features.writer import (
     EncodedRow,
     describe_foreign,
     encode_layer,
     find_problem,
-    remove_leftovers,
     write_index,
     write_shard,
 )
-from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.speech_model import SpeechModel
 
 #: Room beyond the coded values: footers, page headers and the index.
@@ -34,9 +33,14 @@ _OVERHEAD, _SPARE_BYTES = 1.02, 4 * 2**20
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """How features are extracted and stored. `batch_seconds`: padded audio in one forward pass of the model."""
+    """How features are extracted and stored.
+
+    `variance_share`: what a codec with a basis keeps of the variance; others leave it alone. `batch_seconds`: padded
+    audio in one forward pass of the model.
+    """
 
     codec: str = "int8"
+    variance_share: float = 0.9999
     layers: Literal["all"] | tuple[int, ...] = "all"
     shard_minutes: float = 5.0
     batch_seconds: float = 120.0
@@ -62,7 +66,7 @@ def extract_features(
     *,
     rank: int = 0,
     world_size: int = 1,
-    rebuild: str = "fithubert cache",
+    rebuild: str = "fithubert cache --repair",
 ) -> ExtractReport:
     """Hidden states of every utterance of `manifest`, as a feature store in `out_dir`.
 
@@ -75,13 +79,17 @@ def extract_features(
     if not 0 <= rank < world_size:
         raise UserError(f"rank: must be at least 0 and below world_size ({world_size}); given {rank}")
     info = describe_store(model, manifest, settings)
-    ids = [utterance.id for utterance in manifest.utterances]
-    shards = plan_shards(ids, [u.num_samples for u in manifest.utterances], info, settings.shard_minutes)
+    rows = order_rows([u.id for u in manifest.utterances], [u.num_samples for u in manifest.utterances], info)
     out_dir.mkdir(parents=True, exist_ok=True)
+    basis, problems = provide_basis(model, manifest, rows, out_dir, info, settings.batch_seconds)
+    shards = plan_shards(rows, info, basis, settings.shard_minutes)
     own = shards[rank::world_size]
-    problems = _remove_foreign(out_dir, shards, own, info)
-    _check_space(out_dir, [s for s in shards if not (out_dir / s.name).exists()], rebuild)
-    write_index(out_dir, shards, info, rebuild)
+    problems |= _remove_foreign(out_dir, shards, own, info)
+    _check_space(out_dir, [s for s in shards if not (out_dir / s.name).exists()])
+    keys = tuple(shard.key for shard in shards)
+    index = IndexInfo(keys, rebuild, None if basis is None else basis.digest, settings.shard_minutes)
+    write_index(out_dir, shards, info, index)
+    codecs = layer_codecs(info.codec, info.layers, basis)
     written, kept = [], []
     total_seconds = sum(_count_seconds(shard) for shard in own)
     seconds = 0.0
@@ -92,7 +100,8 @@ def extract_features(
         else:
             if (out_dir / shard.name).exists():
                 problems[shard.name] = problem
-            _write(model, manifest, out_dir, shard, own[place:], info, settings, rebuild)
+            states = compute_states(model, manifest, shard.rows, info, settings.batch_seconds)
+            _write(out_dir, shard, own[place:], info, _encode_rows(states, codecs, info))
             written.append(shard.name)
         seconds += _count_seconds(shard)
         if on_progress is not None:
@@ -102,7 +111,9 @@ def extract_features(
 
 def describe_store(model: SpeechModel, manifest: Manifest, settings: ExtractSettings) -> StoreInfo:
     """The StoreInfo of the store that `extract_features` would write; its `fingerprint` names the values."""
-    find_codec(settings.codec)
+    fitted = find_codec(settings.codec).fitted
+    if not 0 < settings.variance_share < 1:
+        raise UserError(f"variance_share: must be above 0 and below 1 (given {settings.variance_share})")
     for name in ("shard_minutes", "batch_seconds"):
         if not getattr(settings, name) > 0:
             raise UserError(f"{name}: must be above 0 (given {getattr(settings, name)})")
@@ -120,75 +131,36 @@ def describe_store(model: SpeechModel, manifest: Manifest, settings: ExtractSett
         widths=tuple(model.widths[layer] for layer in layers),
         convolutions=tuple((kernel, stride) for kernel, stride in model.convolutions),
         with_waveform=settings.with_waveform,
+        variance_share=settings.variance_share if fitted else None,
     )
 
 
 def _write(
-    model: SpeechModel,
-    manifest: Manifest,
-    out_dir: Path,
-    shard: PlannedShard,
-    left: Sequence[PlannedShard],
-    info: StoreInfo,
-    settings: ExtractSettings,
-    rebuild: str,
+    out_dir: Path, shard: PlannedShard, left: Sequence[PlannedShard], info: StoreInfo, rows: Iterable[EncodedRow]
 ) -> None:
     """Write one shard; a full disk becomes one line that says what the shards still `left` need."""
     # A damaged shard still occupies its place while its successor is written beside it.
-    _check_space(out_dir, [shard], rebuild)
+    _check_space(out_dir, [shard])
     try:
-        write_shard(out_dir, shard, info, _encode_rows(model, manifest, shard, info, settings))
+        write_shard(out_dir, shard, info, rows)
     except UserError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
-            raise _no_space(out_dir, left, rebuild) from error
+            raise _no_space(out_dir, left) from error
         raise
 
 
-def _encode_rows(
-    model: SpeechModel, manifest: Manifest, shard: PlannedShard, info: StoreInfo, settings: ExtractSettings
-) -> Iterator[EncodedRow]:
-    """The rows of a shard in order, computed batch by batch: memory holds one batch."""
-    for batch in plan_batches_by_length(shard.rows, settings.batch_seconds):
-        yield from _encode_batch(model, manifest, batch, info)
-
-
-@torch.inference_mode()
-def _encode_batch(
-    model: SpeechModel, manifest: Manifest, batch: Sequence[PlannedRow], info: StoreInfo
-) -> list[EncodedRow]:
-    samples = [_to_int16(manifest.read(manifest.utterances[row.index]), row) for row in batch]
-    # The model hears what is stored, so that a reader of both sees one and the same audio.
-    waveforms, lengths = pad_waveforms([s.to(torch.float32) / WAVEFORM_SCALE for s in samples])
-    output = model.extract(waveforms, lengths, info.layers[-1])
-    frames = output.lengths.tolist()
-    rows = []
-    for place, row in enumerate(batch):
-        if frames[place] != row.num_frames:
-            raise ValueError(f"{model.name}: {frames[place]} frames of {row.id}, expected {row.num_frames}")
-        layers = []
-        for layer in info.layers:
-            hidden = output.hidden_states[layer][place, : row.num_frames]
-            if not bool(torch.isfinite(hidden).all()):
-                raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; mend the model")
-            layers.append(encode_layer(hidden, info.codec))
-        waveform = samples[place].numpy().astype("<i2").tobytes() if info.with_waveform else None
-        rows.append(EncodedRow(row.id, row.num_samples, row.num_frames, waveform, tuple(layers)))
-    return rows
-
-
-def _to_int16(waveform: Tensor, row: PlannedRow) -> Tensor:
-    if waveform.shape != (row.num_samples,):
-        raise UserError(
-            f"utterance {row.id}: the manifest says {row.num_samples} samples, the file holds {len(waveform)}; "
-            "run `fithubert prepare` again"
-        )
-    return (waveform * WAVEFORM_SCALE).round().clamp(-WAVEFORM_SCALE, WAVEFORM_SCALE - 1).to(torch.int16)
+def _encode_rows(states: Iterable[UtteranceStates], codecs: Sequence[Codec], info: StoreInfo) -> Iterator[EncodedRow]:
+    for utterance in states:
+        row = utterance.row
+        waveform = utterance.samples.numpy().astype("<i2").tobytes() if info.with_waveform else None
+        layers = tuple(encode_layer(hidden, codec) for hidden, codec in zip(utterance.layers, codecs, strict=True))
+        yield EncodedRow(row.id, row.num_samples, row.num_frames, waveform, layers)
 
 
 def _remove_foreign(
     out_dir: Path, shards: Sequence[PlannedShard], own: Sequence[PlannedShard], info: StoreInfo
 ) -> dict[str, str]:
-    """Delete what killed writers left, shards that no plan of this store has, and own shards of another store.
+    """Delete what killed writers left, bases and shards that this store has no use for, and own shards of another one.
 
     Done first, since their space is needed. The result says for each of the last what was foreign in it.
     """
@@ -196,6 +168,9 @@ def _remove_foreign(
     names = {shard.name for shard in shards}
     for path in out_dir.glob(SHARD_PATTERN):
         if path.name not in names:
+            path.unlink(missing_ok=True)
+    for path in out_dir.glob(BASIS_PATTERN):
+        if path.name != basis_name(info):
             path.unlink(missing_ok=True)
     foreign = {}
     for shard in own:
@@ -206,18 +181,18 @@ def _remove_foreign(
     return foreign
 
 
-def _check_space(out_dir: Path, wanted: Sequence[PlannedShard], rebuild: str) -> None:
+def _check_space(out_dir: Path, wanted: Sequence[PlannedShard]) -> None:
     """Raise UserError where the shards in `wanted` do not fit on the disk."""
     if wanted and shutil.disk_usage(out_dir).free < _count_bytes(wanted):
-        raise _no_space(out_dir, wanted, rebuild)
+        raise _no_space(out_dir, wanted)
 
 
-def _no_space(out_dir: Path, wanted: Sequence[PlannedShard], rebuild: str) -> UserError:
+def _no_space(out_dir: Path, wanted: Sequence[PlannedShard]) -> UserError:
     kept = len(list(out_dir.glob(SHARD_PATTERN)))
     return UserError(
         f"{out_dir}: not enough disk space: {len(wanted)} shards need {_count_bytes(wanted) / 1e9:.3f} GB and "
         f"{shutil.disk_usage(out_dir).free / 1e9:.3f} GB are free; the {kept} shards there are kept: "
-        f"free some space and run `{rebuild}` again, or store fewer layers or a smaller codec"
+        "free some space and run the same command again, or store fewer layers or a smaller codec"
     )
 
 

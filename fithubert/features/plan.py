@@ -1,13 +1,14 @@
 """Which utterance goes into which shard and row group: a pure function of the manifest, so that nobody has to agree."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from fithubert.errors import UserError
-from fithubert.features.codec import find_codec
-from fithubert.features.schema import StoreInfo, index_schema, shard_name
+from fithubert.features.axes import Basis
+from fithubert.features.codec import Codec, layer_codecs
+from fithubert.features.schema import IndexInfo, StoreInfo, index_schema, shard_name
 from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames
 
@@ -29,7 +30,8 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """The rows of one shard, longest first, so that neighbours pad little. `num_bytes`: encoded, without footer."""
+    """The rows of one shard, longest first, so that neighbours pad little. `num_bytes`: on disk, without footer; of
+    compressed pages an estimate."""
 
     index: int
     rows: tuple[PlannedRow, ...]
@@ -51,14 +53,11 @@ class PlannedShard:
         return groups
 
 
-def plan_shards(
-    ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo, shard_minutes: float
-) -> tuple[PlannedShard, ...]:
-    """The shards of a corpus, each about `shard_minutes` of audio.
+def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) -> tuple[PlannedRow, ...]:
+    """The utterances of a corpus in the order of a digest of their ids, not yet in row groups.
 
-    A shard is a random sample of the corpus (in the order of a digest of the ids), so that reading shard by shard is
-    already a good shuffle. Raises UserError where there is no utterance, two share an id, or one is shorter than a
-    frame.
+    Any stretch of it is a random sample of the corpus, and every worker orders alike. Raises UserError where there is
+    no utterance, two share an id, or one is shorter than a frame.
     """
     if not ids:
         raise UserError("the manifest holds no utterance of this selection, so there is nothing to extract")
@@ -70,19 +69,31 @@ def plan_shards(
         short = frames.index(0)
         raise UserError(f"utterance {ids[short]} has {num_samples[short]} samples, less than one frame; remove it")
     shuffled = sorted(range(len(ids)), key=lambda i: digest(ids[i]))
+    return tuple(PlannedRow(i, ids[i], num_samples[i], frames[i], 0) for i in shuffled)
+
+
+def plan_shards(
+    rows: Sequence[PlannedRow], info: StoreInfo, basis: Basis | None, shard_minutes: float
+) -> tuple[PlannedShard, ...]:
+    """The shards of a corpus, each about `shard_minutes` of audio from `rows`, as `order_rows` orders them.
+
+    A shard is thus a random sample of the corpus, so that reading shard by shard is already a good shuffle.
+    """
     limit = shard_minutes * 60 * SAMPLE_RATE_HZ
-    members: list[list[int]] = [[]]
+    members: list[list[PlannedRow]] = [[]]
     filled = 0
-    for i in shuffled:
-        if members[-1] and filled + num_samples[i] > limit:
+    for row in rows:
+        if members[-1] and filled + row.num_samples > limit:
             members.append([])
             filled = 0
-        members[-1].append(i)
-        filled += num_samples[i]
+        members[-1].append(row)
+        filled += row.num_samples
+    codecs = layer_codecs(info.codec, info.layers, basis)
+    store = digest(info.fingerprint, basis.digest) if basis is not None else info.fingerprint
     shards = []
     for number, group in enumerate(members):
-        group.sort(key=lambda i: (-num_samples[i], ids[i]))
-        shards.append(_plan_shard(number, group, ids, num_samples, frames, info))
+        group.sort(key=lambda row: (-row.num_samples, row.id))
+        shards.append(_plan_shard(number, group, info, codecs, store))
     return tuple(shards)
 
 
@@ -98,7 +109,7 @@ def plan_batches_by_length(rows: Sequence[PlannedRow], batch_seconds: float) -> 
     return batches
 
 
-def index_table(shards: Sequence[PlannedShard], info: StoreInfo, rebuild: str) -> pa.Table:
+def index_table(shards: Sequence[PlannedShard], info: StoreInfo, index: IndexInfo) -> pa.Table:
     """The index of a store, in the order of the manifest."""
     places = []
     for shard in shards:
@@ -113,25 +124,21 @@ def index_table(shards: Sequence[PlannedShard], info: StoreInfo, rebuild: str) -
         [row.row_group for row, _, _ in places],
         [position for _, _, position in places],
     ]
-    return pa.table(columns, schema=index_schema(info, [shard.key for shard in shards], rebuild))
+    return pa.table(columns, schema=index_schema(info, index))
 
 
 def _plan_shard(
-    number: int,
-    group: Sequence[int],
-    ids: Sequence[str],
-    num_samples: Sequence[int],
-    frames: Sequence[int],
-    info: StoreInfo,
+    number: int, group: Sequence[PlannedRow], info: StoreInfo, codecs: Sequence[Codec], store: str
 ) -> PlannedShard:
-    codec = find_codec(info.codec)
-    rows, total, row_group, filled = [], 0, 0, 0
-    for i in group:
-        size = sum(codec.count_bytes(frames[i], width) for width in info.widths)
-        size += 2 * num_samples[i] if info.with_waveform else 0
-        if filled and filled + size > ROW_GROUP_BYTES:
+    rows, total, row_group, filled = [], 0.0, 0, 0
+    for row in group:
+        sizes = [codec.count_bytes(row.num_frames, width) for codec, width in zip(codecs, info.widths, strict=True)]
+        waveform = 2 * row.num_samples if info.with_waveform else 0
+        # Row groups are bounded by what they take in memory, where nothing is compressed.
+        if filled and filled + sum(sizes) + waveform > ROW_GROUP_BYTES:
             row_group, filled = row_group + 1, 0
-        rows.append(PlannedRow(i, ids[i], num_samples[i], frames[i], row_group))
-        filled, total = filled + size, total + size
+        rows.append(replace(row, row_group=row_group))
+        filled += sum(sizes) + waveform
+        total += sum(size * codec.stored_share for size, codec in zip(sizes, codecs, strict=True)) + waveform
     parts = [part for row in rows for part in (row.id, str(row.num_samples), str(row.row_group))]
-    return PlannedShard(number, tuple(rows), total, digest(info.fingerprint, *parts))
+    return PlannedShard(number, tuple(rows), int(total), digest(store, *parts))

@@ -14,15 +14,19 @@ from torch import Tensor
 
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
+from fithubert.features.axes import Basis
+from fithubert.features.basis import read_basis
 from fithubert.features.cache import BinaryColumn, ColumnCache
-from fithubert.features.codec import find_codec
+from fithubert.features.codec import find_codec, layer_codecs
 from fithubert.features.schema import (
     INDEX_NAME,
     SHARD_KEY,
     SHARD_PATTERN,
     WAVEFORM_SCALE,
     Expected,
+    IndexInfo,
     StoreInfo,
+    basis_name,
     describe_mismatch,
     layer_column,
     parse_index,
@@ -72,7 +76,7 @@ class FeatureStore:
         self.path = path
         self.info: StoreInfo = parse_info(index.schema.metadata)
         self.layers, self.widths = self.info.layers, self.info.widths
-        self._keys, self._rebuild = parse_index(index.schema.metadata)
+        self._index: IndexInfo = parse_index(index.schema.metadata)
         columns = {name: tuple(index.column(name).to_pylist()) for name in index.schema.names}
         self.ids: tuple[str, ...] = columns["id"]
         self.num_samples: tuple[int, ...] = columns["num_samples"]
@@ -81,7 +85,8 @@ class FeatureStore:
         self._places = list(zip(columns["shard"], columns["row_group"], columns["row"], strict=True))
         self._index_of = {name: index for index, name in enumerate(self.ids)}
         self._width_of = dict(zip(self.layers, self.widths, strict=True))
-        self._codec = find_codec(self.info.codec)
+        codecs = layer_codecs(self.info.codec, self.layers, self._read_basis())
+        self._codec_of = dict(zip(self.layers, codecs, strict=True))
         self._stride = receptive_field(self.info.convolutions)[1]
         self._cache = ColumnCache(cache_bytes)
         self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
@@ -94,24 +99,16 @@ class FeatureStore:
         Raises UserError where it is not there, a shard is missing, or it is not what `expect` asks for.
         """
         path = Path(path)
-        index_path = path / INDEX_NAME
-        if not index_path.is_file():
-            raise UserError(f"{path}: no feature store here ({INDEX_NAME} is missing); run `fithubert cache` first")
-        try:
-            store = cls(path, pq.read_table(index_path, page_checksum_verification=True), cache_bytes)
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise UserError(
-                f"{index_path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
-            ) from None
+        store = cls(path, read_index(path), cache_bytes)
         mismatch = describe_mismatch(store.info, expect) if expect else None
         if mismatch:
-            raise UserError(f"{path}: a foreign feature store: {mismatch}; run `{store._rebuild}` again")
+            raise UserError(f"{path}: a foreign feature store: {mismatch}; run `{store._index.rebuild}` again")
         present = {shard.name for shard in path.glob(SHARD_PATTERN)}
-        missing = [name for name in map(shard_name, range(len(store._keys))) if name not in present]
+        missing = [name for name in map(shard_name, range(len(store._index.shard_keys))) if name not in present]
         if missing:
             raise UserError(
-                f"{path / missing[0]}: missing ({len(missing)} of {len(store._keys)} shards are); "
-                f"run `{store._rebuild}`, which writes only what is missing"
+                f"{path / missing[0]}: missing ({len(missing)} of {len(store._index.shard_keys)} shards are); "
+                f"run `{store._index.rebuild}`, which writes only what is missing"
             )
         return store
 
@@ -132,7 +129,7 @@ class FeatureStore:
         row = self._places[index][2]
         hidden = {layer: torch.empty(self.num_frames[index], self._width_of[layer]) for layer in layers}
         for layer, out in hidden.items():
-            self._codec.decode(columns[layer_column(layer)].row(row), 0, out)
+            self._codec_of[layer].decode(columns[layer_column(layer)].row(row), 0, out)
         waveform = None
         if self.info.with_waveform:
             waveform = _decode_waveform(columns["waveform"].row(row), 0, self.num_samples[index])
@@ -158,7 +155,7 @@ class FeatureStore:
             row = self._places[crop.index][2]
             for layer, out in hidden.items():
                 value = columns[layer_column(layer)].row(row)
-                self._codec.decode(value, crop.start_frame, out[place, : crop.num_frames])
+                self._codec_of[layer].decode(value, crop.start_frame, out[place, : crop.num_frames])
             if self.info.with_waveform:
                 start, count = crop.start_frame * self._stride, count_samples(crop.num_frames, self.info.convolutions)
                 waveforms.append(_decode_waveform(columns["waveform"].row(row), start, count))
@@ -166,6 +163,22 @@ class FeatureStore:
         lengths = torch.tensor([count_samples(crop.num_frames, self.info.convolutions) for crop in crops])
         frame_lengths = torch.tensor([crop.num_frames for crop in crops])
         return FeatureBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, hidden, frame_lengths)
+
+    def _read_basis(self) -> Basis | None:
+        """What the codec's axes are; raises UserError where it has some and they are not those of the shards."""
+        if not find_codec(self.info.codec).fitted:
+            return None
+        path = self.path / basis_name(self.info)
+        try:
+            basis = read_basis(self.path, self.info)
+            reason = None if basis.digest == self._index.basis_digest else "not the basis of these shards"
+        except FileNotFoundError:
+            reason = "missing"
+        except (OSError, pa.ArrowException, ValueError) as error:
+            reason = f"damaged ({describe_error(error)})"
+        if reason is not None:
+            raise UserError(f"{path}: {reason}; run `{self._index.rebuild}`, which fits it again")
+        return basis
 
     def _find(self, utterance: str | int) -> int:
         if isinstance(utterance, int):
@@ -204,7 +217,7 @@ class FeatureStore:
             reason = "missing"
         except (OSError, pa.ArrowException, ValueError, KeyError, IndexError) as error:
             reason = f"damaged ({describe_error(error)})"
-        raise UserError(f"{path}: {reason}; run `{self._rebuild}`, which writes only such shards again")
+        raise UserError(f"{path}: {reason}; run `{self._index.rebuild}`, which writes only such shards again")
 
     def _open_shard(self, shard: int, path: Path) -> pq.ParquetFile:
         if shard in self._files:
@@ -213,13 +226,29 @@ class FeatureStore:
         # Not memory-mapped: pages of many large shards would count as this process's memory, and a shard that shrinks
         # or cannot be read would end it with SIGBUS instead of a message.
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
-        if (file.metadata.metadata or {}).get(SHARD_KEY) != self._keys[shard].encode():
+        if (file.metadata.metadata or {}).get(SHARD_KEY) != self._index.shard_keys[shard].encode():
             file.close()
             raise ValueError("it belongs to another store")
         self._files[shard] = file
         while len(self._files) > _OPEN_SHARDS:
             self._files.popitem(last=False)[1].close()
         return file
+
+
+def read_index(directory: Path) -> pa.Table:
+    """The index of the store in `directory`; raises UserError where it is not there or not readable as one."""
+    path = directory / INDEX_NAME
+    if not path.is_file():
+        raise UserError(f"{directory}: no feature store here ({INDEX_NAME} is missing); run `fithubert cache` first")
+    try:
+        index = pq.read_table(path, page_checksum_verification=True)
+        parse_index(index.schema.metadata or {})
+        parse_info(index.schema.metadata)
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
+        ) from None
+    return index
 
 
 def load_features(path: Path | str) -> FeatureStore:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fithubert.features.plan import PlannedShard
 from fithubert.features.schema import StoreInfo
-from fithubert.features.writer import read_statistics, relative_error
+from fithubert.features.writer import read_summary, relative_error
 from fithubert.frames import SAMPLE_RATE_HZ
 
 
@@ -48,6 +48,14 @@ class ExtractReport:
         """Bytes on disk, waveform and footers included, of an hour of audio."""
         return self.num_bytes / self.audio_seconds * 3600 if self.audio_seconds else 0.0
 
+    def describe(self, directory: Path) -> str:
+        """What this run did to the store in `directory`, a line for each file that it wrote again."""
+        reasons = {**dict.fromkeys(self.written, "it was missing"), **self.problems}
+        lines = [f"{directory / name}: {reason}; written again" for name, reason in sorted(reasons.items())]
+        return "\n".join(
+            [*lines, f"{directory}: {len(self.kept)} of {len(self.kept) + len(self.written)} shards were whole"]
+        )
+
     def metrics(self) -> dict[str, Any]:
         """What belongs in a metrics file: the same for a run that was killed and resumed."""
         return {
@@ -80,7 +88,8 @@ def report_shards(
     problems: dict[str, str],
 ) -> ExtractReport:
     """The report over `shards`, from their footers, so that kept and written ones count alike."""
-    parts = [read_statistics(out_dir / shard.name) for shard in shards]
+    summaries = [read_summary(out_dir / shard.name) for shard in shards]
+    parts = [summary.statistics for summary in summaries]
     seconds = sum(part.num_samples for part in parts) / SAMPLE_RATE_HZ
     layers = []
     for place, (layer, width) in enumerate(zip(info.layers, info.widths, strict=True)):
@@ -89,7 +98,7 @@ def report_shards(
             LayerReport(
                 layer,
                 width,
-                sum(s.num_bytes for s in of_layer) / seconds * 3600 if seconds else 0.0,
+                sum(summary.layer_bytes[place] for summary in summaries) / seconds * 3600 if seconds else 0.0,
                 relative_error(sum(s.error for s in of_layer), sum(s.spread for s in of_layer)),
                 max((s.worst_channel_error for s in of_layer), default=0.0),
                 sum(s.saturated for s in of_layer) / max(sum(s.values for s in of_layer), 1),

@@ -4,6 +4,8 @@ A store is a directory:
 
     _index.parquet        one row per utterance, in the order of the manifest: id, num_samples, num_frames, and where
                           it is: shard, row_group, row (counted inside its row group)
+    _basis-*.parquet      for codec pca_int8 alone, one row per layer: layer, width, components, step, stored_share,
+                          mean and axes (binary), as below; * is the start of StoreInfo's fingerprint
     shard-00000.parquet   the utterances themselves, one row each, longest first
     ...
 
@@ -21,6 +23,9 @@ Codecs (little-endian, C order, T = num_frames, W = the layer's width):
     float16   T x W float16. Value = the number.
     int8      W float32 `scale`, then W float32 `offset`, then T x W int8 `code`. Value = code * scale + offset, with
               one scale and one offset per channel of this utterance.
+    pca_int8  K float32 `scale`, then K x T int8 `code`, K = the layer's `components`. Value = (code * scale)
+              transposed @ axes + mean, with `axes` (K x W float32, orthonormal) and `mean` (W float32) from the
+              layer's row of the basis. Squared distances between codes are those between values.
 
 So one layer of one utterance is, with nothing but pyarrow and numpy:
 
@@ -30,14 +35,23 @@ So one layer of one utterance is, with nothing but pyarrow and numpy:
     code = numpy.frombuffer(row["layer_3"], "i1", offset=8 * W).reshape(row["num_frames"], W)
     value = code * head[0] + head[1]
 
+and for pca_int8, with `basis` the layer's row of the basis as a dict:
+
+    K, W = basis["components"], basis["width"]
+    scale = numpy.frombuffer(row["layer_3"], "<f4", count=K)
+    code = numpy.frombuffer(row["layer_3"], "i1", offset=4 * K).reshape(K, row["num_frames"])
+    axes = numpy.frombuffer(basis["axes"], "<f4").reshape(K, W)
+    value = (code * scale[:, None]).T @ axes + numpy.frombuffer(basis["mean"], "<f4")
+
 Schema metadata (JSON, UTF-8): `fithubert.store` is StoreInfo (codec, layers, widths, fingerprints, version),
 `fithubert.recipe` the codec's line above. A shard adds `fithubert.shard` (the digest of the rows that belong in it)
-and, in the footer, `fithubert.statistics` (per layer: measured error, saturation, bytes). Data pages are uncompressed
-and carry CRC-32 checksums, which every read verifies.
+and, in the footer, `fithubert.statistics` (per layer: measured error, saturation). The index adds the digests of all
+shards, `fithubert.rebuild` (the command that mends the store), `fithubert.shard_minutes` and, for pca_int8,
+`fithubert.basis` (the digest of the basis). Data pages are uncompressed but for the layers of pca_int8, which are
+Zstandard, as any reader of Parquet knows; all carry CRC-32 checksums, which every read verifies.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -46,11 +60,13 @@ import pyarrow as pa
 from fithubert.features.codec import find_codec
 from fithubert.files import digest_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_NAME = "_index.parquet"
 SHARD_PATTERN = "shard-*.parquet"
 STORE_KEY, SHARD_KEY, RECIPE_KEY = b"fithubert.store", b"fithubert.shard", b"fithubert.recipe"
 STATISTICS_KEY, REBUILD_KEY = b"fithubert.statistics", b"fithubert.rebuild"
+BASIS_KEY, SHARD_MINUTES_KEY = b"fithubert.basis", b"fithubert.shard_minutes"
+BASIS_PATTERN = "_basis-*.parquet"
 WAVEFORM_SCALE = 32768
 
 
@@ -59,7 +75,8 @@ class StoreInfo:
     """What a store holds and where it came from; two stores with one `fingerprint` hold the same values.
 
     `model` is the name for people, `model_fingerprint` and `corpus_fingerprint` are digests. `widths[i]` is the
-    feature size of layer `layers[i]`. `convolutions` (kernel, stride) turn samples into frames.
+    feature size of layer `layers[i]`. `convolutions` (kernel, stride) turn samples into frames. `variance_share`: what
+    a codec with a basis keeps of the variance; None for others.
     """
 
     model: str
@@ -70,6 +87,7 @@ class StoreInfo:
     widths: tuple[int, ...]
     convolutions: tuple[tuple[int, int], ...]
     with_waveform: bool
+    variance_share: float | None = None
     version: int = FORMAT_VERSION
 
     @property
@@ -93,6 +111,7 @@ class Expected:
     corpus: str | None = None
     codec: str | None = None
     layers: tuple[int, ...] | None = None
+    variance_share: float | None = None
 
 
 #: Field of StoreInfo -> what a person calls it.
@@ -105,6 +124,7 @@ _PARTS = {
     "widths": "the layer widths",
     "convolutions": "the model's convolutions",
     "with_waveform": "whether waveforms are stored",
+    "variance_share": "the share of the variance that is kept",
 }
 
 
@@ -123,9 +143,26 @@ def parse_info(metadata: dict[bytes, bytes] | None) -> StoreInfo:
     return StoreInfo(**values)
 
 
-def parse_index(metadata: dict[bytes, bytes]) -> tuple[list[str], str]:
-    """The keys of the shards, and the command that mends the store, from the metadata of an index."""
-    return json.loads(metadata[SHARD_KEY]), metadata[REBUILD_KEY].decode()
+@dataclass(frozen=True)
+class IndexInfo:
+    """What the index says beside StoreInfo: the keys of the shards, the command that mends the store, the digest of
+    its basis (None where it has none), and how much audio makes a shard."""
+
+    shard_keys: tuple[str, ...]
+    rebuild: str
+    basis_digest: str | None
+    shard_minutes: float
+
+
+def parse_index(metadata: dict[bytes, bytes]) -> IndexInfo:
+    """The IndexInfo in an index's metadata; raises KeyError or ValueError where it is broken."""
+    basis = metadata.get(BASIS_KEY)
+    return IndexInfo(
+        tuple(json.loads(metadata[SHARD_KEY])),
+        metadata[REBUILD_KEY].decode(),
+        None if basis is None else basis.decode(),
+        float(metadata[SHARD_MINUTES_KEY]),
+    )
 
 
 def describe_difference(found: StoreInfo, wanted: StoreInfo) -> str | None:
@@ -143,6 +180,7 @@ def describe_mismatch(found: StoreInfo, expected: Expected) -> str | None:
         (found.model_fingerprint, expected.model, _PARTS["model_fingerprint"]),
         (found.corpus_fingerprint, expected.corpus, _PARTS["corpus_fingerprint"]),
         (found.codec, expected.codec, _PARTS["codec"]),
+        (found.variance_share, expected.variance_share, _PARTS["variance_share"]),
     ):
         if want is not None and have != want:
             return f"{words} differs: {_short(have)} here, {_short(want)} wanted"
@@ -153,6 +191,11 @@ def describe_mismatch(found: StoreInfo, expected: Expected) -> str | None:
 def layer_column(layer: int) -> str:
     """The name of a layer's column."""
     return f"layer_{layer}"
+
+
+def basis_name(info: StoreInfo) -> str:
+    """The file name of a store's basis: that of another store is never in its way."""
+    return BASIS_PATTERN.replace("*", info.fingerprint[:12])
 
 
 def shard_name(index: int) -> str:
@@ -170,22 +213,26 @@ def shard_schema(info: StoreInfo, shard_key: str) -> pa.Schema:
     if info.with_waveform:
         columns.append(("waveform", pa.binary()))
     columns += [(layer_column(layer), pa.binary()) for layer in info.layers]
-    return pa.schema(columns, {**_store_metadata(info), SHARD_KEY: shard_key.encode()})
+    return pa.schema(columns, {**store_metadata(info), SHARD_KEY: shard_key.encode()})
 
 
-def index_schema(info: StoreInfo, shard_keys: Sequence[str], rebuild: str) -> pa.Schema:
-    """Columns and metadata of the index; `rebuild` is the command that mends the store."""
+def index_schema(info: StoreInfo, index: IndexInfo) -> pa.Schema:
+    """Columns and metadata of the index."""
     columns = [("id", pa.string()), ("num_samples", pa.int64()), ("num_frames", pa.int32())]
     columns += [(name, pa.int32()) for name in ("shard", "row_group", "row")]
     metadata = {
-        **_store_metadata(info),
-        SHARD_KEY: json.dumps(list(shard_keys)).encode(),
-        REBUILD_KEY: rebuild.encode(),
+        **store_metadata(info),
+        SHARD_KEY: json.dumps(index.shard_keys).encode(),
+        REBUILD_KEY: index.rebuild.encode(),
+        SHARD_MINUTES_KEY: repr(index.shard_minutes).encode(),
     }
+    if index.basis_digest is not None:
+        metadata[BASIS_KEY] = index.basis_digest.encode()
     return pa.schema(columns, metadata)
 
 
-def _store_metadata(info: StoreInfo) -> dict[bytes, bytes]:
+def store_metadata(info: StoreInfo) -> dict[bytes, bytes]:
+    """What every file of a store says of it."""
     return {STORE_KEY: info.to_json(), RECIPE_KEY: find_codec(info.codec).recipe.encode()}
 
 

@@ -1,9 +1,7 @@
 """Writing shards, whole or absent, with page checksums and what was lost in coding; and checking those there are."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -13,24 +11,20 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from fithubert.features.codec import find_codec
+from fithubert.features.aside import locked_aside
+from fithubert.features.codec import Codec, find_codec
 from fithubert.features.plan import PlannedShard, index_table
 from fithubert.features.schema import (
     INDEX_NAME,
     SHARD_KEY,
     STATISTICS_KEY,
+    IndexInfo,
     StoreInfo,
     describe_difference,
     layer_column,
     parse_info,
     shard_schema,
 )
-from fithubert.files import atomic_file
-
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers of killed writers stay until they are deleted by hand.
-    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,6 @@ class LayerStatistics:
 
     layer: int
     values: int
-    num_bytes: int
     error: float
     spread: float
     worst_channel_error: float
@@ -80,9 +73,16 @@ class ShardStatistics:
     layers: tuple[LayerStatistics, ...]
 
 
-def encode_layer(hidden: Tensor, codec_name: str) -> EncodedLayer:
+@dataclass(frozen=True)
+class ShardSummary:
+    """The statistics of a shard, and what each of its layers takes on disk."""
+
+    statistics: ShardStatistics
+    layer_bytes: tuple[int, ...]
+
+
+def encode_layer(hidden: Tensor, codec: Codec) -> EncodedLayer:
     """`hidden` (time, feature), finite, as an EncodedLayer; the work is done on the device of `hidden`."""
-    codec = find_codec(codec_name)
     # Other accelerators have no float64.
     hidden = hidden if hidden.device.type in ("cpu", "cuda") else hidden.cpu()
     hidden = hidden.float().contiguous()
@@ -101,10 +101,10 @@ def relative_error(error: float, spread: float) -> float:
     return (error / spread) ** 0.5 if spread > 0 else 0.0
 
 
-def write_index(directory: Path, shards: tuple[PlannedShard, ...], info: StoreInfo, rebuild: str) -> None:
+def write_index(directory: Path, shards: tuple[PlannedShard, ...], info: StoreInfo, index: IndexInfo) -> None:
     """Write the index of a store; its bytes depend on nothing but the arguments."""
-    with _locked_aside(directory / INDEX_NAME) as file:
-        pq.write_table(index_table(shards, info, rebuild), file, compression="zstd", write_page_checksum=True)
+    with locked_aside(directory / INDEX_NAME) as file:
+        pq.write_table(index_table(shards, info, index), file, compression="zstd", write_page_checksum=True)
 
 
 def write_shard(directory: Path, shard: PlannedShard, info: StoreInfo, rows: Iterable[EncodedRow]) -> None:
@@ -115,7 +115,7 @@ def write_shard(directory: Path, shard: PlannedShard, info: StoreInfo, rows: Ite
     schema = shard_schema(info, shard.key)
     source = iter(rows)
     totals = [_LayerTotals(layer, width) for layer, width in zip(info.layers, info.widths, strict=True)]
-    with _locked_aside(directory / shard.name) as file, _open_writer(file, schema) as writer:
+    with locked_aside(directory / shard.name) as file, _open_writer(file, schema, info) as writer:
         for planned in shard.row_groups():
             group = [next(source) for _ in planned]
             if [row.id for row in group] != [row.id for row in planned]:
@@ -130,12 +130,17 @@ def write_shard(directory: Path, shard: PlannedShard, info: StoreInfo, rows: Ite
         writer.add_key_value_metadata({STATISTICS_KEY: json.dumps(asdict(statistics), sort_keys=True).encode()})
 
 
-def read_statistics(path: Path) -> ShardStatistics:
-    """The statistics in a shard's footer; the shard has to be valid."""
-    values = json.loads(pq.read_metadata(path).metadata[STATISTICS_KEY])
-    return ShardStatistics(
-        values["utterances"], values["num_samples"], tuple(LayerStatistics(**layer) for layer in values["layers"])
+def read_summary(path: Path) -> ShardSummary:
+    """The ShardSummary in a shard's footer; the shard has to be valid."""
+    footer = pq.read_metadata(path)
+    values = json.loads(footer.metadata[STATISTICS_KEY])
+    layers = tuple(LayerStatistics(**layer) for layer in values["layers"])
+    places = [footer.schema.names.index(layer_column(layer.layer)) for layer in layers]
+    layer_bytes = tuple(
+        sum(footer.row_group(group).column(place).total_compressed_size for group in range(footer.num_row_groups))
+        for place in places
     )
+    return ShardSummary(ShardStatistics(values["utterances"], values["num_samples"], layers), layer_bytes)
 
 
 def describe_foreign(path: Path, shard: PlannedShard, info: StoreInfo) -> str | None:
@@ -173,7 +178,7 @@ def _find_foreign(metadata: dict[bytes, bytes], shard: PlannedShard, info: Store
     except ValueError as error:
         return str(error)
     if difference is None and metadata.get(SHARD_KEY) != shard.key.encode():
-        return "it holds other utterances"
+        return "it holds other utterances or is coded along other axes"
     return difference
 
 
@@ -183,27 +188,18 @@ def describe_error(error: Exception) -> str:
     return "a page fails its checksum" if "CRC" in words else words.split(" Is this a 'parquet' file?")[0][:160]
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Delete what killed writers left beside their shards; a living writer holds a lock on its own."""
-    for aside in directory.glob(".*.parquet.*.part"):
-        with suppress(OSError), aside.open("rb+") as file:
-            if _lock(file, wait=False):
-                aside.unlink()
-
-
 class _LayerTotals:
     """Sums of one layer over a shard."""
 
     def __init__(self, layer: int, width: int) -> None:
         self.layer, self.width = layer, width
-        self.num_bytes = self.saturated = 0
+        self.saturated = 0
         self.error, self.spread = (torch.zeros(width, dtype=torch.float64) for _ in range(2))
 
     def add(self, layer: EncodedLayer) -> None:
         """Count one utterance."""
         self.error += layer.error
         self.spread += layer.spread
-        self.num_bytes += len(layer.value)
         self.saturated += layer.saturated
 
     def result(self, frames: int) -> LayerStatistics:
@@ -212,7 +208,6 @@ class _LayerTotals:
         return LayerStatistics(
             self.layer,
             frames * self.width,
-            self.num_bytes,
             float(self.error.sum()),
             float(self.spread.sum()),
             float(worst),
@@ -232,44 +227,15 @@ def _table(rows: list[EncodedRow], schema: pa.Schema, info: StoreInfo) -> pa.Tab
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _open_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    # Statistics of binary columns would copy whole values into the footer; codes do not compress.
+def _open_writer(file: IO[bytes], schema: pa.Schema, info: StoreInfo) -> pq.ParquetWriter:
+    layers = {layer_column(layer) for layer in info.layers}
+    pages = find_codec(info.codec).page_compression
+    # Statistics of binary columns would copy whole values into the footer; audio does not compress.
     return pq.ParquetWriter(
         file,
         schema,
         use_dictionary=False,
-        compression="none",
+        compression={name: pages if name in layers else "none" for name in schema.names},
         write_statistics=["id", "num_samples", "num_frames"],
         write_page_checksum=True,
     )
-
-
-@contextmanager
-def _locked_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes `path` at the end, locked until then so that nobody takes it for a leftover."""
-    file: IO[bytes] | None = None
-    try:
-        with atomic_file(path) as aside:
-            while True:
-                file = aside.open("wb")
-                if not _lock(file, wait=True) or os.fstat(file.fileno()).st_nlink:
-                    break
-                file.close()  # deleted as a leftover before it was locked
-            yield file
-            file.flush()
-            if fcntl is None:
-                file.close()
-    finally:
-        if file is not None:
-            file.close()
-
-
-def _lock(file: IO[bytes], wait: bool) -> bool:
-    """Whether this process now holds the lock on `file`, until the file is closed."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

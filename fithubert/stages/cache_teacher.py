@@ -5,6 +5,7 @@ from typing import Any
 
 from fithubert.config.params import Params
 from fithubert.features.extract import ExtractProgress, ExtractSettings, extract_features
+from fithubert.features.repair import repair_features
 from fithubert.files import write_json
 from fithubert.stages.progress import progress_line
 from fithubert.stages.teacher import load_prepared
@@ -14,8 +15,11 @@ from fithubert.stages.workspace import Workspace
 SPLITS = ("train", "dev")
 
 
-def cache_teacher(params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Write the teacher's hidden states of train and dev, with waveforms, to data/cache; the metrics."""
+def cache_teacher(params: Params, workspace: Workspace, repair: bool = False) -> dict[str, Any]:
+    """Write the teacher's hidden states of train and dev, with waveforms, to data/cache; the metrics.
+
+    `repair` keeps the settings of the caches that are there and writes only what is missing or damaged in them.
+    """
     begun = time.monotonic()
     model = load_prepared(params, workspace)
     manifest = workspace.load_manifest()
@@ -27,7 +31,12 @@ def cache_teacher(params: Params, workspace: Workspace) -> dict[str, Any]:
         def on_progress(p: ExtractProgress, show: Any = show) -> None:
             show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
 
-        report = extract_features(model, manifest.select(split=split), workspace.cache(split), settings, on_progress)
+        part, cache = manifest.select(split=split), workspace.cache(split)
+        if repair:
+            report = repair_features(model, part, cache, settings.batch_seconds, on_progress)
+            print(report.describe(cache))
+        else:
+            report = extract_features(model, part, cache, settings, on_progress)
         splits[split] = report.metrics()
     metrics = {**splits["train"], "splits": {"dev": splits["dev"]}, "seconds": time.monotonic() - begun}
     write_json(workspace.metrics("cache_teacher"), metrics)

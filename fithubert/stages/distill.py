@@ -67,7 +67,9 @@ def _targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split
     if params.distill.targets == "live":
         return LiveTargets(manifest, teacher)
     wanted = describe_store(teacher, manifest, ExtractSettings(**params.cache.model_dump()))
-    expected = Expected(teacher.fingerprint, manifest.fingerprint, params.cache.codec, wanted.layers)
+    expected = Expected(
+        teacher.fingerprint, manifest.fingerprint, params.cache.codec, wanted.layers, wanted.variance_share
+    )
     return CachedTargets(FeatureStore.open(workspace.cache(split), expected))
 
 

@@ -29,7 +29,7 @@ def _batch(targets: Targets, crops: list[Crop], layers: list[int]) -> DistillBat
     return targets.finish(targets.read(crops, layers), crops, layers)
 
 
-@pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2), ("pca_int8", 3e-2)])
 def test_cached_batches_are_live_batches_within_the_codecs_error(tmp_path: Path, codec: str, error: float) -> None:
     cached, live = _store(tmp_path, codec), LiveTargets(fake_manifest(16), FakeTeacher(), batch_seconds=1.0)
     assert (cached.ids, cached.num_frames, cached.widths) == (live.ids, live.num_frames, live.widths)
@@ -43,7 +43,7 @@ def test_cached_batches_are_live_batches_within_the_codecs_error(tmp_path: Path,
             assert (one.targets[layer] - other.targets[layer]).abs().max() < error
 
 
-@pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2), ("pca_int8", 3e-2)])
 def test_cached_losses_are_live_losses_within_the_codecs_error(tmp_path: Path, codec: str, error: float) -> None:
     live, cached = Recorder(), Recorder()
     train(tmp_path / "live", listeners=[live])

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fithubert.features.schema import StoreInfo
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.speech_model import SpeechOutput
@@ -67,3 +68,9 @@ def fake_manifest(count: int = 12, seed: int = 0) -> FakeManifest:
     lengths = torch.randint(1_600, 24_000, (count,), generator=generator).tolist()
     lengths[0] = 400
     return FakeManifest(tuple(FakeUtterance(f"utt-{i:02d}", n, seed * 1000 + i) for i, n in enumerate(lengths)))
+
+
+def fake_info(codec: str, widths: tuple[int, ...], variance_share: float | None = None) -> StoreInfo:
+    """A store of as many layers as there are widths."""
+    layers = tuple(range(len(widths)))
+    return StoreInfo("fake", "f" * 32, "c" * 32, codec, layers, widths, HUBERT_CONVOLUTIONS, True, variance_share)

@@ -19,7 +19,7 @@ from fithubert.features.extract import ExtractSettings, extract_features
 from fithubert.features.reader import FeatureStore
 from tests.features.fakes import FakeModel, fake_manifest
 
-SMALL = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
+SMALL = {codec: ExtractSettings(codec, shard_minutes=0.05, batch_seconds=2.0) for codec in ("int8", "pca_int8")}
 REPOSITORY = Path(__file__).parents[2]
 
 #: Writes the store and stops for good before row `stop`; says so, so that the test kills it there.
@@ -39,14 +39,14 @@ def counted(rows, schema, info):
         sys.stdin.read()
     return table(rows, schema, info)
 writer._table = counted
-small = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
+small = ExtractSettings(sys.argv[3], shard_minutes=0.05, batch_seconds=2.0)
 extract_features(FakeModel(), fake_manifest(), Path(sys.argv[1]), small)
 """
 
 
-def start_worker(path: Path, stop: int) -> "subprocess.Popen[bytes]":
+def start_worker(path: Path, stop: int, codec: str) -> "subprocess.Popen[bytes]":
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(path), str(stop)],
+        [sys.executable, "-c", WORKER, str(path), str(stop), codec],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
@@ -61,10 +61,15 @@ def contents(path: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in path.iterdir()}
 
 
+@pytest.fixture(scope="module", params=sorted(SMALL))
+def codec(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, codec: str) -> Path:
     path = tmp_path_factory.mktemp("whole")
-    extract_features(FakeModel(), fake_manifest(), path, SMALL)
+    extract_features(FakeModel(), fake_manifest(), path, SMALL[codec])
     return path
 
 
@@ -75,32 +80,32 @@ def copy(whole: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_killed_and_run_again_is_never_killed(whole: Path, tmp_path: Path) -> None:
-    worker = start_worker(tmp_path, stop=5)
+def test_killed_and_run_again_is_never_killed(codec: str, whole: Path, tmp_path: Path) -> None:
+    worker = start_worker(tmp_path, 5, codec)
     unfinished = list(tmp_path.glob(".*.part"))
     assert len(unfinished) == 1
     finished = {name for name in contents(tmp_path) if name.startswith("shard-")}
     # Another job on the same cache leaves the unfinished shard of a living one alone.
-    extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL, rank=99, world_size=100)
+    extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec], rank=99, world_size=100)
     assert unfinished[0].exists()
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
     with pytest.raises(UserError, match="missing"):
         FeatureStore.open(tmp_path)
-    report = extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL)
+    report = extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
     assert finished
     assert set(report.kept) == finished
     assert report.problems == {}
     assert contents(tmp_path) == contents(whole)
-    assert report.metrics() == extract_features(FakeModel(), fake_manifest(), whole, SMALL).metrics()
+    assert report.metrics() == extract_features(FakeModel(), fake_manifest(), whole, SMALL[codec]).metrics()
 
 
-def test_two_jobs_at_once_do_no_harm(whole: Path, tmp_path: Path) -> None:
+def test_two_jobs_at_once_do_no_harm(codec: str, whole: Path, tmp_path: Path) -> None:
     errors: list[Exception] = []
 
     def work() -> None:
         try:
-            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL)
+            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
         except Exception as error:
             errors.append(error)
 
@@ -134,12 +139,12 @@ def test_any_flipped_byte_is_found_or_harmless(copy: Path, whole: Path) -> None:
     assert len(messages) > 0.8 * len(places)
     for message in messages:
         assert message.startswith(f"{shard}: damaged (")
-        assert message.endswith("run `fithubert cache`, which writes only such shards again")
+        assert message.endswith("run `fithubert cache --repair`, which writes only such shards again")
         assert "\n" not in message
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete", "empty", "text"])
-def test_repair_writes_just_the_damaged_shard(copy: Path, whole: Path, harm: str) -> None:
+def test_running_again_writes_just_the_damaged_shard(codec: str, copy: Path, whole: Path, harm: str) -> None:
     shard = copy / "shard-00001.parquet"
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 1
@@ -155,19 +160,21 @@ def test_repair_writes_just_the_damaged_shard(copy: Path, whole: Path, harm: str
         case "text":
             shard.write_text("not Parquet")
     # The command of whoever wrote the store last.
-    extract_features(FakeModel(), fake_manifest(), copy, SMALL, rank=99, world_size=100, rebuild="dvc repro features")
+    extract_features(
+        FakeModel(), fake_manifest(), copy, SMALL[codec], rank=99, world_size=100, rebuild="dvc repro features"
+    )
     with pytest.raises(UserError, match=r"shard-00001.parquet: (missing|damaged).*run `dvc repro features`"):
         FeatureStore.open(copy).read(FeatureStore.open(whole).groups.index(1))
     model = FakeModel()
-    report = extract_features(model, fake_manifest(), copy, SMALL)
+    report = extract_features(model, fake_manifest(), copy, SMALL[codec])
     assert report.written == (shard.name,)
     assert sum(rows for rows, _ in model.batches) == FeatureStore.open(whole).groups.count(1)
     assert contents(copy) == contents(whole)
 
 
-def test_shard_of_another_store_is_refused(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_shard_of_another_store_is_refused(codec: str, copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
-    extract_features(FakeModel(1), fake_manifest(), other, SMALL)
+    extract_features(FakeModel(1), fake_manifest(), other, SMALL[codec])
     (copy / "shard-00000.parquet").write_bytes((other / "shard-00000.parquet").read_bytes())
     store = FeatureStore.open(copy)
     with pytest.raises(UserError, match=r"shard-00000.parquet: damaged \(it belongs to another store\)"):
@@ -189,13 +196,17 @@ def test_broken_index_is_named(copy: Path, harm: str) -> None:
         FeatureStore.open(copy)
 
 
-def test_space_is_checked_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_checked_before_anything_is_written(
+    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     model = FakeModel()
     with pytest.raises(UserError, match=r"4 shards need 0.004 GB and 0.001 GB are free; the 0 shards there are kept"):
-        extract_features(model, fake_manifest(), tmp_path, SMALL)
-    assert model.batches == []
-    assert list(tmp_path.iterdir()) == []
+        extract_features(model, fake_manifest(), tmp_path, SMALL[codec])
+    # Only the sample that the axes are fitted on is heard before it is known what the shards need.
+    assert bool(model.batches) == (codec == "pca_int8")
+    assert not list(tmp_path.glob("*shard*"))
+    assert not (tmp_path / "_index.parquet").exists()
 
 
 class FullDisk:
@@ -220,24 +231,26 @@ class FullDisk:
 
 
 def test_full_disk_says_what_is_needed_and_keeps_the_rest(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    codec: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, original = [], writer._open_writer
 
-    def open_writer(file: object, schema: object) -> object:
+    def open_writer(file: object, *rest: object) -> object:
         opened.append(file)
-        return original(FullDisk(file, 10**9 if len(opened) < 3 else 50_000), schema)  # type: ignore[arg-type]
+        return original(FullDisk(file, 10**9 if len(opened) < 3 else 50_000), *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "_open_writer", open_writer)
-        with pytest.raises(UserError, match=r"2 shards need .* the 2 shards there are kept: .* run `fithubert cache`"):
-            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        with pytest.raises(
+            UserError, match=r"2 shards need .* the 2 shards there are kept: .* run the same command again"
+        ):
+            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("_basis")) == [
         "_index.parquet",
         "shard-00000.parquet",
         "shard-00001.parquet",
     ]
-    report = extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL)
+    report = extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
     assert len(report.kept) == 2
     assert contents(tmp_path) == contents(whole)
 
