@@ -96,8 +96,9 @@ def _pool_batches(crops: list[Crop], batch_frames: int) -> list[list[Crop]]:
     return batches + _fill(sorted(pool, key=_by_length), batch_frames)
 
 
-def _by_length(crop: Crop) -> tuple[int, int]:
-    return -crop.num_frames, crop.index
+def _by_length(crop: Crop) -> int:
+    # Crops of one length stay as they were shuffled: most are of the longest, and corpora list a speaker's together.
+    return -crop.num_frames
 
 
 def _fill(crops: list[Crop], batch_frames: int) -> list[list[Crop]]:

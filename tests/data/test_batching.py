@@ -76,6 +76,13 @@ def test_groups_are_read_one_after_the_other() -> None:
     assert all(after >= before - 1 for before, after in pairwise(latest))
 
 
+def test_crops_of_one_length_are_shuffled_among_each_other() -> None:
+    plan = plan_batches([400] * 3000, batch_frames=1600, crop_frames=300, seed=1, epoch=0)
+    order = [crop.index for batch in plan for crop in batch]
+    # A perfect shuffle has a third of the corpus between neighbours.
+    assert sum(abs(a - b) for a, b in pairwise(order)) / len(order) > 0.9 * len(order) / 3
+
+
 def test_padding_stays_small() -> None:
     num_frames = [40 + index * 37 % 360 for index in range(600)]
     batches = plan_batches(num_frames, batch_frames=1600, crop_frames=None, seed=1, epoch=0)
