@@ -10,7 +10,6 @@ from typing import NoReturn, TypeVar
 from fithubert.config.params import DistillParams
 from fithubert.data.batching import Crop, plan_batches, plan_eval_batches
 from fithubert.distill.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress
-from fithubert.distill.engine import on_first_rank
 from fithubert.distill.events import (
     CheckpointWritten,
     EndReason,
@@ -25,6 +24,7 @@ from fithubert.distill.optim import learning_rate_share
 from fithubert.distill.plan import Part, PlannedUpdate, planned_updates, split_update
 from fithubert.distill.step import Stepper, UpdateLoss
 from fithubert.distill.targets import DistillBatch, Targets, stride_samples
+from fithubert.engine import on_first_rank
 from fithubert.errors import UserError
 from fithubert.features.prefetch import prefetch
 from fithubert.files import write_json

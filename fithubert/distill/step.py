@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.config.params import DistillParams
-from fithubert.distill.engine import sum_over_ranks
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.optim import WeightAverage, build_optimizer, set_learning_rate
 from fithubert.distill.plan import Part, part_seed
 from fithubert.distill.targets import DistillBatch
+from fithubert.engine import sum_over_ranks
 from fithubert.student.masking import draw_mask
 from fithubert.student.model import Student
 

@@ -10,13 +10,13 @@ import torch
 from fithubert.config.params import DistillParams, StudentParams
 from fithubert.config.student import StudentConfig
 from fithubert.distill.checkpoint import CheckpointFolder, CurvePoint, flatten
-from fithubert.distill.engine import Accelerator, deterministic_torch, on_first_rank, open_fabric
 from fithubert.distill.events import EndReason, Listeners, TrainingListener
 from fithubert.distill.first_weights import set_first_weights
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import Targets, check_targets
+from fithubert.engine import Accelerator, deterministic_torch, on_first_rank, open_fabric
 from fithubert.errors import UserError
 from fithubert.student.checkpoint import save_student
 from fithubert.student.model import build_student

@@ -4,7 +4,6 @@ import io
 import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -127,12 +126,3 @@ def test_a_terminal_gets_a_bar_and_anything_else_lines() -> None:
     _hear_everything(listener)
     assert "thin: early stop after 103 updates" in terminal.getvalue()
     assert "dev 0.25" in terminal.getvalue()
-
-
-def test_torch_settings_are_restored() -> None:
-    from fithubert.distill.engine import deterministic_torch
-
-    before = torch.are_deterministic_algorithms_enabled()
-    with deterministic_torch():
-        assert torch.are_deterministic_algorithms_enabled()
-    assert torch.are_deterministic_algorithms_enabled() == before

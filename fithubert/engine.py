@@ -7,6 +7,7 @@ back gradient synchronisation.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Accelerator = Literal["auto", "cpu", "cuda"]
 Value = TypeVar("Value")
+#: How long ranks wait for each other: the first one may read a whole corpus alone. A dead one ends the job at once,
+#: since torchrun stops the others.
+_PATIENCE = timedelta(hours=12)
 
 
 def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: bool) -> "Fabric":
@@ -38,13 +42,15 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise UserError("accelerator cuda: torch finds no CUDA device; use cpu")
     if precision == "16-mixed" and accelerator == "cpu":
-        raise UserError("distill.precision 16-mixed needs a GPU; use 32-true (or bf16-mixed) on the CPU")
+        raise UserError("precision 16-mixed needs a GPU; use 32-true (or bf16-mixed) on the CPU")
     world = int(os.environ.get("WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1
     strategy: DDPStrategy | str = "auto"
     if world > 1:
         backend = "nccl" if accelerator == "cuda" else "gloo"
-        strategy = DDPStrategy(process_group_backend=backend, find_unused_parameters=unused_parameters)
+        strategy = DDPStrategy(
+            process_group_backend=backend, timeout=_PATIENCE, find_unused_parameters=unused_parameters
+        )
     fabric = Fabric(
         accelerator=accelerator,
         devices=local,
