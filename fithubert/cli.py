@@ -91,7 +91,7 @@ def prepare(
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="Parameters of the pre-training, as experiments/pretrain/mini.yaml.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints and the finished teacher go; resumes what is there.")],
-    device: Annotated[str, typer.Option(help="`cpu` or `cuda`.")] = "cpu",
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
 ) -> None:
     """Pre-train a teacher with HuBERT's objective: k-means units, masked prediction, iterations. Resumes."""
     with exit_on_user_error(_options.debug):

@@ -1,88 +1,105 @@
-"""The units of a whole corpus: fitted once, assigned to every frame, kept on disk."""
+"""The units of a whole corpus: fitted once, assigned to every frame by all ranks together, kept on disk."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fithubert.config.teacher import PretrainParams, UnitParams
+from fithubert.config.teacher import UnitParams
 from fithubert.data.alignment import frame_phones
+from fithubert.data.batching import Crop, plan_eval_batches
 from fithubert.data.manifest import Utterance
-from fithubert.files import atomic_file
+from fithubert.engine import on_first_rank, sum_over_ranks
 from fithubert.frames import HUBERT_CONVOLUTIONS, pad_waveforms
-from fithubert.pretrain.corpus import WaveformBank
-from fithubert.pretrain.units import fit_units, measure_units, mfcc_frames
+from fithubert.pretrain.corpus import UnitBank, WaveformBank, write_units
+from fithubert.pretrain.units import UnitModel, UnitQuality, fit_units, measure_units, mfcc_frames
 from fithubert.teachers.hubert import HubertModel
 
-_BATCH_SAMPLES = 16_000 * 240
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+#: Padded frames in one forward pass: 240 s.
+_BATCH_FRAMES = 12_000
 
 
 def discover_units(
-    params: UnitParams, pretrain: PretrainParams, bank: WaveformBank, model: HubertModel | None, folder: Path
-) -> list[Tensor]:
-    """The units (frames,) of every utterance of `bank`; kept in `folder`, where a second call finds them."""
-    path = folder / "units.safetensors"
-    if not path.exists():
-        units = _cluster(params, pretrain.seed, bank, model)
-        with atomic_file(path) as aside:
-            save_file({"units": torch.cat(units).to(torch.int32)}, aside)
-    return list(load_file(path)["units"].long().split(bank.num_frames))
+    params: UnitParams, seed: int, bank: WaveformBank, model: HubertModel | None, path: Path, fabric: "Fabric"
+) -> UnitBank:
+    """The units of every utterance of `bank`; kept in `path`, where a second call finds them.
+
+    The first rank fits them, every rank assigns its share. Raises UserError where there are too few frames.
+    """
+    if not on_first_rank(fabric, path.exists):
+        units = on_first_rank(fabric, lambda: _fit(params, seed, bank, model, fabric.device))
+        flat = sum_over_ranks(fabric, _assign_share(params, units, bank, model, fabric))
+        on_first_rank(fabric, lambda: write_units(flat, path))
+    return UnitBank(path, bank.num_frames)
 
 
-def _cluster(params: UnitParams, seed: int, bank: WaveformBank, model: HubertModel | None) -> list[Tensor]:
-    """Fit on a seeded sample of frames, then assign every frame; features are computed twice, never all kept."""
+def _fit(
+    params: UnitParams, seed: int, bank: WaveformBank, model: HubertModel | None, device: torch.device
+) -> UnitModel:
+    """Units from whole utterances drawn until they hold `sample_frames`."""
     order = torch.randperm(len(bank.num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
-    sample, seen = [], 0
-    for _, frames in _features(params, bank, model, order):
-        sample.append(frames)
-        seen += len(frames)
+    sample, seen = [0] * len(order), 0
+    for index in order:
+        sample[index] = bank.num_frames[index]
+        seen += sample[index]
         if seen >= params.sample_frames:
             break
-    units = fit_units(torch.cat(sample), params.clusters, seed)
-    assigned: dict[int, Tensor] = {}
-    by_length = sorted(range(len(bank.num_frames)), key=bank.num_frames.__getitem__)
-    for index, frames in _features(params, bank, model, by_length):
-        assigned[index] = units.assign(frames).cpu()
-    return [assigned[index] for index in range(len(bank.num_frames))]
+    frames = [f for batch in _plan(sample) for _, f in _features(params, bank, model, batch, device)]
+    return fit_units(torch.cat(frames), params.clusters, seed)
 
 
+def _assign_share(
+    params: UnitParams, units: UnitModel, bank: WaveformBank, model: HubertModel | None, fabric: "Fabric"
+) -> Tensor:
+    """(frames,) int32 units of the utterances in this rank's batches, zero at all others.
+
+    The batches are the same whatever the number of ranks, and so are the units.
+    """
+    flat = torch.zeros(sum(bank.num_frames), dtype=torch.int32, device=fabric.device)
+    pieces = flat.split(bank.num_frames)
+    for batch in _plan(bank.num_frames)[fabric.global_rank :: fabric.world_size]:
+        for index, frames in _features(params, bank, model, batch, fabric.device):
+            pieces[index].copy_(units.assign(frames))
+    return flat
+
+
+def _plan(num_frames: Sequence[int]) -> list[list[Crop]]:
+    return plan_eval_batches(num_frames, batch_frames=_BATCH_FRAMES)
+
+
+@torch.no_grad()
 def _features(
-    params: UnitParams, bank: WaveformBank, model: HubertModel | None, order: Sequence[int]
+    params: UnitParams, bank: WaveformBank, model: HubertModel | None, batch: Sequence[Crop], device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
-    """(index, frames (time, feature)) of the utterances in `order`."""
+    """(index, frames (time, feature)) of the whole utterances in `batch`."""
+    waveforms = [bank.whole(crop.index) for crop in batch]
     if params.features == "mfcc" or model is None:
-        for index in order:
-            yield index, mfcc_frames(bank.whole(index))[: bank.num_frames[index]]
+        for crop, waveform in zip(batch, waveforms, strict=True):
+            yield crop.index, mfcc_frames(waveform)[: crop.num_frames].to(device)
         return
     model.eval()
-    batch: list[int] = []
-    for position, index in enumerate(order):
-        batch.append(index)
-        longest = max(bank.utterances[i].num_samples for i in batch)
-        if longest * len(batch) < _BATCH_SAMPLES and position + 1 < len(order):
-            continue
-        with torch.inference_mode():
-            waveforms, lengths = pad_waveforms([bank.whole(i) for i in batch])
-            states = model(waveforms, lengths, last_layer=params.features).hidden_states[-1].float()
-        for row, i in enumerate(batch):
-            yield i, states[row, : bank.num_frames[i]]
-        batch = []
+    padded, lengths = pad_waveforms(waveforms)
+    states = model(padded.to(device), lengths.to(device), last_layer=params.features).hidden_states[-1].float()
+    for row, crop in enumerate(batch):
+        yield crop.index, states[row, : crop.num_frames]
 
 
-def describe_units(units: Sequence[Tensor], utterances: Sequence[Utterance]) -> dict[str, float] | None:
-    """The quality of units where a phone alignment exists, as a plain dict; None where none does."""
+def describe_units(units: UnitBank, utterances: Sequence[Utterance]) -> UnitQuality | None:
+    """The quality of units where a phone alignment exists; None where none does."""
     inventory = {label: i for i, label in enumerate(sorted({p.label for u in utterances for p in u.phones or ()}))}
-    pairs = [
-        (u.numpy(), frame_phones(utterance.phones, inventory, len(u), HUBERT_CONVOLUTIONS))
-        for u, utterance in zip(units, utterances, strict=True)
-        if utterance.phones
-    ]
-    if not pairs:
+    pairs = []
+    for index, utterance in enumerate(utterances):
+        if utterance.phones:
+            named = units.whole(index)
+            phones = frame_phones(utterance.phones, inventory, len(named), HUBERT_CONVOLUTIONS)
+            pairs.append((named[phones >= 0], phones[phones >= 0]))
+    if not sum(len(named) for named, _ in pairs):
         return None
     unit, phone = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    known = phone >= 0
-    return asdict(measure_units(unit[known], phone[known]))
+    return measure_units(unit, phone)

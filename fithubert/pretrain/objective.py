@@ -1,59 +1,78 @@
-"""Masked prediction of units: which frames are hidden, and the loss on guessing their units."""
+"""Masked prediction: the loss on guessing the units of hidden frames."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.config.teacher import PretrainParams
-from fithubert.frames import padding_mask
+from fithubert.frames import zero_padding
+from fithubert.pretrain.regularise import Regularisers
 from fithubert.teachers.hubert import HubertModel, MaskedFrames
 
+#: fairseq's `final_dim` and `logit_temp`, of every published HuBERT Base.
+_COSINE_WIDTH, _TEMPERATURE = 256, 0.1
 
-def draw_mask(lengths: Tensor, num_frames: int, probability: float, span: int, generator: torch.Generator) -> Tensor:
-    """(batch, num_frames) bool: spans of `span` frames whose starts are drawn with rate `probability` / `span`.
 
-    Spans may overlap; at least one frame of every utterance is masked. Differs from fairseq's
-    `compute_mask_indices`: each start is drawn on its own instead of a fixed number per utterance.
+class CosineClassifier(nn.Module):
+    """Units by the angle between a projection of a frame and their embeddings (fairseq `final_proj`, `label_embs`).
+
+    Slow to leave its start: within 200 small updates it hardly moved.
     """
-    shape = (lengths.shape[0], num_frames)
-    starts = torch.rand(shape, generator=generator, device=lengths.device) < probability / span
-    forced = (torch.rand(shape[0], generator=generator, device=lengths.device) * lengths).long()
-    starts = starts | F.one_hot(forced, num_frames).bool()
-    reach = F.max_pool1d(F.pad(starts.float()[:, None], (span - 1, 0)), span, stride=1)[:, 0]
-    return (reach > 0) & padding_mask(lengths, num_frames)
 
+    def __init__(self, width: int, units: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, _COSINE_WIDTH)
+        self.embeddings = nn.Parameter(torch.empty(units, _COSINE_WIDTH).uniform_())
 
-@dataclass(frozen=True)
-class PredictionLoss:
-    """`total` to minimise, and the share of masked frames whose unit was guessed."""
-
-    total: Tensor
-    masked_accuracy: Tensor
+    def forward(self, states: Tensor) -> Tensor:
+        """(frames, units) logits of states (frames, feature)."""
+        projected = F.normalize(self.projection(states).float(), dim=-1)
+        return projected @ F.normalize(self.embeddings.float(), dim=-1).T / _TEMPERATURE
 
 
 class UnitPredictor(nn.Module):
-    """A HuBERT model with a mask embedding and a linear classifier over units.
-
-    Differs from fairseq's cosine classifier (`final_proj`, `label_embs`), which hardly moved within 200 small updates.
-    """
+    """A HuBERT model with a mask embedding and a classifier over units."""
 
     def __init__(self, params: PretrainParams, clusters: int) -> None:
         super().__init__()
         self.params = params
         self.hubert = HubertModel(params.model, params.dropout)
+        self.regularisers = Regularisers(self.hubert, params)
         self.mask_embedding = nn.Parameter(torch.empty(params.model.width).uniform_())
-        self.classifier = nn.Linear(params.model.width, clusters)
+        kind = nn.Linear if params.classifier == "linear" else CosineClassifier
+        self.classifier: nn.Module = kind(params.model.width, clusters)
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, units: Tensor, mask: Tensor) -> PredictionLoss:
-        """Loss on `units` (batch, time) int64, -1 at padding, with the frames of `mask` (batch, time) hidden."""
+    def forward(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        units: Tensor,
+        mask: Tensor,
+        frames: tuple[int, int],
+        dropped_layers: Collection[int] = (),
+    ) -> tuple[Tensor, Tensor]:
+        """The loss on `units` (batch, time) int64, -1 at padding, with the frames of `mask` (batch, time) hidden.
+
+        `frames`: how many are masked and how many are shown in the whole update, of which this is a part: sums over
+        the parts are means over the update. Also the masked frames whose unit was guessed, as a share of all masked.
+        """
+        self.regularisers.dropped_layers = dropped_layers
         masked = MaskedFrames(mask, self.mask_embedding)
         states = self.hubert(waveforms, lengths, masked=masked).hidden_states[-1]
         valid = units >= 0
         logits, wanted, hidden = self.classifier(states[valid]).float(), units[valid], mask[valid]
-        loss = F.cross_entropy(logits, wanted, reduction="none")
-        # A masked mean by weights, so that nothing waits for the device.
-        weight = torch.where(hidden, 1.0 / hidden.sum(), self.params.unmasked_weight / (~hidden).sum().clamp(min=1))
-        right = ((logits.argmax(1) == wanted) & hidden).sum() / hidden.sum()
-        return PredictionLoss((loss * weight).sum(), right)
+        # Weights instead of a selection, so that nothing waits for the device.
+        weight = torch.where(hidden, 1 / frames[0], self.params.unmasked_weight / max(1, frames[1]))
+        loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum()
+        if self.params.feature_penalty and self.training:
+            loss = loss + self.params.feature_penalty * self._feature_power(valid, sum(frames))
+        right = ((logits.argmax(1) == wanted) & hidden).sum() / frames[0]
+        return loss, right
+
+    def _feature_power(self, valid: Tensor, frames: int) -> Tensor:
+        """What this part adds to the mean square of the front end's output (fairseq `features_pen`)."""
+        features = self.regularisers.features
+        assert features is not None  # the hook has run
+        return zero_padding(features.float(), valid.sum(1)).square().sum() / (frames * features.shape[2])

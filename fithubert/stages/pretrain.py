@@ -1,43 +1,59 @@
 """The making of a teacher: its corpus, then masked prediction of units."""
 
+import sys
 from pathlib import Path
-
-import torch
+from typing import cast, get_args
 
 from fithubert.config.params import FolderData
-from fithubert.config.teacher import PretrainParams, load_pretrain_params
-from fithubert.data.manifest import Manifest, load_manifest, manifest_path
-from fithubert.errors import UserError
+from fithubert.config.teacher import ManifestData, PretrainParams, load_pretrain_params
+from fithubert.data.manifest import load_manifest, manifest_path
+from fithubert.engine import Accelerator, on_first_rank, open_fabric
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.pretrain.train import pretrain as run_pretraining
 from fithubert.stages.progress import progress_line
+from fithubert.stages.workspace import check_name
+
+#: The recipe's precision -> Lightning Fabric's.
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
-def pretrain(recipe: Path, out: Path, device: str = "cpu") -> Path:
+def pretrain(recipe: Path, out: Path, device: str = "auto") -> Path:
     """Pre-train the teacher that `recipe` describes in `out`; the folder of the finished teacher.
 
-    The corpus is made in `out`/data on first use. A second call goes on where the first was stopped. Raises UserError
-    where the parameters are wrong or `out` belongs to others.
+    A corpus that is not prepared yet is made in `out`/data on first use. A second call goes on where the first was
+    stopped. Under torchrun every rank makes the same call. Raises UserError where the parameters are wrong or `out`
+    belongs to others.
     """
+    check_name(device, get_args(Accelerator), "device")
     params = load_pretrain_params(recipe)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device cuda: torch finds no CUDA device; use --device cpu")
-    manifest = _corpus(params, out / "data")
-    return run_pretraining(params, manifest, out, torch.device(device), print)
+    fabric = open_fabric(
+        cast(Accelerator, device), _PRECISIONS[params.precision], unused_parameters=params.layer_dropout > 0
+    )
+    root = on_first_rank(fabric, lambda: _prepare(params, out / "data"))
+    manifest = load_manifest(manifest_path(root), root)
+
+    def report(line: str) -> None:
+        if fabric.is_global_zero:
+            print(f"pretrain: {line}", file=sys.stderr, flush=True)
+
+    return run_pretraining(params, manifest, out, fabric, report)
 
 
-def _corpus(params: PretrainParams, root: Path) -> Manifest:
+def _prepare(params: PretrainParams, root: Path) -> Path:
+    """The data folder of the recipe's corpus, made in `root` unless it is there or was prepared elsewhere."""
+    if isinstance(params.data, ManifestData):
+        return params.data.path
     mine, marker = digest_json(params.data.model_dump(mode="json")), root / "made_from.json"
     if marker.exists() and read_json(marker) == mine:
-        return load_manifest(manifest_path(root), root)
+        return root
     show = progress_line("corpus")
     if isinstance(params.data, FolderData):
         from fithubert.data.folder import import_folder
 
-        manifest = import_folder(params.data, root, on_progress=show).manifest
+        import_folder(params.data, root, on_progress=show)
     else:
         from fithubert.data.synthesis import synthesise_corpus
 
-        manifest = synthesise_corpus(params.data, root, on_progress=show)
+        synthesise_corpus(params.data, root, on_progress=show)
     write_json(marker, mine)
-    return manifest
+    return root

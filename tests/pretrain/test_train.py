@@ -1,4 +1,4 @@
-"""Pre-training learns, and a stopped run goes on exactly where it was."""
+"""Pre-training leaves a teacher and a record, goes on from another teacher, and refuses what does not fit."""
 
 from pathlib import Path
 
@@ -11,88 +11,81 @@ from fithubert.config.teacher import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.pretrain import train
 from fithubert.teachers.registry import load_teacher
-from tests.teachers.test_hubert import tiny_config
+from tests.pretrain.tiny_run import run, tiny_params
 
 
-@pytest.fixture
-def params() -> PretrainParams:
-    return PretrainParams(
-        data={"source": "synthetic"},
-        model=tiny_config(),
-        iterations=(
-            IterationParams(units=UnitParams(clusters=8, sample_frames=2000), updates=12),
-            IterationParams(units=UnitParams(features=2, clusters=12, sample_frames=2000), updates=6),
-        ),
-        batch_seconds=6.0,
-        crop_seconds=2.0,
-        checkpoint_every_updates=4,
-    )
+def test_two_iterations_leave_a_teacher_and_a_record(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    work, lines = tmp_path / "work", []
+    params = tiny_params()
+    run(params, tiny_corpus, work, lines)
+    teacher = load_teacher(work / "teacher")
+    assert (teacher.name, teacher.widths) == ("hubert", (24,) * 4)
+    record = read_json(work / "pretrain.json")
+    assert [[p["update"] for p in i["curve"]] for i in record["iterations"]] == [
+        list(range(1, 13)),
+        list(range(1, 7)),
+    ]
+    units = record["iterations"][0]["units"]
+    assert 0 < units["phone_purity"] <= 1
+    assert f"phone purity {units['phone_purity']:.1%}" in lines[1]
+    assert any("update 12/12: loss" in line and "s audio/s" in line for line in lines)
+    assert not (work / "waveforms.int16").exists()
+    # Done is done, and cheap to ask for again.
+    again: list[str] = []
+    run(params, tiny_corpus, work, again)
+    assert len(again) == 1
 
 
-def run(params: PretrainParams, corpus: Manifest, work: Path) -> dict[str, torch.Tensor]:
-    folder = train.pretrain(params, corpus, work, torch.device("cpu"), lambda line: None)
-    return load_file(folder / "model.safetensors")
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+def test_pretraining_learns(tiny_corpus: Manifest, tmp_path: Path, classifier: str) -> None:
+    iteration = IterationParams(units=UnitParams(clusters=8, sample_frames=2000), updates=40, learning_rate=1e-2)
+    changes = {"dropout": 0.0, "input_dropout": 0.0, "layer_dropout": 0.0, "feature_penalty": 0.0}
+    run(tiny_params(iterations=(iteration,), classifier=classifier, **changes), tiny_corpus, tmp_path / "work")
+    curve = read_json(tmp_path / "work" / "pretrain.json")["iterations"][0]["curve"]
+    early, late = (sum(p["loss"] for p in points) for points in (curve[:5], curve[-5:]))
+    assert late < 0.9 * early
 
 
-def test_two_iterations_leave_a_teacher_and_a_record(
-    params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path
-) -> None:
-    run(params, tiny_corpus, tmp_path / "work")
-    assert load_teacher(tmp_path / "work" / "teacher").widths == (24,) * 4
-    record = read_json(tmp_path / "work" / "pretrain.json")
-    assert [len(i["curve"]) for i in record["iterations"]] == [1, 1]
-    assert 0 < record["iterations"][0]["units"]["phone_purity"] <= 1
-
-
-def test_stopped_and_resumed_equals_never_stopped(
-    params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = run(params, tiny_corpus, tmp_path / "whole")
-    step = train._Training._step
-
-    def stop_at_six(self: train._Training, crops: list[train.Crop]) -> torch.Tensor:
-        if self.update == 6:
-            raise KeyboardInterrupt
-        return step(self, crops)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_step", stop_at_six)
-        with pytest.raises(KeyboardInterrupt):
-            run(params, tiny_corpus, tmp_path / "stopped")
-    resumed = run(params, tiny_corpus, tmp_path / "stopped")
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
-
-
-def test_other_parameters_are_refused(params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path) -> None:
-    run(params, tiny_corpus, tmp_path / "work")
+def test_other_parameters_are_refused(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    run(tiny_params(), tiny_corpus, tmp_path / "work")
     with pytest.raises(UserError, match="other parameters"):
-        run(params.model_copy(update={"seed": 2}), tiny_corpus, tmp_path / "work")
+        run(tiny_params(seed=2), tiny_corpus, tmp_path / "work")
 
 
-def test_pretraining_goes_on_from_a_teacher(params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path) -> None:
+def test_a_loss_that_explodes_stops_the_run_and_spares_the_checkpoint(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    iteration = IterationParams(units=UnitParams(clusters=8, sample_frames=2000), updates=12, learning_rate=1e38)
+    with pytest.raises(UserError, match=r"iteration-1: the loss or its gradient is not finite before update"):
+        run(tiny_params(iterations=(iteration,)), tiny_corpus, tmp_path / "work")
+    assert not (tmp_path / "work" / "iteration-1" / "checkpoint.pt").exists()
+
+
+def test_a_corpus_without_training_audio_is_said(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no training audio"):
+        run(tiny_params(), tiny_corpus.select(split="dev"), tmp_path / "work")
+
+
+def test_pretraining_goes_on_from_a_teacher(tiny_corpus: Manifest, tmp_path: Path) -> None:
     """At hardly any learning rate nothing changes: weights and mask embedding are taken over."""
-    run(params, tiny_corpus, tmp_path / "first")
+    run(tiny_params(), tiny_corpus, tmp_path / "first")
     start = tmp_path / "first" / "teacher"
     iteration = IterationParams(
         units=UnitParams(features=2, clusters=8, sample_frames=2000), updates=1, learning_rate=1e-12
     )
-    going_on = params.model_copy(update={"start_from": str(start), "iterations": (iteration,)})
-    after = run(going_on, tiny_corpus, tmp_path / "second")
+    going_on = tiny_params(start_from=str(start), iterations=(iteration,))
+    after = load_file(run(going_on, tiny_corpus, tmp_path / "second") / "model.safetensors")
     for name, tensor in load_file(start / "model.safetensors").items():
         torch.testing.assert_close(after[name], tensor, atol=1e-3, rtol=1e-3, msg=name)
     assert "mask_embedding" in after
 
 
-def test_a_start_of_another_shape_is_refused(params: PretrainParams, tiny_corpus: Manifest, tmp_path: Path) -> None:
+def test_a_start_of_another_shape_is_refused(tiny_corpus: Manifest, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a teacher of the recipe's model"):
-        run(params.model_copy(update={"start_from": "mini"}), tiny_corpus, tmp_path / "work")
+        run(tiny_params(start_from="mini"), tiny_corpus, tmp_path / "work")
 
 
-def test_units_of_a_layer_need_a_model(params: PretrainParams) -> None:
-    values = params.model_dump(mode="json")
+def test_units_of_a_layer_need_a_model() -> None:
+    values = tiny_params().model_dump(mode="json")
     values["iterations"] = values["iterations"][1:]
     with pytest.raises(UserError, match="units of layer 2 in the first one need start_from"):
         validate(PretrainParams, values, "recipe")

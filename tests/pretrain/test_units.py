@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
 from fithubert.frames import count_frames
-from fithubert.pretrain.objective import draw_mask
+from fithubert.pretrain.plan import draw_mask
 from fithubert.pretrain.units import fit_units, measure_units, mfcc_frames
 
 

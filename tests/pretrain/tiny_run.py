@@ -1,0 +1,99 @@
+"""`python -m tests.pretrain.tiny_run CORPUS OUT [--kill PLACE:COUNT] [--set NAME=VALUE ...]`: it may kill itself."""
+
+import argparse
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fithubert.config.teacher import IterationParams, PretrainParams, UnitParams
+from fithubert.data.manifest import Manifest, load_manifest, manifest_path
+from fithubert.engine import open_fabric
+from fithubert.pretrain import corpus, labels, loop, train
+from tests.teachers.test_hubert import tiny_config
+
+#: What is called at a place of a run: (module or class, name). A kill strikes in the middle of the call.
+PLACES: dict[str, tuple[Any, str]] = {
+    "waveforms": (corpus.Manifest, "read"),
+    "fitting": (labels, "fit_units"),
+    "assigning": (labels.UnitModel, "assign"),
+    "units": (corpus.np, "save"),
+    "update": (loop.IterationLoop, "_update"),
+    "checkpoint": (loop.torch, "save"),
+    "teacher": (train, "save_teacher"),
+    "record": (train, "write_json"),
+}
+
+
+def tiny_params(**changes: Any) -> PretrainParams:
+    """Two iterations of a few updates, in which everything is dropped that can be."""
+    params = PretrainParams(
+        data={"source": "synthetic"},
+        model=tiny_config(),
+        iterations=(
+            IterationParams(units=UnitParams(clusters=8, sample_frames=2000), updates=12),
+            IterationParams(units=UnitParams(features=2, clusters=12, sample_frames=2000), updates=6),
+        ),
+        batch_seconds=8.0,
+        passes=4,
+        crop_seconds=2.0,
+        dropout=0.1,
+        input_dropout=0.1,
+        layer_dropout=0.2,
+        frontend_gradient=0.5,
+        feature_penalty=1.0,
+        checkpoint_every_updates=4,
+    )
+    return params.model_copy(update=changes)
+
+
+def run(params: PretrainParams, manifest: Manifest, work: Path, lines: list[str] | None = None) -> Path:
+    """A run on one rank, or on this one of many; the folder of the teacher."""
+    fabric = open_fabric("cpu", "32-true", params.layer_dropout > 0)
+    return train.pretrain(params, manifest, work, fabric, (lines if lines is not None else []).append)
+
+
+def last_weights(work: Path, iteration: int = 2) -> dict[str, Tensor]:
+    """The weights of an iteration, as trained: the teacher's are rounded."""
+    state = torch.load(work / f"iteration-{iteration}" / "checkpoint.pt", weights_only=True)
+    return dict(state["model"])
+
+
+def strike(place: str, count: int, blow: Callable[[], None]) -> None:
+    """Make the `count`-th call at `place`, from now on, call `blow` first."""
+    owner, name = PLACES[place]
+    original, calls = getattr(owner, name), 0
+
+    def struck(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            blow()
+        return original(*arguments, **named)
+
+    setattr(owner, name, struck)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--kill", help="PLACE:COUNT, on every rank that comes there")
+    parser.add_argument("--set", action="append", default=[])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.kill:
+        place, _, count = arguments.kill.partition(":")
+        strike(place, int(count), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    changes = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
+    manifest = load_manifest(manifest_path(arguments.corpus), arguments.corpus)
+    run(tiny_params(**changes), manifest, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
