@@ -77,12 +77,13 @@ class UnitBank:
     """The units of every utterance of a WaveformBank, from the file that `write_units` left in `path`."""
 
     def __init__(self, path: Path, num_frames: Sequence[int]) -> None:
-        self._units = np.load(path, mmap_mode="r", allow_pickle=False)
         self._offsets = list(accumulate(num_frames, initial=0))
-        if len(self._units) != self._offsets[-1]:
-            raise UserError(
-                f"{path}: holds {len(self._units)} units, not {self._offsets[-1]}; delete it to cluster anew"
-            )
+        try:
+            self._units = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            raise UserError(f"{path}: not readable as units; delete it to have them made again") from None
+        if self._units.shape != (self._offsets[-1],):
+            raise UserError(f"{path}: holds {self._units.shape} units for {self._offsets[-1]} frames; delete it")
 
     def whole(self, index: int) -> NDArray[np.int64]:
         """The units (time,) of one utterance."""

@@ -13,6 +13,7 @@ from fithubert.data.alignment import frame_phones
 from fithubert.data.batching import Crop, plan_eval_batches
 from fithubert.data.manifest import Utterance
 from fithubert.engine import on_first_rank, sum_over_ranks
+from fithubert.errors import UserError
 from fithubert.frames import HUBERT_CONVOLUTIONS, pad_waveforms
 from fithubert.pretrain.corpus import UnitBank, WaveformBank, write_units
 from fithubert.pretrain.units import UnitModel, UnitQuality, fit_units, measure_units, mfcc_frames
@@ -50,6 +51,8 @@ def _fit(
         seen += sample[index]
         if seen >= params.sample_frames:
             break
+    if not seen:
+        raise UserError("pretrain: no utterance of the train split is as long as a frame (25 ms)")
     frames = [f for batch in _plan(sample) for _, f in _features(params, bank, model, batch, device)]
     return fit_units(torch.cat(frames), params.clusters, seed)
 

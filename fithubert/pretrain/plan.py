@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fithubert.config.teacher import PretrainParams
 from fithubert.data.batching import Crop, plan_batches
-from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ, padding_mask
 
@@ -52,7 +51,7 @@ class Update:
 def planned_updates(
     params: PretrainParams, seed: int, num_frames: Sequence[int], parts: int, update: int, epoch: int, position: int
 ) -> Iterator[Update]:
-    """Endless updates from number `update` on, which is batch `position` of `epoch`."""
+    """Endless updates from number `update` on, which is batch `position` of `epoch`; some utterance has a frame."""
     while True:
         batches = plan_batches(
             num_frames,
@@ -61,8 +60,6 @@ def planned_updates(
             seed=seed,
             epoch=epoch,
         )
-        if not batches:
-            raise UserError("pretrain: no utterance of the train split is as long as a frame (25 ms)")
         for place in range(position, len(batches)):
             yield _plan_update(params, seed, update, epoch, place, batches[place], parts)
             update += 1

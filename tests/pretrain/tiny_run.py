@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ PLACES: dict[str, tuple[Any, str]] = {
     "teacher": (train, "save_teacher"),
     "record": (train, "write_json"),
 }
+# Some batches for every rank.
+labels._BATCH_FRAMES = 500
 
 
 def tiny_params(**changes: Any) -> PretrainParams:
@@ -64,35 +67,45 @@ def last_weights(work: Path, iteration: int = 2) -> dict[str, Tensor]:
     return dict(state["model"])
 
 
-def strike(place: str, count: int, blow: Callable[[], None]) -> None:
-    """Make the `count`-th call at `place`, from now on, call `blow` first."""
+@contextmanager
+def struck(place: str, count: int, blow: Callable[[], None]) -> Iterator[None]:
+    """A block in which the `count`-th call at `place` calls `blow` first."""
     owner, name = PLACES[place]
     original, calls = getattr(owner, name), 0
 
-    def struck(*arguments: Any, **named: Any) -> Any:
+    def strike(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == count:
             blow()
         return original(*arguments, **named)
 
-    setattr(owner, name, struck)
+    setattr(owner, name, strike)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def die() -> None:
+    """SIGKILL to this process, where it is the last rank."""
+    if int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kill", help="PLACE:COUNT, on every rank that comes there")
+    parser.add_argument("--kill", help="PLACE:COUNT, on the last rank", default="update:-1")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.kill:
-        place, _, count = arguments.kill.partition(":")
-        strike(place, int(count), lambda: os.kill(os.getpid(), signal.SIGKILL))
     changes = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
     manifest = load_manifest(manifest_path(arguments.corpus), arguments.corpus)
-    run(tiny_params(**changes), manifest, arguments.out)
+    place, _, count = arguments.kill.partition(":")
+    with struck(place, int(count), die):
+        run(tiny_params(**changes), manifest, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""Two ranks of gloo DDP give the teacher of one, share its folder, and die without damage."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fithubert.data.manifest import Manifest
+from fithubert.errors import UserError
+from fithubert.pretrain.train import pretrain
+from tests.pretrain.tiny_run import last_weights, run, tiny_params
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def one_rank(tiny_corpus: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    work = tmp_path_factory.mktemp("one")
+    run(tiny_params(), tiny_corpus, work)
+    return work
+
+
+def _run_ranks(ranks: int, corpus: Manifest, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [*launcher, "-m", "tests.pretrain.tiny_run", str(corpus.root), str(out), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _assert_close(work: Path, other: Path) -> None:
+    for iteration in (1, 2):
+        name = f"iteration-{iteration}/units.npy"
+        assert (work / name).read_bytes() == (other / name).read_bytes(), name
+        ours, theirs = (last_weights(folder, iteration) for folder in (work, other))
+        assert ours.keys() == theirs.keys()
+        for key, tensor in ours.items():
+            _assert_near(tensor, theirs[key], key)
+
+
+def _assert_near(ours: Tensor, theirs: Tensor, name: str) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0, msg=lambda text: f"{name}: {text}")
+
+
+def test_ranks_give_the_teacher_of_one_and_any_number_of_them_goes_on_after_a_death(
+    tiny_corpus: Manifest, tmp_path: Path, one_rank: Path
+) -> None:
+    # Iteration 1 has 12 updates and a checkpoint at every fourth.
+    died = _run_ranks(2, tiny_corpus, tmp_path / "two", "--kill", "update:7")
+    assert died.returncode != 0
+    assert "SIGKILL" in died.stderr
+    assert not (tmp_path / "two" / "teacher").exists()
+    shutil.copytree(tmp_path / "two", tmp_path / "mixed")
+
+    lines: list[str] = []
+    run(tiny_params(), tiny_corpus, tmp_path / "mixed", lines)
+    assert "iteration 1: resumed at update 4" in lines
+    _assert_close(tmp_path / "mixed", one_rank)
+
+    finished = _run_ranks(3, tiny_corpus, tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    _assert_close(tmp_path / "two", one_rank)
+
+
+def test_a_death_while_units_are_assigned_costs_nothing_but_time(
+    tiny_corpus: Manifest, tmp_path: Path, one_rank: Path
+) -> None:
+    died = _run_ranks(2, tiny_corpus, tmp_path / "two", "--kill", "assigning:3")
+    assert died.returncode != 0
+    assert "SIGKILL" in died.stderr
+    assert not (tmp_path / "two" / "iteration-1" / "units.npy").exists()
+    finished = _run_ranks(2, tiny_corpus, tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    _assert_close(tmp_path / "two", one_rank)
+
+
+def test_more_ranks_than_passes_are_refused_where_anything_is_dropped(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    fabric: Any = SimpleNamespace(world_size=2)
+    with pytest.raises(UserError, match=r"passes: 1 forward passes an update are too few for 2 ranks with dropout"):
+        pretrain(tiny_params(passes=1), tiny_corpus, tmp_path, fabric, print)
+
+
+def test_passes_change_nothing_where_nothing_is_dropped(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    """More of them than crops too: then some have nothing of their own to do."""
+    nothing = {"dropout": 0.0, "input_dropout": 0.0, "layer_dropout": 0.0}
+    for passes in (1, 3, 40):
+        run(tiny_params(**nothing, passes=passes), tiny_corpus, tmp_path / str(passes))
+        _assert_close(tmp_path / str(passes), tmp_path / "1")
+
+
+def test_a_mistake_of_the_first_rank_ends_all_in_one_line(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    run(tiny_params(seed=5), tiny_corpus, tmp_path)
+    refused = _run_ranks(2, tiny_corpus, tmp_path)
+    assert refused.returncode != 0
+    assert "holds a pre-training with other parameters" in refused.stderr
