@@ -93,7 +93,10 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Where checkpoints and the finished teacher go; resumes what is there.")],
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
 ) -> None:
-    """Pre-train a teacher with HuBERT's objective: k-means units, masked prediction, iterations. Resumes."""
+    """Pre-train a teacher with HuBERT's objective: k-means units, masked prediction, iterations. Resumes.
+
+    On several processes or GPUs: `torchrun --nproc-per-node 2 -m fithubert.cli pretrain RECIPE --out DIR`.
+    """
     with exit_on_user_error(_options.debug):
         from fithubert.stages.pretrain import pretrain as run
 

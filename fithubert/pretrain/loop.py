@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 #: One part with its waveforms, their lengths and its units.
 Batch = tuple[Part, Tensor, Tensor, Tensor]
-#: Points of an iteration's curve; each is a line for people too.
-_POINTS = 100
+#: Points of an iteration's curve, and the time that lies at least between two of them that people are told of.
+_POINTS, _QUIET_SECONDS = 200, 30.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class IterationLoop:
         self._forward, self._step_optimizer = fabric.setup(model, self.optimizer)
         self.standing = _Standing(0, 0, 0, 0, [0.0, 0.0, 0.0], 0.0, [])
         self._sums = torch.zeros(3, dtype=torch.float64, device=fabric.device)
-        self._resumed, self._begun = replace(self.standing), monotonic()
+        self._resumed, self._begun, self._said = replace(self.standing), monotonic(), 0.0
 
     def run(self) -> list[CurvePoint]:
         """Train to the last update and return the curve. Raises UserError where the loss is not finite."""
@@ -160,7 +161,7 @@ class IterationLoop:
         total = sum_over_ranks(self.fabric, self._sums)
         self._sums = total if self.fabric.is_global_zero else torch.zeros_like(total)
         sums: list[float] = total.tolist()
-        if not all(torch.isfinite(total)):
+        if not all(isfinite(value) for value in sums):
             raise UserError(
                 f"{self.checkpoint.parent}: the loss or its gradient is not finite before update "
                 f"{self.standing.update}; lower learning_rate, or give bfloat16 up for float32, in another folder"
@@ -174,6 +175,9 @@ class IterationLoop:
         self._sums = torch.zeros_like(self._sums)
         standing.curve.append(CurvePoint(standing.update, loss, accuracy, self._seconds()))
         spent = self._seconds() - resumed.seconds
+        if spent - self._said < _QUIET_SECONDS and standing.update < self.iteration.updates:
+            return
+        self._said = spent
         audio = (standing.frames - resumed.frames) * HUBERT_STRIDE_SAMPLES / SAMPLE_RATE_HZ
         left = spent / (standing.update - resumed.update) * (self.iteration.updates - standing.update)
         self.report(

@@ -5,8 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 
+from fithubert.errors import UserError
 from fithubert.frames import count_frames
 from fithubert.pretrain.plan import draw_mask
 from fithubert.pretrain.units import fit_units, measure_units, mfcc_frames
@@ -28,6 +31,39 @@ def test_units_separate_clear_clusters() -> None:
     assert measure_units(units.numpy(), truth.numpy()).phone_purity > 0.99
 
 
+def test_clusters_are_as_tight_as_scikit_learns() -> None:
+    """On frames without clear clusters, where a bad start or an early end would show."""
+    frames = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    units = fit_units(frames, 32, seed=1)
+    scaled = (frames - units.mean) / units.scale
+    ours = (scaled - units.centres[units.assign(frames)]).square().sum()
+    theirs = MiniBatchKMeans(32, batch_size=10_000, n_init=5, random_state=1).fit(scaled.numpy()).inertia_
+    assert ours <= 1.01 * theirs
+
+
+def test_the_same_seed_gives_the_same_units() -> None:
+    frames = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_units(frames, 10, seed=1).centres, fit_units(frames, 10, seed=1).centres)
+    assert not torch.equal(fit_units(frames, 10, seed=1).centres, fit_units(frames, 10, seed=2).centres)
+
+
+def test_identical_frames_and_too_few_of_them() -> None:
+    units = fit_units(torch.ones(50, 3), 4, seed=1)
+    assert units.assign(torch.ones(2, 3)).unique().numel() == 1
+    with pytest.raises(UserError, match="4 clusters need at least as many frames; there are 3"):
+        fit_units(torch.randn(3, 3), 4, seed=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=st.integers(400, 20_000), gain=st.floats(0.1, 10), constant=st.booleans())
+def test_mfcc_hears_no_difference_in_loudness(samples: int, gain: float, constant: bool) -> None:
+    waveform = torch.full((samples,), 0.1) if constant else torch.randn(samples) * 0.05
+    frames = mfcc_frames(waveform)
+    assert frames.isfinite().all()
+    if not constant and len(frames) > 20:
+        torch.testing.assert_close(mfcc_frames(waveform * gain), frames, atol=2e-2, rtol=0)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_quality_equals_scikit_learn(data: st.DataObject) -> None:
@@ -35,6 +71,9 @@ def test_quality_equals_scikit_learn(data: st.DataObject) -> None:
     draw = st.lists(st.integers(0, 5), min_size=size, max_size=size)
     units, phones = np.array(data.draw(draw)), np.array(data.draw(draw))
     quality = measure_units(units, phones)
+    table = contingency_matrix(units, phones)
+    assert quality.phone_purity == pytest.approx(table.max(1).sum() / size)
+    assert quality.cluster_purity == pytest.approx(table.max(0).sum() / size)
     entropy = mutual_info_score(phones, phones)
     expected = mutual_info_score(units, phones) / entropy if entropy > 0 else 0.0
     assert quality.phone_normalised_mutual_information == pytest.approx(expected, abs=1e-9)

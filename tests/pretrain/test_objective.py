@@ -1,0 +1,146 @@
+"""The loss of an update is that of its parts; the regularisers act in training only, and as fairseq's do."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fithubert.frames import HUBERT_CONVOLUTIONS, count_samples
+from fithubert.pretrain.objective import CosineClassifier, UnitPredictor
+from fithubert.pretrain.plan import Part, planned_updates
+from fithubert.teachers.hubert import MaskedFrames
+from tests.pretrain.tiny_run import tiny_params
+
+OFF = {"dropout": 0.0, "input_dropout": 0.0, "layer_dropout": 0.0, "frontend_gradient": 1.0, "feature_penalty": 0.0}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    num_frames=st.lists(st.integers(1, 300), min_size=1, max_size=20), parts=st.integers(1, 6), skip=st.integers(0, 5)
+)
+def test_updates_are_the_same_however_they_are_cut_and_wherever_they_begin(
+    num_frames: list[int], parts: int, skip: int
+) -> None:
+    params = tiny_params()
+    whole = list(islice(planned_updates(params, 3, num_frames, 1, 0, 0, 0), skip + 3))
+    cut = list(islice(planned_updates(params, 3, num_frames, parts, 0, 0, 0), skip + 3))
+    for one, many in zip(whole, cut, strict=True):
+        busy = [part for part in many.parts if part.weight]
+        assert one.parts[0].crops == tuple(crop for part in busy for crop in part.crops)
+        rows, masks = _valid_rows(one.parts), _valid_rows(busy)
+        assert all(torch.equal(*pair) for pair in zip(masks, rows, strict=True))
+        assert one.masked_frames == sum(int(mask.sum()) for mask in masks)
+        assert (one.num_frames, one.dropped_layers) == (sum(map(len, rows)), many.dropped_layers)
+    last = whole[skip]
+    resumed = next(planned_updates(params, 3, num_frames, 1, skip, last.epoch, last.position))
+    assert resumed.parts[0].crops == last.parts[0].crops
+    assert torch.equal(resumed.parts[0].mask, last.parts[0].mask)
+
+
+def _valid_rows(parts: Sequence[Part]) -> list[torch.Tensor]:
+    """The masks of the crops of `parts`, each as long as its crop."""
+    return [row[: crop.num_frames] for p in parts for row, crop in zip(p.mask, p.crops, strict=True)]
+
+
+def _batch(frames: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([count_samples(n, HUBERT_CONVOLUTIONS) for n in frames])
+    waveforms = torch.randn(len(frames), int(lengths.max()), generator=generator) * 0.1
+    valid = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
+    units = torch.randint(0, 5, valid.shape, generator=generator).masked_fill(~valid, -1)
+    mask = (torch.rand(valid.shape, generator=generator) < 0.4) & valid
+    mask[:, 0] = True
+    return waveforms, lengths, units, mask
+
+
+def _gradient(model: UnitPredictor) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_parts_add_up_to_the_whole_and_to_the_textbook_loss() -> None:
+    params = tiny_params(**{**OFF, "feature_penalty": 2.0})
+    torch.manual_seed(0)
+    model = UnitPredictor(params, 5).train()
+    waveforms, lengths, units, mask = _batch([30, 50, 50])
+    counts = (int(mask.sum()), int((units >= 0).sum() - mask.sum()))
+    loss, right = model(waveforms, lengths, units, mask, counts)
+    loss.backward()
+    whole = _gradient(model)
+
+    model.zero_grad()
+    total, share = torch.zeros(()), torch.zeros(())
+    for row in range(3):
+        n, samples = int((units[row] >= 0).sum()), int(lengths[row])
+        one = slice(row, row + 1)
+        part, hit = model(waveforms[one, :samples], lengths[one], units[one, :n], mask[one, :n], counts)
+        part.backward()
+        total, share = total + part.detach(), share + hit
+    torch.testing.assert_close(total, loss.detach())
+    torch.testing.assert_close(share, right)
+    for name, gradient in _gradient(model).items():
+        torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=1e-4, msg=name)
+
+    model.eval()
+    states = model.hubert(waveforms, lengths, masked=MaskedFrames(mask, model.mask_embedding)).hidden_states[-1]
+    logits = model.classifier(states)
+    hidden, shown = (F.cross_entropy(logits[rows], units[rows]) for rows in (mask, (units >= 0) & ~mask))
+    features, frames = model.hubert.frontend(waveforms, lengths)
+    power = sum(f[:n].square().sum() for f, n in zip(features, frames, strict=True)) / frames.sum() / features.shape[2]
+    torch.testing.assert_close(loss, hidden + params.unmasked_weight * shown + 2.0 * power)
+
+
+def test_the_front_end_learns_more_slowly_and_nothing_else_does() -> None:
+    gradients = []
+    for share in (1.0, 0.25):
+        torch.manual_seed(0)
+        model = UnitPredictor(tiny_params(**{**OFF, "frontend_gradient": share}), 5).train()
+        waveforms, lengths, units, mask = _batch([40, 40])
+        model(waveforms, lengths, units, mask, (10, 10))[0].backward()
+        gradients.append(_gradient(model))
+    for name, gradient in gradients[0].items():
+        factor = 0.25 if ".frontend." in name else 1.0
+        torch.testing.assert_close(gradients[1][name], factor * gradient, msg=name)
+
+
+def test_a_layer_that_is_left_out_does_nothing_and_learns_nothing() -> None:
+    torch.manual_seed(0)
+    model = UnitPredictor(tiny_params(**OFF), 5).train()
+    batch = _batch([40, 40])
+    all_layers = model(*batch, (10, 10))[0]
+    loss = model(*batch, (10, 10), dropped_layers=(1,))[0]
+    assert loss != all_layers
+    loss.backward()
+    assert all(p.grad is None for p in model.hubert.layers[1].parameters())
+    assert all(p.grad is not None for p in model.hubert.layers[2].parameters())
+    layers = model.hubert.layers
+    with torch.no_grad():
+        model.hubert.layers = torch.nn.ModuleList([layers[0], layers[2]])
+        torch.testing.assert_close(model(*batch, (10, 10))[0], loss)
+
+
+def test_inference_knows_no_regulariser() -> None:
+    torch.manual_seed(0)
+    model = UnitPredictor(tiny_params(), 5)
+    waveforms, lengths, _, _ = _batch([40, 40])
+    model.regularisers.dropped_layers = (0, 1, 2)
+    plain = type(model.hubert)(model.hubert.config)
+    plain.load_state_dict(model.hubert.state_dict())
+    ours, theirs = (m.eval()(waveforms, lengths).hidden_states for m in (model.hubert, plain))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    drawn = [model.hubert.train()(waveforms, lengths).hidden_states[0] for _ in range(2)]
+    assert not torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_cosine_logits_are_angles_over_the_temperature(scale: float) -> None:
+    classifier = CosineClassifier(6, 4)
+    states = torch.randn(3, 6)
+    projected = classifier.projection(states)
+    with torch.no_grad():
+        classifier.embeddings *= scale
+    expected = F.cosine_similarity(projected[:, None], classifier.embeddings[None], dim=-1) / 0.1
+    torch.testing.assert_close(classifier(states), expected)
