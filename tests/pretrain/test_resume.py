@@ -58,7 +58,7 @@ def test_stopped_at_any_place_and_resumed_is_never_stopped(
     tiny_corpus: Manifest, tmp_path: Path, whole: Path, place: str
 ) -> None:
     with pytest.raises(_Stop):
-        _run_until(place, 1 if place in ("teacher", "record") else 2, tiny_corpus, tmp_path)
+        _run_until(place, 1 if place == "teacher" else 2, tiny_corpus, tmp_path)
     run(tiny_params(), tiny_corpus, tmp_path)
     _assert_same(tmp_path, whole)
 
