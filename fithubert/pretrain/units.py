@@ -1,7 +1,7 @@
 """Discrete units: k-means clusters of MFCC frames or of hidden states, and their quality against phones."""
 
+import warnings
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from fithubert.frames import SAMPLE_RATE_HZ
 _ROUNDS = 30
 #: Frames for each cluster among which the first centres are chosen; more start no better.
 _START_FRAMES = 50
-#: Frames whose distances to all centres are held at once.
-_CHUNK_FRAMES = 1 << 16
 
 
 def mfcc_frames(waveform: Tensor) -> Tensor:
@@ -46,59 +44,34 @@ class UnitModel:
     def assign(self, frames: Tensor) -> Tensor:
         """(time,) int64, the nearest centre of each frame (time, feature)."""
         scaled = (frames - self.mean.to(frames)) / self.scale.to(frames)
-        return _nearest(scaled, self.centres.to(scaled))
+        centres = self.centres.to(scaled)
+        return (centres.square().sum(1) - 2 * scaled @ centres.T).argmin(1)
 
 
 def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:
-    """k-means with k-means++ starts on frames (time, feature), scaled per feature; on the device of `frames`.
+    """k-means (scikit-learn's) on frames (time, feature), scaled per feature.
 
-    Differs from HuBERT's mini-batches (scikit-learn's, 20 starts): whole rounds from one start, which end lower in
-    less time and depend on nothing but `seed` (figures in experiments/LOG.md). Raises UserError where there are fewer
-    frames than clusters.
+    Differs from HuBERT's mini-batches with 20 starts: whole rounds from one start, k-means++ among some of the frames,
+    which end lower in less time (figures in experiments/LOG.md). Raises UserError where scikit-learn is not installed
+    or there are fewer frames than clusters.
     """
+    try:
+        from sklearn.cluster import KMeans, kmeans_plusplus
+        from sklearn.exceptions import ConvergenceWarning
+    except ImportError:
+        raise UserError("k-means needs scikit-learn: pip install 'fithubert[pretrain]'") from None
     if frames.shape[0] < clusters:
         raise UserError(f"units: {clusters} clusters need at least as many frames; there are {frames.shape[0]}")
     mean, scale = frames.mean(0), frames.std(0).clamp(min=1e-5)
-    scaled = (frames - mean) / scale
-    some = scaled[:: max(1, len(scaled) // (_START_FRAMES * clusters))]
-    centres = _spread_centres(some, clusters, torch.Generator().manual_seed(seed))
-    before = None
-    for _ in range(_ROUNDS):
-        nearest = _nearest(scaled, centres)
-        if before is not None and torch.equal(nearest, before):
-            break
-        before = nearest
-        counts = torch.bincount(nearest, minlength=clusters)[:, None]
-        sums = torch.zeros_like(centres).index_add_(0, nearest, scaled)
-        # A cluster that lost all its frames stays where it was.
-        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-    return UnitModel(centres.cpu(), mean.cpu(), scale.cpu())
-
-
-def _nearest(frames: Tensor, centres: Tensor) -> Tensor:
-    offset = centres.square().sum(1)
-    return torch.cat([(offset - 2 * chunk @ centres.T).argmin(1) for chunk in frames.split(_CHUNK_FRAMES)])
-
-
-def _spread_centres(frames: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """(clusters, feature) frames far from each other: greedy k-means++ (Arthur and Vassilvitskii 2007).
-
-    Each is the best of a few frames drawn with the squared distance to the nearest centre so far as their weight.
-    """
-    tries = 2 + int(log(clusters))
-    size = frames.square().sum(1)
-    chosen = [int(torch.randint(len(frames), (1,), generator=generator))]
-    distance = (size - 2 * frames @ frames[chosen[0]] + size[chosen[0]]).clamp(min=0)
-    while len(chosen) < clusters:
-        weight = distance.double().cumsum(0)
-        drawn = torch.rand(tries, generator=generator, dtype=torch.float64).to(weight) * weight[-1]
-        candidates = torch.searchsorted(weight, drawn).clamp(max=len(frames) - 1)
-        reached = (size[:, None] - 2 * frames @ frames[candidates].T + size[candidates]).clamp(min=0)
-        closer = torch.minimum(distance[:, None], reached)
-        best = int(closer.double().sum(0).argmin())
-        chosen.append(int(candidates[best]))
-        distance = closer[:, best]
-    return frames[chosen]
+    scaled = ((frames - mean) / scale).cpu().numpy()
+    start, _ = kmeans_plusplus(
+        scaled[:: max(1, len(scaled) // (_START_FRAMES * clusters))], clusters, random_state=seed
+    )
+    with warnings.catch_warnings():
+        # It says so where frames repeat, as in silence, and there are fewer different ones than clusters.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kmeans = KMeans(clusters, init=start, n_init=1, max_iter=_ROUNDS).fit(scaled)
+    return UnitModel(torch.from_numpy(kmeans.cluster_centers_.astype(np.float32)), mean.cpu(), scale.cpu())
 
 
 @dataclass(frozen=True)
