@@ -205,8 +205,8 @@ def main() -> None:
         ]
     codecs = (
         f"Codecs: {manifest.hours * 60:.0f} minutes of the embedded corpus, layers 1 to 12; the axes of pca_int8 are "
-        f"fitted on {SAMPLE_SECONDS / 60:.0f} of them. Error: of the worst layer, and the mean over layers. Speed: hours "
-        "of audio a minute, all layers, the best of three; reading includes checksums."
+        f"fitted on {SAMPLE_SECONDS / 60:.0f} of them. Error: of the worst layer, and the mean over layers. Speed: "
+        "hours of audio a minute, all layers, the best of three; reading includes checksums."
     )
     shuffles = "Shuffling 100 h in shards of 5 minutes; distances are relative to a perfect shuffle's."
     write_tables("store", "The feature store", {codecs: rows, shuffles: list(measure_shuffle())})
