@@ -12,7 +12,12 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from fithubert.cli import app
+from fithubert.config.teacher import HubertConfig
+from fithubert.data.manifest import Manifest
 from fithubert.files import write_json
+from fithubert.frames import HUBERT_CONVOLUTIONS
+from fithubert.teachers.checkpoint import save_teacher
+from fithubert.teachers.hubert import HubertModel, HubertTeacher
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -97,6 +102,34 @@ def test_a_text_file_named_wav_is_skipped_and_alone_it_is_an_error(tmp_path: Pat
     assert code == 1
     assert "notes.wav" in error
     assert not (tmp_path / "workspace" / "data" / "manifests" / "corpus.parquet").exists()
+
+
+def test_a_repair_mends_the_cache_as_it_is_whatever_the_parameters_say(tmp_path: Path, tiny_corpus: Manifest) -> None:
+    (tmp_path / "data").mkdir()
+    for folder in ("audio", "manifests"):
+        (tmp_path / "data" / folder).symlink_to(tiny_corpus.root / folder)
+    shape = HubertConfig(
+        conv_layers=tuple((8, kernel, stride) for kernel, stride in HUBERT_CONVOLUTIONS),
+        width=16,
+        depth=2,
+        ffn_width=16,
+        attention_heads=2,
+        pos_conv_groups=4,
+    )
+    save_teacher(HubertTeacher(HubertModel(shape), "tiny"), tmp_path / "artifacts" / "teacher")
+    code, said, _ = run("--set", "cache.shard_minutes=0.2", "cache", "--codec", "pca_int8", workspace=tmp_path)
+    assert code == 0
+    train = tmp_path / "data" / "cache" / "train"
+    before = {path.name: path.read_bytes() for path in train.iterdir()}
+    shard = train / "shard-00001.parquet"
+    shard.write_bytes(before[shard.name][:1000])
+    (train / "shard-00000.parquet").unlink()
+    code, said, error = run("cache", "--repair", workspace=tmp_path)
+    assert code == 0, error
+    assert f"{train}/shard-00000.parquet: it was missing; written again" in said
+    assert f"{shard}: " in said
+    assert {path.name: path.read_bytes() for path in train.iterdir()} == before
+    assert run("cache", "--repair", "--codec", "int8", workspace=tmp_path)[0] != 0
 
 
 def test_compare_prints_a_table_and_json(tmp_path: Path) -> None:
