@@ -65,7 +65,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (["distill", "fithubert"], "no such file"),
         (["cache"], "artifacts/teacher"),
         (["cache", "--codec", "int4"], "cache.codec"),
-        (["teacher", "nothing"], "neither a directory nor one of"),
+        (["teacher", "nothing"], "neither a directory, a file, one of fbank, mini"),
         (["prepare", "/no/such/folder"], "/no/such/folder"),
         (["--set", "report.titel=x", "report"], "unknown key"),
         (["compare"], "dvc repro report"),

@@ -23,7 +23,10 @@ def analytic_macs(config: HubertConfig | StudentConfig, num_samples: int) -> dic
     channels_in = config.width // config.pos_conv_groups
     macs["positional_conv"] = positions * config.width * channels_in * config.pos_conv_kernel
     if isinstance(config, HubertConfig):
-        macs["transformer"] = config.depth * _layer_macs(frames, config.width, config.ffn_width, reuse=False)
+        macs["positional_conv"] *= config.pos_conv_depth
+        # WavLM's two gates on its position bias.
+        gates = 0 if config.relative_buckets is None else frames * config.width * 2
+        macs["transformer"] = config.depth * (_layer_macs(frames, config.width, config.ffn_width, reuse=False) + gates)
         return macs
     reduction, pairs = config.time_reduction, config.released().heads.layer_map
     reduced = frames

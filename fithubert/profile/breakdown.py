@@ -25,6 +25,7 @@ _PART_OF_ATTRIBUTE = {
     "positional": "positional_conv",
     "encoder_norm": "positional_conv",
     "time_reduction": "time_reduction",
+    "relative": "transformer",
     "layers": "transformer",
     "heads": "readout",
 }
