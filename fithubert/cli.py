@@ -106,7 +106,11 @@ def pretrain(
 @app.command()
 def teacher(
     spec: Annotated[
-        str | None, typer.Argument(help="`mini` or a folder of a teacher; else `teacher` of params.")
+        str | None,
+        typer.Argument(
+            help="`mini`, `hf:OWNER/NAME`, `hf:DIRECTORY`, `torchaudio:HUBERT_BASE`, a fairseq or s3prl file, a folder of a "
+            "teacher; else `teacher` of params."
+        ),
     ] = None,
 ) -> None:
     """Write the teacher in its canonical form (config.json + model.safetensors) to artifacts/teacher."""
