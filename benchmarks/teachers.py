@@ -37,8 +37,8 @@ def main() -> None:
     rows = measure(ways, sum(map(len, waveforms)) / SAMPLE_RATE_HZ, options.rounds)
     words = (
         f"{_UTTERANCES} utterances of {_SHORTEST_SECONDS:g} to {_LONGEST_SECONDS:g} s in a drawn order, float32, "
-        f"random weights, all hidden states; medians of {options.rounds} rounds in turn. Speed: relative to transformers in "
-        "batches of 8. Error: the last layer against the same utterance alone, of the worst utterance."
+        f"random weights, all hidden states; medians of {options.rounds} rounds in turn. Speed: relative to "
+        "transformers in batches of 8. Error: the last layer against the same utterance alone, of the worst utterance."
     )
     write_tables("teachers", "Extraction from HuBERT Base", {words: rows})
 

@@ -108,8 +108,8 @@ def teacher(
     spec: Annotated[
         str | None,
         typer.Argument(
-            help="`mini`, `hf:OWNER/NAME`, `hf:DIRECTORY`, `torchaudio:HUBERT_BASE`, a fairseq or s3prl file, a folder of a "
-            "teacher; else `teacher` of params."
+            help="`mini`, `hf:OWNER/NAME`, `hf:DIRECTORY`, `torchaudio:HUBERT_BASE`, a fairseq or s3prl file, or the "
+            "folder of a teacher; else `teacher` of params."
         ),
     ] = None,
 ) -> None:
