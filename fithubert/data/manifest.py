@@ -3,8 +3,8 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from fithubert.data.audio import read_waveform
 from fithubert.data.publish import manifest_path as manifest_path
+from fithubert.data.recordings import read_recording
 from fithubert.errors import UserError
 from fithubert.files import atomic_file, digest
 from fithubert.frames import SAMPLE_RATE_HZ
 
 SPLITS = ("train", "dev", "test", "verification")
-KINDS = ("sentence", "keyword", "command", "query", "mixture")
+KINDS = ("sentence", "keyword", "command", "query", "document", "mixture")
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,16 @@ class Slot:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording of 16 kHz mono audio with its labels; None where a label is not known.
+    """One recording with its labels; None where a label is not known.
 
-    `audio` is relative to the manifest's root and `digest` is that of the file's bytes. `text` is lower case without
-    punctuation and `words` its words. `keyword` is the class of a keyword clip, `query` the word of a search query,
-    `style` the prosody style, and `turns` says who speaks when in a mixture (whose `speaker` is None).
+    `audio` is relative to the manifest's root and `digest` is that of the file's bytes (of its size and beginning where
+    the file stays in a corpus of others). `num_samples` are counted at 16 kHz, at which it is read. `text` is lower case
+    without punctuation and `words` its words. `keyword` is the class of a keyword clip, `query` the word of a search
+    query, `style` the prosody style or emotion, and `turns` says who speaks when in a mixture (whose `speaker` is None).
+
+    What only some corpora have: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
+    says where the utterance begins in a file that holds more than it; `trials` are the ids that it is compared with
+    in verification; `matches` are the ids of the documents that hold what this query says.
     """
 
     id: str
@@ -85,6 +90,10 @@ class Utterance:
     style: str | None = None
     turns: tuple[Turn, ...] | None = None
     query: str | None = None
+    pronunciation: tuple[str, ...] | None = None
+    first_sample: int | None = None
+    trials: tuple[str, ...] | None = None
+    matches: tuple[str, ...] | None = None
 
     @property
     def seconds(self) -> float:
@@ -120,14 +129,31 @@ _SCHEMA = pa.schema(
         ("query", pa.string()),
     ]
 )
+#: Columns that a manifest has only where one of its utterances does: all others stay as they were, to the byte.
+_OPTIONAL = pa.schema(
+    [
+        ("pronunciation", pa.list_(pa.string())),
+        ("first_sample", pa.int64()),
+        ("trials", pa.list_(pa.string())),
+        ("matches", pa.list_(pa.string())),
+    ]
+)
+#: Keys of the file's metadata: where audio lies outside the data directory, and label spaces.
+_AUDIO_ROOT, _INVENTORIES = b"fithubert.audio_root", b"fithubert.inventories"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A corpus, or a part of one. Audio paths are relative to `root`."""
+    """A corpus, or a part of one.
+
+    Audio paths are relative to `root`: the data directory, or the folder of a corpus that stays where it is.
+    `inventories` names the symbols of a label space (`phones`, `characters`, `slots`) that the corpus defines, whether or
+    not all of them occur.
+    """
 
     utterances: tuple[Utterance, ...]
     root: Path
+    inventories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -142,12 +168,13 @@ class Manifest:
         splits = {split} if isinstance(split, str) else split
         kinds = {kind} if isinstance(kind, str) else kind
         chosen = (u for u in self.utterances if splits is None or u.split in splits)
-        return Manifest(tuple(u for u in chosen if kinds is None or u.kind in kinds), self.root)
+        return dataclasses.replace(self, utterances=tuple(u for u in chosen if kinds is None or u.kind in kinds))
 
     @cached_property
     def fingerprint(self) -> str:
         """A hex digest of every label and of the bytes of every audio file; `root` has no part in it."""
-        return digest(*(json.dumps(dataclasses.astuple(u)) for u in self.utterances))
+        spaces = [json.dumps(dict(self.inventories), sort_keys=True)] if self.inventories else []
+        return digest(*(json.dumps(_values(u)) for u in self.utterances), *spaces)
 
     @property
     def hours(self) -> float:
@@ -165,9 +192,14 @@ class Manifest:
         return dict(sorted(values.items()))
 
     def read(self, utterance: Utterance) -> Tensor:
-        """(samples,) float32 at 16 kHz; raises UserError where the file is missing, broken or of another length."""
+        """(samples,) float32 at 16 kHz mono, converted where the file is not.
+
+        Raises UserError where the file is missing, broken or of another length than when the manifest was written.
+        """
         path = self.root / utterance.audio
-        waveform = read_waveform(path)
+        waveform = read_recording(path)
+        if utterance.first_sample is not None:
+            waveform = waveform[utterance.first_sample : utterance.first_sample + utterance.num_samples]
         if len(waveform) != utterance.num_samples:
             raise UserError(
                 f"{path}: holds {len(waveform)} samples and the manifest says {utterance.num_samples}; "
@@ -177,15 +209,22 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write the rows as Parquet, atomically."""
-        table = pa.Table.from_pylist([dataclasses.asdict(u) for u in self.utterances], schema=_SCHEMA)
+        used = [c for c in _OPTIONAL if any(getattr(u, c.name) is not None for u in self.utterances)]
+        metadata = {}
+        if self.root.resolve() != path.parent.parent.resolve():
+            metadata[_AUDIO_ROOT] = str(self.root.resolve()).encode()
+        if self.inventories:
+            metadata[_INVENTORIES] = json.dumps(dict(self.inventories)).encode()
+        schema = pa.schema([*_SCHEMA, *used], metadata=metadata or None)
+        table = pa.Table.from_pylist([dataclasses.asdict(u) for u in self.utterances], schema=schema)
         with atomic_file(path) as aside:
             pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 
 
 def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:
-    """The manifest in `path`; `root` is the data directory that holds `manifests/` unless given.
+    """The manifest in `path`; `root`, unless given, is the data directory that holds `manifests/`.
 
-    Raises UserError where the file is missing, broken or not a manifest.
+    A manifest of a corpus that stays where it is knows its own root. Raises UserError where the file is missing, broken or not a manifest.
     """
     path = Path(path)
     if not path.is_file():
@@ -194,17 +233,31 @@ def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:
         table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not readable as Parquet ({' '.join(str(error).split())})") from None
-    if not table.schema.equals(_SCHEMA):
-        missing = sorted(set(_SCHEMA.names) ^ set(table.schema.names))
+    known = pa.schema([*_SCHEMA, *(c for c in _OPTIONAL if c.name in table.schema.names)])
+    if not table.schema.equals(known):
+        missing = sorted(set(known.names) ^ set(table.schema.names))
         raise UserError(f"{path}: not a manifest of this version (columns: {missing}); run `fithubert prepare` again")
-    return Manifest(tuple(_utterance(row) for row in table.to_pylist()), root or path.parent.parent)
+    metadata = table.schema.metadata or {}
+    if _AUDIO_ROOT in metadata:
+        root = Path(metadata[_AUDIO_ROOT].decode())
+    inventories = {name: tuple(row) for name, row in json.loads(metadata.get(_INVENTORIES, b"{}")).items()}
+    return Manifest(tuple(_utterance(row) for row in table.to_pylist()), root or path.parent.parent, inventories)
+
+
+def _values(utterance: Utterance) -> list[Any]:
+    """All values in order, those of optional columns only where there are any, so that old fingerprints hold."""
+    values = dataclasses.astuple(utterance)
+    optional = dict(zip(_OPTIONAL.names, values[len(_SCHEMA) :], strict=True))
+    given = {name: value for name, value in optional.items() if value is not None}
+    return [*values[: len(_SCHEMA)], *([given] if given else [])]
 
 
 def _utterance(row: dict[str, Any]) -> Utterance:
     def parts(name: str, kind: type) -> Any:
         return None if row[name] is None else tuple(kind(**value) for value in row[name])
 
-    row["words"] = None if row["words"] is None else tuple(row["words"])
+    for name in ("words", "pronunciation", "trials", "matches"):
+        row[name] = None if row.get(name) is None else tuple(row[name])
     row["intent"] = None if row["intent"] is None else Intent(**row["intent"])
     row |= {"phones": parts("phones", Phone), "slots": parts("slots", Slot), "turns": parts("turns", Turn)}
     return Utterance(**row)

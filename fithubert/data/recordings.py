@@ -1,4 +1,4 @@
-"""Recordings of any rate, number of channels and length as 16 kHz mono segments, read block by block."""
+"""Recordings of any rate, number of channels and length as 16 kHz mono, read block by block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ import soundfile
 import torch
 import torchaudio
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fithubert.data.audio import name_for_soundfile, why_unreadable
+from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 
 Samples = NDArray[np.float32]
@@ -71,6 +73,26 @@ def _check_samples(file: soundfile.SoundFile) -> Checked:
     return Checked(peak, count / file.samplerate)
 
 
+def read_recording(path: Path) -> Tensor:
+    """(samples,) float32 of a whole file, converted to 16 kHz mono.
+
+    Raises UserError, naming the file, where it is missing or broken.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such audio file; run `fithubert prepare` again if the corpus has moved")
+    try:
+        runs = list(_resampled(path))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise UserError(f"{path}: not readable as audio ({why_unreadable(error)})") from None
+    return torch.from_numpy(np.concatenate(runs) if runs else np.zeros(0, dtype=np.float32))
+
+
+def count_samples_at_16_khz(num_samples: int, rate_hz: int) -> int:
+    """The samples that `read_recording` makes of `num_samples` at `rate_hz`."""
+    period, wanted = _ratio(rate_hz)
+    return -(-num_samples * wanted // period)
+
+
 def read_segments(path: Path, peak: float, whole: bool) -> Iterator[tuple[int, NDArray[np.int16]]]:
     """(first sample, samples) of each segment of a checked recording, 16 kHz mono 16-bit, in order.
 
@@ -99,10 +121,7 @@ def _resampled(path: Path) -> Iterator[Samples]:
         if file.samplerate == SAMPLE_RATE_HZ:
             yield from _blocks(file)
             return
-        # An odd rate is taken as the nearest small fraction of 16 kHz (less than 1 in 100,000 off): the resampling
-        # kernel has as many rows as the fraction's numerator.
-        ratio = Fraction(SAMPLE_RATE_HZ, file.samplerate).limit_denominator(1_000)
-        period, wanted = ratio.denominator, ratio.numerator
+        period, wanted = _ratio(file.samplerate)
         context = period * max(_CONTEXT_PERIODS, -(-512 // period))
         held = np.zeros(0, dtype=np.float32)
         before = 0
@@ -115,6 +134,16 @@ def _resampled(path: Path) -> Iterator[Samples]:
                 drop = max(0, usable - context)
                 held, before = held[drop:], usable - drop
         yield _resample(held, period, wanted)[before // period * wanted :]
+
+
+def _ratio(rate_hz: int) -> tuple[int, int]:
+    """How many samples at `rate_hz` become how many at 16 kHz.
+
+    An odd rate is taken as the nearest small fraction of 16 kHz (less than 1 in 100,000 off): the resampling kernel has
+    as many rows as the fraction's numerator.
+    """
+    ratio = Fraction(SAMPLE_RATE_HZ, rate_hz).limit_denominator(1_000)
+    return ratio.denominator, ratio.numerator
 
 
 def _resample(samples: Samples, period: int, wanted: int) -> Samples:

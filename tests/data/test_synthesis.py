@@ -27,6 +27,7 @@ from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.data.phones import PHONES, align_phones
 from fithubert.data.plan import STYLES, plan_corpus
 from fithubert.data.prepare import prepare_corpus
+from fithubert.data.recordings import read_recording
 from fithubert.data.rooms import resample_speech
 from fithubert.data.synthesis import synthesise_corpus
 from fithubert.data.voices import draw_speakers
@@ -232,9 +233,8 @@ def test_a_damaged_or_foreign_file_is_named(tiny_corpus: Manifest, tmp_path: Pat
     soundfile.write(path, np.zeros(100), 16_000)
     with pytest.raises(UserError, match="the manifest says"):
         corpus.read(utterance)
-    soundfile.write(path, np.zeros(100), 8_000)
-    with pytest.raises(UserError, match="8000 Hz"):
-        corpus.read(utterance)
+    soundfile.write(path, np.zeros((utterance.num_samples // 2, 2)), 8_000)
+    assert abs(len(read_recording(path)) - utterance.num_samples) <= 1
     path.write_text("not audio")
     with pytest.raises(UserError, match="not readable as audio"):
         corpus.read(utterance)
