@@ -70,10 +70,19 @@ def prepare(
         Path | None, typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3; nested); else `data` of params.")
     ] = None,
     transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
+    source: Annotated[str | None, typer.Option(help="A published corpus: librispeech, voxceleb1, snips ...")] = None,
+    path: Annotated[Path, typer.Option(help="Where published corpora lie, or the corpus itself.")] = Path("corpora"),
+    download: Annotated[bool, typer.Option("--download", help="Fetch what is missing of the corpus first.")] = False,
 ) -> None:
-    """Write the corpus: the embedded one, or a folder of recordings; unusable files are listed and skipped."""
+    """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays where it is.
+
+    Files of the folder that cannot be used are listed and skipped. Downloads (librispeech, speech_commands) go on where
+    they were interrupted. `--set data.KEY=VALUE` chooses a part of a published corpus, as `--set data.fold=2`.
+    """
     changes = []
-    if folder is not None:
+    if source is not None:
+        changes.append(f"data={json.dumps({'source': source, 'path': str(path)})}")
+    elif folder is not None:
         section = {"source": "folder", "path": str(folder), "transcripts": str(transcripts) if transcripts else None}
         changes.append(f"data={json.dumps(section)}")
     elif transcripts is not None:
@@ -81,7 +90,7 @@ def prepare(
     with _stage(*changes) as (params, workspace):
         from fithubert.stages.prepare import prepare as run
 
-        done = run(params, workspace)
+        done = run(params, workspace, download)
         print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
         for entry in done["skipped"]:
             print(f"skipped {entry['path']}: {entry['reason']}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -60,7 +60,7 @@ def _model_at(model: Any, location: tuple[int | str, ...]) -> type[StrictModel] 
     candidates = _strict_models(model)
     for part in location:
         # A discriminated union adds the tag of the chosen member to the location.
-        tagged = [c for c in candidates if _tag_of(c) == part]
+        tagged = [c for c in candidates if part in _tags_of(c)]
         if tagged:
             candidates = tagged
             continue
@@ -71,9 +71,9 @@ def _model_at(model: Any, location: tuple[int | str, ...]) -> type[StrictModel] 
     return candidates[0] if candidates else None
 
 
-def _tag_of(model: type[StrictModel]) -> str | None:
+def _tags_of(model: type[StrictModel]) -> tuple[str, ...]:
     field = model.model_fields.get("source")
-    return field.default if field is not None and isinstance(field.default, str) else None
+    return get_args(field.annotation) if field is not None else ()
 
 
 def _strict_models(annotation: Any) -> list[type[StrictModel]]:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
+from fithubert.config.corpora import PublishedCorpus
 from fithubert.errors import UserError
 
 
@@ -225,7 +226,7 @@ class ReportParams(StrictModel):
 class Params(StrictModel):
     """The whole of params.yaml."""
 
-    data: Annotated[SyntheticData | FolderData, Field(discriminator="source")]
+    data: Annotated[SyntheticData | FolderData | PublishedCorpus, Field(discriminator="source")]
     teacher: TeacherParams = TeacherParams()
     cache: CacheParams = CacheParams()
     distill: DistillParams = DistillParams()

@@ -65,9 +65,9 @@ class Utterance:
     """One recording with its labels; None where a label is not known.
 
     `audio` is relative to the manifest's root and `digest` is that of the file's bytes (of its size and beginning where
-    the file stays in a corpus of others). `num_samples` are counted at 16 kHz, at which it is read. `text` is lower case
+    the file stays in a published corpus). `num_samples` are counted at 16 kHz, as it is read. `text` is lower case
     without punctuation and `words` its words. `keyword` is the class of a keyword clip, `query` the word of a search
-    query, `style` the prosody style or emotion, and `turns` says who speaks when in a mixture (whose `speaker` is None).
+    query, `style` the prosody style or emotion, `turns` says who speaks when in a mixture (whose `speaker` is None).
 
     What only some corpora have: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
     says where the utterance begins in a file that holds more than it; `trials` are the ids that it is compared with
@@ -147,8 +147,8 @@ class Manifest:
     """A corpus, or a part of one.
 
     Audio paths are relative to `root`: the data directory, or the folder of a corpus that stays where it is.
-    `inventories` names the symbols of a label space (`phones`, `characters`, `slots`) that the corpus defines, whether or
-    not all of them occur.
+    `inventories` names the symbols of each label space (`phones`, `characters`, `slots`) that the corpus defines,
+    whether or not they occur.
     """
 
     utterances: tuple[Utterance, ...]
@@ -224,7 +224,8 @@ class Manifest:
 def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:
     """The manifest in `path`; `root`, unless given, is the data directory that holds `manifests/`.
 
-    A manifest of a corpus that stays where it is knows its own root. Raises UserError where the file is missing, broken or not a manifest.
+    A manifest of a corpus that stays where it is knows its own root. Raises UserError where the file is missing, broken
+    or not a manifest.
     """
     path = Path(path)
     if not path.is_file():

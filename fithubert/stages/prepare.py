@@ -1,17 +1,20 @@
-"""The corpus: synthesised, or read from a folder of recordings."""
+"""The corpus: synthesised, read from a folder of recordings, or a published one that stays where it is."""
 
 import time
 from typing import Any
 
-from fithubert.config.params import FolderData, Params
+from fithubert.config.params import FolderData, Params, SyntheticData
 from fithubert.data.manifest import Manifest
 from fithubert.files import write_json
 from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace
 
 
-def prepare(params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Write the corpus of `params.data` to the workspace's data folder; the metrics, which are also written."""
+def prepare(params: Params, workspace: Workspace, download: bool = False) -> dict[str, Any]:
+    """Write the corpus of `params.data` to the workspace's data folder; the metrics, which are also written.
+
+    With `download`, what a published corpus lacks is fetched first.
+    """
     begun = time.monotonic()
     show = progress_line("prepare")
     skipped: list[dict[str, str]] = []
@@ -21,10 +24,18 @@ def prepare(params: Params, workspace: Workspace) -> dict[str, Any]:
         imported = import_folder(params.data, workspace.data, on_progress=show)
         manifest = imported.manifest
         skipped = [{"path": str(s.path), "reason": s.reason} for s in imported.skipped]
-    else:
+    elif isinstance(params.data, SyntheticData):
         from fithubert.data.synthesis import synthesise_corpus
 
         manifest = synthesise_corpus(params.data, workspace.data, on_progress=show)
+    else:
+        from fithubert.data.corpora.registry import download_corpus, import_corpus
+
+        if download:
+            download_corpus(params.data)
+        corpus = import_corpus(params.data, workspace.data, show)
+        manifest = corpus.manifest
+        skipped = [{"path": s.path, "reason": s.reason} for s in corpus.skipped]
     metrics = {**describe_corpus(manifest), "source": params.data.source, "skipped": skipped}
     metrics["seconds"] = time.monotonic() - begun
     write_json(workspace.metrics("prepare"), metrics)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.config.params import TaskBudget
+from fithubert.data.labels import END, SPECIALS
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
 from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
@@ -33,7 +34,9 @@ class CtcTask:
     """Weighted sum, projector, linear or two BLSTM layers, CTC, greedy decoding.
 
     The training order is s3prl's: utterances sorted by target length and a batch of consecutive ones from a random
-    start. `vocabulary`: the symbols besides the blank; None takes those of the training split.
+    start. The symbols besides the blank are those of the corpus's `inventory`, where it defines one (SUPERB's own label
+    spaces: targets then end with the end symbol, which is not scored); else `vocabulary`; else those of the training
+    split.
     """
 
     name: str
@@ -42,6 +45,7 @@ class CtcTask:
     tokens_of: TokensOf
     score: ScoreTokens
     selection: Selection
+    inventory: str
     head: Literal["linear", "recurrent"] = "linear"
     vocabulary: tuple[str, ...] | None = None
     training: Training = ADAM
@@ -52,7 +56,7 @@ class CtcTask:
         splits = split_labelled(utterances, [bool(self.tokens_of(u)) for u in utterances], self.wanted)
         tokens = {s: {u.id: self.tokens_of(u) or () for u in members} for s, members in splits.items()}
         seen = {symbol for row in tokens["train"].values() for symbol in row}
-        vocabulary = tuple(sorted(seen)) if self.vocabulary is None else self.vocabulary
+        vocabulary = manifest.inventories.get(self.inventory) or self.vocabulary or tuple(sorted(seen))
         if len(vocabulary) < 2:
             raise MissingLabels(f"train has fewer than two different {self.wanted}")
         examples = {s: _examples(features, rows, vocabulary) for s, rows in tokens.items()}
@@ -72,8 +76,9 @@ class _Examples:
 def _examples(features: FeatureSource, rows: dict[str, tuple[str, ...]], vocabulary: Sequence[str]) -> _Examples:
     ids = sorted(rows, key=lambda row_id: (len(rows[row_id]), row_id))
     numbers = {symbol: i + 1 for i, symbol in enumerate(vocabulary)}
+    end = (END,) if END in numbers else ()
     # A symbol that train lacks can never be predicted: as a target of dev or test it only counts as an error.
-    targets = [torch.tensor([numbers.get(symbol, BLANK) for symbol in rows[i]], dtype=torch.int64) for i in ids]
+    targets = [torch.tensor([numbers.get(s, BLANK) for s in (*rows[i], *end)], dtype=torch.int64) for i in ids]
     lengths = torch.tensor([len(t) for t in targets])
     padded = nn.utils.rnn.pad_sequence(targets, batch_first=True)
     return _Examples(read_frames(features, ids), padded, lengths, [list(rows[i]) for i in ids])
@@ -127,7 +132,8 @@ class CtcLearner:
             best = self._logits(heads, examples.bank.window(first, last), lengths).argmax(2).numpy()
             for index, row in enumerate(best):
                 decoded[index] += decode_greedily(row, lengths)
-        hypotheses = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
+        named = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
+        hypotheses = [[[symbol for symbol in row if symbol not in SPECIALS] for row in rows] for rows in named]
         return [self._task.score(examples.symbols, rows) for rows in hypotheses]
 
     def _logits(self, heads: Sequence[nn.Module], features: Tensor, lengths: IntArray) -> Tensor:

@@ -4,12 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fithubert.data.labels import CHARACTERS, WORD_EDGE
 from fithubert.superb.metrics import IntArray
-
-#: Ends each word in character sequences.
-WORD_EDGE = "|"
-#: SUPERB's 28 characters.
-CHARACTERS = (WORD_EDGE, "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:

@@ -1,7 +1,7 @@
 """ASR: the characters of a sentence, scored by words; greedy decoding without a language model.
 
 SUPERB's 28 characters and two BLSTM layers, of the budget's width (official: 1024) and, differing from it, without
-SpecAugment and without an end symbol.
+SpecAugment. LibriSpeech brings the official 32 outputs with an end symbol; elsewhere there is none.
 """
 
 from fithubert.data.manifest import Utterance
@@ -27,6 +27,7 @@ ASR = CtcTask(
     tokens_of=_characters,
     score=_score,
     selection=Selection("wer", less_is_better=True),
+    inventory="characters",
     head="recurrent",
     vocabulary=CHARACTERS,
 )

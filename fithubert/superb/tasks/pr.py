@@ -1,7 +1,7 @@
 """PR: the phones of a sentence.
 
-The embedded corpus has 40 phones without stress, hence 41 outputs with the blank; the official task has 74 (69 stressed
-phones, silence, noise, three specials), so the two error rates cannot be compared.
+The embedded corpus has 40 phones without stress, hence 41 outputs with the blank; LibriSpeech has the official 74 (69
+stressed phones, silence, noise, three specials), so the two error rates cannot be compared.
 """
 
 from fithubert.data.manifest import Utterance
@@ -12,6 +12,8 @@ from fithubert.superb.tokens import number_tokens
 
 
 def _phones(utterance: Utterance) -> tuple[str, ...] | None:
+    if utterance.pronunciation is not None:
+        return utterance.pronunciation
     return None if utterance.phones is None else tuple(p.label for p in utterance.phones)
 
 
@@ -26,4 +28,5 @@ PR = CtcTask(
     tokens_of=_phones,
     score=_score,
     selection=Selection("per", less_is_better=True),
+    inventory="phones",
 )

@@ -78,5 +78,6 @@ SF = CtcTask(
     tokens_of=_tagged,
     score=score_slots,
     selection=Selection("f1", less_is_better=False),
+    inventory="slots",
     head="recurrent",
 )

@@ -1,0 +1,70 @@
+"""Where a published corpus lies and which part of it is meant: what `data` may say beside the embedded one."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from fithubert.config.base import StrictModel
+
+LibriSpeechSubset = Literal[
+    "train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other"
+]
+
+
+class CorpusFolder(StrictModel):
+    """A corpus in the layout in which it is published; its files are read where they are, none is copied."""
+
+    #: The folder that holds the corpus, or its own. `???` is how a preset says that the value is still to be given.
+    path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: Path) -> Path:
+        if str(path) == "???":
+            raise ValueError("name the folder of the corpus: `-S data.path=DIR`, or `--path DIR` of fithubert prepare")
+        return path
+
+
+class LibriSpeechData(CorpusFolder):
+    """LibriSpeech: PR, ASR, and distillation on 100 or 960 hours."""
+
+    source: Literal["librispeech"] = "librispeech"
+    train: tuple[LibriSpeechSubset, ...] = Field(("train-clean-100",), min_length=1)
+    dev: tuple[LibriSpeechSubset, ...] = ("dev-clean",)
+    test: tuple[LibriSpeechSubset, ...] = ("test-clean",)
+    #: The folder of the two lexicon files that PR's phones come from; None: `lexicon` beside or in the corpus.
+    lexicon: Path | None = None
+
+
+class VoxCelebData(CorpusFolder):
+    """VoxCeleb1, whose splits differ between identification and verification."""
+
+    source: Literal["voxceleb1"] = "voxceleb1"
+    task: Literal["sid", "asv"] = "sid"
+
+
+class Libri2MixData(CorpusFolder):
+    """Libri2Mix (16 kHz, max, mix_both) with the turns of its Kaldi folders."""
+
+    source: Literal["libri2mix"] = "libri2mix"
+    #: The folder of the Kaldi folders train, dev and test; None: `data` in the corpus.
+    labels: Path | None = None
+
+
+class IemocapData(CorpusFolder):
+    """One fold of IEMOCAP: session `fold` is the test split."""
+
+    source: Literal["iemocap"] = "iemocap"
+    fold: int = Field(1, ge=1, le=5)
+    #: The folder of SessionK/{train,test}_meta_data.json, whose order decides the official dev split; None: by path.
+    lists: Path | None = None
+
+
+class PlainCorpus(CorpusFolder):
+    """A corpus that is read in one way only."""
+
+    source: Literal["speech_commands", "fluent_speech_commands", "quesst14", "snips"]
+
+
+PublishedCorpus = LibriSpeechData | VoxCelebData | Libri2MixData | IemocapData | PlainCorpus

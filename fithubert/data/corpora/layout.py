@@ -1,0 +1,129 @@
+"""What all published corpora share: their folder, what is said of missing parts, and audio that stays where it is."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import soundfile
+
+from fithubert.data.audio import name_for_soundfile, why_unreadable
+from fithubert.data.folder import Skipped
+from fithubert.data.manifest import SPLITS, Manifest, Utterance
+from fithubert.data.recordings import count_samples_at_16_khz
+from fithubert.errors import UserError
+from fithubert.files import digest
+
+Progress = Callable[[int, int], None]
+#: What a file's digest covers beside its size: a FLAC header holds the checksum of all samples.
+_HEAD_BYTES = 16_384
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus as it was read, and what was left out of it."""
+
+    manifest: Manifest
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folder of a corpus. `obtained` says where the corpus comes from, for whoever lacks a part of it."""
+
+    root: Path
+    name: str
+    obtained: str
+
+    def folder(self, *parts: str) -> Path:
+        """A folder of the corpus; raises UserError where it is missing."""
+        return self._require(self.root.joinpath(*parts), Path.is_dir, "folder")
+
+    def file(self, *parts: str) -> Path:
+        """A file of the corpus; raises UserError where it is missing."""
+        return self._require(self.root.joinpath(*parts), Path.is_file, "file")
+
+    def lines(self, *parts: str) -> list[str]:
+        """The lines of a text file that are not empty, stripped; raises UserError where it is missing or not text."""
+        path = self.file(*parts)
+        try:
+            return [line for line in (raw.strip() for raw in path.read_text(encoding="utf-8-sig").split("\n")) if line]
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not UTF-8 text; get it anew from {self.obtained}") from None
+
+    def relative(self, path: Path | str) -> str:
+        """`path` as the manifest writes it: relative to the corpus, or absolute where it lies outside."""
+        found = self.root / path
+        return found.relative_to(self.root).as_posix() if found.is_relative_to(self.root) else str(found)
+
+    def broken(self, path: Path | str, what: str) -> UserError:
+        """The error for a file that is not as the corpus has it."""
+        return UserError(f"{self.root / path}: {what}; get it anew from {self.obtained}")
+
+    def finish(
+        self,
+        utterances: Sequence[Utterance],
+        on_progress: Progress | None,
+        inventories: dict[str, tuple[str, ...]] | None = None,
+    ) -> Manifest:
+        """The manifest, in order of split and id, with the length and digest that each file's header gives.
+
+        `first_sample` and `num_samples` of a part of a file are kept. Raises UserError where a file is missing or
+        broken, or two utterances have one id.
+        """
+        if len({u.id for u in utterances}) < len(utterances):
+            raise ValueError(f"{self.name}: two utterances of one id")
+        paths = list(dict.fromkeys(u.audio for u in utterances))
+        measured = dict(zip(paths, self._measure(paths, on_progress), strict=True))
+        rows = []
+        for utterance in utterances:
+            samples, of_file = measured[utterance.audio]
+            length = samples if utterance.first_sample is None else utterance.num_samples
+            rows.append(replace(utterance, num_samples=length, digest=of_file))
+        rows.sort(key=lambda u: (SPLITS.index(u.split), u.id))
+        return Manifest(tuple(rows), self.root, inventories or {})
+
+    def measure(self, path: str) -> tuple[int, str]:
+        """Samples at 16 kHz by the header, and a digest of size and beginning."""
+        full = self.root / path
+        if not full.is_file():
+            raise UserError(f"{full}: no such audio file; {self._origin()}")
+        try:
+            with full.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+                size = os.fstat(file.fileno()).st_size
+            info = soundfile.info(name_for_soundfile(full))
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise self.broken(full, f"not readable as audio ({why_unreadable(error)})") from None
+        return count_samples_at_16_khz(info.frames, info.samplerate), digest(str(size), head)
+
+    def _measure(self, paths: Sequence[str], on_progress: Progress | None) -> list[tuple[int, str]]:
+        measured = []
+        # Opening files is waiting for a disk, so more threads than cores.
+        with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:
+            try:
+                for row in pool.map(self.measure, paths):
+                    measured.append(row)
+                    if on_progress:
+                        on_progress(len(measured), len(paths))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return measured
+
+    def _require(self, path: Path, there: Callable[[Path], bool], what: str) -> Path:
+        if not there(path):
+            raise UserError(f"{path}: no such {what}; {self._origin()}")
+        return path
+
+    def _origin(self) -> str:
+        return f"{self.name} comes from {self.obtained}"
+
+
+def find_layout(path: Path, folder: str, name: str, obtained: str) -> Layout:
+    """The layout of the corpus in `path`, or in its subfolder `folder`; raises UserError where there is neither."""
+    if not path.is_dir():
+        raise UserError(f"{path}: data.path is not a folder; it should hold {folder} ({name}, from {obtained})")
+    inner = path / folder
+    return Layout((inner if inner.is_dir() else path).resolve(), name, obtained)

@@ -1,0 +1,40 @@
+"""Phones of words by the two lexicon files that SUPERB's phone recognition looks them up in."""
+
+from pathlib import Path
+
+from fithubert.data.labels import STRESSED_PHONES
+from fithubert.errors import UserError
+
+#: In order of precedence; the first pronunciation of a word is the one that counts.
+FILES = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
+OBTAINED = "the folder `lexicon` of the data set s3prl/g2p on Hugging Face"
+
+
+class Lexicon:
+    """Words -> phones with stress, no silence between words."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read both files of `folder`; raises UserError where one is missing or has a phone that is none."""
+        self._folder = folder
+        self._phones: dict[str, tuple[str, ...]] = {}
+        for name in FILES:
+            path = folder / name
+            if not path.is_file():
+                raise UserError(f"{path}: no such lexicon file; it comes from {OBTAINED}")
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                word, *phones = line.split() or [""]
+                if word and not set(phones) <= _KNOWN:
+                    raise UserError(f"{path}: line {number}: {min(set(phones) - _KNOWN)!r} is none of the 71 phones")
+                self._phones.setdefault(word, tuple(phones))
+
+    def pronounce(self, text: str, utterance: str) -> tuple[str, ...]:
+        """The phones of a text, word after word; raises UserError for a word that neither file has."""
+        missing = [word for word in text.upper().split() if word not in self._phones]
+        if missing:
+            raise UserError(
+                f"{self._folder}: neither lexicon file has {missing[0]!r} of {utterance}; get them anew from {OBTAINED}"
+            )
+        return tuple(phone for word in text.upper().split() for phone in self._phones[word])
+
+
+_KNOWN = frozenset(STRESSED_PHONES)

@@ -1,0 +1,45 @@
+"""Published corpora by name: how each is read, and which can be downloaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fithubert.config.corpora import PublishedCorpus
+from fithubert.data.corpora import librispeech
+from fithubert.data.corpora.archives import Archive, fetch_archive
+from fithubert.data.corpora.layout import Corpus, Progress
+from fithubert.data.manifest import manifest_path
+from fithubert.data.publish import new_audio
+from fithubert.errors import UserError
+
+_READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {
+    "librispeech": librispeech.read_librispeech,
+}
+_ARCHIVES: dict[str, Callable[[Any], list[Archive]]] = {
+    "librispeech": librispeech.list_archives,
+}
+
+
+def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress | None = None) -> Corpus:
+    """The corpus of `config`; its manifest is written to `out_root`, its audio stays where it is.
+
+    Raises UserError naming what is missing or broken, or where the corpus lies in the folder that `prepare` empties.
+    """
+    audio = (out_root / "audio").resolve()
+    if config.path.resolve().is_relative_to(audio):
+        raise UserError(f"{config.path}: data.path lies in {audio}, which prepare empties; use another workspace")
+    corpus = _READERS[config.source](config, on_progress)
+    with new_audio(out_root):
+        pass  # nothing is copied, and what another source left is gone
+    corpus.manifest.save(manifest_path(out_root))
+    return corpus
+
+
+def download_corpus(config: PublishedCorpus) -> None:
+    """Fetch the archives of `config` that are not in `config.path` yet; raises UserError where there are none."""
+    if config.source not in _ARCHIVES:
+        raise UserError(f"--download: {config.source} has to be fetched by hand; only {', '.join(_ARCHIVES)} can be")
+    for archive in _ARCHIVES[config.source](config):
+        # Whoever names LibriSpeech/ itself does not want another one inside it.
+        inside = config.path.name == Path(archive.folder).parts[0]
+        fetch_archive(archive, config.path.parent if inside else config.path)

@@ -1,0 +1,150 @@
+"""Archives from a local server: resumed, verified, unpacked whole or not at all, and never outside their folder."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from fithubert.config.corpora import LibriSpeechData
+from fithubert.config.params import Params
+from fithubert.data.corpora import librispeech
+from fithubert.data.corpora.archives import Archive, fetch_archive
+from fithubert.data.corpora.registry import download_corpus
+from fithubert.errors import UserError
+from fithubert.stages.prepare import prepare
+from fithubert.stages.workspace import Workspace
+from tests.data.corpora.miniatures import write_librispeech
+
+
+class Server(HTTPServer):
+    """Serves `files` by name, with ranges; breaks every answer off after `break_after` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.break_after: int | None = None
+        self.asked: list[tuple[str, str | None]] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def archive(self, name: str, member: str = "", folder: str = "corpus", sha256: str | None = None) -> Archive:
+        digest = hashlib.sha256(self.files[name]).hexdigest()
+        return Archive(f"{self.address}/{name}", sha256 or digest, member, folder)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        name, asked = self.path.strip("/"), self.headers.get("Range")
+        self.server.asked.append((name, asked))
+        if name not in self.server.files:
+            return self.send_error(404)
+        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        content = self.server.files[name][begin:]
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: self.server.break_after])
+        return None
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def pack(**files: bytes) -> bytes:
+    """A tar.gz of these files; `__` in a name stands for `/`, and `UP` for `..`."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("__", "/").replace("UP", ".."))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def pack_folder(folder: Path, name: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(folder, name)
+    return packed.getvalue()
+
+
+def test_an_interrupted_download_goes_on_and_is_unpacked(server: Server, tmp_path: Path) -> None:
+    server.files["a.tar.gz"] = pack(Top__sub__one=bytes(range(256)) * 20, Top__README=b"not wanted")
+    archive = server.archive("a.tar.gz", "Top/sub", "Top/sub")
+    server.break_after = 100
+    with pytest.raises(UserError, match="the same command goes on from there"):
+        fetch_archive(archive, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz.partial"]
+    server.break_after = None
+    assert fetch_archive(archive, tmp_path) == tmp_path / "Top" / "sub"
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()] == ["Top/sub/one"]
+    assert server.asked == [("a.tar.gz", None), ("a.tar.gz", "bytes=100-")]
+    fetch_archive(archive, tmp_path)
+    assert len(server.asked) == 2
+
+
+def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.files["a.tar.gz"] = pack(one=b"1")
+    with pytest.raises(UserError, match="another SHA-256"):
+        fetch_archive(server.archive("a.tar.gz", sha256="0" * 64), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(pack(one=bytes(5000))[:-9], id="truncated"),
+        pytest.param(b"no archive", id="text"),
+        pytest.param(pack(UP__evil=b"1"), id="escaping"),
+        pytest.param(pack(good=b"1", sub__UP__UP__UP__evil=b"1"), id="escaping-from-within"),
+    ],
+)
+def test_a_broken_or_escaping_archive_leaves_nothing(server: Server, tmp_path: Path, content: bytes) -> None:
+    server.files["a.tar.gz"] = content
+    with pytest.raises(UserError, match="not a sound archive"):
+        fetch_archive(server.archive("a.tar.gz"), tmp_path / "corpora")
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert not (tmp_path / "corpora" / "corpus").exists()
+
+
+def test_an_archive_without_its_folder_is_named(server: Server, tmp_path: Path) -> None:
+    server.files["a.tar.gz"] = pack(Other__one=b"1")
+    with pytest.raises(UserError, match="holds no Top/sub"):
+        fetch_archive(server.archive("a.tar.gz", "Top/sub"), tmp_path)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize("named", ["corpora", "corpora/LibriSpeech"])
+def test_librispeech_is_downloaded_and_prepared(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    inner = write_librispeech(tmp_path / "original", utterances=1) / "LibriSpeech"
+    for folder in inner.iterdir():
+        server.files[f"{folder.name}.tar.gz"] = pack_folder(folder, f"LibriSpeech/{folder.name}")
+    digests = {f"{server.address}/{n}": hashlib.sha256(c).hexdigest() for n, c in server.files.items()}
+    monkeypatch.setattr(librispeech, "_ARCHIVES", server.address)
+    monkeypatch.setattr(librispeech.published, "_CHECKSUMS", digests)
+    params = Params(data=LibriSpeechData(path=tmp_path / named), students={}, superb={"models": ()})
+    metrics = prepare(params, Workspace(tmp_path / "work"), download=True)
+    assert metrics["utterances"] == 6
+    assert sorted(p.name for p in (tmp_path / "corpora").iterdir()) == ["LibriSpeech"]
+    assert len(server.asked) == 3
+    download_corpus(params.data)
+    assert len(server.asked) == 3

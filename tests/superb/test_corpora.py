@@ -1,0 +1,37 @@
+"""Every SUPERB task on a miniature of its corpus: prepared, features extracted, head trained, test split scored."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fithubert.config.corpora import LibriSpeechData, PublishedCorpus
+from fithubert.config.params import Params, SuperbParams, TaskBudget
+from fithubert.stages.features import features
+from fithubert.stages.prepare import prepare
+from fithubert.stages.superb import superb
+from fithubert.stages.workspace import Workspace
+from tests.data.corpora import miniatures
+
+BUDGET = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(1e-2,), head_width=8)
+#: Task -> how its corpus is written, what `data` says of it, and the metrics that come out.
+TASKS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], PublishedCorpus], set[str]]] = {
+    "pr": (miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"per"}),
+    "asr": (miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"wer"}),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) -> None:
+    write, describe, metrics = TASKS[task]
+    params = Params(
+        data=describe(write(tmp_path / "corpora")),
+        students={},
+        superb=SuperbParams(models=("fbank",), tasks={task: BUDGET}),
+    )
+    workspace = Workspace(tmp_path / "work")
+    prepare(params, workspace)
+    features(params, workspace, "fbank")
+    scored = superb(params, workspace, "fbank", task)
+    assert set(scored["metrics"]) == metrics, scored.get("reason")
+    assert all(0 <= value < 1000 for value in scored["metrics"].values())
