@@ -212,7 +212,7 @@ class Manifest:
         used = [c for c in _OPTIONAL if any(getattr(u, c.name) is not None for u in self.utterances)]
         metadata = {}
         if self.root.resolve() != path.parent.parent.resolve():
-            metadata[_AUDIO_ROOT] = str(self.root.resolve()).encode()
+            metadata[_AUDIO_ROOT] = str(self.root.absolute()).encode()
         if self.inventories:
             metadata[_INVENTORIES] = json.dumps(dict(self.inventories)).encode()
         schema = pa.schema([*_SCHEMA, *used], metadata=metadata or None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import LibriSpeechData, PublishedCorpus
+from fithubert.config.corpora import Libri2MixData, LibriSpeechData, PlainCorpus, PublishedCorpus, VoxCelebData
 from fithubert.config.params import Params, SuperbParams, TaskBudget
 from fithubert.stages.features import features
 from fithubert.stages.prepare import prepare
@@ -18,6 +18,16 @@ BUDGET = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(1e-2,), head
 TASKS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], PublishedCorpus], set[str]]] = {
     "pr": (miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"per"}),
     "asr": (miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"wer"}),
+    "ks": (miniatures.write_speech_commands, lambda path: PlainCorpus(source="speech_commands", path=path), {"acc"}),
+    "sid": (miniatures.write_voxceleb1, lambda path: VoxCelebData(path=path, task="sid"), {"acc"}),
+    "asv": (miniatures.write_voxceleb1, lambda path: VoxCelebData(path=path, task="asv"), {"eer"}),
+    "ic": (
+        miniatures.write_fluent_speech_commands,
+        lambda path: PlainCorpus(source="fluent_speech_commands", path=path),
+        {"acc"},
+    ),
+    "qbe": (miniatures.write_quesst14, lambda path: PlainCorpus(source="quesst14", path=path), {"mtwv"}),
+    "sd": (miniatures.write_libri2mix, lambda path: Libri2MixData(path=path), {"der"}),
 }
 
 

@@ -1,6 +1,7 @@
 """What all published corpora share: their folder, what is said of missing parts, and audio that stays where it is."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -52,6 +53,12 @@ class Layout:
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8 text; get it anew from {self.obtained}") from None
 
+    def parent_of(self, folder: str) -> Path:
+        """Where `folder`, the corpus, lies, as torchaudio's classes ask for it; raises UserError under another name."""
+        if self.root.name != folder:
+            self.folder(folder)
+        return self.root.parent
+
     def relative(self, path: Path | str) -> str:
         """`path` as the manifest writes it: relative to the corpus, or absolute where it lies outside."""
         found = self.root / path
@@ -72,8 +79,9 @@ class Layout:
         `first_sample` and `num_samples` of a part of a file are kept. Raises UserError where a file is missing or
         broken, or two utterances have one id.
         """
-        if len({u.id for u in utterances}) < len(utterances):
-            raise ValueError(f"{self.name}: two utterances of one id")
+        twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
+        if twice:
+            raise UserError(f"{self.root}: {self.name} names {twice[0]} twice; {self._origin()}")
         paths = list(dict.fromkeys(u.audio for u in utterances))
         measured = dict(zip(paths, self._measure(paths, on_progress), strict=True))
         rows = []
@@ -87,6 +95,8 @@ class Layout:
     def measure(self, path: str) -> tuple[int, str]:
         """Samples at 16 kHz by the header, and a digest of size and beginning."""
         full = self.root / path
+        if ".." in Path(path).parts:
+            raise self.broken(path, "leads out of its folder")
         if not full.is_file():
             raise UserError(f"{full}: no such audio file; {self._origin()}")
         try:
@@ -126,4 +136,5 @@ def find_layout(path: Path, folder: str, name: str, obtained: str) -> Layout:
     if not path.is_dir():
         raise UserError(f"{path}: data.path is not a folder; it should hold {folder} ({name}, from {obtained})")
     inner = path / folder
-    return Layout((inner if inner.is_dir() else path).resolve(), name, obtained)
+    # Not resolved: behind a link the folder may have another name, and torchaudio goes by the name.
+    return Layout((inner if inner.is_dir() else path).absolute(), name, obtained)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fithubert.config.corpora import PublishedCorpus
-from fithubert.data.corpora import librispeech
+from fithubert.data.corpora import fluent_speech_commands, libri2mix, librispeech, quesst14, speech_commands, voxceleb1
 from fithubert.data.corpora.archives import Archive, fetch_archive
 from fithubert.data.corpora.layout import Corpus, Progress
 from fithubert.data.manifest import manifest_path
@@ -13,10 +13,16 @@ from fithubert.data.publish import new_audio
 from fithubert.errors import UserError
 
 _READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {
+    "fluent_speech_commands": fluent_speech_commands.read_fluent_speech_commands,
+    "libri2mix": libri2mix.read_libri2mix,
     "librispeech": librispeech.read_librispeech,
+    "quesst14": quesst14.read_quesst14,
+    "speech_commands": speech_commands.read_speech_commands,
+    "voxceleb1": voxceleb1.read_voxceleb1,
 }
 _ARCHIVES: dict[str, Callable[[Any], list[Archive]]] = {
     "librispeech": librispeech.list_archives,
+    "speech_commands": speech_commands.list_archives,
 }
 
 

@@ -1,9 +1,9 @@
 """ASV: whether two sentences have the same speaker, from an x-vector trained on the speakers of the training split.
 
-Trials: all pairs of the held-out speakers' sentences (the verification split). SUPERB's network with the budget's width
-(official: 512, pooled 1500), additive-margin softmax, AdamW, clip 1000, whole sentences (official: crops of 8 s, and
-these are shorter). Differs where the official recipe picks the checkpoint on test: here the dev split's pairs pick it,
-whose speakers are those of training.
+Trials: the corpus's own list, or else all pairs of the held-out speakers' sentences (the verification split). SUPERB's
+network with the budget's width (official: 512, pooled 1500), additive-margin softmax, AdamW, clip 1000, whole sentences
+(official: crops of 8 s, and those of the embedded corpus are shorter). Differs where the official recipe picks the
+checkpoint on test: here the dev split's trials pick it, whose speakers are those of training.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class VerificationTask:
 
 @dataclass(frozen=True)
 class _Trials:
-    """All pairs of a split: numbers of both utterances, whether their speaker is one, the first one's speaker."""
+    """The pairs of a split: numbers of both utterances, whether their speaker is one, the first one's speaker."""
 
     first: IntArray
     second: IntArray
@@ -66,7 +66,12 @@ class _Trials:
 
 def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
     numbers = np.unique([u.speaker or "" for u in utterances], return_inverse=True)[1]
-    first, second = np.triu_indices(len(utterances), 1)
+    if any(u.trials for u in utterances):
+        places = {u.id: place for place, u in enumerate(utterances)}
+        pairs = [(places[u.id], places[other]) for u in utterances for other in u.trials or ()]
+        first, second = np.array(pairs, dtype=np.int64).T
+    else:
+        first, second = np.triu_indices(len(utterances), 1)
     return _Trials(first, second, numbers[first] == numbers[second], numbers[first])
 
 

@@ -1,8 +1,9 @@
 """QbE: find the recordings that hold a spoken word, by dynamic time warping of one layer at a time; trains nothing.
 
-The queries and the sentences of a split, whose words say which pairs match. As s3prl with its default distance: frames
-standardised over the split, exp(cosine distance) - 1, every query frame scaled to 0..1 over the recording, asymmetric
-steps with open ends, scores standardised per query. The layer is chosen on dev.
+The queries of a split and the corpus's documents, with the pairs that match by its own list; or else the sentences of
+the split, whose words say it. As s3prl with its default distance: frames standardised over the split, exp(cosine
+distance) - 1, every query frame scaled to 0..1 over the recording, asymmetric steps with open ends, scores standardised
+per query. The layer is chosen on dev.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fithubert.data.manifest import Manifest
+from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
 from fithubert.superb.metrics import Detection, FloatArray, IntArray
 from fithubert.superb.protocol import MissingLabels, SearchOutcome
@@ -84,14 +85,24 @@ def _search_layer(split: _Split, layer: int) -> Detection:
 
 
 def _read_split(features: FeatureSource, manifest: Manifest, split: str) -> _Split:
-    recordings = [u for u in manifest.select(split, "sentence") if u.words]
-    spoken = {word for u in recordings for word in u.words or ()}
-    queries = [q for q in manifest.select(split, "query") if q.query in spoken]
-    if not queries:
-        raise MissingLabels(f"no query whose word occurs in the sentences of the {split} split")
-    targets = np.array([[q.query in (u.words or ()) for u in recordings] for q in queries])
-    spoken_queries, sentences = (read_frames(features, [u.id for u in members]) for members in (queries, recordings))
-    return _Split(spoken_queries, sentences, targets)
+    documents = manifest.select(kind="document").utterances
+    recordings = documents or tuple(u for u in manifest.select(split, "sentence") if u.words)
+    holds = _is_listed if documents else _is_spoken
+    candidates = [(query, [holds(query, u) for u in recordings]) for query in manifest.select(split, "query")]
+    found = [(query, row) for query, row in candidates if any(row)]
+    if not found:
+        where = "documents" if documents else f"sentences of the {split} split"
+        raise MissingLabels(f"no query of the {split} split that occurs in the {where}")
+    queries, sentences = (read_frames(features, [u.id for u in us]) for us in ([q for q, _ in found], recordings))
+    return _Split(queries, sentences, np.array([row for _, row in found]))
+
+
+def _is_listed(query: Utterance, document: Utterance) -> bool:
+    return document.id in (query.matches or ())
+
+
+def _is_spoken(query: Utterance, sentence: Utterance) -> bool:
+    return query.query in (sentence.words or ())
 
 
 def _pad_rows(costs: FloatArray, lengths: IntArray) -> FloatArray:

@@ -6,6 +6,7 @@ import numpy as np
 import soundfile
 
 from fithubert.data.corpora.lexicon import FILES
+from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR")
 PHONES = {"ONE": "W AH1 N", "TWO": "T UW1", "THREE": "TH R IY1", "FOUR": "F AO1 R"}
@@ -49,3 +50,111 @@ def write_lexicon(folder: Path) -> Path:
     write_text(folder / FILES[0], "ONE\tW AH1 N", "ONE\tHH W AH1 N", f"TWO\t{PHONES['TWO']}")
     write_text(folder / FILES[1], "TWO\tSPN", *(f"{w} {PHONES[w]}" for w in ("THREE", "FOUR")))
     return folder
+
+
+#: File names whose hash puts their speaker into train, dev, and neither.
+SPEAKERS = {"train": ("00001eef", "00003dde"), "dev": ("0003fccf",), None: ("00005ccd", "0002c779")}
+
+
+def write_speech_commands(root: Path) -> Path:
+    """Both archives' folders: the ten words and two others, noises of 3 s, and the twelve classes of the test set."""
+    training, test = root / "speech_commands_v0.01", root / "speech_commands_test_set_v0.01"
+    for number, word in enumerate((*KEYWORDS, "bed", "wow")):
+        for speaker in (s for of_split in SPEAKERS.values() for s in of_split):
+            write_audio(training / word / f"{speaker}_nohash_0.wav", 0.5, 150 + 40 * number, seed=int(speaker, 16))
+    for noise in ("doing_the_dishes", "pink_noise"):
+        write_audio(training / "_background_noise_" / f"{noise}.wav", 3.0, 60 + len(noise))
+    for number, keyword in enumerate((*KEYWORDS, UNKNOWN, SILENCE)):
+        # A few names in the archive end twice.
+        for name in ("1b4c9b89_nohash_0.wav", "1b4c9b89_nohash_1.wav.wav"):
+            write_audio(test / keyword / name, 1.0, 150 + 40 * number, seed=len(name))
+    write_text(training / "README.md", "not audio")
+    return root
+
+
+def write_voxceleb1(root: Path) -> Path:
+    """Four dev and two test speakers with three videos of two files, the identification list, and the trial list."""
+    listed = []
+    for number, speaker in enumerate(("id10001", "id10002", "id10003", "id10004", "id10270", "id10271")):
+        split = "test" if number > 3 else "dev"
+        for flag, video in enumerate(("aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"), 1):
+            for file in ("00001", "00002"):
+                path = f"{speaker}/{video}/{file}.wav"
+                write_audio(root / "VoxCeleb1" / split / "wav" / path, 0.6, 150 + 70 * number, seed=flag)
+                listed.append(f"{flag} {path}")
+    write_text(root / "VoxCeleb1" / "veri_test_class.txt", *listed)
+    first, second = "id10270/aaaaaaaaaaa/00001.wav", "id10271/aaaaaaaaaaa/00001.wav"
+    trials = [f"1 {first} id10270/bbbbbbbbbbb/00002.wav", f"0 {first} {second}"]
+    trials += [f"1 {second} id10271/ccccccccccc/00001.wav", f"0 {second} {first}"]
+    write_text(root / "VoxCeleb1" / "voxceleb1_test_v2.txt", *trials)
+    return root
+
+
+INTENTS = (
+    ("Turn on the lights", "activate", "lights", "none"),
+    ("Turn off the lights in the kitchen", "deactivate", "lights", "kitchen"),
+    ("Louder", "increase", "volume", "none"),
+    ("Switch the music on, please", "activate", "music", "none"),
+)
+
+
+def write_fluent_speech_commands(root: Path) -> Path:
+    """`fluent_speech_commands_dataset/` with three csv lists and a speaker for each."""
+    inner = root / "fluent_speech_commands_dataset"
+    for number, split in enumerate(("train", "valid", "test")):
+        speaker, rows = f"spk{number}", []
+        for index in range(8):
+            path = f"wavs/speakers/{speaker}/{split}-{index}.wav"
+            write_audio(inner / path, 0.6, 150 + 60 * (index % 4), seed=index)
+            text, *intent = INTENTS[index % 4]
+            quoted = f'"{text}"' if "," in text else text
+            rows.append(",".join((str(index), path, speaker, quoted, *intent)))
+        write_text(inner / "data" / f"{split}_data.csv", ",path,speakerId,transcription,action,object,location", *rows)
+    return root
+
+
+def write_quesst14(root: Path) -> Path:
+    """`quesst14Database/` at 8 kHz: English documents and one Czech, dev and eval queries, their lists and matches."""
+    inner = root / "quesst14Database"
+    documents = [f"quesst14_{number:05d}" for number in range(1, 7)]
+    for number, name in enumerate(documents):
+        write_audio(inner / "Audio" / f"{name}.wav", 0.8, 200 + 60 * number, rate_hz=8_000)
+    languages = ["nnenglish"] * 5 + ["czech"]
+    lines = [f"quesst14Database/Audio/{n}.wav {lang}" for n, lang in zip(documents, languages, strict=True)]
+    write_text(inner / "scoring" / "language_key_utterances.lst", *lines)
+    for split in ("dev", "eval"):
+        queries = [f"quesst14_{split}_{number:04d}" for number in range(1, 4)]
+        for number, name in enumerate(queries):
+            write_audio(inner / f"{split}_queries" / f"{name}.wav", 0.3, 200 + 60 * number, rate_hz=8_000)
+        lines = [f"quesst14Database/{split}_queries/{n}.wav nnenglish" for n in queries[:2]]
+        lines.append(f"quesst14Database/{split}_queries/{queries[2]}.wav czech")
+        write_text(inner / "scoring" / f"language_key_{split}.lst", *lines)
+        hits = [(documents[0], queries[0]), (documents[3], queries[0]), (documents[1], queries[1])]
+        hits += [(documents[5], queries[2])]
+        write_text(
+            inner / "scoring" / f"groundtruth_quesst14_{split}" / f"quesst14_{split}.rttm",
+            *(f"SPEAKER {name} 1 0.00 0.80 <NA> <NA> spk1 <NA>" for name in documents),
+            *(f"LEXEME {name} 1 0.00 0.80 {query} lex spk1 0.5" for name, query in hits),
+        )
+    return root
+
+
+def write_libri2mix(root: Path, mixtures: int = 4) -> Path:
+    """`Libri2Mix/` (16 kHz, max, mix_both) with the Kaldi folders of its diarisation labels in `data`."""
+    inner = root / "Libri2Mix"
+    for offset, (split, subset) in enumerate((("train", "train-100"), ("dev", "dev"), ("test", "test"))):
+        wav_scp, rttm, segments, utt2spk, reco2dur = [], [], [], [], []
+        for number in range(mixtures):
+            pair = (f"{10 * offset + 19 + number}", f"{10 * offset + 84 + number}")
+            name = f"{pair[0]}-1-0000_{pair[1]}-2-0001"
+            path = write_audio(inner / "wav16k" / "max" / subset / "mix_both" / f"{name}.wav", 1.2, 200 + 50 * number)
+            wav_scp.append(f"{name} {path}")
+            reco2dur.append(f"{name} 1.2")
+            for speaker, start, end in ((pair[0], 0.05, 0.7), (pair[1], 0.4, 1.1)):
+                rttm.append(f"SPEAKER {name} 1 {start} {end - start:.2f} <NA> <NA> {speaker} <NA>")
+                segments.append(f"{name}_{speaker} {name} {start} {end}")
+                utt2spk.append(f"{name}_{speaker} {speaker}")
+        files = {"wav.scp": wav_scp, "rttm": rttm, "segments": segments, "utt2spk": utt2spk, "reco2dur": reco2dur}
+        for file, lines in files.items():
+            write_text(inner / "data" / split / file, *lines)
+    return root

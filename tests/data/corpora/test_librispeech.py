@@ -67,7 +67,7 @@ def test_the_manifest_refers_to_files_where_they_are(corpus: Path, tmp_path: Pat
     loaded = load_manifest(manifest_path(data), data)
     assert loaded == made
     assert loaded.fingerprint == made.fingerprint
-    assert loaded.root == (corpus / "LibriSpeech").resolve()
+    assert loaded.root == corpus / "LibriSpeech"
     assert not list((data / "audio").iterdir())
     assert {p: p.stat().st_mtime_ns for p in corpus.rglob("*")} == before
     moved = corpus.rename(tmp_path / "elsewhere")

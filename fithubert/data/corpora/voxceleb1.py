@@ -1,0 +1,122 @@
+"""VoxCeleb1: `{dev,test}/wav/idXXXXX/VIDEO/*.wav` (or all speakers in one `wav/`), for SID or ASV.
+
+Own reader: `torchaudio.datasets.VoxCeleb1Identification` and `VoxCeleb1Verification` want one merged folder and fetch
+their lists when they are built, and no class gives ASV's training set.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fithubert.config.corpora import VoxCelebData
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
+from fithubert.data.manifest import Utterance
+from fithubert.errors import UserError
+
+_HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html"
+#: The identification list under the names that s3prl and its makers give it; the trials of the original test.
+IDENTIFICATION, TRIALS = ("veri_test_class.txt", "iden_split.txt"), "voxceleb1_test_v2.txt"
+_SPLITS = {"1": "train", "2": "dev", "3": "test"}
+#: As many dev speakers as the test has, and the videos of each that training lacks.
+_DEV_SPEAKERS, _DEV_VIDEOS = 40, 2
+
+
+def read_voxceleb1(config: VoxCelebData, on_progress: Progress | None = None) -> Corpus:
+    """The utterances of one task with their speakers.
+
+    `sid`: train, dev and test by the flags 1, 2 and 3 of the identification list, 1,251 classes. `asv`: all speakers
+    that the trial list does not name are train, its trials are the verification split. Differs: two videos of each of
+    40 training speakers are dev, with one same-speaker and one other-speaker trial an utterance, since the official
+    recipe selects on test. Raises UserError where a list or a file that it names is missing or broken.
+    """
+    layout = find_layout(config.path, "VoxCeleb1", "VoxCeleb1", _HOME)
+    speakers = _find_speakers(layout)
+    read = _read_identification if config.task == "sid" else _read_verification
+    return Corpus(layout.finish(list(read(layout, speakers)), on_progress))
+
+
+def _find_speakers(layout: Layout) -> dict[str, Path]:
+    """Speaker -> the folder of their videos."""
+    merged = layout.root / "wav"
+    folders = [merged] if merged.is_dir() else [layout.folder("dev", "wav"), layout.folder("test", "wav")]
+    return {path.name: path for folder in folders for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+def _read_identification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Utterance]:
+    there = [name for name in IDENTIFICATION if (layout.root / name).is_file()]
+    name = there[0] if there else IDENTIFICATION[1]
+    for line in layout.lines(name):
+        flag, _, path = line.partition(" ")
+        if flag not in _SPLITS or path.count("/") != 2:
+            raise layout.broken(name, f"the line {line!r} is not `1|2|3 SPEAKER/VIDEO/FILE.wav`")
+        yield _utterance(layout, speakers, path, _SPLITS[flag])
+
+
+def _read_verification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Utterance]:
+    trials: dict[str, list[str]] = {}
+    for line in layout.lines(TRIALS):
+        label, *pair = line.split()
+        if label not in ("0", "1") or [p.count("/") for p in pair] != [2, 2]:
+            raise layout.broken(TRIALS, f"the line {line!r} is not `0|1 SPEAKER/VIDEO/FILE.wav SPEAKER/VIDEO/FILE.wav`")
+        if (label == "1") != (_speaker(pair[0]) == _speaker(pair[1])):
+            raise layout.broken(TRIALS, f"the line {line!r} contradicts its speakers")
+        trials.setdefault(pair[0], []).append(pair[1].removesuffix(".wav"))
+        trials.setdefault(pair[1], [])
+    for path, others in trials.items():
+        yield _utterance(layout, speakers, path, "verification", tuple(others))
+    tried = {_speaker(path) for path in trials}
+    training = {s: _find_videos(folder) for s, folder in speakers.items() if s not in tried}
+    if not training:
+        raise UserError(f"{layout.root}: VoxCeleb1 holds no speaker beside those of the trials; get it from {_HOME}")
+    dev = _choose_dev(training)
+    for speaker, videos in training.items():
+        for video, files in videos.items():
+            if video not in dev.get(speaker, ()):
+                yield from (_utterance(layout, speakers, f"{speaker}/{video}/{f}", "train") for f in files)
+    yield from _read_dev(layout, speakers, [[(f"{s}/{v}", training[s][v]) for v in dev[s]] for s in dev])
+
+
+def _find_videos(folder: Path) -> dict[str, list[str]]:
+    videos: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(folder.glob("*/*.wav")):
+        videos[path.parent.name].append(path.name)
+    return videos
+
+
+def _choose_dev(training: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
+    """Speaker -> the videos held out, drawn by digests of their names; at least one is left for training."""
+    able = [speaker for speaker, videos in training.items() if len(videos) > _DEV_VIDEOS]
+    chosen = sorted(able, key=_draw)[:_DEV_SPEAKERS]
+    return {speaker: sorted(training[speaker], key=_draw)[:_DEV_VIDEOS] for speaker in chosen}
+
+
+def _read_dev(
+    layout: Layout, speakers: dict[str, Path], held_out: Sequence[Sequence[tuple[str, list[str]]]]
+) -> Iterator[Utterance]:
+    """Every utterance of a first video against one of the same speaker's and one of the next speaker's second video."""
+    for place, ((first, files), (second, others)) in enumerate(held_out):
+        foreign, strangers = held_out[(place + 1) % len(held_out)][1]
+        for number, file in enumerate(files):
+            pair = (f"{second}/{others[number % len(others)]}", f"{foreign}/{strangers[number % len(strangers)]}")
+            trials = tuple(dict.fromkeys(path.removesuffix(".wav") for path in pair))
+            yield _utterance(layout, speakers, f"{first}/{file}", "dev", trials)
+        yield from (_utterance(layout, speakers, f"{second}/{file}", "dev") for file in others)
+
+
+def _utterance(
+    layout: Layout, speakers: dict[str, Path], path: str, split: str, trials: tuple[str, ...] = ()
+) -> Utterance:
+    speaker = _speaker(path)
+    if speaker not in speakers:
+        raise UserError(f"{layout.root}: a list names {path}, and there is no folder {speaker}; get it from {_HOME}")
+    audio = layout.relative(speakers[speaker].parent / path)
+    return Utterance(path.removesuffix(".wav"), audio, "", split, "sentence", 0, speaker, trials=trials or None)
+
+
+def _speaker(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _draw(name: str) -> bytes:
+    return hashlib.sha256(f"dev/{name}".encode()).digest()
