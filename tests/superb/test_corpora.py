@@ -5,12 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import Libri2MixData, LibriSpeechData, PlainCorpus, PublishedCorpus, VoxCelebData
+from fithubert.config.corpora import (
+    IemocapData,
+    Libri2MixData,
+    LibriSpeechData,
+    PlainCorpus,
+    PublishedCorpus,
+    VoxCelebData,
+)
 from fithubert.config.params import Params, SuperbParams, TaskBudget
 from fithubert.stages.features import features
 from fithubert.stages.prepare import prepare
 from fithubert.stages.superb import superb
 from fithubert.stages.workspace import Workspace
+from fithubert.superb import run
 from tests.data.corpora import miniatures
 
 BUDGET = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(1e-2,), head_width=8)
@@ -28,7 +36,13 @@ TASKS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], PublishedCorpus]
     ),
     "qbe": (miniatures.write_quesst14, lambda path: PlainCorpus(source="quesst14", path=path), {"mtwv"}),
     "sd": (miniatures.write_libri2mix, lambda path: Libri2MixData(path=path), {"der"}),
+    "er": (miniatures.write_iemocap, lambda path: IemocapData(path=path, lists=path / "meta_data"), {"acc"}),
+    "sf": (miniatures.write_snips, lambda path: PlainCorpus(source="snips", path=path), {"f1", "cer"}),
 }
+
+
+def test_every_task_has_its_corpus() -> None:
+    assert set(TASKS) == set(run.TASKS)
 
 
 @pytest.mark.parametrize("task", TASKS)

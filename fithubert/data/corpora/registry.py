@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from fithubert.config.corpora import PublishedCorpus
-from fithubert.data.corpora import fluent_speech_commands, libri2mix, librispeech, quesst14, speech_commands, voxceleb1
+from fithubert.data.corpora import (
+    fluent_speech_commands,
+    iemocap,
+    libri2mix,
+    librispeech,
+    quesst14,
+    snips,
+    speech_commands,
+    voxceleb1,
+)
 from fithubert.data.corpora.archives import Archive, fetch_archive
 from fithubert.data.corpora.layout import Corpus, Progress
 from fithubert.data.manifest import manifest_path
@@ -14,9 +23,11 @@ from fithubert.errors import UserError
 
 _READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {
     "fluent_speech_commands": fluent_speech_commands.read_fluent_speech_commands,
+    "iemocap": iemocap.read_iemocap,
     "libri2mix": libri2mix.read_libri2mix,
     "librispeech": librispeech.read_librispeech,
     "quesst14": quesst14.read_quesst14,
+    "snips": snips.read_snips,
     "speech_commands": speech_commands.read_speech_commands,
     "voxceleb1": voxceleb1.read_voxceleb1,
 }

@@ -1,6 +1,6 @@
-"""ER: the prosody style of a sentence (pitch, range, rate and volume by rule; not human emotion).
+"""ER: the emotion of a sentence; in the embedded corpus its prosody style (pitch, range, rate and volume by rule).
 
-One train/dev/test split, that of the corpus; the official task averages five folds over the sessions of IEMOCAP.
+One train/dev/test split, that of the corpus: of IEMOCAP one fold, of which the official task averages five.
 """
 
 from fithubert.data.manifest import Utterance

@@ -1,5 +1,6 @@
 """Miniature copies of published corpora: their folders, lists and file names, a few seconds of synthetic audio."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -157,4 +158,60 @@ def write_libri2mix(root: Path, mixtures: int = 4) -> Path:
         files = {"wav.scp": wav_scp, "rttm": rttm, "segments": segments, "utt2spk": utt2spk, "reco2dur": reco2dur}
         for file, lines in files.items():
             write_text(inner / "data" / split / file, *lines)
+    return root
+
+
+#: Of each session's two dialogues: who speaks, and the category that the raters agreed on.
+EMOTIONS = (("F000", "neu"), ("M000", "exc"), ("F001", "ang"), ("M001", "sad"), ("F002", "hap"), ("M002", "fru"))
+
+
+def write_iemocap(root: Path) -> Path:
+    """`IEMOCAP/` with five sessions of two dialogues, beside s3prl's lists in another order than that of the paths."""
+    inner, order = root / "IEMOCAP", {}
+    for session in range(1, 6):
+        order[session] = []
+        for dialogue in (f"Ses0{session}F_impro01", f"Ses0{session}M_script01_1"):
+            lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
+            for number, (turn, category) in enumerate(EMOTIONS):
+                path = f"Session{session}/sentences/wav/{dialogue}/{dialogue}_{turn}.wav"
+                write_audio(inner / path, 0.6, 150 + 80 * number, seed=session)
+                lines.append(f"[{number}.0 - {number}.6]\t{dialogue}_{turn}\t{category}\t[2.5, 2.5, 2.5]")
+                lines.append("C-E2:\tNeutral;\t()")
+                if category != "fru":
+                    order[session].append({"path": path, "label": "hap" if category == "exc" else category})
+            folder = inner / f"Session{session}" / "dialog" / "EmoEvaluation"
+            write_text(folder / f"{dialogue}.txt", *lines)
+            (folder / f"._{dialogue}.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    for fold in order:
+        others = [row for session in reversed(order) if session != fold for row in order[session]]
+        for split, rows in (("train", others), ("test", order[fold])):
+            text = json.dumps({"labels": {"neu": 0, "hap": 1, "ang": 2, "sad": 3}, "meta_data": rows})
+            write_text(root / "meta_data" / f"Session{fold}" / f"{split}_meta_data.json", text)
+    return root
+
+
+#: Command -> its slots, as all.iob.snips.txt has them.
+SNIPS = (
+    ("play jazz , please", "O genre O O", "PlayMusic"),
+    ("add rock & roll to my list", "O genre genre genre O owner playlist", "AddToPlaylist"),
+    ("book for two at noon", "O O number O time", "BookRestaurant"),
+)
+SLOT_TYPES = ("genre", "owner", "playlist", "number", "time", "city")
+
+
+def write_snips(root: Path) -> Path:
+    """`SNIPS/` with every command by two voices of each split, and one voice in a folder that is not its own."""
+    lines = []
+    for folder, voices in (
+        ("train", ("Ivy", "Salli", "Brian")),
+        ("valid", ("Amy", "Nicole")),
+        ("test", ("Emma", "Brian")),
+    ):
+        for place, voice in enumerate(voices):
+            for number, (text, labels, intent) in enumerate(SNIPS):
+                name = f"{voice}-snips-{folder}-{number}"
+                write_audio(root / "SNIPS" / folder / f"{name}.wav", 0.8, 150 + 70 * number, seed=place)
+                lines.append(f"{name} BOS {text} EOS\tO {labels} {intent}")
+    write_text(root / "SNIPS" / "all.iob.snips.txt", *lines)
+    write_text(root / "SNIPS" / "slots.txt", "O", *SLOT_TYPES)
     return root
