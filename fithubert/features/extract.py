@@ -66,14 +66,16 @@ def extract_features(
     *,
     rank: int = 0,
     world_size: int = 1,
-    rebuild: str = "fithubert cache --repair",
+    rebuild: str = "fithubert cache",
+    repair: str = "fithubert cache --repair",
 ) -> ExtractReport:
     """Hidden states of every utterance of `manifest`, as a feature store in `out_dir`.
 
     A shard that is there, whole and of the same model, layers, corpus and codec is kept; any other is written anew.
     Of `world_size` workers, on any machines that share `out_dir`, worker `rank` writes shard i where i % world_size is
-    `rank`; they need not know of each other. `rebuild` is the command that a reader names where a shard is damaged.
-    Raises UserError where a layer or codec does not exist, audio is unreadable, the model says NaN, or space is short.
+    `rank`; they need not know of each other. A reader names the command `rebuild` where the store is not the one that
+    it expects, and `repair` where a part of it is missing or damaged. Raises UserError where a layer or codec does not
+    exist, audio is unreadable, the model says NaN, or space is short.
     """
     settings = settings or ExtractSettings()
     if not 0 <= rank < world_size:
@@ -87,7 +89,7 @@ def extract_features(
     problems |= _remove_foreign(out_dir, shards, own, info)
     _check_space(out_dir, [s for s in shards if not (out_dir / s.name).exists()])
     keys = tuple(shard.key for shard in shards)
-    index = IndexInfo(keys, rebuild, None if basis is None else basis.digest, settings.shard_minutes)
+    index = IndexInfo(keys, rebuild, repair, None if basis is None else basis.digest, settings.shard_minutes)
     write_index(out_dir, shards, info, index)
     codecs = layer_codecs(info.codec, info.layers, basis)
     written, kept = [], []

@@ -108,7 +108,7 @@ class FeatureStore:
         if missing:
             raise UserError(
                 f"{path / missing[0]}: missing ({len(missing)} of {len(store._index.shard_keys)} shards are); "
-                f"run `{store._index.rebuild}`, which writes only what is missing"
+                f"run `{store._index.repair}`, which writes only what is missing"
             )
         return store
 
@@ -177,7 +177,7 @@ class FeatureStore:
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = f"damaged ({describe_error(error)})"
         if reason is not None:
-            raise UserError(f"{path}: {reason}; run `{self._index.rebuild}`, which fits it again")
+            raise UserError(f"{path}: {reason}; run `{self._index.repair}`, which fits it again")
         return basis
 
     def _find(self, utterance: str | int) -> int:
@@ -217,7 +217,7 @@ class FeatureStore:
             reason = "missing"
         except (OSError, pa.ArrowException, ValueError, KeyError, IndexError) as error:
             reason = f"damaged ({describe_error(error)})"
-        raise UserError(f"{path}: {reason}; run `{self._index.rebuild}`, which writes only such shards again")
+        raise UserError(f"{path}: {reason}; run `{self._index.repair}`, which writes only such shards again")
 
     def _open_shard(self, shard: int, path: Path) -> pq.ParquetFile:
         if shard in self._files:
@@ -242,8 +242,8 @@ def read_index(directory: Path) -> pa.Table:
         raise UserError(f"{directory}: no feature store here ({INDEX_NAME} is missing); run `fithubert cache` first")
     try:
         index = pq.read_table(path, page_checksum_verification=True)
-        parse_index(index.schema.metadata or {})
         parse_info(index.schema.metadata)
+        parse_index(index.schema.metadata)
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"

@@ -46,9 +46,9 @@ and for pca_int8, with `basis` the layer's row of the basis as a dict:
 Schema metadata (JSON, UTF-8): `fithubert.store` is StoreInfo (codec, layers, widths, fingerprints, version),
 `fithubert.recipe` the codec's line above. A shard adds `fithubert.shard` (the digest of the rows that belong in it)
 and, in the footer, `fithubert.statistics` (per layer: measured error, saturation). The index adds the digests of all
-shards, `fithubert.rebuild` (the command that mends the store), `fithubert.shard_minutes` and, for pca_int8,
-`fithubert.basis` (the digest of the basis). Data pages are uncompressed but for the layers of pca_int8, which are
-Zstandard, as any reader of Parquet knows; all carry CRC-32 checksums, which every read verifies.
+shards, `fithubert.rebuild` and `fithubert.repair` (the commands that write the store anew and mend it),
+`fithubert.shard_minutes` and, for pca_int8, `fithubert.basis` (the digest of the basis). Data pages are uncompressed
+but for the layers of pca_int8, which are Zstandard; all carry CRC-32 checksums, which every read verifies.
 """
 
 import json
@@ -64,7 +64,7 @@ FORMAT_VERSION = 2
 INDEX_NAME = "_index.parquet"
 SHARD_PATTERN = "shard-*.parquet"
 STORE_KEY, SHARD_KEY, RECIPE_KEY = b"fithubert.store", b"fithubert.shard", b"fithubert.recipe"
-STATISTICS_KEY, REBUILD_KEY = b"fithubert.statistics", b"fithubert.rebuild"
+STATISTICS_KEY, REBUILD_KEY, REPAIR_KEY = b"fithubert.statistics", b"fithubert.rebuild", b"fithubert.repair"
 BASIS_KEY, SHARD_MINUTES_KEY = b"fithubert.basis", b"fithubert.shard_minutes"
 BASIS_PATTERN = "_basis-*.parquet"
 WAVEFORM_SCALE = 32768
@@ -145,11 +145,12 @@ def parse_info(metadata: dict[bytes, bytes] | None) -> StoreInfo:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What the index says beside StoreInfo: the keys of the shards, the command that mends the store, the digest of
-    its basis (None where it has none), and how much audio makes a shard."""
+    """What the index says beside StoreInfo: the keys of the shards, the commands that write the store anew and mend it,
+    the digest of its basis (None where it has none), and how much audio makes a shard."""
 
     shard_keys: tuple[str, ...]
     rebuild: str
+    repair: str
     basis_digest: str | None
     shard_minutes: float
 
@@ -160,6 +161,7 @@ def parse_index(metadata: dict[bytes, bytes]) -> IndexInfo:
     return IndexInfo(
         tuple(json.loads(metadata[SHARD_KEY])),
         metadata[REBUILD_KEY].decode(),
+        metadata[REPAIR_KEY].decode(),
         None if basis is None else basis.decode(),
         float(metadata[SHARD_MINUTES_KEY]),
     )
@@ -224,6 +226,7 @@ def index_schema(info: StoreInfo, index: IndexInfo) -> pa.Schema:
         **store_metadata(info),
         SHARD_KEY: json.dumps(index.shard_keys).encode(),
         REBUILD_KEY: index.rebuild.encode(),
+        REPAIR_KEY: index.repair.encode(),
         SHARD_MINUTES_KEY: repr(index.shard_minutes).encode(),
     }
     if index.basis_digest is not None:

@@ -39,9 +39,15 @@ def features(params: Params, workspace: Workspace, model: str) -> dict[str, Any]
         show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
 
     settings = ExtractSettings(layers="all", with_waveform=False, **params.features.model_dump())
-    rebuild = f"fithubert superb {model}"
+    command = f"fithubert superb {model}"
     report = extract_features(
-        loaded, workspace.load_manifest(), workspace.features(model), settings, on_progress, rebuild=rebuild
+        loaded,
+        workspace.load_manifest(),
+        workspace.features(model),
+        settings,
+        on_progress,
+        rebuild=command,
+        repair=command,
     )
     metrics = {**report.metrics(), "fingerprint": loaded.fingerprint, "seconds": time.monotonic() - begun}
     if isinstance(loaded, ReadOut):

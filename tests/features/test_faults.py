@@ -161,7 +161,7 @@ def test_running_again_writes_just_the_damaged_shard(codec: str, copy: Path, who
             shard.write_text("not Parquet")
     # The command of whoever wrote the store last.
     extract_features(
-        FakeModel(), fake_manifest(), copy, SMALL[codec], rank=99, world_size=100, rebuild="dvc repro features"
+        FakeModel(), fake_manifest(), copy, SMALL[codec], rank=99, world_size=100, repair="dvc repro features"
     )
     with pytest.raises(UserError, match=r"shard-00001.parquet: (missing|damaged).*run `dvc repro features`"):
         FeatureStore.open(copy).read(FeatureStore.open(whole).groups.index(1))
