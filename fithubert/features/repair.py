@@ -38,5 +38,6 @@ def repair_features(
     difference = describe_difference(info, describe_store(model, manifest, settings))
     if difference is not None:
         raise UserError(f"{directory}: not to be repaired: {difference}; run `{index.rebuild}` to write it anew")
-    commands = {"rebuild": index.rebuild, "repair": index.repair}
-    return extract_features(model, manifest, directory, settings, on_progress, **commands)
+    return extract_features(
+        model, manifest, directory, settings, on_progress, rebuild=index.rebuild, repair=index.repair
+    )
