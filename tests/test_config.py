@@ -11,6 +11,8 @@ from fithubert.student.recipes import resolve
 from pipeline.compose import compose
 
 ROOT = Path(__file__).parents[1]
+#: The published experiment.
+PAPER = ["data=librispeech_960", "data.path=/corpora", "teacher=hubert_base", "students=paper", "budget=paper_960h"]
 
 
 def test_params_yaml_is_the_default_composition() -> None:
@@ -20,7 +22,7 @@ def test_params_yaml_is_the_default_composition() -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [["data=tiny", "budget=demo"], ["data=folder", "data.path=/recordings"], ["distill.updates=7"]],
+    [["data=tiny", "budget=demo"], ["data=folder", "data.path=/recordings"], ["distill.updates=7"], PAPER],
 )
 def test_other_compositions_are_valid(overrides: list[str], tmp_path: Path) -> None:
     pytest.importorskip("hydra")
@@ -44,13 +46,19 @@ def test_a_wrong_composition_is_one_line(overrides: list[str], said: str) -> Non
     assert "\n" not in str(error.value)
 
 
-def test_every_default_student_can_be_built_and_fits_the_teacher() -> None:
-    for student in load_params(ROOT / "params.yaml").students.values():
-        assert resolve(student.recipe, student.shape).heads.teacher_width == 192
+@pytest.mark.parametrize(("overrides", "width"), [([], 192), (PAPER, 768)])
+def test_every_student_can_be_built_and_fits_the_teacher(overrides: list[str], width: int, tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    (tmp_path / "params.yaml").write_text(compose(overrides))
+    for student in load_params(tmp_path / "params.yaml").students.values():
+        assert resolve(student.recipe, student.shape).heads.teacher_width == width
 
 
-def test_the_default_models_are_references_or_students() -> None:
-    params = load_params(ROOT / "params.yaml")
+@pytest.mark.parametrize("overrides", [[], PAPER])
+def test_the_models_are_references_or_students(overrides: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    (tmp_path / "params.yaml").write_text(compose(overrides))
+    params = load_params(tmp_path / "params.yaml")
     assert set(params.superb.models) - {"fbank", "teacher"} <= set(params.students)
 
 
