@@ -15,8 +15,11 @@ from fithubert.blocks.relative import RelativePositions
 from fithubert.config.teacher import HubertConfig, Precision
 from fithubert.errors import UserError
 from fithubert.files import digest
-from fithubert.frames import padding_mask
+from fithubert.frames import count_conv_frames, count_frames, padding_mask
 from fithubert.speech_model import SpeechOutput
+
+#: Features from which on a model counts as wide: HuBERT Base has 768.
+_WIDE = 512
 
 
 class HubertModel(nn.Module):
@@ -157,10 +160,34 @@ class HubertTeacher:
     def _run(
         self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
     ) -> SpeechOutput:
+        waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
         half = self.precision != "float32"
         with torch.autocast(self.device.type, getattr(torch, self.precision) if half else None, enabled=half):
-            out = self.model(waveforms.to(self.device), lengths.to(self.device), last_layer, masked)
+            if self._gains_from_batches or len(lengths) == 1:
+                out = self.model(waveforms, lengths, last_layer, masked)
+            else:
+                out = self._run_one_by_one(waveforms, lengths, last_layer, masked)
         return SpeechOutput(tuple(state.float() for state in out.hidden_states), out.lengths)
+
+    @property
+    def _gains_from_batches(self) -> bool:
+        # On a CPU a wide model is at its limit with one utterance: a batch only adds padding (benchmarks/teachers.py).
+        return self.device.type != "cpu" or self.model.config.width < _WIDE
+
+    def _run_one_by_one(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
+    ) -> SpeechOutput:
+        rows = []
+        for row, count in enumerate(lengths.tolist()):
+            one = slice(row, row + 1)
+            hidden = masked
+            if masked is not None:
+                frames = count_frames(count, self.convolutions)
+                hidden = MaskedFrames(masked.mask[one, :frames], masked.embedding)
+            states = self.model(waveforms[one, :count], lengths[one], last_layer, hidden).hidden_states
+            rows.append([state[0] for state in states])
+        layers = (nn.utils.rnn.pad_sequence(list(layer), batch_first=True) for layer in zip(*rows, strict=True))
+        return SpeechOutput(tuple(layers), count_conv_frames(lengths, self.convolutions))
 
 
 def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvStack:

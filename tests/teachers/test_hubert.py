@@ -112,6 +112,21 @@ def test_batched_equals_one_by_one(lengths: list[int], shape: tuple[bool, str, b
             torch.testing.assert_close(one[0], many[row, : one.shape[1]], atol=1e-4, rtol=1e-4)
 
 
+def test_a_wide_model_runs_one_by_one_on_a_cpu_and_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = HubertTeacher(HubertModel(tiny_config()), "tiny", mask_embedding=torch.randn(24))
+    batch = pad_waveforms([torch.randn(4000), torch.randn(3000), torch.randn(400)])
+    masked = torch.rand(3, count_frames(4000)) < 0.5
+    together = teacher.extract(*batch), teacher.extract_masked(*batch, masked, last_layer=2)
+    monkeypatch.setattr("fithubert.teachers.hubert._WIDE", 24)
+    alone = teacher.extract(*batch), teacher.extract_masked(*batch, masked, last_layer=2)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.lengths, other.lengths)
+        assert len(one.hidden_states) == len(other.hidden_states)
+        for ours, theirs in zip(one.hidden_states, other.hidden_states, strict=True):
+            for row, frames in enumerate(one.lengths.tolist()):
+                torch.testing.assert_close(ours[row, :frames], theirs[row, :frames], atol=1e-4, rtol=1e-4)
+
+
 def test_last_layer_stops_early_with_the_same_states() -> None:
     teacher = HubertTeacher(HubertModel(tiny_config()), "tiny")
     batch = pad_waveforms([torch.randn(4000), torch.randn(3000)])
