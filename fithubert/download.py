@@ -26,7 +26,7 @@ def download(url: str, path: Path, sha256: str | None = None) -> None:
     try:
         _fetch(url, partial, path.name)
     except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"{url}: cannot be downloaded ({error})") from None
+        raise UserError(f"{url}: cannot be downloaded ({str(error).strip('<>')})") from None
     if sha256 is not None and _digest(partial) != sha256:
         partial.unlink()
         raise UserError(f"{url}: what was downloaded has another SHA-256 than it should and was deleted; try again")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor
@@ -150,5 +151,5 @@ def _download(place: str) -> Path:
     except (
         Exception
     ) as error:  # the hub's client and its transport raise many kinds: offline, unknown, gated, full disk
-        reason = " ".join(str(error).split()).partition(". ")[0][:160]
-        raise UserError(f"hf:{place}: cannot be downloaded ({type(error).__name__}: {reason}); {by_hand}") from None
+        reason = shorten(str(error), 120, placeholder=" ...")
+        raise UserError(f"hf:{place}: cannot be downloaded ({reason}); {by_hand}") from None
