@@ -3,6 +3,7 @@
 Metadata by `torchaudio.datasets.LIBRISPEECH`, which covers audio, text and speakers. Phones are those of the lexicon.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,5 +70,5 @@ def _read_subset(layout: Layout, subset: str, split: str, lexicon: Lexicon | Non
         pronunciation = None if lexicon is None else lexicon.pronounce(text, name)
         yield Utterance(
             name, layout.relative(audio), "", split, "sentence", 0, str(speaker),
-            text=text, words=tuple(text.split()), pronunciation=pronunciation,
+            text=text, words=tuple(map(sys.intern, text.split())), pronunciation=pronunciation,
         )  # fmt: skip
