@@ -71,7 +71,7 @@ def prepare(
     ] = None,
     transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
     source: Annotated[str | None, typer.Option(help="A published corpus: librispeech, voxceleb1, snips ...")] = None,
-    path: Annotated[Path, typer.Option(help="Where published corpora lie, or the corpus itself.")] = Path("corpora"),
+    path: Annotated[Path | None, typer.Option(help="Where it lies, or the folder around it; else `corpora`.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch what is missing of the corpus first.")] = False,
 ) -> None:
     """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays where it is.
@@ -81,11 +81,12 @@ def prepare(
     """
     changes = []
     if source is not None:
-        changes.append(f"data={json.dumps({'source': source, 'path': str(path)})}")
-    elif folder is not None:
-        section = {"source": "folder", "path": str(folder), "transcripts": str(transcripts) if transcripts else None}
-        changes.append(f"data={json.dumps(section)}")
-    elif transcripts is not None:
+        changes.append(f"data={json.dumps({'source': source, 'path': str(path or 'corpora')})}")
+    elif path is not None:
+        changes.append(f"data.path={json.dumps(str(path))}")
+    if folder is not None:
+        changes.append(f"data={json.dumps({'source': 'folder', 'path': str(folder)})}")
+    if transcripts is not None:
         changes.append(f"data.transcripts={json.dumps(str(transcripts))}")
     with _stage(*changes) as (params, workspace):
         from fithubert.stages.prepare import prepare as run

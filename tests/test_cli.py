@@ -18,6 +18,7 @@ from fithubert.files import write_json
 from fithubert.frames import HUBERT_CONVOLUTIONS
 from fithubert.teachers.checkpoint import save_teacher
 from fithubert.teachers.hubert import HubertModel, HubertTeacher
+from tests.data.corpora.miniatures import write_librispeech
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -57,6 +58,14 @@ def test_every_command_explains_itself(command: str) -> None:
     assert len(result.stdout) > 300
 
 
+def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
+    write_librispeech(tmp_path / "corpora")
+    arguments = ["prepare", "--source", "librispeech", "--path", str(tmp_path / "corpora")]
+    code, out, error = run("--set", "data.train=[dev-clean]", "--set", "data.dev=[]", *arguments, workspace=tmp_path)
+    assert (code, error.count("error")) == (0, 0)
+    assert out.startswith("16 utterances")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -67,6 +76,12 @@ def test_every_command_explains_itself(command: str) -> None:
         (["cache", "--codec", "int4"], "cache.codec"),
         (["teacher", "nothing"], "neither a directory, a file, one of fbank, mini"),
         (["prepare", "/no/such/folder"], "/no/such/folder"),
+        (["prepare", "--source", "librispeech", "--path", "/no/corpora"], "/no/corpora: data.path is not a folder"),
+        (["prepare", "--source", "libri"], "data: Input tag 'libri'"),
+        (["prepare", "--download"], "data.source is synthetic; name a corpus, as --source librispeech"),
+        (["prepare", "--source", "iemocap", "--download"], "iemocap has to be fetched by hand"),
+        (["--set", "data.fold=9", "prepare", "--source", "iemocap"], "data.iemocap.fold"),
+        (["prepare", "--path", "/no/corpora"], "data.synthetic.path: unknown key"),
         (["--set", "report.titel=x", "report"], "unknown key"),
         (["compare"], "dvc repro report"),
         (["compare", "/no/summary.json"], "/no/summary.json"),

@@ -31,6 +31,17 @@ def test_other_compositions_are_valid(overrides: list[str], tmp_path: Path) -> N
     assert isinstance(load_params(written), Params)
 
 
+@pytest.mark.parametrize("preset", sorted(p.stem for p in (ROOT / "experiments" / "presets" / "data").glob("*.yaml")))
+def test_every_data_preset_is_valid_and_asks_for_what_it_needs(preset: str) -> None:
+    pytest.importorskip("hydra")
+    if "path: ???" in (ROOT / "experiments" / "presets" / "data" / f"{preset}.yaml").read_text():
+        with pytest.raises(UserError, match=r"data\.[a-z0-9_]+\.path: name the folder of"):
+            compose([f"data={preset}"])
+        compose([f"data={preset}", "data.path=/corpora"])
+    else:
+        compose([f"data={preset}"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

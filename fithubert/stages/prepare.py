@@ -5,6 +5,7 @@ from typing import Any
 
 from fithubert.config.params import FolderData, Params, SyntheticData
 from fithubert.data.manifest import Manifest
+from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace
@@ -13,8 +14,10 @@ from fithubert.stages.workspace import Workspace
 def prepare(params: Params, workspace: Workspace, download: bool = False) -> dict[str, Any]:
     """Write the corpus of `params.data` to the workspace's data folder; the metrics, which are also written.
 
-    With `download`, what a published corpus lacks is fetched first.
+    With `download`, what a published corpus lacks is fetched first. Raises UserError for another source then.
     """
+    if download and isinstance(params.data, SyntheticData | FolderData):
+        raise UserError(f"--download: data.source is {params.data.source}; name a corpus, as --source librispeech")
     begun = time.monotonic()
     show = progress_line("prepare")
     skipped: list[dict[str, str]] = []
