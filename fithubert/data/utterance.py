@@ -1,0 +1,86 @@
+"""One recording with every label it has, as a frozen row."""
+
+from dataclasses import dataclass
+
+from fithubert.frames import SAMPLE_RATE_HZ
+
+SPLITS = ("train", "dev", "test", "verification")
+KINDS = ("sentence", "keyword", "command", "query", "document", "mixture")
+
+
+@dataclass(frozen=True)
+class Phone:
+    """One phone of `phones.PHONES` and where it is spoken; what lies between two phones is silence."""
+
+    label: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One stretch of speech by one speaker of a mixture, from the first phone to the last."""
+
+    speaker: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a spoken command asks for; `none` where a part is absent."""
+
+    action: str
+    object: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A named part of a command: `words[first_word : first_word + num_words]`, joined by spaces in `value`."""
+
+    name: str
+    value: str
+    first_word: int
+    num_words: int
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording with its labels; None where a label is not known.
+
+    `audio` is relative to the manifest's root and `digest` is that of the file's bytes (of its size and beginning where
+    the file stays in a published corpus). `num_samples` are counted at 16 kHz, as it is read. `text` is lower case
+    without punctuation and `words` its words. `keyword` is the class of a keyword clip, `query` the word of a search
+    query, `style` the prosody style or emotion, `turns` says who speaks when in a mixture (whose `speaker` is None).
+
+    What only some corpora have: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
+    says where the utterance begins in a file that holds more than it; `trials` are the ids that it is compared with
+    in verification; `matches` are the ids of the documents that hold what this query says.
+    """
+
+    id: str
+    audio: str
+    digest: str
+    split: str
+    kind: str
+    num_samples: int
+    speaker: str | None = None
+    text: str | None = None
+    words: tuple[str, ...] | None = None
+    phones: tuple[Phone, ...] | None = None
+    keyword: str | None = None
+    intent: Intent | None = None
+    slots: tuple[Slot, ...] | None = None
+    style: str | None = None
+    turns: tuple[Turn, ...] | None = None
+    query: str | None = None
+    pronunciation: tuple[str, ...] | None = None
+    first_sample: int | None = None
+    trials: tuple[str, ...] | None = None
+    matches: tuple[str, ...] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The length in seconds."""
+        return self.num_samples / SAMPLE_RATE_HZ
