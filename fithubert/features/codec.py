@@ -90,6 +90,8 @@ def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
     low, high = exact.amin(0), exact.amax(0)
     scale = ((high - low) / (2 * _INT8_MAX)).float()
     offset = ((high + low) / 2).float()
+    # Beside the largest float32, rounding could decode to infinity: such a step is taken a few floats smaller.
+    scale = torch.where(torch.isinf(_INT8_MAX * scale + offset.abs()), scale * (1 - 2**-21), scale)
     # A constant channel has scale 0: its codes are 0 and its offset is the constant.
     step = torch.where(scale > 0, scale, 1.0).double()
     codes = exact.sub_(offset).div_(step).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
