@@ -6,9 +6,9 @@ Metadata by `torchaudio.datasets.FluentSpeechCommands`, which covers all of it.
 from torchaudio.datasets import FluentSpeechCommands
 
 from fithubert.config.corpora import PlainCorpus
-from fithubert.data.corpora.layout import Corpus, Progress, find_layout
+from fithubert.data.corpora.layout import Corpus, Progress, draft, find_layout
 from fithubert.data.grammar import normalise
-from fithubert.data.manifest import Intent, Utterance
+from fithubert.data.manifest import Intent
 
 _FOLDER = "fluent_speech_commands_dataset"
 _HOME = "https://fluent.ai/fluent-speech-commands-a-dataset-for-spoken-language-understanding-research/"
@@ -30,14 +30,12 @@ def read_fluent_speech_commands(config: PlainCorpus, on_progress: Progress | Non
         for audio, _, name, speaker, transcript, action, thing, location in metadata:
             text = normalise(transcript)
             utterances.append(
-                Utterance(
+                draft(
                     name,
                     audio,
-                    "",
                     split,
                     "command",
-                    0,
-                    str(speaker),
+                    speaker=str(speaker),
                     text=text,
                     words=tuple(text.split()),
                     intent=Intent(action, thing, location),

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fithubert.config.corpora import IemocapData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.folder import Skipped
 from fithubert.data.manifest import Utterance
 from fithubert.files import read_json
@@ -31,7 +31,7 @@ def read_iemocap(config: IemocapData, on_progress: Progress | None = None) -> Co
     file is missing or broken.
     """
     layout = find_layout(config.path, "IEMOCAP", "IEMOCAP", _HOME)
-    labels = {audio: label for session in _SESSIONS for audio, label in _read_session(layout, session)}
+    labels = dict(sorted(row for session in _SESSIONS for row in _read_session(layout, session)))
     if config.lists is None:
         tested = [audio for audio in labels if audio.startswith(f"Session{config.fold}/")]
         others = [audio for audio in labels if not audio.startswith(f"Session{config.fold}/")]
@@ -48,7 +48,7 @@ def read_iemocap(config: IemocapData, on_progress: Progress | None = None) -> Co
 
 
 def _read_session(layout: Layout, session: int) -> Iterator[tuple[str, str]]:
-    """(audio, class) of the utterances of one session with one of the four emotions, in order of path."""
+    """(audio, class) of the utterances of one session that have one of the four emotions."""
     folder = layout.folder(f"Session{session}", "dialog", "EmoEvaluation")
     layout.folder(f"Session{session}", "sentences", "wav")
     # macOS leaves a ._ file beside some of them.
@@ -89,4 +89,4 @@ def _utterance(audio: str, label: str, split: str) -> Utterance:
     name = Path(audio).stem
     # Ses01F_impro01_M003: session 1, and the man speaks.
     speaker = f"{name[:5]}{name.rpartition('_')[2][:1]}"
-    return Utterance(name, audio, "", split, "sentence", 0, speaker, style=label)
+    return draft(name, audio, split, "sentence", speaker=speaker, style=label)

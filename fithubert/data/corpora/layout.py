@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import soundfile
 
@@ -106,6 +107,8 @@ class Layout:
             info = soundfile.info(name_for_soundfile(full))
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise self.broken(full, f"not readable as audio ({why_unreadable(error)})") from None
+        except OSError as error:
+            raise UserError(f"{full}: cannot be read ({error.strerror})") from None
         return count_samples_at_16_khz(info.frames, info.samplerate), digest(str(size), head)
 
     def _measure(self, paths: Sequence[str], on_progress: Progress | None) -> list[tuple[int, str]]:
@@ -129,6 +132,11 @@ class Layout:
 
     def _origin(self) -> str:
         return f"{self.name} comes from {self.obtained}"
+
+
+def draft(name: str, audio: str, split: str, kind: str, **labels: Any) -> Utterance:
+    """An utterance whose length and digest `Layout.finish` fills in."""
+    return Utterance(name, audio, "", split, kind, 0, **labels)
 
 
 def find_layout(path: Path, folder: str, name: str, obtained: str) -> Layout:

@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from fithubert.config.corpora import Libri2MixData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
-from fithubert.data.manifest import Turn, Utterance
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.manifest import Turn
 
 _HOME = "https://github.com/s3prl/LibriMix (generate_librimix_sd.sh: 16 kHz, max, mix_both)"
 _LABELS_HOME = "https://github.com/s3prl/LibriMix (scripts/prepare_diarization.py)"
@@ -31,7 +31,7 @@ def read_libri2mix(config: Libri2MixData, on_progress: Progress | None = None) -
             if name not in turns:
                 raise labels.broken(f"{split}/wav.scp", f"names {name}, of which no turns are known")
             audio = _find_audio(layout, Path("wav16k", "max", subset, "mix_both"), Path(given.strip()))
-            utterances.append(Utterance(name, audio, "", split, "mixture", 0, turns=tuple(turns[name])))
+            utterances.append(draft(name, audio, split, "mixture", turns=tuple(turns[name])))
     return Corpus(layout.finish(utterances, on_progress))
 
 
@@ -45,7 +45,8 @@ def _read_turns(labels: Layout, split: str) -> dict[str, list[Turn]]:
     has_rttm = (labels.root / split / "rttm").is_file()
     name = f"{split}/{'rttm' if has_rttm else 'segments'}"
     lines = labels.lines(name)
-    speakers = {} if has_rttm else dict(line.split(maxsplit=1) for line in labels.lines(split, "utt2spk"))
+    segments = [] if has_rttm else [line.split() for line in labels.lines(split, "utt2spk")]
+    speakers = {fields[0]: fields[-1] for fields in segments}
     turns: dict[str, list[Turn]] = defaultdict(list)
     for line in lines:
         fields = line.split()

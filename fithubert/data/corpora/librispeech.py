@@ -12,7 +12,7 @@ from torchaudio.datasets import librispeech as published
 
 from fithubert.config.corpora import LibriSpeechData
 from fithubert.data.corpora.archives import Archive
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.corpora.lexicon import FILES, OBTAINED, Lexicon
 from fithubert.data.folder import Skipped
 from fithubert.data.grammar import normalise
@@ -68,7 +68,9 @@ def _read_subset(layout: Layout, subset: str, split: str, lexicon: Lexicon | Non
             raise layout.broken(folder, f"a transcript is missing or broken ({error})") from None
         name, text = Path(audio).stem, normalise(transcript)
         pronunciation = None if lexicon is None else lexicon.pronounce(text, name)
-        yield Utterance(
-            name, layout.relative(audio), "", split, "sentence", 0, str(speaker),
-            text=text, words=tuple(map(sys.intern, text.split())), pronunciation=pronunciation,
+        # Interned: nine million words of 960 hours are 90 thousand.
+        words = tuple(map(sys.intern, text.split()))
+        yield draft(
+            name, layout.relative(audio), split, "sentence",
+            speaker=str(speaker), text=text, words=words, pronunciation=pronunciation,
         )  # fmt: skip

@@ -10,8 +10,7 @@ from collections import defaultdict
 from torchaudio.datasets import QUESST14
 
 from fithubert.config.corpora import PlainCorpus
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
-from fithubert.data.manifest import Utterance
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 
 _FOLDER = "quesst14Database"
 _HOME = "https://speech.fit.vutbr.cz/software/quesst-2014-multilingual-database-query-by-example-keyword-spotting"
@@ -38,7 +37,7 @@ def read_quesst14(config: PlainCorpus, on_progress: Progress | None = None) -> C
             raise layout.broken(f"scoring/{name}", f"not lines of `FILE LANGUAGE` ({error})") from None
         for audio, _, stem in (rows.get_metadata(index) for index in range(len(rows))):
             kind, split = ("query", _SPLITS[subset]) if subset in _SPLITS else ("document", "test")
-            utterances.append(Utterance(stem, audio, "", split, kind, 0, matches=matches.get(stem)))
+            utterances.append(draft(stem, audio, split, kind, matches=matches.get(stem)))
     return Corpus(layout.finish(utterances, on_progress))
 
 
@@ -46,8 +45,8 @@ def _read_matches(layout: Layout, subset: str) -> dict[str, tuple[str, ...]]:
     """Query -> the documents that hold it, from the LEXEME lines of the ground truth."""
     found: dict[str, list[str]] = defaultdict(list)
     for line in layout.lines("scoring", f"groundtruth_quesst14_{subset}", f"quesst14_{subset}.rttm"):
-        kind, document, *rest = line.split()
-        query = next((field for field in rest if _QUERY.fullmatch(field)), None)
-        if kind == "LEXEME" and query is not None:
-            found[query].append(document)
+        fields = line.split()
+        query = next((field for field in fields if _QUERY.fullmatch(field)), None)
+        if fields[0] == "LEXEME" and query is not None:
+            found[query].append(fields[1])
     return {query: tuple(sorted(set(documents))) for query, documents in found.items()}

@@ -8,9 +8,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from fithubert.config.corpora import PlainCorpus
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.labels import CHARACTERS, END, UNKNOWN
-from fithubert.data.manifest import Slot, Utterance
+from fithubert.data.manifest import Slot
 
 _HOME = "https://github.com/aws-samples/aws-lex-noisy-spoken-language-understanding, laid out by s3prl's preprocess"
 #: Folder -> the split it is, and its voices: no voice is in two splits.
@@ -42,14 +42,12 @@ def read_snips(config: PlainCorpus, on_progress: Progress | None = None) -> Corp
                 raise layout.broken("all.iob.snips.txt", f"has no line for {name}")
             words, slots = _parse(layout, name, *transcripts[name], types)
             utterances.append(
-                Utterance(
+                draft(
                     name,
                     f"{folder}/{name}.wav",
-                    "",
                     split,
                     "command",
-                    0,
-                    name.partition("-")[0],
+                    speaker=name.partition("-")[0],
                     text=" ".join(words),
                     words=words,
                     slots=slots,

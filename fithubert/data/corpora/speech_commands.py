@@ -12,7 +12,7 @@ from torchaudio.datasets import speechcommands as published
 
 from fithubert.config.corpora import PlainCorpus
 from fithubert.data.corpora.archives import Archive
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
 from fithubert.data.manifest import Utterance
 from fithubert.frames import SAMPLE_RATE_HZ
@@ -92,4 +92,4 @@ def _read_test(layout: Layout) -> Iterator[Utterance]:
 def _clip(layout: Layout, path: Path, split: str, keyword: str) -> Utterance:
     audio = layout.relative(path)
     speaker = None if keyword == SILENCE else path.name.split("_nohash_")[0]
-    return Utterance(audio.removesuffix(".wav"), audio, "", split, "keyword", 0, speaker, keyword=keyword)
+    return draft(audio.removesuffix(".wav"), audio, split, "keyword", speaker=speaker, keyword=keyword)

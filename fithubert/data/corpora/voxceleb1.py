@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fithubert.config.corpora import VoxCelebData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.manifest import Utterance
 from fithubert.errors import UserError
 
@@ -111,7 +111,7 @@ def _utterance(
     if speaker not in speakers:
         raise UserError(f"{layout.root}: a list names {path}, and there is no folder {speaker}; get it from {_HOME}")
     audio = layout.relative(speakers[speaker].parent / path)
-    return Utterance(path.removesuffix(".wav"), audio, "", split, "sentence", 0, speaker, trials=trials or None)
+    return draft(path.removesuffix(".wav"), audio, split, "sentence", speaker=speaker, trials=trials or None)
 
 
 def _speaker(path: str) -> str:
