@@ -1,9 +1,11 @@
 """Every SUPERB task on a miniature of its corpus: prepared, features extracted, head trained, test split scored."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from fithubert.config.corpora import (
     IemocapData,
@@ -14,42 +16,65 @@ from fithubert.config.corpora import (
     VoxCelebData,
 )
 from fithubert.config.params import Params, SuperbParams, TaskBudget
+from fithubert.data.corpora.registry import read_corpus
+from fithubert.data.labels import END, UNKNOWN
 from fithubert.stages.features import features
 from fithubert.stages.prepare import prepare
 from fithubert.stages.superb import superb
 from fithubert.stages.workspace import Workspace
-from fithubert.superb import run
+from fithubert.superb.run import TASKS
+from fithubert.superb.tasks.asr import ASR
+from fithubert.superb.tasks.er import ER
+from fithubert.superb.tasks.ks import KS
+from fithubert.superb.tasks.pr import PR
+from fithubert.superb.tasks.sf import SF
 from tests.data.corpora import miniatures
+from tests.superb.fakes import PHONES, blind_features, label_features, make_corpus
 
 BUDGET = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(1e-2,), head_width=8)
-#: Task -> how its corpus is written, what `data` says of it, and the metrics that come out.
-TASKS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], PublishedCorpus], set[str]]] = {
-    "pr": (miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"per"}),
-    "asr": (miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"wer"}),
-    "ks": (miniatures.write_speech_commands, lambda path: PlainCorpus(source="speech_commands", path=path), {"acc"}),
-    "sid": (miniatures.write_voxceleb1, lambda path: VoxCelebData(path=path, task="sid"), {"acc"}),
-    "asv": (miniatures.write_voxceleb1, lambda path: VoxCelebData(path=path, task="asv"), {"eer"}),
-    "ic": (
-        miniatures.write_fluent_speech_commands,
-        lambda path: PlainCorpus(source="fluent_speech_commands", path=path),
-        {"acc"},
-    ),
-    "qbe": (miniatures.write_quesst14, lambda path: PlainCorpus(source="quesst14", path=path), {"mtwv"}),
-    "sd": (miniatures.write_libri2mix, lambda path: Libri2MixData(path=path), {"der"}),
-    "er": (miniatures.write_iemocap, lambda path: IemocapData(path=path, lists=path / "meta_data"), {"acc"}),
-    "sf": (miniatures.write_snips, lambda path: PlainCorpus(source="snips", path=path), {"f1", "cer"}),
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a task's corpus is written and described; the metrics that come out, on how many items of test."""
+
+    write: Callable[[Path], Path]
+    describe: Callable[[Path], PublishedCorpus]
+    metrics: set[str]
+    num_test: int
+
+
+def plain(source: str) -> Callable[[Path], PublishedCorpus]:
+    return lambda path: PlainCorpus.model_validate({"source": source, "path": path})
+
+
+CASES = {
+    "pr": Case(miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"per"}, 8),
+    "asr": Case(miniatures.write_librispeech, lambda path: LibriSpeechData(path=path), {"wer"}, 8),
+    "ks": Case(miniatures.write_speech_commands, plain("speech_commands"), {"acc"}, 24),
+    "sid": Case(miniatures.write_voxceleb1, lambda path: VoxCelebData(path=path, task="sid"), {"acc"}, 12),
+    # The pairs of the trial list, not all pairs.
+    "asv": Case(miniatures.write_voxceleb1, lambda path: VoxCelebData(path=path, task="asv"), {"eer"}, 4),
+    "ic": Case(miniatures.write_fluent_speech_commands, plain("fluent_speech_commands"), {"acc"}, 8),
+    # Two English queries in five English documents.
+    "qbe": Case(miniatures.write_quesst14, plain("quesst14"), {"mtwv"}, 10),
+    "sd": Case(miniatures.write_libri2mix, lambda path: Libri2MixData(path=path), {"der"}, 4),
+    "er": Case(miniatures.write_iemocap, lambda path: IemocapData(path=path, lists=path / "meta_data"), {"acc"}, 10),
+    "sf": Case(miniatures.write_snips, plain("snips"), {"f1", "cer"}, 6),
 }
+#: Outputs of heads whose label space the miniature has whole, or defines: the official ones.
+OUTPUTS = {"pr": (PR, 74), "asr": (ASR, 32), "ks": (KS, 12), "er": (ER, 4), "sf": (SF, 28 + 2 * 6 + 3)}
 
 
 def test_every_task_has_its_corpus() -> None:
-    assert set(TASKS) == set(run.TASKS)
+    assert set(CASES) == set(TASKS)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CASES)
 def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) -> None:
-    write, describe, metrics = TASKS[task]
+    case = CASES[task]
     params = Params(
-        data=describe(write(tmp_path / "corpora")),
+        data=case.describe(case.write(tmp_path / "corpora")),
         students={},
         superb=SuperbParams(models=("fbank",), tasks={task: BUDGET}),
     )
@@ -57,5 +82,28 @@ def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) ->
     prepare(params, workspace)
     features(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", task)
-    assert set(scored["metrics"]) == metrics, scored.get("reason")
+    assert set(scored["metrics"]) == case.metrics, scored.get("reason")
     assert all(0 <= value < 1000 for value in scored["metrics"].values())
+    assert scored["num_test"] == case.num_test
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_heads_have_the_official_outputs(name: str, tmp_path: Path) -> None:
+    task, outputs = OUTPUTS[name]
+    manifest = read_corpus(CASES[name].describe(CASES[name].write(tmp_path))).manifest
+    head = task.bind(blind_features(manifest), manifest, BUDGET).new_head()
+    assert head.output.out_features == outputs  # type: ignore[union-attr]
+
+
+def test_the_end_symbol_ends_targets_and_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = replace(make_corpus(), inventories={"phones": (*PHONES, END, UNKNOWN)})
+    learner = PR.bind(label_features(corpus), corpus, BUDGET)
+    test = learner._examples["test"]
+    end = 1 + corpus.inventories["phones"].index(END)
+    assert all(int(row[n - 1]) == end for row, n in zip(test.targets, test.target_lengths, strict=True))
+    # A model that says every target, blanks between, and the end.
+    said = torch.zeros(1, int(test.bank.offsets[-1]), 1 + len(PHONES) + 2)
+    for row, count, first in zip(test.targets, test.target_lengths, test.bank.offsets[:-1], strict=True):
+        said[0, int(first) + 2 * torch.arange(int(count)), row[: int(count)]] = 1.0
+    monkeypatch.setattr(learner, "_logits", lambda heads, features, lengths: said)
+    assert learner.evaluate([torch.nn.Identity()], "test")[0]["per"].value == 0

@@ -37,6 +37,11 @@ _ARCHIVES: dict[str, Callable[[Any], list[Archive]]] = {
 }
 
 
+def read_corpus(config: PublishedCorpus, on_progress: Progress | None = None) -> Corpus:
+    """The corpus of `config` with its audio where it is; raises UserError naming what is missing or broken."""
+    return _READERS[config.source](config, on_progress)
+
+
 def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress | None = None) -> Corpus:
     """The corpus of `config`; its manifest is written to `out_root`, its audio stays where it is.
 
@@ -45,7 +50,7 @@ def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress
     audio = (out_root / "audio").resolve()
     if config.path.resolve().is_relative_to(audio):
         raise UserError(f"{config.path}: data.path lies in {audio}, which prepare empties; use another workspace")
-    corpus = _READERS[config.source](config, on_progress)
+    corpus = read_corpus(config, on_progress)
     with new_audio(out_root):
         pass  # nothing is copied, and what another source left is gone
     corpus.manifest.save(manifest_path(out_root))
