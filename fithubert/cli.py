@@ -76,8 +76,8 @@ def prepare(
 ) -> None:
     """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays where it is.
 
-    Files of the folder that cannot be used are listed and skipped. Downloads (librispeech, speech_commands) go on where
-    they were interrupted. `--set data.KEY=VALUE` chooses a part of a published corpus, as `--set data.fold=2`.
+    Files of the folder that cannot be used are listed and skipped. Downloads (librispeech, speech_commands, quesst14)
+    go on where they were interrupted. `--set data.KEY=VALUE` chooses a part of a published corpus: `data.fold=2`.
     """
     changes = []
     if source is not None:

@@ -8,12 +8,14 @@ import re
 from collections import defaultdict
 
 from torchaudio.datasets import QUESST14
+from torchaudio.datasets import quesst14 as published
 
 from fithubert.config.corpora import PlainCorpus
+from fithubert.data.corpora.archives import Archive
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 
 _FOLDER = "quesst14Database"
-_HOME = "https://speech.fit.vutbr.cz/software/quesst-2014-multilingual-database-query-by-example-keyword-spotting"
+_HOME = f"{published.URL} (`fithubert prepare --source quesst14 --download` fetches it)"
 _SPLITS = {"dev": "dev", "eval": "test"}
 _QUERY = re.compile(r"quesst14_(dev|eval)_\d+")
 
@@ -39,6 +41,11 @@ def read_quesst14(config: PlainCorpus, on_progress: Progress | None = None) -> C
             kind, split = ("query", _SPLITS[subset]) if subset in _SPLITS else ("document", "test")
             utterances.append(draft(stem, audio, split, kind, matches=matches.get(stem)))
     return Corpus(layout.finish(utterances, on_progress))
+
+
+def list_archives(config: PlainCorpus) -> list[Archive]:
+    """The one archive, with the digest that torchaudio holds for it."""
+    return [Archive(published.URL, getattr(published, "_CHECKSUM", None), _FOLDER, _FOLDER)]
 
 
 def _read_matches(layout: Layout, subset: str) -> dict[str, tuple[str, ...]]:

@@ -33,6 +33,7 @@ _READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {
 }
 _ARCHIVES: dict[str, Callable[[Any], list[Archive]]] = {
     "librispeech": librispeech.list_archives,
+    "quesst14": quesst14.list_archives,
     "speech_commands": speech_commands.list_archives,
 }
 

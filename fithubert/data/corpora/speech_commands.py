@@ -18,8 +18,8 @@ from fithubert.data.manifest import Utterance
 from fithubert.frames import SAMPLE_RATE_HZ
 
 _TRAINING, _TEST, _NOISE = "speech_commands_v0.01", "speech_commands_test_set_v0.01", "_background_noise_"
-_HOME = "https://arxiv.org/abs/1804.03209 (`fithubert prepare --source speech_commands --download` fetches it)"
 _ARCHIVES = "http://download.tensorflow.org/data"
+_HOME = f"{_ARCHIVES} (`fithubert prepare --source speech_commands --download` fetches it)"
 #: Of the published rule that assigns a speaker to a split.
 _MOST_FILES = 2**27 - 1
 

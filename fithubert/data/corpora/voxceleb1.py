@@ -7,6 +7,7 @@ their lists when they are built, and no class gives ASV's training set.
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fithubert.config.corpora import VoxCelebData
@@ -17,6 +18,8 @@ from fithubert.errors import UserError
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html"
 #: The identification list under the names that s3prl and its makers give it; the trials of the original test.
 IDENTIFICATION, TRIALS = ("veri_test_class.txt", "iden_split.txt"), "voxceleb1_test_v2.txt"
+_IDENTIFICATION_HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
+_TRIALS_HOME = "https://www.openslr.org/49"
 _SPLITS = {"1": "train", "2": "dev", "3": "test"}
 #: As many dev speakers as the test has, and the videos of each that training lacks.
 _DEV_SPEAKERS, _DEV_VIDEOS = 40, 2
@@ -46,21 +49,23 @@ def _find_speakers(layout: Layout) -> dict[str, Path]:
 def _read_identification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Utterance]:
     there = [name for name in IDENTIFICATION if (layout.root / name).is_file()]
     name = there[0] if there else IDENTIFICATION[1]
-    for line in layout.lines(name):
+    listed = replace(layout, name="the identification list", obtained=_IDENTIFICATION_HOME)
+    for line in listed.lines(name):
         flag, _, path = line.partition(" ")
         if flag not in _SPLITS or path.count("/") != 2:
-            raise layout.broken(name, f"the line {line!r} is not `1|2|3 SPEAKER/VIDEO/FILE.wav`")
+            raise listed.broken(name, f"the line {line!r} is not `1|2|3 SPEAKER/VIDEO/FILE.wav`")
         yield _utterance(layout, speakers, path, _SPLITS[flag])
 
 
 def _read_verification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Utterance]:
     trials: dict[str, list[str]] = {}
-    for line in layout.lines(TRIALS):
+    listed = replace(layout, name="the trial list", obtained=_TRIALS_HOME)
+    for line in listed.lines(TRIALS):
         label, *pair = line.split()
         if label not in ("0", "1") or [p.count("/") for p in pair] != [2, 2]:
-            raise layout.broken(TRIALS, f"the line {line!r} is not `0|1 SPEAKER/VIDEO/FILE.wav SPEAKER/VIDEO/FILE.wav`")
+            raise listed.broken(TRIALS, f"the line {line!r} is not `0|1 SPEAKER/VIDEO/FILE.wav SPEAKER/VIDEO/FILE.wav`")
         if (label == "1") != (_speaker(pair[0]) == _speaker(pair[1])):
-            raise layout.broken(TRIALS, f"the line {line!r} contradicts its speakers")
+            raise listed.broken(TRIALS, f"the line {line!r} contradicts its speakers")
         trials.setdefault(pair[0], []).append(pair[1].removesuffix(".wav"))
         trials.setdefault(pair[1], [])
     for path, others in trials.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fithubert.config.corpora import PlainCorpus
-from fithubert.data.corpora.quesst14 import read_quesst14
+from fithubert.data.corpora.quesst14 import list_archives, read_quesst14
 from fithubert.data.manifest import Manifest, load_manifest
 from fithubert.errors import UserError
 from tests.data.corpora.miniatures import write_quesst14, write_text
@@ -29,6 +29,12 @@ def test_english_queries_know_their_documents(root: Path, tmp_path: Path) -> Non
     assert matches["quesst14_eval_0002"] == ("quesst14_00002",)
     manifest.save(tmp_path / "data" / "manifests" / "corpus.parquet")
     assert load_manifest(tmp_path / "data" / "manifests" / "corpus.parquet") == manifest
+
+
+def test_the_archive_has_the_published_digest() -> None:
+    (archive,) = list_archives(PlainCorpus(source="quesst14", path=Path("x")))
+    assert archive.url.endswith("/quesst14Database.tgz")
+    assert len(archive.sha256 or "") == 64
 
 
 def test_lengths_are_those_at_16_khz(root: Path) -> None:
