@@ -12,6 +12,8 @@ from fithubert.features.axes import Basis, LayerBasis
 
 _FLOAT16_MAX = 65504.0
 _INT8_MAX = 127
+#: Beside the largest float32, offset and step would round to infinity.
+_INT8_LARGEST = 3e38
 #: What a rotation takes without leaving float32, however many features it adds up.
 _ROTATABLE_MAX = 1e30
 
@@ -86,16 +88,15 @@ def _count_int8(num_frames: int, width: int) -> int:
 def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
     # The range of this very utterance: nothing saturates, and no rank has to agree with another on scales.
     # float64, because the range of two large float32 may not be one.
-    exact = x.double()
+    saturated = int((x.abs() > _INT8_LARGEST).sum())
+    exact = x.clamp(-_INT8_LARGEST, _INT8_LARGEST).double()
     low, high = exact.amin(0), exact.amax(0)
     scale = ((high - low) / (2 * _INT8_MAX)).float()
     offset = ((high + low) / 2).float()
-    # Beside the largest float32, rounding could decode to infinity: such a step is taken a few floats smaller.
-    scale = torch.where(torch.isinf(_INT8_MAX * scale + offset.abs()), scale * (1 - 2**-21), scale)
     # A constant channel has scale 0: its codes are 0 and its offset is the constant.
     step = torch.where(scale > 0, scale, 1.0).double()
     codes = exact.sub_(offset).div_(step).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
-    return torch.cat([part.flatten().view(torch.uint8) for part in (scale, offset, codes)]), 0
+    return torch.cat([part.flatten().view(torch.uint8) for part in (scale, offset, codes)]), saturated
 
 
 def _decode_int8(value: Tensor, start_frame: int, out: Tensor) -> None:
