@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
 from fithubert.config.corpora import PublishedCorpus
+from fithubert.config.quirks import OfficialQuirks
 from fithubert.errors import UserError
 
 
@@ -180,6 +181,8 @@ class TaskBudget(StrictModel):
     #: 0 and no learning rates for QbE, which trains nothing.
     steps: int = Field(ge=0)
     batch: int = Field(32, gt=0)
+    #: Batches whose gradients are averaged in one step.
+    accumulate: int = Field(1, gt=0)
     eval_every: int = Field(100, gt=0)
     learning_rates: tuple[PositiveFloat, ...] = ()
     #: Steps after which only the learning rate that is best on dev goes on; None trains all of them to the end.
@@ -210,9 +213,13 @@ def _first_budgets() -> dict[str, TaskBudget]:
 
 
 class SuperbParams(StrictModel):
-    """Evaluation with frozen features: which models, and each task's budget."""
+    """Evaluation with frozen features: which models, by which protocol, and each task's budget."""
 
     models: tuple[str, ...]
+    #: `mini`: official heads and small budgets. `official`: s3prl's recipes with their `quirks`; a result says in what
+    #: it departs from them (experiments/presets/superb/official.yaml departs in nothing).
+    protocol: Literal["mini", "official"] = "mini"
+    quirks: OfficialQuirks = OfficialQuirks()
     tasks: dict[str, TaskBudget] = Field(default_factory=_first_budgets)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
 
@@ -223,10 +230,13 @@ class ReportParams(StrictModel):
     title: str = "fithubert"
 
 
+DataParams = SyntheticData | FolderData | PublishedCorpus
+
+
 class Params(StrictModel):
     """The whole of params.yaml."""
 
-    data: Annotated[SyntheticData | FolderData | PublishedCorpus, Field(discriminator="source")]
+    data: Annotated[DataParams, Field(discriminator="source")]
     teacher: TeacherParams = TeacherParams()
     cache: CacheParams = CacheParams()
     distill: DistillParams = DistillParams()

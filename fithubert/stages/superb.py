@@ -3,11 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
-from fithubert.config.params import Params
+from fithubert.config.corpora import IemocapData, LibriSpeechData
+from fithubert.config.params import DataParams, Params
+from fithubert.config.quirks import OfficialQuirks
 from fithubert.features.reader import FeatureStore
 from fithubert.features.schema import Expected
 from fithubert.files import write_json
 from fithubert.stages.workspace import Workspace, check_name
+from fithubert.superb.official import SOURCES
 from fithubert.superb.protocol import NotScorable
 from fithubert.superb.run import run_task
 
@@ -17,18 +20,52 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
     check_name(task, list(params.superb.tasks), "task")
     manifest = workspace.load_manifest()
     store = FeatureStore.open(workspace.features(model), Expected(corpus=manifest.fingerprint))
-    result = run_task(task, store, manifest, params.superb.tasks[task], params.superb.seeds)
+    official = params.superb.protocol == "official"
+    result = run_task(
+        task,
+        store,
+        manifest,
+        params.superb.tasks[task],
+        params.superb.seeds,
+        quirks=params.superb.quirks if official else None,
+    )
     if isinstance(result, NotScorable):
         metrics: dict[str, Any] = {"task": task, "model": model, "metrics": {}, "reason": result.reason}
     else:
         values = asdict(result)
         scores = values.pop("metrics")
+        if official:
+            values["departures"] = (
+                *result.departures,
+                *list_corpus_departures(task, params.data, params.superb.quirks),
+            )
         metrics = {
             **values,
             "model": model,
+            "corpus": _describe_corpus(params),
             "metrics": {name: score["value"] for name, score in scores.items()},
             "intervals": {name: [score["low"], score["high"]] for name, score in scores.items()},
             "seed_deviation": {name: score["seed_deviation"] for name, score in scores.items()},
         }
     write_json(workspace.metrics(f"superb@{model}-{task}"), metrics)
     return metrics
+
+
+def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) -> tuple[str, ...]:
+    """In what the corpus is not the one that the leaderboard scores `task` on."""
+    if data.source != SOURCES[task]:
+        return (f"corpus {data.source} instead of {SOURCES[task]}",)
+    departures = []
+    if isinstance(data, LibriSpeechData):
+        given = {"train": data.train, "dev": data.dev, "test": data.test}
+        official = {"train": ("train-clean-100",), "dev": ("dev-clean",), "test": ("test-clean",)}
+        departures += [f"{split} {'+'.join(given[split])}" for split in official if given[split] != official[split]]
+    if isinstance(data, IemocapData) and data.lists is None and quirks.er_split_order:
+        departures.append("dev is not drawn in the order of s3prl's lists (data.lists)")
+    return tuple(departures)
+
+
+def _describe_corpus(params: Params) -> str:
+    """The source, and of IEMOCAP the fold: its five are averaged."""
+    data = params.data
+    return f"{data.source}/{data.fold}" if isinstance(data, IemocapData) else data.source

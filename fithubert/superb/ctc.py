@@ -16,6 +16,8 @@ from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
 from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
 from fithubert.superb.metrics import IntArray, Measure
 from fithubert.superb.protocol import ADAM, PROJECTOR_WIDTH, MissingLabels, Selection, Training, split_labelled
+from fithubert.superb.specaug import augment
+from fithubert.superb.windows import ListWindows, WindowOrder, list_starts
 
 BLANK = 0
 #: Frames of one evaluation window; bounds its memory.
@@ -33,10 +35,10 @@ ScoreTokens = Callable[[list[list[str]], list[list[str]]], dict[str, Measure]]
 class CtcTask:
     """Weighted sum, projector, linear or two BLSTM layers, CTC, greedy decoding.
 
-    The training order is s3prl's: utterances sorted by target length and a batch of consecutive ones from a random
-    start. The symbols besides the blank are those of the corpus's `inventory`, where it defines one (SUPERB's own label
-    spaces: targets then end with the end symbol, which is not scored); else `vocabulary`; else those of the training
-    split.
+    The training order is s3prl's: utterances sorted by target length (or, `by_audio`, by their own) and a batch of
+    consecutive ones from a random start, as `windows` lists them. The symbols besides the blank are those of the
+    corpus's `inventory`, where it defines one (SUPERB's own label spaces: targets then end with the end symbol, which
+    is not scored); else `vocabulary`; else those of the training split.
     """
 
     name: str
@@ -49,39 +51,59 @@ class CtcTask:
     head: Literal["linear", "recurrent"] = "linear"
     vocabulary: tuple[str, ...] | None = None
     training: Training = ADAM
+    windows: ListWindows = list_starts
+    by_audio: bool = False
+    spec_augment: bool = False
+    #: How a symbol is written before it is a target, an output or a reference.
+    fold: Callable[[str], str] = str
 
     def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "CtcLearner":
         """The task on these features; raises MissingLabels where a split has no labelled utterance."""
         utterances = manifest.select(kind=self.kind).utterances
         splits = split_labelled(utterances, [bool(self.tokens_of(u)) for u in utterances], self.wanted)
-        tokens = {s: {u.id: self.tokens_of(u) or () for u in members} for s, members in splits.items()}
-        seen = {symbol for row in tokens["train"].values() for symbol in row}
-        vocabulary = manifest.inventories.get(self.inventory) or self.vocabulary or tuple(sorted(seen))
+        tokens = {s: [tuple(map(self.fold, self.tokens_of(u) or ())) for u in us] for s, us in splits.items()}
+        seen = {symbol for row in tokens["train"] for symbol in row}
+        fixed = manifest.inventories.get(self.inventory) or self.vocabulary or tuple(sorted(seen))
+        vocabulary = tuple(dict.fromkeys(map(self.fold, fixed)))
         if len(vocabulary) < 2:
             raise MissingLabels(f"train has fewer than two different {self.wanted}")
-        examples = {s: _examples(features, rows, vocabulary) for s, rows in tokens.items()}
+        examples = {}
+        for split, members in splits.items():
+            rows = [_Row(u.id, u.num_samples, row) for u, row in zip(members, tokens[split], strict=True)]
+            rows.sort(key=lambda r: (r.num_samples if self.by_audio else len(r.tokens), r.id))
+            examples[split] = _examples(features, rows, vocabulary)
         return CtcLearner(self, examples, vocabulary, budget)
 
 
 @dataclass(frozen=True)
+class _Row:
+    id: str
+    num_samples: int
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Examples:
-    """Utterances in ascending target length: frames, padded `targets` (utterance, longest), and their symbols."""
+    """Utterances in training order: frames, padded `targets` (utterance, longest), symbols, (utterance,) `samples`."""
 
     bank: FrameBank
     targets: Tensor
     target_lengths: Tensor
     symbols: list[list[str]]
+    samples: IntArray
 
 
-def _examples(features: FeatureSource, rows: dict[str, tuple[str, ...]], vocabulary: Sequence[str]) -> _Examples:
-    ids = sorted(rows, key=lambda row_id: (len(rows[row_id]), row_id))
+def _examples(features: FeatureSource, rows: Sequence[_Row], vocabulary: Sequence[str]) -> _Examples:
     numbers = {symbol: i + 1 for i, symbol in enumerate(vocabulary)}
     end = (END,) if END in numbers else ()
     # A symbol that train lacks can never be predicted: as a target of dev or test it only counts as an error.
-    targets = [torch.tensor([numbers.get(s, BLANK) for s in (*rows[i], *end)], dtype=torch.int64) for i in ids]
+    targets = [torch.tensor([numbers.get(s, BLANK) for s in (*r.tokens, *end)], dtype=torch.int64) for r in rows]
     lengths = torch.tensor([len(t) for t in targets])
     padded = nn.utils.rnn.pad_sequence(targets, batch_first=True)
-    return _Examples(read_frames(features, ids), padded, lengths, [list(rows[i]) for i in ids])
+    samples = np.array([r.num_samples for r in rows], dtype=np.int64)
+    return _Examples(
+        read_frames(features, [r.id for r in rows]), padded, lengths, [list(r.tokens) for r in rows], samples
+    )
 
 
 class CtcLearner:
@@ -96,31 +118,28 @@ class CtcLearner:
         self._vocabulary = vocabulary
         self._hidden = budget.head_width
         self.num_train, self.num_dev, self.num_test = (len(examples[s].symbols) for s in ("train", "dev", "test"))
+        self.num_outputs = len(vocabulary) + 1
         self.start_epochs(0, 1)
 
     def new_head(self) -> nn.Module:
         """A LinearHead or a RecurrentHead with one output per symbol and the blank as output 0."""
         layers, _, width = self._examples["train"].bank.features.shape
-        outputs = len(self._vocabulary) + 1
         if self._task.head == "linear":
-            return LinearHead(layers, width, PROJECTOR_WIDTH, outputs)
-        return RecurrentHead(layers, width, self._hidden, self._hidden, _DEPTH, _DROPOUT, outputs)
+            return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs)
+        return RecurrentHead(layers, width, self._hidden, self._hidden, _DEPTH, _DROPOUT, self.num_outputs)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
-        self._generator = np.random.default_rng(seed)
-        self._batch = min(batch, self.num_train)
-        self._starts = np.empty(0, dtype=np.int64)
+        windows = self._task.windows(self._examples["train"].samples, min(batch, self.num_train))
+        self._order = WindowOrder(windows, seed)
+        self._distortion = np.random.default_rng([seed, 1]) if self._task.spec_augment else None
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) CTC losses of the next batch, each utterance divided by its target length; impossible ones are 0."""
-        if not len(self._starts):
-            self._starts = self._generator.permutation(self.num_train - self._batch + 1)
-        first, self._starts = int(self._starts[0]), self._starts[1:]
-        last = first + self._batch
+        first, last = self._order.next_window()
         train = self._examples["train"]
         lengths = train.bank.lengths[first:last]
-        logits = self._logits(heads, train.bank.window(first, last), lengths)
+        logits = self._logits(heads, train.bank.window(first, last), lengths, self._distortion)
         return ctc_losses(logits, lengths, train.targets[first:last], train.target_lengths[first:last])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
@@ -136,13 +155,21 @@ class CtcLearner:
         hypotheses = [[[symbol for symbol in row if symbol not in SPECIALS] for row in rows] for rows in named]
         return [self._task.score(examples.symbols, rows) for rows in hypotheses]
 
-    def _logits(self, heads: Sequence[nn.Module], features: Tensor, lengths: IntArray) -> Tensor:
-        """(head, frame, output)."""
+    def _logits(
+        self,
+        heads: Sequence[nn.Module],
+        features: Tensor,
+        lengths: IntArray,
+        distortion: np.random.Generator | None = None,
+    ) -> Tensor:
+        """(head, frame, output); `distortion` draws SpecAugment's."""
         linear = [h for h in heads if isinstance(h, LinearHead)]
         if linear:
             return linear_logits(linear, features)
         recurrent = [h for h in heads if isinstance(h, RecurrentHead)]
         summed = sum_layers([h.layer_sum for h in recurrent], features)
+        if distortion is not None:
+            summed = augment(summed, lengths, distortion)
         return torch.stack([head(row, lengths) for head, row in zip(recurrent, summed, strict=True)])
 
 

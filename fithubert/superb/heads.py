@@ -102,24 +102,27 @@ class RecurrentHead(nn.Module):
 
 
 class DiarisationHead(nn.Module):
-    """Weighted sum, one unidirectional LSTM and one output per speaker: SD."""
+    """Weighted sum, one LSTM (SUPERB's is unidirectional) and one output per speaker: SD."""
 
-    def __init__(self, layers: int, width: int, hidden: int, speakers: int) -> None:
+    def __init__(self, layers: int, width: int, hidden: int, speakers: int, both_ways: bool = False) -> None:
         super().__init__()
         self.layer_sum = LayerSum(layers)
-        self.recurrent = nn.LSTM(width, hidden, batch_first=True)
-        self.output = nn.Linear(hidden, speakers)
+        self.recurrent = BidirectionalLSTM(width, hidden) if both_ways else nn.LSTM(width, hidden, batch_first=True)
+        self.output = nn.Linear(2 * hidden if both_ways else hidden, speakers)
 
     def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
-        """(frame, speaker) logits of weighted sums (frame, width); causal, so padding after the end is harmless."""
-        return self.output(unpad_frames(self.recurrent(pad_frames(summed, lengths))[0], lengths))
+        """(frame, speaker) logits of weighted sums (frame, width); padding after the end is never read."""
+        x = pad_frames(summed, lengths)
+        if isinstance(self.recurrent, BidirectionalLSTM):
+            return self.output(unpad_frames(self.recurrent(x, torch.from_numpy(lengths)), lengths))
+        return self.output(unpad_frames(self.recurrent(x)[0], lengths))
 
 
 class SpeakerHead(nn.Module):
     """Weighted sum, projector, x-vector network with statistics pooling, additive-margin softmax: ASV.
 
-    `width` 512 and `pooled` 1500 are SUPERB's. Differs from s3prl: pooling covers exactly the valid frames, where
-    s3prl's covers one more.
+    `width` 512 and `pooled` 1500 are SUPERB's. Pooling covers exactly the valid frames; in training `extra_frames`
+    more, as far as the longest utterance of the batch reaches (s3prl's covers one more).
     """
 
     #: (context in frames, dilation) of the convolutions; the last one widens to `pooled`.
@@ -127,8 +130,11 @@ class SpeakerHead(nn.Module):
     #: Frames that the convolutions use up.
     LOST_FRAMES = 14
 
-    def __init__(self, layers: int, features: int, width: int, pooled: int, speakers: int) -> None:
+    def __init__(
+        self, layers: int, features: int, width: int, pooled: int, speakers: int, extra_frames: int = 0
+    ) -> None:
         super().__init__()
+        self.extra_frames = extra_frames
         self.layer_sum = LayerSum(layers)
         self.projector = nn.Linear(features, width)
         self.convolutions = nn.ModuleList(
@@ -147,6 +153,7 @@ class SpeakerHead(nn.Module):
         for convolution in self.convolutions:
             x = convolution(x).relu()
         valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1))
+        valid = (valid + self.extra_frames * self.training).clamp(max=x.shape[2])
         mask = (torch.arange(x.shape[2])[None] < valid[:, None])[:, None].to(x.dtype)
         mean = (x * mask).sum(2) / valid[:, None]
         variance = ((x - mean[:, :, None]).square() * mask).sum(2) / (valid[:, None] - 1).clamp(min=1)

@@ -13,13 +13,16 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource, read_means
 from fithubert.superb.heads import LinearHead, linear_logits
 from fithubert.superb.metrics import IntArray, Measure, accuracy, class_accuracy
-from fithubert.superb.order import ShuffledBatches
+from fithubert.superb.order import ShuffledBatches, Variants
 from fithubert.superb.protocol import ADAM, PROJECTOR_WIDTH, MissingLabels, Selection, Training, split_labelled
 
 #: The label of an utterance in each slot, or None where it has none.
 LabelsOf = Callable[[Utterance], tuple[str, ...] | None]
 
 
+_SPLITS = ("train", "dev", "test")
+#: s3prl's seed, to which it returns before every evaluation.
+_DEV_SEED = 1337
 _ACCURACY = Selection("acc", less_is_better=False)
 
 
@@ -28,8 +31,9 @@ class PooledTask:
     """Weighted sum, projector 256, mean over the true length, linear, cross entropy per slot; accuracy of all slots.
 
     `sampling`: `shuffled` epochs without the last incomplete batch, or `balanced`, draws with replacement by inverse
-    class frequency (s3prl's KS). Balanced tasks are selected by class-balanced accuracy, the expectation of s3prl's
-    randomly resampled dev split, which differs from one evaluation to the next.
+    class frequency (s3prl's KS). `dev`: how dev is counted; `expected` is class-balanced accuracy, the expectation of
+    s3prl's resampled dev split, and `resampled` one such draw, the same at every evaluation. `crops`: where train has
+    several stored crops of a recording, an epoch sees each recording once. `keep_last`: epochs end with what is left.
     """
 
     name: str
@@ -37,6 +41,9 @@ class PooledTask:
     wanted: str
     labels_of: LabelsOf
     sampling: Literal["shuffled", "balanced"] = "shuffled"
+    dev: Literal["plain", "expected", "resampled"] = "plain"
+    crops: bool = False
+    keep_last: bool = False
     selection: Selection = _ACCURACY
     training: Training = ADAM
 
@@ -57,47 +64,49 @@ class PooledTask:
             if not known:
                 raise MissingLabels(f"no {self.wanted} of the {split} split occurs in train")
             ids = [row_id for row_id, _ in known]
-            examples[split] = _Examples(
-                read_means(features, ids), torch.from_numpy(np.stack([row for _, row in known]))
-            )
-        return PooledLearner(examples, tuple(len(c) for c in classes), self.sampling == "balanced")
+            recordings = {u.id: u.audio if self.crops else u.id for u in members}
+            labels_of_split = torch.from_numpy(np.stack([row for _, row in known]))
+            examples[split] = _Examples(read_means(features, ids), labels_of_split, [recordings[i] for i in ids])
+        return PooledLearner(self, examples, tuple(len(c) for c in classes))
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """`means` (layer, utterance, width); `labels` (utterance, slot)."""
+    """`means` (layer, item, width); `labels` (item, slot); `recordings` (item,): what an item is (a crop of)."""
 
     means: Tensor
     labels: Tensor
+    recordings: list[str]
 
 
 class PooledLearner:
     """A PooledTask on one model's features; pooled first, which is exact because the head is linear."""
 
-    def __init__(self, examples: dict[str, _Examples], sizes: tuple[int, ...], balanced: bool) -> None:
+    def __init__(self, task: PooledTask, examples: dict[str, _Examples], sizes: tuple[int, ...]) -> None:
+        self._task = task
         self._examples = examples
         self._sizes = sizes
-        self._balanced = balanced
-        self.num_train, self.num_dev, self.num_test = (len(examples[s].labels) for s in ("train", "dev", "test"))
+        self.num_train, self.num_dev, self.num_test = (len(set(examples[s].recordings)) for s in _SPLITS)
+        self.num_outputs = sum(sizes)
         self.start_epochs(0, 1)
 
     def new_head(self) -> nn.Module:
         """A LinearHead with the outputs of all slots side by side."""
         layers, _, width = self._examples["train"].means.shape
-        return LinearHead(layers, width, PROJECTOR_WIDTH, sum(self._sizes))
+        return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
-        weights = None
-        if self._balanced:
-            labels = self._examples["train"].labels[:, 0].numpy()
-            weights = 1.0 / np.bincount(labels)[labels]
-        self._order = ShuffledBatches(self.num_train, batch, seed, weights)
+        train = self._examples["train"]
+        weights = _class_weights(train.labels[:, 0].numpy()) if self._task.sampling == "balanced" else None
+        self._crops = Variants(train.recordings, seed) if self._task.crops else None
+        self._order = ShuffledBatches(self.num_train, batch, seed, weights, self._task.keep_last)
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) cross entropies on the next batch, summed over slots."""
         train = self._examples["train"]
-        batch = torch.from_numpy(self._order.next_batch())
+        drawn = self._order.next_batch()
+        batch = torch.from_numpy(self._crops.draw(drawn) if self._crops else drawn)
         logits = self._logits(heads, train.means[:, batch])
         labels = train.labels[batch].repeat(len(heads), 1)
         losses = [
@@ -111,12 +120,23 @@ class PooledLearner:
         examples = self._examples[split]
         slots = self._logits(heads, examples.means).split(self._sizes, dim=2)
         right = torch.stack([slot.argmax(2) == examples.labels[:, i] for i, slot in enumerate(slots)]).all(0).numpy()
-        if self._balanced and split == "dev":
-            return [{"acc": class_accuracy(row, examples.labels[:, 0].numpy())} for row in right]
+        classes = examples.labels[:, 0].numpy()
+        if self._task.dev == "expected" and split == "dev":
+            return [{"acc": class_accuracy(row, classes)} for row in right]
+        if self._task.dev == "resampled" and split == "dev":
+            weights = torch.from_numpy(_class_weights(classes))
+            drawn = torch.multinomial(weights, len(weights), True, generator=torch.Generator().manual_seed(_DEV_SEED))
+            return [{"acc": accuracy(row[drawn.numpy()])} for row in right]
         return [{"acc": accuracy(row)} for row in right]
 
     def _logits(self, heads: Sequence[nn.Module], means: Tensor) -> Tensor:
         return linear_logits([h for h in heads if isinstance(h, LinearHead)], means)
+
+
+def _class_weights(classes: IntArray) -> np.ndarray:
+    """(item,) weights with which every class is drawn equally often."""
+    weights: np.ndarray = 1.0 / np.bincount(classes)[classes]
+    return weights
 
 
 def _numbers(labels: tuple[str, ...] | None, numbers: Sequence[dict[str, int]]) -> IntArray | None:

@@ -44,6 +44,7 @@ class TaskResult:
     over seeds. `learning_rate` was chosen on dev with the first seed among `candidates`; None for a task that trains
     nothing. `layer_weights`: softmax of the learnt weights, layer 0 first, mean over seeds. `steps`: optimiser steps of
     every run; `selected_steps`: the step whose parameters were kept, per seed. `seconds`: wall time with reading.
+    `departures`: in what an official result is not one; always empty under the mini protocol.
     """
 
     task: str
@@ -60,6 +61,7 @@ class TaskResult:
     num_dev: int
     num_test: int
     seeds: tuple[int, ...]
+    departures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Training:
-    """The optimiser with its defaults (AdamW's weight decay is 0.01) and the norm that gradients are clipped to."""
+    """The optimiser with its defaults (AdamW's weight decay is 0.01) and the norm that gradients are clipped to.
+
+    `test_selection`: the best value on test of all evaluations is reported beside the one that dev selects.
+    """
 
     optimiser: type[torch.optim.Adam] | type[torch.optim.AdamW] = torch.optim.Adam
     gradient_clip: float = 1.0
+    test_selection: bool = False
 
 
 #: Every task but ASV.
@@ -95,6 +101,8 @@ class Learner(Protocol):
     num_train: int
     num_dev: int
     num_test: int
+    #: Size of the head's output.
+    num_outputs: int
 
     def new_head(self) -> nn.Module:
         """A head with fresh parameters from torch's global generator."""

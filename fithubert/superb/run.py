@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from fithubert.config.params import TaskBudget
+from fithubert.config.quirks import OfficialQuirks
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.superb.bank import FeatureSource
 from fithubert.superb.heads import LayerSum
-from fithubert.superb.metrics import summarise
+from fithubert.superb.metrics import Measure, summarise
+from fithubert.superb.official import check_supported, list_departures, official_tasks
 from fithubert.superb.protocol import (
     Candidate,
     Learner,
@@ -47,24 +50,40 @@ def run_task(
     budget: TaskBudget,
     seeds: Sequence[int] = (1,),
     on_progress: OnProgress | None = None,
+    quirks: OfficialQuirks | None = None,
 ) -> TaskResult | NotScorable:
-    """`features` of one frozen model scored on one task by the mini protocol: official head, `budget`'s steps.
+    """`features` of one frozen model scored on one task: official head, `budget`'s steps.
 
-    The learning rate is the one that is best on dev with the first seed; the other seeds train with that one. Test is
-    seen once, by the selected parameters of every seed. Raises UserError for an unknown task or a store that does not
-    hold the manifest's utterances; labels that are missing make a NotScorable.
+    By the mini protocol, or, with `quirks`, by the official one, whose result lists what it departs in. The learning
+    rate is the one that is best on dev with the first seed; the other seeds train with that one. Test is seen once, by
+    the selected parameters of every seed; what the official protocol selects on test is reported under another name.
+    Raises UserError for an unknown task or a store that does not hold the manifest's utterances; labels that are
+    missing, and what cannot be followed on stored features, make a NotScorable.
     """
     start = time.perf_counter()
     try:
-        for trained in _TRAINED:
+        if quirks is not None:
+            check_supported(name, manifest, quirks)
+        for trained in _TRAINED if quirks is None else official_tasks(quirks):
             if trained.name == name:
-                return _train(trained, trained.bind(features, manifest, budget), budget, seeds, on_progress, start)
+                learner = trained.bind(features, manifest, budget)
+                result = _train(trained, learner, budget, seeds, on_progress, start)
+                return _name_protocol(result, budget, quirks, learner.num_outputs)
         for searched in _SEARCHED:
             if searched.name == name:
-                return _search(searched, features, manifest, start)
+                return _name_protocol(_search(searched, features, manifest, start), budget, quirks, None)
     except MissingLabels as missing:
         return NotScorable(name, str(missing))
     raise UserError(f"superb task {name!r}: not one of {', '.join(TASKS)}")
+
+
+def _name_protocol(
+    result: TaskResult, budget: TaskBudget, quirks: OfficialQuirks | None, outputs: int | None
+) -> TaskResult:
+    if quirks is None:
+        return result
+    departures = list_departures(result.task, budget, quirks, outputs)
+    return replace(result, protocol="official", departures=departures)
 
 
 def _train(
@@ -114,6 +133,15 @@ def _best(fitted: Sequence[Fitted], selection: Selection) -> Fitted:
     return best
 
 
+def _best_on_test(selection: Selection, searched: Sequence[Fitted], runs: Sequence[Fitted]) -> list[Measure]:
+    """The best measure on test of every seed: of all learning rates with the first, of the chosen one with others."""
+    best: list[Measure] = []
+    for candidates in (searched, *([run] for run in runs[1:])):
+        found = [fitted.on_test for fitted in candidates if fitted.on_test is not None]
+        best.append((min if selection.less_is_better else max)(found, key=lambda measure: measure.value))
+    return best
+
+
 @torch.no_grad()
 def _result(
     task: Task,
@@ -125,11 +153,14 @@ def _result(
     start: float,
 ) -> TaskResult:
     measures = [learner.evaluate([run.head], "test")[0] for run in runs]
+    metrics = {name: summarise([m[name] for m in measures]) for name in measures[0]}
+    if task.training.test_selection:
+        metrics[f"{task.selection.metric}_test_selected"] = summarise(_best_on_test(task.selection, searched, runs))
     shares = [s.shares().numpy() for run in runs for s in run.head.modules() if isinstance(s, LayerSum)]
     return TaskResult(
         task=task.name,
         protocol="mini",
-        metrics={name: summarise([m[name] for m in measures]) for name in measures[0]},
+        metrics=metrics,
         dev={task.selection.metric: float(np.mean([run.dev for run in runs]))},
         learning_rate=runs[0].learning_rate,
         candidates=tuple(Candidate(f.learning_rate, f.dev) for f in searched),

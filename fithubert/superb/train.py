@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.config.params import TaskBudget
+from fithubert.superb.metrics import Measure
 from fithubert.superb.protocol import Learner, Selection, Task
 
 #: Called with the number of steps done and the number of all steps.
@@ -17,13 +18,17 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained head: its learning rate, the parameters of its best step, that step and its metric on dev."""
+    """A trained head: its learning rate, the parameters of its best step, that step and its metric on dev.
+
+    `on_test`: the best measure on test of all evaluations, where the task asks for it.
+    """
 
     learning_rate: float
     head: nn.Module
     step: int
     dev: float
     skipped_steps: int
+    on_test: Measure | None = None
 
 
 def fit(
@@ -47,11 +52,12 @@ def fit(
         active = list(runs)
         learner.start_epochs(seed, budget.batch)
         for step in range(1, budget.steps + 1):
-            learner.losses([run.head for run in active]).sum().backward()
+            for _ in range(budget.accumulate):
+                (learner.losses([run.head for run in active]).sum() / budget.accumulate).backward()
             for run in active:
                 run.update()
             if step % budget.eval_every == 0 or step in (budget.steps, budget.search_steps):
-                _keep_best(learner, task.selection, active, step)
+                _keep_best(learner, task, active, step)
                 if on_progress is not None:
                     on_progress(step, budget.steps)
             if step == budget.search_steps:
@@ -65,6 +71,7 @@ class _Run:
     def __init__(self, learning_rate: float, head: nn.Module, task: Task) -> None:
         self.head = head
         self.best: _Best | None = None
+        self.on_test: Measure | None = None
         self._learning_rate = learning_rate
         self._clip = task.training.gradient_clip
         self._optimiser = task.training.optimiser(head.parameters(), lr=learning_rate)
@@ -84,7 +91,7 @@ class _Run:
         if self.best is None:
             raise RuntimeError("a head was never evaluated")
         self.head.load_state_dict(self.best.state)
-        return Fitted(self._learning_rate, self.head.eval(), self.best.step, self.best.dev, self._skipped)
+        return Fitted(self._learning_rate, self.head.eval(), self.best.step, self.best.dev, self._skipped, self.on_test)
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,17 @@ class _Best:
 
 
 @torch.no_grad()
-def _keep_best(learner: Learner, selection: Selection, runs: Sequence[_Run], step: int) -> None:
+def _keep_best(learner: Learner, task: Task, runs: Sequence[_Run], step: int) -> None:
     """Evaluate every head on dev and keep the parameters of those that are strictly better than before."""
+    selection, heads = task.selection, [run.head for run in runs]
     for run in runs:
         run.head.eval()
-    for run, measures in zip(runs, learner.evaluate([run.head for run in runs], "dev"), strict=True):
+    if task.training.test_selection:
+        for run, measures in zip(runs, learner.evaluate(heads, "test"), strict=True):
+            found = measures[selection.metric]
+            if selection.is_better(found.value, run.on_test.value if run.on_test else None):
+                run.on_test = found
+    for run, measures in zip(runs, learner.evaluate(heads, "dev"), strict=True):
         value = measures[selection.metric].value
         if selection.is_better(value, run.best.dev if run.best else None):
             state = {name: tensor.clone() for name, tensor in run.head.state_dict().items()}

@@ -81,9 +81,7 @@ def test_training_equals_a_plain_restatement(task, telling: MemoryStore, corpus:
     fitted = fit(learner, task, budget, budget.learning_rates, seed=5)
     for ours in fitted:
         plain_learner = task.bind(telling, corpus, budget)
-        plain_learner._logits = lambda heads, features, lengths=None: torch.stack(
-            [plain_logits(h, features) for h in heads]
-        )
+        plain_learner._logits = lambda heads, features, *_: torch.stack([plain_logits(h, features) for h in heads])
         torch.manual_seed(5)
         head = plain_learner.new_head()
         first = deepcopy(head)

@@ -2,8 +2,8 @@
 
 Trials: the corpus's own list, or else all pairs of the held-out speakers' sentences (the verification split). SUPERB's
 network with the budget's width (official: 512, pooled 1500), additive-margin softmax, AdamW, clip 1000, whole sentences
-(official: crops of 8 s, and those of the embedded corpus are shorter). Differs where the official recipe picks the
-checkpoint on test: here the dev split's trials pick it, whose speakers are those of training.
+(official: crops of 8 s, and those of the embedded corpus are shorter). The dev split's trials pick the checkpoint,
+whose speakers are those of training; what the official recipe picks on test has a name of its own.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
 from fithubert.superb.heads import SpeakerHead, sum_layers
 from fithubert.superb.metrics import IntArray, Measure, Verification
-from fithubert.superb.order import ShuffledBatches
+from fithubert.superb.order import ShuffledBatches, Variants
 from fithubert.superb.protocol import MissingLabels, Selection, Training
 
 #: 1500 of 512.
@@ -33,12 +33,21 @@ class VerificationTask:
     name: str = "asv"
     selection: Selection = Selection("eer", less_is_better=True)  # noqa: RUF009
     training: Training = Training(torch.optim.AdamW, 1000.0)  # noqa: RUF009
+    #: Width before pooling; None: three times the budget's.
+    pooled_width: int | None = None
+    extra_frames: int = 0
+    #: Training leaves out shorter recordings.
+    min_train_samples: int = 0
+    #: Where train has several stored crops of a recording, an epoch sees each recording once.
+    crops: bool = False
+    keep_last: bool = False
 
     def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "VerificationLearner":
         """The task on these features; raises MissingLabels where speakers or trials are too few."""
         known = [u for u in manifest.select(kind="sentence") if u.speaker is not None]
         splits = {"train": "train", "dev": "dev", "test": "verification"}
         members = {name: [u for u in known if u.split == split] for name, split in splits.items()}
+        members["train"] = [u for u in members["train"] if u.num_samples >= self.min_train_samples]
         if len({u.speaker for u in members["train"]}) < 2:
             raise MissingLabels("no two speakers in the train split")
         for name in ("dev", "test"):
@@ -51,7 +60,17 @@ class VerificationTask:
         speakers = sorted({u.speaker or "" for u in members["train"]})
         labels = torch.tensor([speakers.index(u.speaker or "") for u in ordered["train"]])
         trials = {name: _make_trials(ordered[name]) for name in ("dev", "test")}
-        return VerificationLearner(banks, labels, len(speakers), trials, budget.head_width)
+        recordings = [u.audio if self.crops else u.id for u in ordered["train"]]
+        return VerificationLearner(self, banks, _Speakers(labels, recordings, len(speakers)), trials, budget.head_width)
+
+
+@dataclass(frozen=True)
+class _Speakers:
+    """Of the training split: `labels` (item,), `recordings` (item,) that an item is (a crop of), how many speakers."""
+
+    labels: Tensor
+    recordings: list[str]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -79,28 +98,37 @@ class VerificationLearner:
     """ASV on one model's features."""
 
     def __init__(
-        self, banks: dict[str, FrameBank], labels: Tensor, speakers: int, trials: dict[str, _Trials], width: int
+        self,
+        task: VerificationTask,
+        banks: dict[str, FrameBank],
+        speakers: _Speakers,
+        trials: dict[str, _Trials],
+        width: int,
     ) -> None:
-        self._banks, self._labels, self._speakers, self._trials, self._width = banks, labels, speakers, trials, width
-        self.num_train, self.num_dev, self.num_test = len(labels), len(trials["dev"].first), len(trials["test"].first)
+        self._task, self._banks, self._speakers, self._trials, self._width = task, banks, speakers, trials, width
+        self.num_train, self.num_outputs = len(set(speakers.recordings)), speakers.count
+        self.num_dev, self.num_test = len(trials["dev"].first), len(trials["test"].first)
         self.start_epochs(0, 1)
 
     def new_head(self) -> nn.Module:
         """A SpeakerHead."""
         layers, _, features = self._banks["train"].features.shape
-        return SpeakerHead(layers, features, self._width, _POOLED_RATIO * self._width, self._speakers)
+        pooled = self._task.pooled_width or _POOLED_RATIO * self._width
+        return SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._task.extra_frames)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
-        self._order = ShuffledBatches(self.num_train, batch, seed)
+        self._crops = Variants(self._speakers.recordings, seed) if self._task.crops else None
+        self._order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._task.keep_last)
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) additive-margin softmax losses of the next batch."""
-        batch = self._order.next_batch()
+        drawn = self._order.next_batch()
+        batch = self._crops.draw(drawn) if self._crops else drawn
         features, lengths = self._banks["train"].gather(batch)
         speakers = [h for h in heads if isinstance(h, SpeakerHead)]
         summed = sum_layers([h.layer_sum for h in speakers], features)
-        labels = self._labels[torch.from_numpy(batch)]
+        labels = self._speakers.labels[torch.from_numpy(batch)]
         return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(speakers, summed, strict=True)])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:

@@ -8,4 +8,4 @@ def _labels(utterance: Utterance) -> tuple[str] | None:
     return None if utterance.keyword is None else (utterance.keyword,)
 
 
-KS = PooledTask("ks", kind="keyword", wanted="keyword", labels_of=_labels, sampling="balanced")
+KS = PooledTask("ks", kind="keyword", wanted="keyword", labels_of=_labels, sampling="balanced", dev="expected")

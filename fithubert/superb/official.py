@@ -1,0 +1,162 @@
+"""The official protocol: s3prl's settings and habits as declarations over the same heads and loops as `mini`."""
+
+from dataclasses import replace
+
+from fithubert.config.params import TaskBudget
+from fithubert.config.quirks import OfficialQuirks
+from fithubert.data.manifest import Manifest
+from fithubert.superb.ctc import CtcTask
+from fithubert.superb.pooled import PooledTask
+from fithubert.superb.protocol import MissingLabels, Selection, Task
+from fithubert.superb.tasks.asr import ASR
+from fithubert.superb.tasks.asv import ASV
+from fithubert.superb.tasks.er import ER
+from fithubert.superb.tasks.ic import IC
+from fithubert.superb.tasks.ks import KS
+from fithubert.superb.tasks.pr import PR
+from fithubert.superb.tasks.sd import SD
+from fithubert.superb.tasks.sf import SF
+from fithubert.superb.tasks.sid import SID
+from fithubert.superb.windows import (
+    ListWindows,
+    drop_half_of_long,
+    list_buckets,
+    list_clamped_starts,
+    list_disjoint,
+    list_halved_buckets,
+)
+
+#: 8 s, the window that training of SID and ASV hears; ASV's recordings are longer than 2 s.
+CROP_SAMPLES, ASV_MIN_SAMPLES = 128_000, 32_001
+#: Size of the head's output on the official corpus; 1,211 are the speakers of VoxCeleb1's dev part.
+OUTPUTS = {"pr": 74, "asr": 32, "ks": 12, "sid": 1251, "asv": 1211, "sd": 2, "er": 4, "ic": 24, "sf": 109}
+#: The corpus of each task, as `data.source` names it.
+SOURCES = {
+    "pr": "librispeech",
+    "asr": "librispeech",
+    "ks": "speech_commands",
+    "qbe": "quesst14",
+    "sid": "voxceleb1",
+    "asv": "voxceleb1",
+    "sd": "libri2mix",
+    "er": "iemocap",
+    "ic": "fluent_speech_commands",
+    "sf": "snips",
+}
+#: The quirks that concern each task.
+QUIRKS: dict[str, tuple[str, ...]] = {
+    "pr": ("pr_stress", "overlapping_batches", "half_long_batches"),
+    "asr": ("asr_half_batches", "spec_augment"),
+    "ks": ("ks_balanced_train", "ks_resampled_dev"),
+    "qbe": (),
+    "sid": ("sid_crops",),
+    "asv": ("asv_crops", "asv_silence_trim", "asv_extra_frame", "asv_test_selection"),
+    "sd": ("sd_unidirectional", "sd_frame_accuracy", "sd_silent_full_chunks", "sd_test_postprocessing"),
+    "er": ("er_split_order",),
+    "ic": (),
+    "sf": ("overlapping_batches", "half_long_batches", "spec_augment"),
+}
+#: What a budget has no say in under the official protocol; the learning rate is free, as on the leaderboard.
+_FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width")
+
+
+def official_budgets() -> dict[str, TaskBudget]:
+    """s3prl's settings of all tasks with its default learning rates: micro-batches, accumulation, optimiser steps."""
+    pooled = {"steps": 200_000, "eval_every": 5_000, "learning_rates": (1e-4,)}
+    ctc = {"steps": 200_000, "eval_every": 2_000, "learning_rates": (1e-4,), "batch": 32, "head_width": 1024}
+    return {
+        "pr": TaskBudget(steps=100_000, batch=16, accumulate=2, eval_every=1_000, learning_rates=(1e-2,)),
+        "asr": TaskBudget(**ctc),
+        "ks": TaskBudget(**pooled, batch=32),
+        "sid": TaskBudget(**pooled, batch=8, accumulate=4),
+        "asv": TaskBudget(
+            steps=200_000, batch=10, accumulate=5, eval_every=20_000, learning_rates=(1e-4,), head_width=512
+        ),
+        "sd": TaskBudget(steps=30_000, batch=8, accumulate=4, eval_every=500, learning_rates=(1e-4,), head_width=512),
+        "er": TaskBudget(steps=30_000, batch=4, accumulate=8, eval_every=1_000, learning_rates=(1e-4,)),
+        "ic": TaskBudget(**pooled, batch=32),
+        "sf": TaskBudget(**ctc),
+        "qbe": TaskBudget(steps=0),
+    }
+
+
+def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
+    """The trained tasks as s3prl runs them, but for the quirks that are off."""
+    return (
+        replace(_pr(quirks), windows=_neighbours(quirks)),
+        replace(
+            ASR,
+            windows=list_halved_buckets if quirks.asr_half_batches else list_buckets,
+            by_audio=True,
+            spec_augment=quirks.spec_augment,
+        ),
+        replace(
+            KS,
+            sampling="balanced" if quirks.ks_balanced_train else "shuffled",
+            dev="resampled" if quirks.ks_resampled_dev else "plain",
+        ),
+        _keep_last(replace(SID, crops=True)),
+        replace(
+            ASV,
+            training=replace(ASV.training, test_selection=quirks.asv_test_selection),
+            pooled_width=1500,
+            extra_frames=int(quirks.asv_extra_frame),
+            min_train_samples=ASV_MIN_SAMPLES if quirks.asv_crops else 0,
+            crops=True,
+            keep_last=True,
+        ),
+        replace(
+            SD,
+            selection=SD.selection if quirks.sd_frame_accuracy else Selection("der", less_is_better=True),
+            both_ways=not quirks.sd_unidirectional,
+            silent_full_chunks=quirks.sd_silent_full_chunks,
+            test_postprocessing=quirks.sd_test_postprocessing,
+            keep_last=True,
+        ),
+        _keep_last(ER),
+        _keep_last(IC),
+        replace(SF, windows=_neighbours(quirks), spec_augment=quirks.spec_augment),
+    )
+
+
+def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> None:
+    """Raise MissingLabels in one line where the official protocol cannot be followed on these stored features."""
+    if task == "asv" and quirks.asv_silence_trim:
+        raise MissingLabels("the official asv trims silences with sox, which is not supported; "
+                            "superb.quirks.asv_silence_trim=false scores it with them")  # fmt: skip
+    if (task == "sid" and quirks.sid_crops) or (task == "asv" and quirks.asv_crops):
+        whole = [u for u in manifest.select("train", "sentence") if u.num_samples > CROP_SAMPLES]
+        if whole:
+            raise MissingLabels(
+                f"the official {task} trains on 8 s of longer recordings and {len(whole)} are whole, first "
+                f"{whole[0].id}; data.crops=8 stores eight crops of each, superb.quirks.{task}_crops=false takes all"
+            )
+
+
+def list_departures(task: str, budget: TaskBudget, quirks: OfficialQuirks, outputs: int | None) -> tuple[str, ...]:
+    """In what a result differs from the leaderboard's: settings, quirks that are off, the size of the label space."""
+    official = official_budgets()[task]
+    given = {name: (getattr(budget, name), getattr(official, name)) for name in _FIXED if official.steps}
+    departures = [f"{name} {ours} instead of {theirs}" for name, (ours, theirs) in given.items() if ours != theirs]
+    departures += [f"{name} is off" for name in QUIRKS[task] if not getattr(quirks, name)]
+    if outputs is not None and outputs != OUTPUTS[task]:
+        departures.append(f"{outputs} outputs instead of {OUTPUTS[task]}")
+    return tuple(departures)
+
+
+def drop_stress(phone: str) -> str:
+    """The phone without the digit of its stress."""
+    return phone.rstrip("012")
+
+
+def _pr(quirks: OfficialQuirks) -> CtcTask:
+    return PR if quirks.pr_stress else replace(PR, fold=drop_stress)
+
+
+def _keep_last(task: PooledTask) -> PooledTask:
+    return replace(task, keep_last=True)
+
+
+def _neighbours(quirks: OfficialQuirks) -> ListWindows:
+    windows = list_clamped_starts if quirks.overlapping_batches else list_disjoint
+    return drop_half_of_long(windows) if quirks.half_long_batches else windows

@@ -1,0 +1,76 @@
+"""The batches of sequence tasks: windows of neighbours among utterances in ascending order of length."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from fithubert.superb.metrics import IntArray
+
+#: (first, last) of the windows of one epoch, from (utterance,) samples and the size of a batch.
+ListWindows = Callable[[IntArray, int], list[tuple[int, int]]]
+
+#: s3prl's `half_batch_size_wav_len`.
+LONG_SAMPLES = 300_000
+
+
+def list_starts(samples: IntArray, batch: int) -> list[tuple[int, int]]:
+    """A window from every start that leaves it whole."""
+    return [(first, first + batch) for first in range(len(samples) - batch + 1)]
+
+
+def list_clamped_starts(samples: IntArray, batch: int) -> list[tuple[int, int]]:
+    """A window for every utterance: those near the end of s3prl's descending order share the last whole one."""
+    return [(max(0, last - batch), max(batch, last)) for last in range(1, len(samples) + 1)]
+
+
+def list_disjoint(samples: IntArray, batch: int) -> list[tuple[int, int]]:
+    """Every utterance in one window; the shortest ones fill what remains."""
+    edges = sorted({0, *range(len(samples), 0, -batch)})
+    return list(pairwise(edges))
+
+
+def list_halved_buckets(samples: IntArray, batch: int) -> list[tuple[int, int]]:
+    """ASR's buckets, the full ones in two halves; a remainder of one utterance is dropped."""
+    halved = [_halve(w) if w[1] - w[0] == batch else [w] for w in list_buckets(samples, batch)]
+    return [window for windows in halved for window in windows]
+
+
+def list_buckets(samples: IntArray, batch: int) -> list[tuple[int, int]]:
+    """ASR's buckets whole; a remainder of one utterance is dropped."""
+    return [(first, last) for first, last in list_disjoint(samples, batch) if last - first > 1]
+
+
+def drop_half_of_long(list_windows: ListWindows) -> ListWindows:
+    """The same windows, of which one keeps its longer half where its last utterance has over LONG_SAMPLES."""
+
+    def listed(samples: IntArray, batch: int) -> list[tuple[int, int]]:
+        windows = list_windows(samples, batch)
+        long = [last - first > 1 and samples[last - 1] > LONG_SAMPLES for first, last in windows]
+        return [(last - (last - first) // 2, last) if cut else (first, last)
+                for (first, last), cut in zip(windows, long, strict=True)]  # fmt: skip
+
+    return listed
+
+
+class WindowOrder:
+    """The windows in shuffled epochs, by seed."""
+
+    def __init__(self, windows: list[tuple[int, int]], seed: int) -> None:
+        self._windows = windows
+        self._generator = np.random.default_rng(seed)
+        self._queue = np.empty(0, dtype=np.int64)
+
+    def next_window(self) -> tuple[int, int]:
+        """(first, last) of the next batch."""
+        if not len(self._queue):
+            self._queue = self._generator.permutation(len(self._windows))
+        index, self._queue = int(self._queue[0]), self._queue[1:]
+        return self._windows[index]
+
+
+def _halve(window: tuple[int, int]) -> list[tuple[int, int]]:
+    first, last = window
+    # Of an odd bucket s3prl's first half, the longer utterances, is the smaller one.
+    middle = last - (last - first) // 2
+    return [edge for edge in ((first, middle), (middle, last)) if edge[0] < edge[1]]
