@@ -1,0 +1,139 @@
+"""The official protocol: its settings, what every switch changes, and one plain step of each kind of task."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from fithubert.config.base import validate
+from fithubert.config.params import SuperbParams
+from fithubert.config.quirks import OfficialQuirks
+from fithubert.data.labels import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.errors import UserError
+from fithubert.superb.official import (
+    OUTPUTS,
+    QUIRKS,
+    SOURCES,
+    drop_stress,
+    list_departures,
+    official_budgets,
+)
+from fithubert.superb.protocol import NotScorable, TaskResult
+from fithubert.superb.run import TASKS, run_task
+from tests.superb.fakes import MemoryStore, label_features, make_corpus
+from tests.superb.official_tasks import official, small
+
+PRESET = Path(__file__).parents[2] / "experiments/presets/superb/official.yaml"
+ON = OfficialQuirks()
+#: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
+OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Manifest:
+    return make_corpus(40, 48, 40, 24)
+
+
+@pytest.fixture(scope="module")
+def telling(corpus: Manifest) -> MemoryStore:
+    return label_features(corpus)
+
+
+def test_the_preset_is_the_table() -> None:
+    values = yaml.safe_load(PRESET.read_text())["superb"]
+    params = validate(SuperbParams, {"models": ["fbank"], **values}, str(PRESET))
+    assert params.tasks == official_budgets()
+    assert (params.protocol, params.quirks, params.seeds) == ("official", ON, (1337,))
+
+
+def test_the_table_is_superbs() -> None:
+    """Utterances an update, updates, and evaluations, as the configurations of s3prl have them."""
+    table = {name: (b.batch * b.accumulate, b.steps, b.eval_every) for name, b in official_budgets().items() if b.steps}
+    assert table == {
+        "pr": (32, 100_000, 1000), "asr": (32, 200_000, 2000), "ks": (32, 200_000, 5000), "sid": (32, 200_000, 5000),
+        "asv": (50, 200_000, 20_000), "sd": (32, 30_000, 500), "er": (32, 30_000, 1000), "ic": (32, 200_000, 5000),
+        "sf": (32, 200_000, 2000),
+    }  # fmt: skip
+    assert set(QUIRKS) == set(SOURCES) == set(TASKS) == {*OUTPUTS, "qbe"}
+    assert {quirk for of_task in QUIRKS.values() for quirk in of_task} == set(OfficialQuirks.model_fields)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_result_says_in_what_it_is_not_official(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+    result = run_task(name, telling, corpus, small(name), quirks=OPEN)
+    assert isinstance(result, TaskResult)
+    assert result.protocol == "official"
+    if name == "qbe":
+        assert result.departures == ()
+        return
+    assert f"steps 4 instead of {official_budgets()[name].steps}" in result.departures
+    assert any("outputs instead of" in d for d in result.departures) == (name not in ("sd",))
+    assert list_departures(name, official_budgets()[name], ON, OUTPUTS[name]) == ()
+    for quirk in QUIRKS[name]:
+        off = OfficialQuirks(**{quirk: False})
+        assert list_departures(name, official_budgets()[name], off, OUTPUTS[name]) == (f"{quirk} is off",)
+
+
+def test_what_cannot_be_followed_is_refused(telling: MemoryStore, corpus: Manifest) -> None:
+    trimmed = run_task("asv", telling, corpus, small("asv"), quirks=ON)
+    assert isinstance(trimmed, NotScorable)
+    assert "asv_silence_trim=false" in trimmed.reason
+    long = Manifest(tuple(replace(u, num_samples=128_001) for u in corpus), corpus.root)
+    whole = run_task("sid", telling, long, small("sid"), quirks=ON)
+    assert isinstance(whole, NotScorable)
+    assert "30 are whole, first sentence0000; data.crops=8" in whole.reason
+    assert isinstance(run_task("sid", telling, long, small("sid"), quirks=OfficialQuirks(sid_crops=False)), TaskResult)
+
+
+def test_unknown_quirks_are_named() -> None:
+    with pytest.raises(UserError, match=r"quirks\.pr_stres: unknown key; valid keys: pr_stress"):
+        validate(SuperbParams, {"models": ["fbank"], "quirks": {"pr_stres": True}}, "params")
+
+
+# The size of label spaces: the corpus's own, whatever occurs in it.
+
+
+def labelled(kind: str, rows: list[dict[str, object]]) -> Manifest:
+    utterances = [
+        Utterance(f"{kind}{i}", f"{i}.wav", "0", ("train", "dev", "test")[i % 3], kind, 16_000, **row)  # type: ignore[arg-type]
+        for i, row in enumerate(rows)
+    ]
+    return Manifest(tuple(utterances), Path())
+
+
+def outputs(name: str, manifest: Manifest, **off: bool) -> int:
+    store = MemoryStore({u.id: {0: torch.zeros(40, 3), 1: torch.zeros(40, 3)} for u in manifest})
+    learner = official(name, **off).bind(store, manifest, small(name, head_width=4))
+    head = learner.new_head()
+    assert isinstance(head.output, nn.Linear)
+    assert head.output.out_features == learner.num_outputs
+    return learner.num_outputs
+
+
+def test_label_spaces_have_the_official_sizes() -> None:
+    spaces = {"phones": (*STRESSED_PHONES, END, UNKNOWN), "characters": (*CHARACTERS, PAD, END, UNKNOWN)}
+    spaces["slots"] = (*CHARACTERS, *(f"{e}-{i}" for i in range(39) for e in "BE"), END, UNKNOWN)
+    spoken = [{"pronunciation": ("AH0", "T"), "words": ("a", "t")} for _ in range(6)]
+    sentences = replace(labelled("sentence", spoken), inventories=spaces)
+    assert outputs("pr", sentences) == OUTPUTS["pr"] == 74
+    assert outputs("pr", sentences, pr_stress=False) == 39 + 2 + 3
+    assert outputs("asr", sentences) == OUTPUTS["asr"] == 32
+    commands = labelled("command", [{"words": ("a",), "slots": ()} for _ in range(6)])
+    assert outputs("sf", replace(commands, inventories=spaces)) == OUTPUTS["sf"] == 109
+    assert outputs("ks", labelled("keyword", [{"keyword": str(i // 3)} for i in range(36)])) == OUTPUTS["ks"] == 12
+    assert outputs("er", labelled("sentence", [{"style": str(i // 3)} for i in range(12)])) == OUTPUTS["er"] == 4
+    speakers = [{"speaker": f"id{i // 3}"} for i in range(3 * 1251)]
+    assert outputs("sid", labelled("sentence", speakers)) == OUTPUTS["sid"] == 1251
+
+
+def test_folding_leaves_39_phones() -> None:
+    assert len({drop_stress(p) for p in STRESSED_PHONES} - {"SIL", "SPN"}) == 39

@@ -1,0 +1,102 @@
+"""One training step of the official protocol against a plain one: the same head and batch, s3prl's order of work."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.heads import LinearHead
+from fithubert.superb.official import (
+    official_budgets,
+)
+from fithubert.superb.train import fit
+from tests.superb.fakes import MemoryStore, label_features, make_corpus
+from tests.superb.official_tasks import official, small
+from tests.superb.test_heads import plain_logits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Manifest:
+    return make_corpus(40, 48, 40, 24)
+
+
+@pytest.fixture(scope="module")
+def telling(corpus: Manifest) -> MemoryStore:
+    return label_features(corpus)
+
+
+def plain_classification(head: LinearHead, features: list[Tensor], labels: Tensor, slots: tuple[int, ...]) -> Tensor:
+    """The mean over utterances of the summed cross entropies of all slots, pooled after both linear maps."""
+    logits = torch.stack([plain_logits(head, row).mean(0) for row in features])
+    parts = logits.split(slots, dim=1)
+    return sum(nn.functional.cross_entropy(p, labels[:, i]) for i, p in enumerate(parts))  # type: ignore[return-value]
+
+
+LABELS: dict[str, tuple[str, Callable[[Utterance], tuple[str, ...]]]] = {
+    "ks": ("keyword", lambda u: (str(u.keyword),)),
+    "sid": ("sentence", lambda u: (str(u.speaker),)),
+    "er": ("sentence", lambda u: (str(u.style),)),
+    "ic": ("command", lambda u: (u.intent.action, u.intent.object, u.intent.location) if u.intent else ()),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_step_of_classification_equals_a_plain_one(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+    kind, labels_of = LABELS[name]
+    budget = official_budgets()[name]
+    learner = official(name).bind(telling, corpus, budget)
+    torch.manual_seed(0)
+    head = learner.new_head()
+    assert isinstance(head, LinearHead)
+    learner.start_epochs(1337, budget.batch)
+    losses = [float(learner.losses([head]).detach()) for _ in range(12)]
+    learner.start_epochs(1337, budget.batch)
+    train = corpus.select("train", kind).utterances
+    classes = [sorted(set(slot)) for slot in zip(*map(labels_of, train), strict=True)]
+    numbers = torch.tensor([[c.index(x) for c, x in zip(classes, labels_of(u), strict=True)] for u in train])
+    for loss in losses:
+        batch = learner._order.next_batch()  # type: ignore[attr-defined]
+        rows = [torch.stack([telling.rows[train[i].id][k] for k in range(3)]) for i in batch]
+        plain = plain_classification(head, rows, numbers[torch.from_numpy(batch)], tuple(len(c) for c in classes))
+        assert loss == pytest.approx(float(plain.detach()), rel=1e-4)
+
+
+def test_a_step_of_phones_equals_a_plain_one(telling: MemoryStore, corpus: Manifest) -> None:
+    learner = official("pr").bind(telling, corpus, official_budgets()["pr"])
+    head = learner.new_head()
+    assert isinstance(head, LinearHead)
+    learner.start_epochs(1337, 16)
+    loss = float(learner.losses([head]).detach())
+    learner.start_epochs(1337, 16)
+    first, last = learner._order.next_window()  # type: ignore[attr-defined]
+    assert last - first == 16
+    train = sorted(corpus.select("train", "sentence"), key=lambda u: (len(u.phones or ()), u.id))
+    symbols = sorted({p.label for u in train for p in u.phones or ()})
+    rows = [torch.stack([telling.rows[u.id][k] for k in range(3)]).half().float() for u in train[first:last]]
+    logits = nn.utils.rnn.pad_sequence([plain_logits(head, row).log_softmax(1) for row in rows])
+    targets = [torch.tensor([symbols.index(p.label) + 1 for p in u.phones or ()]) for u in train[first:last]]
+    lengths = torch.tensor([row.shape[1] for row in rows]), torch.tensor([len(t) for t in targets])
+    plain = nn.CTCLoss(zero_infinity=True)(logits, nn.utils.rnn.pad_sequence(targets, batch_first=True), *lengths)
+    assert loss == pytest.approx(float(plain.detach()), rel=1e-4)
+
+
+def test_accumulated_batches_are_one_step_of_their_mean(telling: MemoryStore, corpus: Manifest) -> None:
+    task = official("ic")
+    learner = task.bind(telling, corpus, small("ic"))
+    learner.start_epochs(5, 4)
+    torch.manual_seed(5)
+    head = learner.new_head()
+    adam = torch.optim.Adam(head.parameters(), lr=1e-2)
+    (sum(learner.losses([head]).sum() for _ in range(3)) / 3).backward()
+    nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+    adam.step()
+    [ours] = fit(learner, task, small("ic", steps=1, accumulate=3), (1e-2,), seed=5)
+    for name, value in head.state_dict().items():
+        torch.testing.assert_close(ours.head.state_dict()[name], value, rtol=1e-4, atol=1e-5)

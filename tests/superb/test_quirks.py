@@ -1,0 +1,149 @@
+"""Every switch of the official protocol changes what it says that it changes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fithubert.config.quirks import OfficialQuirks
+from fithubert.data.manifest import Manifest, Turn, Utterance
+from fithubert.superb.heads import BidirectionalLSTM, DiarisationHead, LinearHead, SpeakerHead
+from fithubert.superb.protocol import TaskResult
+from fithubert.superb.run import run_task
+from fithubert.superb.tasks.sd import CHUNK_FRAMES, turn_labels
+from tests.superb.fakes import MemoryStore, label_features, make_corpus
+from tests.superb.official_tasks import official, small
+
+#: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
+OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Manifest:
+    return make_corpus(40, 48, 40, 24)
+
+
+@pytest.fixture(scope="module")
+def telling(corpus: Manifest) -> MemoryStore:
+    return label_features(corpus)
+
+
+def test_keyword_dev_is_one_balanced_draw() -> None:
+    """A head that always says `no`, of which dev has one clip in sixty and half of the draws."""
+    clips = [("train", k) for k in ("no", "yes")] + [("dev", "no")] + [("dev", "yes")] * 59 + [("test", "yes")]
+    rows = [Utterance(f"k{i}", "", "0", split, "keyword", 16_000, keyword=k) for i, (split, k) in enumerate(clips)]
+    store = MemoryStore({u.id: {0: torch.zeros(40, 3), 1: torch.zeros(40, 3)} for u in rows})
+    values: dict[bool, list[float]] = {}
+    for on in (True, False):
+        learner = official("ks", ks_resampled_dev=on).bind(store, Manifest(tuple(rows), Path()), small("ks"))
+        head = learner.new_head()
+        assert isinstance(head, LinearHead)
+        nn.init.zeros_(head.output.weight)
+        with torch.no_grad():
+            head.output.bias.copy_(torch.tensor([1.0, 0.0]))
+        values[on] = [learner.evaluate([head], "dev")[0]["acc"].value for _ in range(2)]
+    assert values[False] == pytest.approx([100 / 60, 100 / 60])
+    assert values[True][0] == values[True][1] == pytest.approx(50, abs=15)
+
+
+def test_training_draws_keywords_by_class_or_not(telling: MemoryStore, corpus: Manifest) -> None:
+    train = corpus.select("train", "keyword").utterances
+    skewed = [replace(u, keyword="no" if i % 12 else "yes") for i, u in enumerate(train)]
+    rest = [replace(u, keyword="no") for s in ("dev", "test") for u in corpus.select(s, "keyword")]
+    manifest = Manifest((*skewed, *rest), Path())
+    shares = {}
+    for balanced in (True, False):
+        learner = official("ks", ks_balanced_train=balanced).bind(telling, manifest, small("ks"))
+        learner.start_epochs(1, 9)
+        drawn = np.concatenate([learner._order.next_batch() for _ in range(80)])  # type: ignore[attr-defined]
+        shares[balanced] = np.mean([skewed[i].keyword == "yes" for i in drawn])
+    assert shares[True] == pytest.approx(0.5, abs=0.1)
+    assert shares[False] == pytest.approx(1 / 12, abs=0.02)
+
+
+def test_recognition_is_distorted_in_training_only(telling: MemoryStore, corpus: Manifest) -> None:
+    losses, errors = {}, {}
+    for on in (True, False):
+        learner = official("asr", spec_augment=on).bind(telling, corpus, small("asr"))
+        torch.manual_seed(0)
+        head = learner.new_head().eval()
+        learner.start_epochs(1, 8)
+        losses[on] = float(learner.losses([head]).detach())
+        errors[on] = learner.evaluate([head], "dev")[0]["wer"].value
+    assert losses[True] != pytest.approx(losses[False], rel=1e-5)
+    assert errors[True] == errors[False]
+
+
+@pytest.mark.parametrize("name", ["sid", "asv"])
+def test_an_epoch_hears_one_crop_of_every_recording(name: str, corpus: Manifest) -> None:
+    """Recordings with one, two and eight stored crops are heard equally often."""
+    many = {"sentence0000": 8, "sentence0001": 2}
+    rows = [
+        replace(u, id=f"{u.id}/{k}", first_sample=k)
+        for u in corpus.select(kind="sentence")
+        for k in range(many.get(u.id, 1))
+    ]
+    manifest = Manifest(tuple(rows), Path())
+    learner = official(name, asv_crops=False).bind(label_features(manifest), manifest, small(name))
+    assert learner.num_train == len(corpus.select("train", "sentence"))
+    learner.start_epochs(1, learner.num_train)
+    crops, order = learner._crops, learner._order  # type: ignore[attr-defined]
+    heard = [set(crops.draw(order.next_batch()).tolist()) for _ in range(40)]
+    assert {len(epoch) for epoch in heard} == {learner.num_train}
+    assert len(set().union(*heard)) == learner.num_train + 7 + 1
+
+
+def test_what_test_selects_is_reported_beside_what_dev_selects(telling: MemoryStore, corpus: Manifest) -> None:
+    for name, metric, off in (
+        ("asv", "eer", "asv_test_selection"),
+        ("sd", "der", "sd_test_postprocessing"),
+    ):
+        for on in (True, False):
+            quirks = OPEN.model_copy(update={off: on})
+            result = run_task(name, telling, corpus, small(name, learning_rates=(1e-3, 1e-2)), (1, 2), quirks=quirks)
+            assert isinstance(result, TaskResult)
+            assert set(result.metrics) == ({metric, f"{metric}_test_selected"} if on else {metric})
+            if on:
+                assert result.metrics[f"{metric}_test_selected"].value <= result.metrics[metric].value
+
+
+def test_diarisation_switches(telling: MemoryStore, corpus: Manifest) -> None:
+    one_way = official("sd").bind(telling, corpus, small("sd")).new_head()
+    both = official("sd", sd_unidirectional=False).bind(telling, corpus, small("sd")).new_head()
+    assert isinstance(one_way, DiarisationHead)
+    assert isinstance(both, DiarisationHead)
+    assert (type(one_way.recurrent), type(both.recurrent)) == (nn.LSTM, BidirectionalLSTM)
+    learner = official("sd", sd_frame_accuracy=False).bind(telling, corpus, small("sd"))
+    with torch.no_grad():
+        measures = learner.evaluate([learner.new_head()], "dev")
+    assert set(measures[0]) == {"der"}
+    frames = 3 * CHUNK_FRAMES
+    turn = Turn("a", 0.2, frames * 0.02 - 0.2)
+    mixture = Utterance("m", "m.flac", "0", "train", "mixture", frames * 320, turns=(turn, Turn("b", 0.0, 0.1)))
+    spoken = turn_labels(mixture, frames, 320)[:, 0].reshape(3, -1).mean(1)
+    silent = turn_labels(mixture, frames, 320, silent_full_chunks=True)[:, 0].reshape(3, -1).mean(1)
+    assert spoken[1] == 1
+    assert silent[1] == 0
+    assert (spoken[[0, 2]] == silent[[0, 2]]).all()
+    assert spoken[0] == pytest.approx(1 - 10 / CHUNK_FRAMES)
+
+
+def test_statistics_take_one_frame_more_in_training_only() -> None:
+    torch.manual_seed(0)
+    plain = SpeakerHead(1, 6, 8, 12, 3)
+    extra = SpeakerHead(1, 6, 8, 12, 3, extra_frames=1)
+    extra.load_state_dict(plain.state_dict())
+    lengths, summed = np.array([30, 20]), torch.randn(50, 6)
+    same = [plain.embed(summed, lengths)[0], extra.embed(summed, lengths)[0]]
+    # The longest utterance of a batch has no further frame.
+    torch.testing.assert_close(same[0][0], same[1][0])
+    assert not torch.allclose(same[0][1], same[1][1])
+    torch.testing.assert_close(plain.eval().embed(summed, lengths), extra.eval().embed(summed, lengths))
