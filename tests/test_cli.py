@@ -29,6 +29,7 @@ COMMANDS = (
     "distill",
     "profile",
     "superb",
+    "leaderboard",
     "report",
     "compare",
     "import",

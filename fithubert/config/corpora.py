@@ -17,6 +17,8 @@ class CorpusFolder(StrictModel):
 
     #: The folder that holds the corpus, or its own. `???` is how a preset says that the value is still to be given.
     path: Path
+    #: Decibels that recordings are amplified by as they are read: -3 is sox's in SUPERB's KS, QbE and ASV.
+    gain_db: float = Field(0.0, ge=-60, le=60)
 
     @field_validator("path")
     @classmethod
@@ -42,6 +44,9 @@ class VoxCelebData(CorpusFolder):
 
     source: Literal["voxceleb1"] = "voxceleb1"
     task: Literal["sid", "asv"] = "sid"
+    #: Windows of 8 s that stand for each longer training recording, drawn once; 0 keeps it whole. SUPERB draws another
+    #: one in every epoch.
+    crops: int = Field(0, ge=0)
 
 
 class Libri2MixData(CorpusFolder):

@@ -24,7 +24,9 @@ class OfficialQuirks(StrictModel):
     ks_balanced_train: bool = True
     #: KS: dev is drawn likewise, the same draw at every evaluation; off: every dev clip once.
     ks_resampled_dev: bool = True
-    #: SID: training hears 8 s of longer recordings; off: all of them.
+    #: KS, QbE, ASV: recordings are 3 dB quieter, as sox's `gain -3` makes them (`data.gain_db`).
+    sox_gain: bool = True
+    #: SID: training hears 8 s of longer recordings, one of the stored crops (`data.crops`) an epoch; off: all of them.
     sid_crops: bool = True
     #: ASV: training hears 8 s of longer recordings and none of at most 2 s; off: all of all.
     asv_crops: bool = True

@@ -93,7 +93,7 @@ class Manifest:
                 f"{path}: holds {len(waveform)} samples and the manifest says {utterance.num_samples}; "
                 "run `fithubert prepare` again"
             )
-        return waveform
+        return waveform if utterance.gain_db is None else waveform * 10 ** (utterance.gain_db / 20)
 
     def save(self, path: Path) -> None:
         """Write the rows as Parquet, atomically."""

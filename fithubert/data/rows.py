@@ -44,6 +44,7 @@ _OPTIONAL = pa.schema(
         ("first_sample", pa.int64()),
         ("trials", pa.list_(pa.string())),
         ("matches", pa.list_(pa.string())),
+        ("gain_db", pa.float64()),
     ]
 )
 _STRING_LISTS = ("words", "pronunciation", "trials", "matches")

@@ -56,7 +56,8 @@ class Utterance:
 
     What only some corpora have: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
     says where the utterance begins in a file that holds more than it; `trials` are the ids that it is compared with
-    in verification; `matches` are the ids of the documents that hold what this query says.
+    in verification; `matches` are the ids of the documents that hold what this query says; `gain_db` amplifies it as
+    it is read.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Utterance:
     first_sample: int | None = None
     trials: tuple[str, ...] | None = None
     matches: tuple[str, ...] | None = None
+    gain_db: float | None = None
 
     @property
     def seconds(self) -> float:

@@ -25,6 +25,9 @@ class Score:
     #: The learnt weight of each hidden state, summing to 1.
     layer_weights: tuple[float, ...] = ()
     reason: str | None = None
+    protocol: str = "mini"
+    #: In what a result of the official protocol departs from it.
+    departures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def _read_score(values: dict[str, Any]) -> Score:
         reason = "no score in the metrics file"
     seeds = tuple(int(seed) for seed in values.get("seeds") or ())
     weights = tuple(float(w) for w in values.get("layer_weights") or ())
-    return Score(metrics, intervals, seeds, weights, reason)
+    departures = tuple(str(d) for d in values.get("departures") or ())
+    return Score(metrics, intervals, seeds, weights, reason, str(values.get("protocol", "mini")), departures)
 
 
 def _is_number(value: Any) -> bool:

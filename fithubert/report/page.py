@@ -58,6 +58,7 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
         score=table.format_score,
         headline=headline(summary, plan),
         unscored=table.unscored_tasks(summary),
+        protocol_notes=table.protocol_notes(summary),
         scores=score_rows(summary, plan, columns),
         scatter=scatter_data(summary, colours, columns),
         costs=cost_rows(summary, metrics),

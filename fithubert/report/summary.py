@@ -125,6 +125,10 @@ def _model_entry(name: str, metrics: Metrics, plan: ReportPlan, cost: dict[str, 
         if score.intervals
     }
     entry["seeds"] = {task: list(score.seeds) for task, score in scores.items() if score.seeds}
+    official = {task: list(score.departures) for task, score in scores.items() if score.protocol == "official"}
+    if official:
+        # Task -> in what its result departs from SUPERB's protocol; tasks that are not here are scored by `mini`.
+        entry["official"] = official
     features = metrics.features.get(name, {})
     trained = metrics.distill.get(name, {})
     for key in ("readout", "init", "fingerprint"):

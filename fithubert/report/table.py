@@ -64,8 +64,20 @@ def unscored_tasks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(found)
 
 
+def protocol_notes(summary: Mapping[str, Any]) -> list[str]:
+    """A sentence for every task that some model was scored on by the official protocol, with what departs from it."""
+    departures: dict[str, dict[str, None]] = {}
+    for model in summary["models"].values():
+        for task, of_task in model.get("official", {}).items():
+            departures.setdefault(task, {}).update(dict.fromkeys(of_task))
+    return [
+        f"{task_info(task).title}: SUPERB's official protocol" + (f", but {'; '.join(found)}." if found else ".")
+        for task, found in departures.items()
+    ]
+
+
 def markdown_table(summary: Mapping[str, Any]) -> str:
-    """The scorecard as a Markdown table, one row a model, every cell filled; reasons for what is not scored below."""
+    """The scorecard as a Markdown table, one row a model, every cell filled; below it what is not scored, and why."""
     columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
     header = ["model", "params", "of teacher", "MAC / s", "real-time factor", "latency"]
     header += [f"{task.upper()} {metric.label} {'↓' if metric.lower else '↑'}" for task, metric in columns]
@@ -86,4 +98,6 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
     for title, reason in unscored_tasks(summary):
         text += f"\n{title} is not scored: {reason}.\n"
+    for note in protocol_notes(summary):
+        text += f"\n{note}\n"
     return text

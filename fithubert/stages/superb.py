@@ -1,18 +1,24 @@
 """One model on one task, from its frozen features."""
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fithubert.config.corpora import IemocapData, LibriSpeechData
 from fithubert.config.params import DataParams, Params
 from fithubert.config.quirks import OfficialQuirks
+from fithubert.errors import UserError
 from fithubert.features.reader import FeatureStore
 from fithubert.features.schema import Expected
-from fithubert.files import write_json
+from fithubert.files import read_json, write_json
 from fithubert.stages.workspace import Workspace, check_name
-from fithubert.superb.official import SOURCES
+from fithubert.superb.official import QUIRKS, SOURCES, SOX_GAIN_DB, official_budgets
 from fithubert.superb.protocol import NotScorable
 from fithubert.superb.run import run_task
+
+#: Stored crops of a long recording: an epoch hears one of them.
+_CROPS = 8
 
 
 def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[str, Any]:
@@ -21,6 +27,8 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
     manifest = workspace.load_manifest()
     store = FeatureStore.open(workspace.features(model), Expected(corpus=manifest.fingerprint))
     official = params.superb.protocol == "official"
+    if official:
+        _check_prepared(params, workspace)
     result = run_task(
         task,
         store,
@@ -51,6 +59,24 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
     return metrics
 
 
+def describe_task(task: str, data: Path | None, official: bool) -> list[str]:
+    """Changes of the parameters: the task's own corpus in `data`, and SUPERB's settings where the run is `official`."""
+    if task not in SOURCES:
+        return []
+    changes = []
+    if data is not None:
+        corpus: dict[str, Any] = {"source": SOURCES[task], "path": str(data)}
+        if SOURCES[task] == "voxceleb1":
+            corpus |= {"task": task, "crops": _CROPS if official else 0}
+        if official and "sox_gain" in QUIRKS[task]:
+            corpus["gain_db"] = SOX_GAIN_DB
+        changes.append(f"data={json.dumps(corpus)}")
+    if official:
+        budget = official_budgets()[task].model_dump(mode="json")
+        changes += ["superb.protocol=official", "superb.seeds=[1337]", f"superb.tasks.{task}={json.dumps(budget)}"]
+    return changes
+
+
 def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) -> tuple[str, ...]:
     """In what the corpus is not the one that the leaderboard scores `task` on."""
     if data.source != SOURCES[task]:
@@ -63,6 +89,17 @@ def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) 
     if isinstance(data, IemocapData) and data.lists is None and quirks.er_split_order:
         departures.append("dev is not drawn in the order of s3prl's lists (data.lists)")
     return tuple(departures)
+
+
+def _check_prepared(params: Params, workspace: Workspace) -> None:
+    """Raise UserError where the workspace holds another corpus than `params` says: a result must name its own."""
+    path = workspace.metrics("prepare")
+    prepared = read_json(path).get("source") if path.is_file() else None
+    if prepared not in (None, params.data.source):
+        raise UserError(
+            f"{workspace.data}: was prepared from {prepared} and data.source is {params.data.source}; an official "
+            "result names its corpus, so give the same `data` to superb (--data DIR prepares it)"
+        )
 
 
 def _describe_corpus(params: Params) -> str:

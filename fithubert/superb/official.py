@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from fithubert.config.params import TaskBudget
 from fithubert.config.quirks import OfficialQuirks
+from fithubert.data.corpora.voxceleb1 import CROP_SAMPLES
 from fithubert.data.manifest import Manifest
 from fithubert.superb.ctc import CtcTask
 from fithubert.superb.pooled import PooledTask
@@ -26,8 +27,9 @@ from fithubert.superb.windows import (
     list_halved_buckets,
 )
 
-#: 8 s, the window that training of SID and ASV hears; ASV's recordings are longer than 2 s.
-CROP_SAMPLES, ASV_MIN_SAMPLES = 128_000, 32_001
+#: ASV trains on recordings that are longer than 2 s.
+ASV_MIN_SAMPLES = 32_001
+SOX_GAIN_DB = -3.0
 #: Size of the head's output on the official corpus; 1,211 are the speakers of VoxCeleb1's dev part.
 OUTPUTS = {"pr": 74, "asr": 32, "ks": 12, "sid": 1251, "asv": 1211, "sd": 2, "er": 4, "ic": 24, "sf": 109}
 #: The corpus of each task, as `data.source` names it.
@@ -47,10 +49,10 @@ SOURCES = {
 QUIRKS: dict[str, tuple[str, ...]] = {
     "pr": ("pr_stress", "overlapping_batches", "half_long_batches"),
     "asr": ("asr_half_batches", "spec_augment"),
-    "ks": ("ks_balanced_train", "ks_resampled_dev"),
-    "qbe": (),
+    "ks": ("sox_gain", "ks_balanced_train", "ks_resampled_dev"),
+    "qbe": ("sox_gain",),
     "sid": ("sid_crops",),
-    "asv": ("asv_crops", "asv_silence_trim", "asv_extra_frame", "asv_test_selection"),
+    "asv": ("sox_gain", "asv_crops", "asv_silence_trim", "asv_extra_frame", "asv_test_selection"),
     "sd": ("sd_unidirectional", "sd_frame_accuracy", "sd_silent_full_chunks", "sd_test_postprocessing"),
     "er": ("er_split_order",),
     "ic": (),
@@ -124,6 +126,10 @@ def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> No
     if task == "asv" and quirks.asv_silence_trim:
         raise MissingLabels("the official asv trims silences with sox, which is not supported; "
                             "superb.quirks.asv_silence_trim=false scores it with them")  # fmt: skip
+    louder = [u for u in manifest if u.gain_db != SOX_GAIN_DB]
+    if "sox_gain" in QUIRKS[task] and quirks.sox_gain and louder:
+        raise MissingLabels(f"the official {task} reads recordings with sox's gain of {SOX_GAIN_DB:g} dB; prepare with "
+                            f"data.gain_db={SOX_GAIN_DB:g}, or superb.quirks.sox_gain=false goes without")  # fmt: skip
     if (task == "sid" and quirks.sid_crops) or (task == "asv" and quirks.asv_crops):
         whole = [u for u in manifest.select("train", "sentence") if u.num_samples > CROP_SAMPLES]
         if whole:

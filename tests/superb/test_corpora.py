@@ -16,6 +16,7 @@ from fithubert.config.corpora import (
     VoxCelebData,
 )
 from fithubert.config.params import Params, SuperbParams, TaskBudget
+from fithubert.config.quirks import OfficialQuirks
 from fithubert.data.corpora.registry import read_corpus
 from fithubert.data.labels import END, UNKNOWN
 from fithubert.stages.features import features
@@ -107,3 +108,43 @@ def test_the_end_symbol_ends_targets_and_is_not_scored(monkeypatch: pytest.Monke
         said[0, int(first) + 2 * torch.arange(int(count)), row[: int(count)]] = 1.0
     monkeypatch.setattr(learner, "_logits", lambda heads, features, lengths: said)
     assert learner.evaluate([torch.nn.Identity()], "test")[0]["per"].value == 0
+
+
+#: Task -> what its corpus is prepared with, what is off, and all that the result then departs in beside the budget.
+OFFICIAL: dict[str, tuple[dict[str, object], dict[str, bool], set[str]]] = {
+    "pr": ({}, {}, set()),
+    "asr": ({}, {}, set()),
+    "ks": ({"gain_db": -3.0}, {}, set()),
+    "sid": ({"crops": 2}, {}, {"6 outputs instead of 1251"}),
+    "asv": (
+        {"gain_db": -3.0},
+        {"asv_silence_trim": False, "asv_crops": False},
+        {"asv_silence_trim is off", "asv_crops is off", "4 outputs instead of 1211"},
+    ),
+    "ic": ({}, {}, {"8 outputs instead of 24"}),
+    "qbe": ({"gain_db": -3.0}, {}, set()),
+    "sd": ({}, {}, set()),
+    "er": ({}, {}, set()),
+    "sf": ({}, {}, {"43 outputs instead of 109"}),
+}
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) -> None:
+    case = CASES[task]
+    settings, off, departures = OFFICIAL[task]
+    budget = TaskBudget(steps=0) if task == "qbe" else BUDGET
+    params = Params(
+        data=case.describe(case.write(tmp_path / "corpora")).model_copy(update=settings),
+        students={},
+        superb=SuperbParams(models=("fbank",), tasks={task: budget}, protocol="official", quirks=OfficialQuirks(**off)),
+    )
+    workspace = Workspace(tmp_path / "work")
+    prepare(params, workspace)
+    features(params, workspace, "fbank")
+    scored = superb(params, workspace, "fbank", task)
+    assert scored["protocol"] == "official", scored.get("reason")
+    selected_on_test = {f"{m}_test_selected" for m in case.metrics & {"eer", "der"}}
+    assert set(scored["metrics"]) == case.metrics | selected_on_test
+    settings_named = ("steps ", "batch ", "accumulate ", "eval_every ", "head_width ")
+    assert {d for d in scored["departures"] if not d.startswith(settings_named)} == departures

@@ -30,7 +30,7 @@ from tests.superb.official_tasks import official, small
 PRESET = Path(__file__).parents[2] / "experiments/presets/superb/official.yaml"
 ON = OfficialQuirks()
 #: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
-OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False)
+OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,7 +73,7 @@ def test_a_result_says_in_what_it_is_not_official(name: str, telling: MemoryStor
     assert isinstance(result, TaskResult)
     assert result.protocol == "official"
     if name == "qbe":
-        assert result.departures == ()
+        assert result.departures == ("sox_gain is off",)
         return
     assert f"steps 4 instead of {official_budgets()[name].steps}" in result.departures
     assert any("outputs instead of" in d for d in result.departures) == (name not in ("sd",))
@@ -87,6 +87,11 @@ def test_what_cannot_be_followed_is_refused(telling: MemoryStore, corpus: Manife
     trimmed = run_task("asv", telling, corpus, small("asv"), quirks=ON)
     assert isinstance(trimmed, NotScorable)
     assert "asv_silence_trim=false" in trimmed.reason
+    plain = run_task("qbe", telling, corpus, small("qbe"), quirks=ON)
+    assert isinstance(plain, NotScorable)
+    assert "data.gain_db=-3" in plain.reason
+    quiet = Manifest(tuple(replace(u, gain_db=-3.0) for u in corpus), corpus.root)
+    assert isinstance(run_task("ks", telling, quiet, small("ks"), quirks=ON), TaskResult)
     long = Manifest(tuple(replace(u, num_samples=128_001) for u in corpus), corpus.root)
     whole = run_task("sid", telling, long, small("sid"), quirks=ON)
     assert isinstance(whole, NotScorable)

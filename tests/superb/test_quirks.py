@@ -18,7 +18,7 @@ from tests.superb.fakes import MemoryStore, label_features, make_corpus
 from tests.superb.official_tasks import official, small
 
 #: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
-OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False)
+OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
 
 
 @pytest.fixture(scope="module", autouse=True)

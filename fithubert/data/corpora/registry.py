@@ -1,6 +1,7 @@
 """Published corpora by name: how each is read, and which can be downloaded."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress
     if config.path.resolve().is_relative_to(audio):
         raise UserError(f"{config.path}: data.path lies in {audio}, which prepare empties; use another workspace")
     corpus = read_corpus(config, on_progress)
+    if config.gain_db:
+        louder = tuple(replace(u, gain_db=config.gain_db) for u in corpus.manifest)
+        corpus = replace(corpus, manifest=replace(corpus.manifest, utterances=louder))
     with new_audio(out_root):
         pass  # nothing is copied, and what another source left is gone
     corpus.manifest.save(manifest_path(out_root))

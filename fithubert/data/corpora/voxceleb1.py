@@ -5,6 +5,7 @@ their lists when they are built, and no class gives ASV's training set.
 """
 
 import hashlib
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from fithubert.config.corpora import VoxCelebData
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
-from fithubert.data.manifest import Utterance
+from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html"
@@ -21,6 +22,8 @@ IDENTIFICATION, TRIALS = ("veri_test_class.txt", "iden_split.txt"), "voxceleb1_t
 _IDENTIFICATION_HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
 _TRIALS_HOME = "https://www.openslr.org/49"
 _SPLITS = {"1": "train", "2": "dev", "3": "test"}
+#: 8 s: what SUPERB's SID and ASV hear of a longer recording in training.
+CROP_SAMPLES = 128_000
 #: As many dev speakers as the test has, and the videos of each that training lacks.
 _DEV_SPEAKERS, _DEV_VIDEOS = 40, 2
 
@@ -31,12 +34,31 @@ def read_voxceleb1(config: VoxCelebData, on_progress: Progress | None = None) ->
     `sid`: train, dev and test by the flags 1, 2 and 3 of the identification list, 1,251 classes. `asv`: all speakers
     that the trial list does not name are train, its trials are the verification split. Differs: two videos of each of
     40 training speakers are dev, with one same-speaker and one other-speaker trial an utterance, since the official
-    recipe selects on test. Raises UserError where a list or a file that it names is missing or broken.
+    recipe selects on test. With `crops`, longer recordings of train are windows of 8 s. Raises UserError where a list
+    or a file that it names is missing or broken.
     """
     layout = find_layout(config.path, "VoxCeleb1", "VoxCeleb1", _HOME)
     speakers = _find_speakers(layout)
     read = _read_identification if config.task == "sid" else _read_verification
-    return Corpus(layout.finish(list(read(layout, speakers)), on_progress))
+    manifest = layout.finish(list(read(layout, speakers)), on_progress)
+    return Corpus(replace(manifest, utterances=tuple(draw_crops(manifest, config.crops))))
+
+
+def draw_crops(manifest: Manifest, crops: int) -> Iterator[Utterance]:
+    """The utterances, each of train that is longer than CROP_SAMPLES as `crops` windows of it (0: as it is).
+
+    Windows are drawn by the utterance's name, so that a corpus always has the same ones.
+    """
+    for utterance in manifest:
+        room = utterance.num_samples - CROP_SAMPLES
+        if not crops or utterance.split != "train" or room <= 0:
+            yield utterance
+            continue
+        generator = random.Random(utterance.id)
+        for number in range(crops):
+            first = generator.randint(0, room)
+            crop_id = f"{utterance.id}/crop{number}"
+            yield replace(utterance, id=crop_id, first_sample=first, num_samples=CROP_SAMPLES)
 
 
 def _find_speakers(layout: Layout) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from fithubert.config.corpora import VoxCelebData
 from fithubert.data.corpora.voxceleb1 import read_voxceleb1
 from fithubert.data.manifest import Manifest, load_manifest
 from fithubert.errors import UserError
-from tests.data.corpora.miniatures import write_text, write_voxceleb1
+from tests.data.corpora.miniatures import write_audio, write_text, write_voxceleb1
 
 
 def read(path: Path, task: str) -> Manifest:
@@ -102,3 +102,24 @@ def test_what_is_missing_or_broken_is_one_line(root: Path, tmp_path: Path) -> No
     expect("sid", r"iden_split.txt: no such file; the identification list comes from .*/meta/iden_split.txt")
     shutil.rmtree(inner / "test")
     expect("sid", r"test/wav: no such folder")
+
+
+@pytest.mark.parametrize("task", ["sid", "asv"])
+def test_long_recordings_of_train_become_crops(root: Path, task: str) -> None:
+    long = "id10001/aaaaaaaaaaa/00001"
+    write_audio(root / "VoxCeleb1" / "dev" / "wav" / f"{long}.wav", 9.0)
+    whole = read(root, task)
+    cropped = read_voxceleb1(VoxCelebData(path=root, task=task, crops=3)).manifest
+    crops = [u for u in cropped if u.id.startswith(long)]
+    if next(u for u in whole if u.id == long).split != "train":
+        assert cropped == whole
+        return
+    assert [u.id for u in crops] == [f"{long}/crop{k}" for k in range(3)]
+    assert {(u.num_samples, u.split, u.speaker) for u in crops} == {(128_000, "train", "id10001")}
+    assert len({u.first_sample for u in crops}) == 3
+    recording = whole.read(next(u for u in whole if u.id == long))
+    for u in crops:
+        assert u.first_sample is not None
+        assert (cropped.read(u) == recording[u.first_sample :][:128_000]).all()
+    assert [u for u in cropped if u not in crops] == [u for u in whole if u.id != long]
+    assert read_voxceleb1(VoxCelebData(path=root, task=task, crops=3)).manifest == cropped
