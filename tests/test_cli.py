@@ -72,6 +72,8 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
     [
         (["distill", "nobody"], "'nobody': not one of fithubert"),
         (["superb", "nobody", "pr"], "'nobody': not one of fbank, teacher, fithubert"),
+        (["superb", "fbank", "ks", "--data", "/no/corpora", "--official"], "/no/corpora: data.path is not a folder"),
+        (["leaderboard", "fbank", "/no/workspace"], "these results are of none"),
         (["distill", "fithubert"], "no such file"),
         (["cache"], "artifacts/teacher"),
         (["cache", "--codec", "int4"], "cache.codec"),
@@ -157,3 +159,17 @@ def test_compare_prints_a_table_and_json(tmp_path: Path) -> None:
     rows = json.loads(text)
     assert code == 0
     assert {row["model"]: row["params"] for row in rows} == {"teacher": 5_000_000, "fithubert": 1_000_000}
+
+
+def test_a_task_runs_on_its_own_corpus_by_the_official_protocol(tmp_path: Path) -> None:
+    corpora = str(write_librispeech(tmp_path / "corpora"))
+    official = ("superb", "fbank", "pr", "--data", corpora, "--official")
+    code, said, _ = run("--set", "superb.tasks.pr.steps=2", *official, workspace=tmp_path / "work")
+    assert code == 0
+    assert said.splitlines()[1:] == ["  not the official protocol: steps 2 instead of 100000"]
+    code, _, error = run("leaderboard", "fbank", str(tmp_path / "work"), workspace=tmp_path)
+    assert code == 1
+    assert "pr departs from the protocol (steps 2 instead of 100000); asr is not scored" in error
+    code, _, error = run("--set", "superb.protocol=official", "superb", "fbank", "pr", workspace=tmp_path / "work")
+    assert code == 1
+    assert "was prepared from librispeech and data.source is synthetic" in error

@@ -1,4 +1,11 @@
-"""The official protocol: s3prl's settings and habits as declarations over the same heads and loops as `mini`."""
+"""The official protocol: s3prl's settings and habits as declarations over the same heads and loops as `mini`.
+
+Features are stored (with the error of their codec), so what s3prl cuts anew at every access is cut once. SID and ASV:
+windows of 8 s of each longer recording are stored by seed, of which an epoch hears one; without them the task is
+refused. KS: silence is every whole second of the noises, drawn as often as any other class. Differs in scoring: SD's
+error rate is counted by frames (s3prl: dscore), ASV's dev split is drawn from the training speakers (s3prl has none),
+QbE's false alarms are those of the documents in English.
+"""
 
 from dataclasses import replace
 
@@ -111,6 +118,7 @@ def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
             SD,
             selection=SD.selection if quirks.sd_frame_accuracy else Selection("der", less_is_better=True),
             both_ways=not quirks.sd_unidirectional,
+            accuracy_by_chunk=True,
             silent_full_chunks=quirks.sd_silent_full_chunks,
             test_postprocessing=quirks.sd_test_postprocessing,
             keep_last=True,

@@ -64,8 +64,7 @@ def draw_masks(items: int, masks: int, below: int, size: int, generator: np.rand
     widths = generator.integers(0, below, (items, masks, 1))
     starts = generator.integers(0, max(1, size - int(widths.max())), (items, masks, 1))
     places = np.arange(size)
-    masked: np.ndarray = ((starts <= places) & (places < starts + widths)).any(1)
-    return masked
+    return ((starts <= places) & (places < starts + widths)).any(axis=1)
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:

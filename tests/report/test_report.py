@@ -277,3 +277,20 @@ def test_numbers_read_well() -> None:
     assert [format_share(x) for x in (0.0, 0.135, 1.0, 1.043, None)] == ["0 %", "13.5 %", "100 %", "104 %", "not run"]
     assert [format_seconds(s) for s in (8.26, 245, 7380)] == ["8.3 s", "4 min 5 s", "2 h 3 min"]
     assert PLAN.students == STUDENTS
+
+
+def test_a_task_of_the_official_protocol_is_named_with_what_departs_from_it(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    assert "official protocol" not in page_of(tmp_path)
+    departures = {"teacher": [], "fbank": ["steps 4 instead of 200000"]}
+    for model, departed in departures.items():
+        path = tmp_path / "superb" / f"{model}-ks.json"
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "protocol": "official", "departures": departed}))
+    summary = build_summary(gather(tmp_path), PLAN)
+    assert {name: summary["models"][name]["official"] for name in departures} == {
+        name: {"ks": departed} for name, departed in departures.items()
+    }
+    note = "Keyword spotting: SUPERB's official protocol, but steps 4 instead of 200000."
+    assert note in markdown_table(summary)
+    assert note.replace("'", "&#39;") in page_of(tmp_path)

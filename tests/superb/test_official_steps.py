@@ -100,3 +100,32 @@ def test_accumulated_batches_are_one_step_of_their_mean(telling: MemoryStore, co
     [ours] = fit(learner, task, small("ic", steps=1, accumulate=3), (1e-2,), seed=5)
     for name, value in head.state_dict().items():
         torch.testing.assert_close(ours.head.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pr", "ks", "sid", "ic"])
+def test_training_equals_plain_training(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+    """Same features, seed and steps through plain heads, accumulated in two batches: same parameters, same scores."""
+    task, budget = official(name), small(name, steps=10, batch=6, accumulate=2, eval_every=10)
+    learner, plain_learner = (task.bind(telling, corpus, budget) for _ in range(2))
+    [ours] = fit(learner, task, budget, (1e-2,), seed=1337)
+    plain_learner._logits = lambda heads, features, *_: torch.stack(  # type: ignore[attr-defined]
+        [plain_logits(h, features) for h in heads]
+    )
+    torch.manual_seed(1337)
+    head = plain_learner.new_head()
+    first = nn.utils.parameters_to_vector(head.parameters()).detach()
+    adam = torch.optim.Adam(head.parameters(), lr=1e-2)
+    plain_learner.start_epochs(1337, budget.batch)
+    for _ in range(budget.steps):
+        adam.zero_grad()
+        for _ in range(budget.accumulate):
+            (plain_learner.losses([head])[0] / budget.accumulate).backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        adam.step()
+    # Adam's first steps are signs of gradients, so a rounding error in a gradient of almost 0 moves one parameter by a
+    # step: compared is the distance of all parameters against how far they have moved.
+    plain, kept = (nn.utils.parameters_to_vector(h.parameters()) for h in (head, ours.head))
+    assert (plain - kept).norm() < 0.01 * (plain - first).norm()
+    with torch.no_grad():
+        [values], [expected] = learner.evaluate([ours.head], "test"), plain_learner.evaluate([head.eval()], "test")
+    assert {k: v.value for k, v in values.items()} == pytest.approx({k: v.value for k, v in expected.items()}, abs=2)

@@ -10,10 +10,11 @@ from torch import nn
 
 from fithubert.config.quirks import OfficialQuirks
 from fithubert.data.manifest import Manifest, Turn, Utterance
+from fithubert.superb.bank import FrameBank
 from fithubert.superb.heads import BidirectionalLSTM, DiarisationHead, LinearHead, SpeakerHead
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import run_task
-from fithubert.superb.tasks.sd import CHUNK_FRAMES, turn_labels
+from fithubert.superb.tasks.sd import CHUNK_FRAMES, _Examples, chunk_accuracy, turn_labels
 from tests.superb.fakes import MemoryStore, label_features, make_corpus
 from tests.superb.official_tasks import official, small
 
@@ -147,3 +148,13 @@ def test_statistics_take_one_frame_more_in_training_only() -> None:
     torch.testing.assert_close(same[0][0], same[1][0])
     assert not torch.allclose(same[0][1], same[1][1])
     torch.testing.assert_close(plain.eval().embed(summed, lengths), extra.eval().embed(summed, lengths))
+
+
+def test_frame_accuracy_is_the_mean_of_chunks_in_the_order_of_lower_loss() -> None:
+    frames = FrameBank(torch.zeros(1, 6, 1), np.array([0, 4, 5, 6]))
+    labels = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0], [0.0, 0.0]])
+    examples = _Examples(frames, labels, frames.offsets)
+    # The first chunk is right in its given order by three frames of four, and its loss is lower in the other one.
+    logits = np.array([[0.1, -0.1]] * 3 + [[-50.0, 50.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert chunk_accuracy(logits, examples).value == pytest.approx(100 * (0.25 + 1 + 0) / 3)
+    assert official("sd").selection.metric == "frame_acc"
