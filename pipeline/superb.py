@@ -16,6 +16,7 @@ def run(params: Params, workspace: Workspace, model: str, task: str) -> None:
     check_name(task, list(params.superb.tasks), "task")
     stage = f"superb@{model}-{task}"
     values: dict[str, Any] = {"model": model, "task": task, "seeds": list(params.superb.seeds)}
+    values |= params.superb.model_dump(mode="json", include={"protocol", "quirks"})
     values |= {"budget": params.superb.tasks[task].model_dump(mode="json")}
     tags = {"model": model, "task": task}
     with track_stage(stage, values, workspace.root, metrics_file(stage), tags=tags):

@@ -64,7 +64,8 @@ def draw_masks(items: int, masks: int, below: int, size: int, generator: np.rand
     widths = generator.integers(0, below, (items, masks, 1))
     starts = generator.integers(0, max(1, size - int(widths.max())), (items, masks, 1))
     places = np.arange(size)
-    return ((starts <= places) & (places < starts + widths)).any(axis=1)
+    inside: np.ndarray = (starts <= places) & (places < starts + widths)
+    return np.logical_or.reduce(inside, axis=1)
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:

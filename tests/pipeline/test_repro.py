@@ -52,7 +52,13 @@ PARAMS = {
     "students": {"thin": STUDENT},
     "profile": {"seconds": [0.5], "rounds": 1, "threads": 1, "paper_size": False},
     "features": {"shard_minutes": 0.5},
-    "superb": {"models": ["fbank", "thin"], "tasks": {"pr": BUDGET}, "seeds": [1]},
+    "superb": {
+        "models": ["fbank", "thin"],
+        "protocol": "mini",
+        "quirks": {},
+        "tasks": {"pr": BUDGET},
+        "seeds": [1],
+    },
     "report": {"title": "tiny"},
 }
 #: What a metrics file says of the clock.

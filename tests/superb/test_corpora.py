@@ -15,13 +15,14 @@ from fithubert.config.corpora import (
     PublishedCorpus,
     VoxCelebData,
 )
-from fithubert.config.params import Params, SuperbParams, TaskBudget
+from fithubert.config.params import Params, SuperbParams, SyntheticData, TaskBudget
 from fithubert.config.quirks import OfficialQuirks
-from fithubert.data.corpora.registry import read_corpus
+from fithubert.data.corpora.registry import import_corpus, read_corpus
 from fithubert.data.labels import END, UNKNOWN
+from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.stages.features import features
 from fithubert.stages.prepare import prepare
-from fithubert.stages.superb import superb
+from fithubert.stages.superb import list_corpus_departures, superb
 from fithubert.stages.workspace import Workspace
 from fithubert.superb.run import TASKS
 from fithubert.superb.tasks.asr import ASR
@@ -148,3 +149,30 @@ def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_p
     assert set(scored["metrics"]) == case.metrics | selected_on_test
     settings_named = ("steps ", "batch ", "accumulate ", "eval_every ", "head_width ")
     assert {d for d in scored["departures"] if not d.startswith(settings_named)} == departures
+
+
+def test_a_corpus_that_is_not_the_leaderboards_is_a_departure(tmp_path: Path) -> None:
+    on, off = OfficialQuirks(), OfficialQuirks(er_split_order=False)
+    assert list_corpus_departures("pr", SyntheticData(), on) == ("corpus synthetic instead of librispeech",)
+    assert list_corpus_departures("pr", LibriSpeechData(path=tmp_path), on) == ()
+    more = LibriSpeechData(path=tmp_path, train=("train-clean-100", "train-clean-360"), test=("test-other",))
+    assert list_corpus_departures("asr", more, on) == ("train train-clean-100+train-clean-360", "test test-other")
+    unordered = IemocapData(path=tmp_path)
+    assert list_corpus_departures("er", unordered, on) == (
+        "dev is not drawn in the order of s3prl's lists (data.lists)",
+    )
+    assert list_corpus_departures("er", unordered, off) == ()
+    assert list_corpus_departures("er", IemocapData(path=tmp_path, lists=tmp_path), on) == ()
+
+
+def test_the_gain_makes_recordings_quieter(tmp_path: Path) -> None:
+    path = miniatures.write_speech_commands(tmp_path / "corpora")
+    plain, quiet = (
+        import_corpus(PlainCorpus(source="speech_commands", path=path, gain_db=gain), tmp_path / f"work{gain}").manifest
+        for gain in (0.0, -3.0)
+    )
+    reloaded = load_manifest(manifest_path(tmp_path / "work-3.0"))
+    assert reloaded.utterances == quiet.utterances
+    assert plain.fingerprint != quiet.fingerprint
+    for loud, soft in zip(plain.utterances[:5], reloaded.utterances[:5], strict=True):
+        torch.testing.assert_close(reloaded.read(soft), plain.read(loud) * 0.7079457844)

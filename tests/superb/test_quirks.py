@@ -70,6 +70,20 @@ def test_training_draws_keywords_by_class_or_not(telling: MemoryStore, corpus: M
     assert shares[False] == pytest.approx(1 / 12, abs=0.02)
 
 
+def test_batches_of_sequences_follow_their_switches() -> None:
+    samples = np.full(40, 16_000)
+    long = np.full(40, 300_001)
+    for name in ("pr", "sf"):
+        assert len(official(name).windows(samples, 16)) == 40  # type: ignore[attr-defined]
+        assert len(official(name, overlapping_batches=False).windows(samples, 16)) == 3  # type: ignore[attr-defined]
+        for on, size in ((True, 8), (False, 16)):
+            windows = official(name, half_long_batches=on).windows(long, 16)  # type: ignore[attr-defined]
+            assert {last - first for first, last in windows} == {size}
+    for on, sizes in ((True, [8, 16, 16]), (False, [8, 32])):
+        windows = official("asr", asr_half_batches=on).windows(samples, 32)  # type: ignore[attr-defined]
+        assert sorted(last - first for first, last in windows) == sizes
+
+
 def test_recognition_is_distorted_in_training_only(telling: MemoryStore, corpus: Manifest) -> None:
     losses, errors = {}, {}
     for on in (True, False):

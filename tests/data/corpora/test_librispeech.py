@@ -138,8 +138,8 @@ def test_archives_are_those_of_the_subsets_with_published_digests() -> None:
     ("change", "said"),
     [
         ('data={"source":"librispeech"}', r"data.librispeech.path: is required"),
-        ('data={"source":"librispeech","path":"x","fold":1}', r"fold: unknown key; valid keys: path, source, train"),
-        ('data={"source":"snips","path":"x","fold":1}', r"fold: unknown key; valid keys: path, source$"),
+        ('data={"source":"librispeech","path":"x","fold":1}', r"fold: unknown key; valid keys: path, gain_db, source"),
+        ('data={"source":"snips","path":"x","fold":1}', r"fold: unknown key; valid keys: path, gain_db, source$"),
         ('data={"source":"librispeach","path":"x"}', r"librispeach"),
         ('data={"source":"librispeech","path":"x","train":["train-clean-10"]}', r"train-clean-100"),
     ],
