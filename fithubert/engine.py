@@ -5,10 +5,12 @@ back gradient synchronisation.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -83,6 +85,40 @@ def sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
     summed = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(summed, Tensor)  # Fabric answers a tensor with a tensor
     return summed
+
+
+@contextmanager
+def ends_with_its_ranks(fabric: "Fabric") -> Iterator[None]:
+    """A block in which the death of another rank, or torchrun's order to stop that follows it, is a UserError.
+
+    What a dead rank leaves behind is a collective that fails in one of torch's many ways, or SIGTERM before it can.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    ended = UserError(
+        f"rank {fabric.global_rank} of {fabric.world_size}: another rank has died, or the job was told to stop; "
+        "the same command goes on from the last checkpoint"
+    )
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise ended
+
+    # Python hears signals on the main thread only.
+    listens = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if listens else None
+    left_early = True
+    try:
+        yield
+        left_early = False
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
+            raise
+        raise ended from error
+    finally:
+        if listens:
+            # The order may still come while this rank is leaving.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if left_early else before)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import Targets, check_targets
-from fithubert.engine import Accelerator, deterministic_torch, on_first_rank, open_fabric
+from fithubert.engine import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.errors import UserError
 from fithubert.student.checkpoint import save_student
 from fithubert.student.model import build_student
@@ -66,8 +66,9 @@ def train_student(
     first weights of a student whose `init` is not random. Under torchrun every rank makes the same call; updates are
     shared out over the ranks and stay the same whatever their number.
 
-    Raises UserError where targets and heads do not fit, where the checkpoints are of another configuration, and where
-    the loss is not finite or explodes (its utterances are then in a file beside the checkpoints).
+    Raises UserError where targets and heads do not fit, where the checkpoints are of another configuration, where the
+    loss is not finite or explodes (its utterances are then in a file beside the checkpoints), and where another rank
+    has died.
     """
     config = resolve(student_params.recipe, student_params.shape)
     if student_params.learning_rate is not None:
@@ -78,8 +79,8 @@ def train_student(
     if distill_params.shuffle == "shards" and train_targets.shards is None:
         raise UserError("distill.shuffle: shards needs cached targets; use corpus with live ones")
     folder = checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
-    with deterministic_torch():
-        fabric = open_fabric(accelerator, distill_params.precision, _has_idle_parameters(student_params, config))
+    fabric = open_fabric(accelerator, distill_params.precision, _has_idle_parameters(student_params, config))
+    with deterministic_torch(), ends_with_its_ranks(fabric):
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
         hint_loss = HintLoss(student_params.hints, config.heads.layer_map)

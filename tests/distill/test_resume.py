@@ -65,6 +65,19 @@ def test_killed_by_the_system_and_resumed_is_never_killed(tmp_path: Path, whole:
     assert not (tmp_path / "student.checkpoints").exists()
 
 
+def test_killed_while_a_checkpoint_is_written_the_one_before_counts(tmp_path: Path, whole: Path) -> None:
+    command = [sys.executable, "-m", "tests.distill.tiny_run", str(tmp_path / "student"), "--kill-while-saving", "6"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    names = sorted(path.name for path in (tmp_path / "student.checkpoints").iterdir())
+    assert names[1:] == ["update-00000003.pt"]
+    assert names[0].startswith(".update-00000006.pt.")
+    recorder = Recorder()
+    train(tmp_path / "student", listeners=[recorder])
+    assert recorder.started[0].resumed_from == 3
+    _assert_equal(tmp_path / "student", whole)
+
+
 @settings(max_examples=5, deadline=None)
 @given(stops=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["step", "checkpoint"])), min_size=1, max_size=3))
 def test_stopped_anywhere_any_number_of_times_and_resumed_is_never_stopped(

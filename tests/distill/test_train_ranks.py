@@ -62,6 +62,21 @@ def test_ranks_share_out_an_update_and_any_number_of_them_goes_on_after_a_death(
     _assert_close(tmp_path / "two", tmp_path / "one")
 
 
+def test_a_rank_that_dies_ends_the_job_with_one_line_and_no_damage(tmp_path: Path) -> None:
+    one_rank = distill_params(accumulate=4, learning_rate=1e-3)
+    train(tmp_path / "one", one_rank)
+    died = _run_two_ranks(tmp_path / "two", "--kill-rank", "1")
+    assert died.returncode != 0
+    said = [line for line in died.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert said[0].startswith("error: rank 0 of 2: another rank has died")
+    assert [path.name for path in tmp_path.glob("two*")] == ["two.checkpoints"]
+    assert [path.name for path in (tmp_path / "two.checkpoints").iterdir()] == ["update-00000003.pt"]
+    finished = _run_two_ranks(tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    _assert_close(tmp_path / "two", tmp_path / "one")
+
+
 def test_ranks_cut_the_same_student(tmp_path: Path) -> None:
     one_rank = distill_params(accumulate=4, learning_rate=1e-3)
     train(tmp_path / "one", one_rank, student_params=cut_params(), teacher=tiny_teacher())

@@ -1,41 +1,72 @@
-"""`python -m tests.distill.tiny_run OUT [--kill-at N] [--set NAME=VALUE ...]`: a tiny training that may kill itself."""
+"""`python -m tests.distill.tiny_run OUT [--kill-...] [--set NAME=VALUE ...]`: a tiny training that may kill itself."""
 
 import argparse
+import itertools
 import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from fithubert.distill.events import CheckpointWritten, StepDone, TrainingListener
+from fithubert.distill.events import StepDone, TrainingListener
+from fithubert.distill.step import Stepper
+from fithubert.errors import exit_on_user_error
 from tests.distill.fakes import cut_params, distill_params, student_params, tiny_teacher, train
 
 
 class KillAt(TrainingListener):
-    """SIGKILL at an update, or while the checkpoint of that update has just been renamed."""
+    """SIGKILL after an update."""
 
-    def __init__(self, update: int | None, in_checkpoint: bool = False) -> None:
-        self.update, self.in_checkpoint = update, in_checkpoint
+    def __init__(self, update: int | None) -> None:
+        self.update = update
 
     def on_step(self, event: StepDone) -> None:
-        if event.update == self.update and not self.in_checkpoint:
+        if event.update == self.update:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_checkpoint(self, event: CheckpointWritten) -> None:
-        if event.update == self.update and self.in_checkpoint:
+
+def kill_while_saving(update: int) -> None:
+    """From now on SIGKILL in the middle of the checkpoint of `update`."""
+    save = torch.save
+
+    def save_half(state: dict[str, Any], path: Path) -> None:
+        save(state, path)
+        if state["progress"]["update"] == update:
+            os.truncate(path, path.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save_half  # type: ignore[assignment]
+
+
+def kill_in_update(update: int) -> None:
+    """From now on SIGKILL before the optimiser's step of `update`."""
+    apply, calls = Stepper.apply, itertools.count(1)
+
+    def apply_or_die(self: Stepper, learning_rate: float) -> None:
+        if next(calls) == update:
+            os.kill(os.getpid(), signal.SIGKILL)
+        apply(self, learning_rate)
+
+    Stepper.apply = apply_or_die  # type: ignore[method-assign]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--kill-while-saving", type=int)
+    parser.add_argument("--kill-rank", type=int, help="this rank dies in update 5, with gradients at hand")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--cut", action="store_true", help="start from a real teacher, cut to size")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.kill_while_saving is not None:
+        kill_while_saving(arguments.kill_while_saving)
+    if arguments.kill_rank is not None and int(os.environ["RANK"]) == arguments.kill_rank:
+        kill_in_update(5)
     changes = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
     train(
         arguments.out,
@@ -47,4 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()
