@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,36 @@ def cache(
 
 
 @app.command()
+def plan(
+    hours: Annotated[float, typer.Option(help="Hours of speech.")],
+    teacher: Annotated[str, typer.Option(help="`hubert_base` (shape alone), or any teacher.")] = "hubert_base",
+    student: Annotated[str, typer.Option(help="A recipe at full size.")] = "fithubert",
+    codec: Annotated[str, typer.Option(help="The codec that is weighed against live targets.")] = "pca_int8",
+    gpus: Annotated[int, typer.Option(help="GPUs that share the work; 0: this machine's CPU, measured.")] = 0,
+    epochs: Annotated[float, typer.Option(help="Times that all the speech is heard (the paper: 100).")] = 100.0,
+    updates: Annotated[int | None, typer.Option(help="In place of --epochs: updates of --batch-seconds.")] = None,
+    batch_seconds: Annotated[float, typer.Option(help="Audio of one update, over all devices.")] = 288.0,
+    teacher_speed: Annotated[float | None, typer.Option(help="Seconds of audio a second and device, if known.")] = None,
+    student_speed: Annotated[float | None, typer.Option(help="The same of the student's updates.")] = None,
+    disk_speed: Annotated[float | None, typer.Option(help="MB/s that all ranks share; else measured here.")] = None,
+    gpu_tflops: Annotated[float, typer.Option(help="TFLOP/s a GPU is assumed to sustain, without a speed.")] = 20.0,
+) -> None:
+    """Say what a distillation will take: bytes, extraction, training, in every codec and with live targets.
+
+    Measures this machine for a few seconds, and says what is measured, given and assumed. A CPU says nothing of a GPU:
+    give `--teacher-speed` and `--student-speed` as soon as you know them.
+    """
+    with exit_on_user_error(_options.debug):
+        from fithubert.stages.plan import plan as run
+
+        heard = epochs if updates is None else updates * batch_seconds / 3600 / hours
+        speeds = (teacher_speed, student_speed, disk_speed, gpu_tflops)
+        done = run(hours, teacher, student, codec, gpus, heard, _options.workspace, *speeds)
+        _print_table(done.rows)
+        print(f"{done.verdict}\n\n" + "\n".join(done.sources))
+
+
+@app.command()
 def distill(
     student: Annotated[str, typer.Argument(help="An entry of `students` in params.")],
     updates: Annotated[int | None, typer.Option(help="Updates; else `distill.updates` of params.")] = None,
@@ -275,7 +305,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
 _HEADINGS = {"params": "M params", "size_ratio": "size", "macs_per_second": "MMAC/s", "latency_ratio": "latency"}
 
 
-def _print_table(rows: list[dict[str, str | float | None]]) -> None:
+def _print_table(rows: Sequence[Mapping[str, str | float | None]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -283,8 +313,8 @@ def _print_table(rows: list[dict[str, str | float | None]]) -> None:
     if not rows:
         raise UserError("no model has been measured yet; `dvc repro` measures them")
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(_HEADINGS.get(name, name), justify="left" if name == "model" else "right", no_wrap=True)
+    for place, name in enumerate(rows[0]):
+        table.add_column(_HEADINGS.get(name, name), justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*[_cell(name, value) for name, value in row.items()])
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -2,6 +2,7 @@
 
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from fithubert.distill.events import (
@@ -14,6 +15,7 @@ from fithubert.distill.events import (
 )
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.progress import Progress, TaskID
 
 #: Updates over which speed and loss are averaged.
@@ -44,11 +46,11 @@ class ProgressLines(TrainingListener):
     def on_step(self, event: StepDone) -> None:
         self._recent.append(event)
         if event.update % max(1, self._updates // self._lines) == 0:
-            self._say(f"update {event.update}/{self._updates} {self.describe()}")
+            self._say(f"update {event.update}/{self._updates} {self.describe()} | by layer {self.describe_layers()}")
 
     def on_evaluation(self, event: Evaluated) -> None:
         self._dev_loss = event.dev_loss
-        layers = " ".join(f"{name}:{loss:.4g}" for name, loss in event.layer_losses.items())
+        layers = _show_layers(event.layer_losses)
         self._say(
             f"update {event.update} dev loss {event.dev_loss:.5g}{' (best)' if event.best else ''}, "
             f"train loss {event.train_loss:.5g}, by layer {layers}"
@@ -77,49 +79,68 @@ class ProgressLines(TrainingListener):
             f"waiting {waited / seconds:.1%} | {_clock(left)} left"
         )
 
+    def describe_layers(self) -> str:
+        """The loss of every head, over those of the last updates that trained it."""
+        seen = {name for step in self._recent for name in step.layer_losses}
+        names = sorted(seen, key=lambda name: [int(layer) for layer in name.split("-")])
+        heard = {name: [s.layer_losses[name] for s in self._recent if name in s.layer_losses] for name in names}
+        return _show_layers({name: sum(losses) / len(losses) for name, losses in heard.items()})
+
     def _say(self, line: str) -> None:
         print(f"{self._name}: {line}", file=self._stream, flush=True)
 
 
 class ProgressBar(ProgressLines):
-    """The same on a terminal: a bar with loss, dev loss and speed, and a line for every evaluation above it."""
+    """The same on a terminal: a bar with loss, dev loss and speed, the loss of every head below it, and a line for
+    every evaluation above."""
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         super().__init__(name, stream)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._live: Live | None = None
+        #: Drawn by another thread, which must not go through the steps while one is added.
+        self._layers = ""
 
     def on_start(self, event: TrainingStarted) -> None:
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.text import Text
 
         super().on_start(event)
-        self._bar = Progress(
+        bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
-            console=Console(file=self._stream),
         )
-        self._task = self._bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
-        self._bar.start()
+        self._task = bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
+        self._live = Live(
+            get_renderable=lambda: Group(bar, Text(self._layers)),
+            console=Console(file=self._stream),
+            refresh_per_second=2,
+        )
+        self._bar = bar
+        self._live.start()
 
     def on_step(self, event: StepDone) -> None:
         self._recent.append(event)
         if self._bar is not None and self._task is not None:
+            self._layers = f"by layer {self.describe_layers()}"
             self._bar.update(self._task, completed=event.update, state=self.describe())
 
     def on_end(self, event: TrainingEnded) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.stop()
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
         super().on_end(event)
 
     def _say(self, line: str) -> None:
-        if self._bar is None:
+        if self._live is None:
             super()._say(line)
         else:
-            self._bar.console.print(f"{self._name}: {line}", markup=False, highlight=False)
+            self._live.console.print(f"{self._name}: {line}", markup=False, highlight=False)
 
 
 def progress_listener(name: str, stream: TextIO | None = None) -> TrainingListener:
@@ -135,6 +156,10 @@ def progress_listener(name: str, stream: TextIO | None = None) -> TrainingListen
     except ImportError:
         return ProgressLines(name, stream)
     return ProgressBar(name, stream)
+
+
+def _show_layers(losses: Mapping[str, float]) -> str:
+    return " ".join(f"{name}:{loss:.4g}" for name, loss in losses.items())
 
 
 def _clock(seconds: float) -> str:

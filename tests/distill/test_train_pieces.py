@@ -107,7 +107,7 @@ def test_progress_lines_say_what_people_ask() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("thin: 1.50 M parameters, 1.00 h to train on, 1.5 min dev, 200 updates on 1 x cpu")
     assert lines[0].endswith("resumed at update 100")
-    assert lines[1] == "thin: update 102/200 loss 0.5 | 10.0 s audio/s | waiting 25.0% | 3:16 left"
+    assert lines[1] == "thin: update 102/200 loss 0.5 | 10.0 s audio/s | waiting 25.0% | 3:16 left | by layer 1:0.4"
     assert lines[2] == "thin: update 102 dev loss 0.25 (best), train loss 0.5, by layer 1:0.25 12:0.5"
     assert lines[3].startswith("thin: early stop after 103 updates")
     assert len(lines) == 4
@@ -126,3 +126,11 @@ def test_a_terminal_gets_a_bar_and_anything_else_lines() -> None:
     _hear_everything(listener)
     assert "thin: early stop after 103 updates" in terminal.getvalue()
     assert "dev 0.25" in terminal.getvalue()
+    assert "by layer 1:0.4" in terminal.getvalue()
+
+
+def test_a_head_that_is_drawn_now_and_then_keeps_its_loss() -> None:
+    lines = ProgressLines("thin", io.StringIO())
+    for update, losses in ((1, {"1": 0.4, "3": 1.0}), (2, {"2": 0.5, "3": 2.0})):
+        lines.on_step(StepDone(update, 0, 0.5, losses, 1e-3, 1.0, 40.0, 20.0, 2.0, 0.5))
+    assert lines.describe_layers() == "1:0.4 2:0.5 3:1.5"

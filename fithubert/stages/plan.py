@@ -1,0 +1,166 @@
+"""What a distillation will take before it is begun, from what this machine does in a few seconds."""
+
+import shutil
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from fithubert.config.student import StudentConfig
+from fithubert.config.teacher import HubertConfig, hubert_base
+from fithubert.errors import UserError
+from fithubert.features.codec import CODECS, find_codec
+from fithubert.profile.plan import (
+    FITTED_BITS,
+    Job,
+    Speeds,
+    TargetCost,
+    break_even_epochs,
+    cost_of_cache,
+    cost_of_live,
+)
+from fithubert.profile.throughput import count_operations, measure_codecs, measure_disk, measure_models
+from fithubert.student.recipes import resolve
+from fithubert.teachers.hubert import HubertTeacher
+from fithubert.teachers.registry import load_teacher
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A row of text per kind of targets, what decides between cached and live, and where every speed comes from."""
+
+    rows: tuple[dict[str, str], ...]
+    verdict: str
+    sources: tuple[str, ...]
+
+
+def plan(
+    hours: float,
+    teacher: str,
+    student: str,
+    codec: str,
+    gpus: int,
+    epochs: float,
+    folder: Path,
+    teacher_speed: float | None = None,
+    student_speed: float | None = None,
+    disk_speed: float | None = None,
+    gpu_tflops: float = 20.0,
+) -> Plan:
+    """Bytes and hours of a distillation for every codec and for live targets, and when live ones are better.
+
+    `folder` lies on the disk that is to hold the cache; `disk_speed` in MB/s. The other speeds are seconds of audio a
+    second and device; those of models that are not given are measured for the CPU, and for a GPU derived from
+    `gpu_tflops`, an assumption. Raises UserError for an unknown teacher, student or codec, and for numbers that make no
+    sense.
+    """
+    speeds_given = {"teacher_speed": teacher_speed, "student_speed": student_speed, "disk_speed": disk_speed}
+    _check_positive(hours=hours, epochs=epochs, gpu_tflops=gpu_tflops, **speeds_given)
+    if gpus < 0:
+        raise UserError(f"--gpus: must be 0, for the CPU, or more (given {gpus})")
+    find_codec(codec)
+    config, shape = resolve(student), _teacher_shape(teacher)
+    layers = {layer for _, layer in config.heads.layer_map} - {0}
+    if max(layers) > shape.depth:
+        raise UserError(f"--student: {student} learns from layer {max(layers)}, and {teacher} has {shape.depth}")
+    job = Job(hours, epochs, gpus, len(layers), shape.width)
+    of_models = _model_speeds(shape, config, (teacher_speed, student_speed), gpus, gpu_tflops)
+    (teacher_speed, said_teacher), (student_speed, said_student) = of_models
+    encode, read = measure_codecs(len(layers), shape.width)
+    disk = measure_disk(folder) if disk_speed is None else disk_speed * 1e6
+    speeds = Speeds(teacher_speed, student_speed, encode, read, disk)
+    costs, live = [cost_of_cache(job, speeds, name) for name in CODECS], cost_of_live(job, speeds)
+    chosen = next(cost for cost in costs if cost.targets == codec)
+    said_disk = "measured by writing here; taken for reading too" if disk_speed is None else "given"
+    many = f"; {gpus} GPUs are taken for {gpus} times one, each with its own process to read" if gpus else ""
+    return Plan(
+        tuple(_row(cost, live) for cost in [*costs, live]),
+        _verdict(chosen, live, shutil.disk_usage(folder).free),
+        (
+            f"teacher {teacher}: {teacher_speed:,.3g} x real time a device ({said_teacher})",
+            f"student {student}, an update: {student_speed:,.3g} x real time a device ({said_student})",
+            f"{codec}: one thread encodes {encode[codec]:,.3g} x and decodes {read[codec]:,.3g} x real time, "
+            f"{len(layers)} layers (measured on this CPU; taken for every process of any machine)",
+            f"disk: {disk / 1e6:,.0f} MB/s, shared by all ranks ({said_disk})",
+            f"bytes: counted; of pca_int8 {FITTED_BITS:g} bits a value at 1 % error, recorded by benchmarks/store.py "
+            "for another teacher of HuBERT Base's width",
+            f"an epoch is all {hours:g} h, uncropped{many}",
+        ),
+    )
+
+
+def _check_positive(**options: float | None) -> None:
+    for name, value in options.items():
+        if value is not None and not (value > 0 and isfinite(value)):
+            raise UserError(f"--{name.replace('_', '-')}: must be above 0 (given {value:g})")
+
+
+def _model_speeds(
+    teacher: HubertConfig,
+    student: StudentConfig,
+    given: tuple[float | None, float | None],
+    gpus: int,
+    gpu_tflops: float,
+) -> list[tuple[float, str]]:
+    """Teacher's and student's speed on one device, each with where it comes from."""
+    if None not in given:
+        derived, said = (0.0, 0.0), ""
+    elif gpus:
+        of_teacher, of_student = count_operations(teacher, student)
+        derived = gpu_tflops * 1e12 / of_teacher, gpu_tflops * 1e12 / of_student
+        said = f"assumed, not measured: a GPU that sustains {gpu_tflops:g} TFLOP/s"
+    else:
+        derived, said = measure_models(teacher, student), "measured on this CPU, random weights"
+    return [(own, said) if speed is None else (speed, "given") for speed, own in zip(given, derived, strict=True)]
+
+
+def _teacher_shape(name: str) -> HubertConfig:
+    if name == "hubert_base":
+        return hubert_base()
+    teacher = load_teacher(name)
+    if not isinstance(teacher, HubertTeacher):
+        raise UserError(f"--teacher: {name} is no HuBERT-family teacher; give hubert_base, or one that is")
+    return teacher.model.config
+
+
+def _row(cost: TargetCost, live: TargetCost) -> dict[str, str]:
+    even = break_even_epochs(cost, live)
+    return {
+        "targets": cost.targets,
+        "on disk": show_bytes(cost.num_bytes) if cost.num_bytes else "-",
+        "extraction": show_hours(cost.extraction_hours) if cost.num_bytes else "-",
+        "an epoch": show_hours(cost.epoch_hours),
+        f"{cost.epochs:.3g} epochs": show_hours(cost.epochs * cost.epoch_hours),
+        "in all": show_hours(cost.total_hours),
+        "pays off after": "-" if cost is live else f"{even:.3g} epochs" if isfinite(even) else "never",
+    }
+
+
+def _verdict(cached: TargetCost, live: TargetCost, free: int) -> str:
+    even, name = break_even_epochs(cached, live), cached.targets
+    room = "" if cached.num_bytes <= free else f"; there are {show_bytes(free)} free here, so it does not fit"
+    if even >= cached.epochs:
+        below = f"below {even:.3g} epochs" if isfinite(even) else "at any number of epochs, since reading is no faster"
+        return (
+            f"live beats {name} {below}: {show_hours(live.total_hours)} against {show_hours(cached.total_hours)} for "
+            f"{cached.epochs:.3g}"
+        )
+    return (
+        f"{name} beats live from {even:.3g} epochs on: {show_hours(cached.total_hours)} against "
+        f"{show_hours(live.total_hours)} for {cached.epochs:.3g}, for {show_bytes(cached.num_bytes)} of disk{room}"
+    )
+
+
+def show_bytes(count: float) -> str:
+    """Decimal units, three digits: 1.23 TB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e6:.3g} MB"
+
+
+def show_hours(hours: float) -> str:
+    """Seconds, minutes, hours or days, three digits: 2.5 days."""
+    for unit, size in (("days", 48.0), ("h", 1.0), ("min", 1 / 60)):
+        if hours >= size:
+            return f"{hours / (24 if unit == 'days' else size):.3g} {unit}"
+    return f"{hours * 3600:.3g} s"
