@@ -152,7 +152,7 @@ def cache(
 
 @app.command()
 def plan(
-    hours: Annotated[float, typer.Option(help="Hours of speech.")],
+    hours: Annotated[float, typer.Option(min=1e-3, help="Hours of speech.")],
     teacher: Annotated[str, typer.Option(help="`hubert_base` (shape alone), or any teacher.")] = "hubert_base",
     student: Annotated[str, typer.Option(help="A recipe at full size.")] = "fithubert",
     codec: Annotated[str, typer.Option(help="The codec that is weighed against live targets.")] = "pca_int8",

@@ -87,7 +87,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["--set", "data.fold=9", "prepare", "--source", "iemocap"], "data.iemocap.fold"),
         (["prepare", "--path", "/no/corpora"], "data.synthetic.path: unknown key"),
         (["--set", "report.titel=x", "report"], "unknown key"),
-        (["plan", "--hours", "0"], "--hours: must be above 0"),
+        (["plan", "--hours", "1", "--epochs", "0"], "--epochs: must be above 0"),
         (["compare"], "dvc repro report"),
         (["compare", "/no/summary.json"], "/no/summary.json"),
         (["--set", "distill.updats=3", "profile"], "unknown key"),
