@@ -49,9 +49,11 @@ def test_a_slow_disk_or_a_slow_reader_decides() -> None:
     job = Job(960, 1, 8, 12, 768)
     slow_disk = Speeds(100.0, 50.0, SPEEDS.encode, SPEEDS.read, 1e6)
     cost = cost_of_cache(job, slow_disk, "float16")
+    assert cost.slowest == "the disk"
     assert cost.extraction_hours == cost.epoch_hours == pytest.approx(cost.num_bytes / 1e6 / 3600)
     slow_reader = Speeds(100.0, 50.0, SPEEDS.encode, dict.fromkeys(CODECS, 5.0), 1e12)
     cached, live = cost_of_cache(job, slow_reader, "int8"), cost_of_live(job, slow_reader)
+    assert cached.slowest == "reading"
     assert cached.epoch_hours == pytest.approx(960 / 8 / 5)
     assert break_even_epochs(cached, live) == float("inf")
 
@@ -131,6 +133,7 @@ def test_the_verdict_follows_the_number_of_epochs(tmp_path: Path) -> None:
         "on disk": "1.8 GB",
         "extraction": "1.2 min",
         "an epoch": "1.2 min",
+        "waits for": "updates",
         "1 epochs": "1.2 min",
         "in all": "2.4 min",
         "pays off after": "2 epochs",

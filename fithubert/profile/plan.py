@@ -44,12 +44,16 @@ class Speeds:
 
 @dataclass(frozen=True)
 class TargetCost:
-    """What one kind of targets takes. `targets`: a codec, or `live`, which stores nothing."""
+    """What one kind of targets takes. `targets`: a codec, or `live`, which stores nothing.
+
+    `slowest`: what an epoch waits for.
+    """
 
     targets: str
     num_bytes: float
     extraction_hours: float
     epoch_hours: float
+    slowest: str
     epochs: float
 
     @property
@@ -80,14 +84,16 @@ def cost_of_cache(job: Job, speeds: Speeds, codec: str) -> TargetCost:
     disk_hours = size / speeds.disk_bytes / 3600
     extraction = (1 / speeds.teacher + 1 / speeds.encode[codec]) * job.hours / devices
     update, read = (job.hours / devices / speed for speed in (speeds.student, speeds.read[codec]))
-    epoch = max(update, read) if job.gpus else update + read
-    return TargetCost(codec, size, max(extraction, disk_hours), max(epoch, disk_hours), job.epochs)
+    waits = {"updates": update, "reading": read} if job.gpus else {"updates": update + read}
+    waits["the disk"] = disk_hours
+    slowest = max(waits, key=lambda name: waits[name])
+    return TargetCost(codec, size, max(extraction, disk_hours), waits[slowest], slowest, job.epochs)
 
 
 def cost_of_live(job: Job, speeds: Speeds) -> TargetCost:
     """Hear the teacher again in every epoch, on the device that trains."""
     epoch = (1 / speeds.teacher + 1 / speeds.student) * job.hours / max(1, job.gpus)
-    return TargetCost("live", 0.0, 0.0, epoch, job.epochs)
+    return TargetCost("live", 0.0, 0.0, epoch, "teacher, updates", job.epochs)
 
 
 def break_even_epochs(cached: TargetCost, live: TargetCost) -> float:

@@ -76,10 +76,10 @@ def plan(
         tuple(_row(cost, live) for cost in [*costs, live]),
         _verdict(chosen, live, shutil.disk_usage(folder).free),
         (
-            f"teacher {teacher}: {teacher_speed:,.3g} x real time a device ({said_teacher})",
-            f"student {student}, an update: {student_speed:,.3g} x real time a device ({said_student})",
-            f"{codec}: one thread encodes {encode[codec]:,.3g} x and decodes {read[codec]:,.3g} x real time, "
-            f"{len(layers)} layers (measured on this CPU; taken for every process of any machine)",
+            f"teacher {teacher}: {_show_speed(teacher_speed)} real time a device ({said_teacher})",
+            f"student {student}, an update: {_show_speed(student_speed)} real time a device ({said_student})",
+            f"{codec}, {len(layers)} layers: one thread encodes {_show_speed(encode[codec])} and decodes "
+            f"{_show_speed(read[codec])} real time (measured on this CPU; taken for each process anywhere)",
             f"disk: {disk / 1e6:,.0f} MB/s, shared by all ranks ({said_disk})",
             f"bytes: counted; of pca_int8 {FITTED_BITS:g} bits a value at 1 % error, recorded by benchmarks/store.py "
             "for another teacher of HuBERT Base's width",
@@ -129,6 +129,7 @@ def _row(cost: TargetCost, live: TargetCost) -> dict[str, str]:
         "on disk": show_bytes(cost.num_bytes) if cost.num_bytes else "-",
         "extraction": show_hours(cost.extraction_hours) if cost.num_bytes else "-",
         "an epoch": show_hours(cost.epoch_hours),
+        "waits for": cost.slowest,
         f"{cost.epochs:.3g} epochs": show_hours(cost.epochs * cost.epoch_hours),
         "in all": show_hours(cost.total_hours),
         "pays off after": "-" if cost is live else f"{even:.3g} epochs" if isfinite(even) else "never",
@@ -148,6 +149,10 @@ def _verdict(cached: TargetCost, live: TargetCost, free: int) -> str:
         f"{name} beats live from {even:.3g} epochs on: {show_hours(cached.total_hours)} against "
         f"{show_hours(live.total_hours)} for {cached.epochs:.3g}, for {show_bytes(cached.num_bytes)} of disk{room}"
     )
+
+
+def _show_speed(speed: float) -> str:
+    return f"{speed:,.0f} x" if speed >= 100 else f"{speed:.3g} x"
 
 
 def show_bytes(count: float) -> str:
