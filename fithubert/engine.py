@@ -102,23 +102,24 @@ def ends_with_its_ranks(fabric: "Fabric") -> Iterator[None]:
     )
 
     def stop(number: int, frame: object) -> NoReturn:
+        # Once is enough: torchrun's order may still come while this rank is leaving.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ended
 
     # Python hears signals on the main thread only.
     listens = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if listens else None
-    left_early = True
     try:
         yield
-        left_early = False
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
             raise
+        if listens:
+            before = signal.SIG_IGN
         raise ended from error
     finally:
-        if listens:
-            # The order may still come while this rank is leaving.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN if left_early else before)
+        if listens and signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -140,6 +140,20 @@ def test_the_verdict_follows_the_number_of_epochs(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("_measured")
+def test_only_the_layers_that_the_student_learns_from_are_counted(tmp_path: Path) -> None:
+    done = stage.plan(1, "mini", "distilhubert", "float16", 0, 1, tmp_path)
+    assert done.rows[0]["on disk"] == stage.show_bytes(180_000 * 3 * 192 * 2 + 2 * 16_000 * 3600)
+    assert "cache.layers: [4, 8, 12]" in done.sources[4]
+
+
+@pytest.mark.usefixtures("_measured")
+def test_live_targets_win_wherever_reading_is_slower_than_the_teacher(tmp_path: Path) -> None:
+    done = stage.plan(960, "hubert_base", "fithubert", "int8", 8, 100, tmp_path, 1e4, 1e4, 1e6)
+    assert done.verdict.startswith("live beats int8 at any number of epochs, as one on int8 waits for reading: ")
+    assert done.rows[1]["pays off after"] == "never"
+
+
 def test_bytes_and_hours_have_the_unit_that_suits_them() -> None:
     assert [stage.show_bytes(n) for n in (3.3e12, 1.26e9, 5e6)] == ["3.3 TB", "1.26 GB", "5 MB"]
     assert [stage.show_hours(h) for h in (60, 10, 0.5, 0.01)] == ["2.5 days", "10 h", "30 min", "36 s"]

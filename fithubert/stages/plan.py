@@ -58,8 +58,9 @@ def plan(
     if gpus < 0:
         raise UserError(f"--gpus: must be 0, for the CPU, or more (given {gpus})")
     find_codec(codec)
-    config, shape = resolve(student), _teacher_shape(teacher)
-    layers = {layer for _, layer in config.heads.layer_map} - {0}
+    shape = _teacher_shape(teacher)
+    config = resolve(student, {"heads": {"teacher_width": shape.width}})
+    layers = {layer for _, layer in config.heads.layer_map}
     if max(layers) > shape.depth:
         raise UserError(f"--student: {student} learns from layer {max(layers)}, and {teacher} has {shape.depth}")
     job = Job(hours, epochs, gpus, len(layers), shape.width)
@@ -81,8 +82,8 @@ def plan(
             f"{codec}, {len(layers)} layers: one thread encodes {_show_speed(encode[codec])} and decodes "
             f"{_show_speed(read[codec])} real time (measured on this CPU; taken for each process anywhere)",
             f"disk: {disk / 1e6:,.0f} MB/s, shared by all ranks ({said_disk})",
-            f"bytes: counted; of pca_int8 {FITTED_BITS:g} bits a value at 1 % error, recorded by benchmarks/store.py "
-            "for another teacher of HuBERT Base's width",
+            f"bytes: counted, with cache.layers: {sorted(layers)}; pca_int8 by the {FITTED_BITS:g} bits a value that "
+            "benchmarks/store.py recorded at 1 % error, for another teacher of HuBERT Base's width",
             f"an epoch is all {hours:g} h, uncropped{many}",
         ),
     )
@@ -140,7 +141,8 @@ def _verdict(cached: TargetCost, live: TargetCost, free: int) -> str:
     even, name = break_even_epochs(cached, live), cached.targets
     room = "" if cached.num_bytes <= free else f"; there are {show_bytes(free)} free here, so it does not fit"
     if even >= cached.epochs:
-        below = f"below {even:.3g} epochs" if isfinite(even) else "at any number of epochs, since reading is no faster"
+        waits = f"at any number of epochs, as one on {name} waits for {cached.slowest}"
+        below = f"below {even:.3g} epochs" if isfinite(even) else waits
         return (
             f"live beats {name} {below}: {show_hours(live.total_hours)} against {show_hours(cached.total_hours)} for "
             f"{cached.epochs:.3g}"
