@@ -132,12 +132,16 @@ def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
 def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> None:
     """Raise MissingLabels in one line where the official protocol cannot be followed on these stored features."""
     if task == "asv" and quirks.asv_silence_trim:
-        raise MissingLabels("the official asv trims silences with sox, which is not supported; "
-                            "superb.quirks.asv_silence_trim=false scores it with them")  # fmt: skip
+        raise MissingLabels(
+            "the official asv trims silences with sox, which is not supported; superb.quirks.asv_silence_trim=false "
+            "scores it with them"
+        )
     louder = [u for u in manifest if u.gain_db != SOX_GAIN_DB]
     if "sox_gain" in QUIRKS[task] and quirks.sox_gain and louder:
-        raise MissingLabels(f"the official {task} reads recordings with sox's gain of {SOX_GAIN_DB:g} dB; prepare with "
-                            f"data.gain_db={SOX_GAIN_DB:g}, or superb.quirks.sox_gain=false goes without")  # fmt: skip
+        raise MissingLabels(
+            f"the official {task} reads recordings with sox's gain of {SOX_GAIN_DB:g} dB; prepare with "
+            f"data.gain_db={SOX_GAIN_DB:g}, or superb.quirks.sox_gain=false goes without"
+        )
     if (task == "sid" and quirks.sid_crops) or (task == "asv" and quirks.asv_crops):
         whole = [u for u in manifest.select("train", "sentence") if u.num_samples > CROP_SAMPLES]
         if whole:
