@@ -46,9 +46,11 @@ def drop_half_of_long(list_windows: ListWindows) -> ListWindows:
 
     def listed(samples: IntArray, batch: int) -> list[tuple[int, int]]:
         windows = list_windows(samples, batch)
-        long = [last - first > 1 and samples[last - 1] > LONG_SAMPLES for first, last in windows]
-        return [(last - (last - first) // 2, last) if cut else (first, last)
-                for (first, last), cut in zip(windows, long, strict=True)]  # fmt: skip
+        halved = []
+        for first, last in windows:
+            long = last - first > 1 and samples[last - 1] > LONG_SAMPLES
+            halved.append((last - (last - first) // 2 if long else first, last))
+        return halved
 
     return listed
 
