@@ -115,7 +115,7 @@ def ends_with_its_ranks(fabric: "Fabric") -> Iterator[None]:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
             raise
         if listens:
-            before = signal.SIG_IGN
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ended from error
     finally:
         if listens and signal.getsignal(signal.SIGTERM) is stop:
