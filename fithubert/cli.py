@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fithubert.errors import UserError, exit_on_user_error
+from fithubert.errors import exit_on_user_error
 
 try:
     import rich  # noqa: F401  (Typer prints its help with it)
@@ -171,12 +171,13 @@ def plan(
     give `--teacher-speed` and `--student-speed` as soon as you know them.
     """
     with exit_on_user_error(_options.debug):
+        from fithubert.report.terminal import print_table
         from fithubert.stages.plan import plan as run
 
         heard = epochs if updates is None else updates * batch_seconds / 3600 / hours
         speeds = (teacher_speed, student_speed, disk_speed, gpu_tflops)
         done = run(hours, teacher, student, codec, gpus, heard, _options.workspace, *speeds)
-        _print_table(done.rows)
+        print_table(done.rows)
         print(f"{done.verdict}\n\n" + "\n".join(done.sources))
 
 
@@ -268,12 +269,13 @@ def compare(
     """Print the models side by side: size, speed, scores."""
     with exit_on_user_error(_options.debug):
         from fithubert.report.summary import compare_rows, load_summary
+        from fithubert.report.terminal import print_table
 
         rows = compare_rows(load_summary(summary or _options.workspace / "reports" / "summary.json"))
         if as_json:
             print(json.dumps(rows, indent=2))
         else:
-            _print_table(rows)
+            print_table(rows)
 
 
 @app.command(name="import")
@@ -299,35 +301,6 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
         from fithubert.tracking.ui import serve_ui
 
         serve_ui(_options.workspace, port)
-
-
-#: Column of `compare_rows` -> its heading, where that is to be shorter.
-_HEADINGS = {"params": "M params", "size_ratio": "size", "macs_per_second": "MMAC/s", "latency_ratio": "latency"}
-
-
-def _print_table(rows: Sequence[Mapping[str, str | float | None]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        raise UserError("no model has been measured yet; `dvc repro` measures them")
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for place, name in enumerate(rows[0]):
-        table.add_column(_HEADINGS.get(name, name), justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*[_cell(name, value) for name, value in row.items()])
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def _cell(name: str, value: str | float | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return value
-    if name in ("params", "macs_per_second"):
-        return f"{value / 1e6:,.2f}"
-    return f"{value:.1f}" if " " in name else f"{value:.3f}"
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import cast, get_args
 from fithubert.config.params import FolderData
 from fithubert.config.teacher import ManifestData, PretrainParams, load_pretrain_params
 from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.engine import Accelerator, on_first_rank, open_fabric
+from fithubert.engine import Accelerator, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.pretrain.train import pretrain as run_pretraining
 from fithubert.stages.progress import progress_line
@@ -29,14 +29,15 @@ def pretrain(recipe: Path, out: Path, device: str = "auto") -> Path:
     fabric = open_fabric(
         cast(Accelerator, device), _PRECISIONS[params.precision], unused_parameters=params.layer_dropout > 0
     )
-    root = on_first_rank(fabric, lambda: _prepare(params, out / "data"))
-    manifest = load_manifest(manifest_path(root), root)
 
     def report(line: str) -> None:
         if fabric.is_global_zero:
             print(f"pretrain: {line}", file=sys.stderr, flush=True)
 
-    return run_pretraining(params, manifest, out, fabric, report)
+    with ends_with_its_ranks(fabric):
+        root = on_first_rank(fabric, lambda: _prepare(params, out / "data"))
+        manifest = load_manifest(manifest_path(root), root)
+        return run_pretraining(params, manifest, out, fabric, report)
 
 
 def _prepare(params: PretrainParams, root: Path) -> Path:
