@@ -19,22 +19,7 @@ from fithubert.superb.tasks.qbe import warp_scores
 from fithubert.superb.tasks.sd import error_counts, permutation_loss, smooth, turn_labels
 from fithubert.superb.tasks.sf import parse_slots, score_slots
 from fithubert.superb.tokens import spell, split_words
-from tests.superb.fakes import MemoryStore, blind_features, label_features, make_corpus
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Manifest:
-    return make_corpus()
-
-
-@pytest.fixture(scope="module")
-def telling(corpus: Manifest) -> MemoryStore:
-    return label_features(corpus)
+from tests.superb.fakes import MemoryStore, blind_features
 
 
 def score(name: str, features: MemoryStore, corpus: Manifest, steps: int, rate: float = 1e-2) -> dict[str, float]:

@@ -24,28 +24,12 @@ from fithubert.superb.official import (
 )
 from fithubert.superb.protocol import NotScorable, TaskResult
 from fithubert.superb.run import TASKS, run_task
-from tests.superb.fakes import MemoryStore, label_features, make_corpus
-from tests.superb.official_tasks import official, small
+from tests.superb.fakes import MemoryStore
+from tests.superb.official_tasks import OPEN, official, small
 
 PRESET = Path(__file__).parents[2] / "experiments/presets/superb/official.yaml"
 ON = OfficialQuirks()
-#: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
-OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Manifest:
-    return make_corpus(40, 48, 40, 24)
-
-
-@pytest.fixture(scope="module")
-def telling(corpus: Manifest) -> MemoryStore:
-    return label_features(corpus)
+CORPUS_SIZES = (40, 48, 40, 24)
 
 
 def test_the_preset_is_the_table() -> None:

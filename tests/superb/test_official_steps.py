@@ -8,28 +8,13 @@ from torch import Tensor, nn
 
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.heads import LinearHead
-from fithubert.superb.official import (
-    official_budgets,
-)
+from fithubert.superb.official import official_budgets
 from fithubert.superb.train import fit
-from tests.superb.fakes import MemoryStore, label_features, make_corpus
+from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import official, small
 from tests.superb.test_heads import plain_logits
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Manifest:
-    return make_corpus(40, 48, 40, 24)
-
-
-@pytest.fixture(scope="module")
-def telling(corpus: Manifest) -> MemoryStore:
-    return label_features(corpus)
+CORPUS_SIZES = (40, 48, 40, 24)
 
 
 def plain_classification(head: LinearHead, features: list[Tensor], labels: Tensor, slots: tuple[int, ...]) -> Tensor:

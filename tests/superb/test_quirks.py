@@ -8,33 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from fithubert.config.quirks import OfficialQuirks
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.superb.bank import FrameBank
 from fithubert.superb.heads import BidirectionalLSTM, DiarisationHead, LinearHead, SpeakerHead
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import run_task
 from fithubert.superb.tasks.sd import CHUNK_FRAMES, _Examples, chunk_accuracy, turn_labels
-from tests.superb.fakes import MemoryStore, label_features, make_corpus
-from tests.superb.official_tasks import official, small
+from tests.superb.fakes import MemoryStore, label_features
+from tests.superb.official_tasks import OPEN, official, small
 
-#: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
-OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Manifest:
-    return make_corpus(40, 48, 40, 24)
-
-
-@pytest.fixture(scope="module")
-def telling(corpus: Manifest) -> MemoryStore:
-    return label_features(corpus)
+CORPUS_SIZES = (40, 48, 40, 24)
 
 
 def test_keyword_dev_is_one_balanced_draw() -> None:

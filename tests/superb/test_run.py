@@ -25,21 +25,6 @@ BUDGET = TaskBudget(steps=150, batch=8, eval_every=50, learning_rates=(1e-3, 1e-
 CHANCE = {"ks": 25.0, "sid": 25.0, "er": 33.3, "ic": 12.5}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Manifest:
-    return make_corpus()
-
-
-@pytest.fixture(scope="module")
-def telling(corpus: Manifest) -> MemoryStore:
-    return label_features(corpus)
-
-
 def score(name: str, features: MemoryStore, corpus: Manifest, budget: TaskBudget = BUDGET) -> TaskResult:
     result = run_task(name, features, corpus, budget)
     assert isinstance(result, TaskResult)
