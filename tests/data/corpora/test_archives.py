@@ -3,9 +3,7 @@
 import hashlib
 import io
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,52 +17,20 @@ from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
 from fithubert.stages.workspace import Workspace
 from tests.data.corpora.miniatures import write_librispeech
-
-
-class Server(HTTPServer):
-    """Serves `files` by name, with ranges; breaks every answer off after `break_after` bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.break_after: int | None = None
-        self.asked: list[tuple[str, str | None]] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def archive(self, name: str, member: str = "", folder: str = "corpus", sha256: str | None = None) -> Archive:
-        digest = hashlib.sha256(self.files[name]).hexdigest()
-        return Archive(f"{self.address}/{name}", sha256 or digest, member, folder)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        name, asked = self.path.strip("/"), self.headers.get("Range")
-        self.server.asked.append((name, asked))
-        if name not in self.server.files:
-            return self.send_error(404)
-        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        content = self.server.files[name][begin:]
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: self.server.break_after])
-        return None
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+from tests.http_server import Server, serve
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with serve() as running:
         yield running
-        running.shutdown()
+
+
+def archive_of(
+    server: Server, name: str, member: str = "", folder: str = "corpus", sha256: str | None = None
+) -> Archive:
+    digest = hashlib.sha256(server.files[name]).hexdigest()
+    return Archive(f"{server.address}/{name}", sha256 or digest, member, folder)
 
 
 def pack(**files: bytes) -> bytes:
@@ -87,7 +53,7 @@ def pack_folder(folder: Path, name: str) -> bytes:
 
 def test_an_interrupted_download_goes_on_and_is_unpacked(server: Server, tmp_path: Path) -> None:
     server.files["a.tar.gz"] = pack(Top__sub__one=bytes(range(256)) * 20, Top__README=b"not wanted")
-    archive = server.archive("a.tar.gz", "Top/sub", "Top/sub")
+    archive = archive_of(server, "a.tar.gz", "Top/sub", "Top/sub")
     server.break_after = 100
     with pytest.raises(UserError, match="the same command goes on from there"):
         fetch_archive(archive, tmp_path)
@@ -103,7 +69,7 @@ def test_an_interrupted_download_goes_on_and_is_unpacked(server: Server, tmp_pat
 def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.files["a.tar.gz"] = pack(one=b"1")
     with pytest.raises(UserError, match="another SHA-256"):
-        fetch_archive(server.archive("a.tar.gz", sha256="0" * 64), tmp_path)
+        fetch_archive(archive_of(server, "a.tar.gz", sha256="0" * 64), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +85,7 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None
 def test_a_broken_or_escaping_archive_leaves_nothing(server: Server, tmp_path: Path, content: bytes) -> None:
     server.files["a.tar.gz"] = content
     with pytest.raises(UserError, match="not a sound archive"):
-        fetch_archive(server.archive("a.tar.gz"), tmp_path / "corpora")
+        fetch_archive(archive_of(server, "a.tar.gz"), tmp_path / "corpora")
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
     assert not (tmp_path / "corpora" / "corpus").exists()
 
@@ -127,7 +93,7 @@ def test_a_broken_or_escaping_archive_leaves_nothing(server: Server, tmp_path: P
 def test_an_archive_without_its_folder_is_named(server: Server, tmp_path: Path) -> None:
     server.files["a.tar.gz"] = pack(Other__one=b"1")
     with pytest.raises(UserError, match="holds no Top/sub"):
-        fetch_archive(server.archive("a.tar.gz", "Top/sub"), tmp_path)
+        fetch_archive(archive_of(server, "a.tar.gz", "Top/sub"), tmp_path)
     assert not (tmp_path / "corpus").exists()
 
 
