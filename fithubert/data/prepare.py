@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.params import FolderData, SyntheticData
+from fithubert.config.corpora import PublishedCorpus
+from fithubert.config.params import DataParams, FolderData, SyntheticData
 from fithubert.data.folder import Skipped, import_folder
 from fithubert.data.manifest import Manifest
 from fithubert.data.synthesis import synthesise_corpus
@@ -39,14 +40,16 @@ class PrepareReport:
 
 
 def prepare_corpus(
-    config: SyntheticData | FolderData, out_root: Path, *, jobs: int | None = None, on_progress: Progress | None = None
+    config: DataParams, out_root: Path, *, jobs: int | None = None, on_progress: Progress | None = None
 ) -> PrepareReport:
     """Write the corpus of `config` to `out_root` (audio, then the manifest) and say what it holds.
 
-    Killed and called again it writes the same bytes. Raises UserError where the source gives no usable audio.
+    A published corpus stays where it is, and only its manifest is written. Killed and called again it writes the same
+    bytes. Raises UserError where the source gives no usable audio.
     """
     begun = time.monotonic()
-    manifest, skipped, kept = _SOURCES[config.source](config, out_root, jobs, on_progress)
+    make = _SOURCES.get(config.source, _read_published)
+    manifest, skipped, kept = make(config, out_root, jobs, on_progress)
     return describe_corpus(manifest, config.source, kept, skipped, time.monotonic() - begun)
 
 
@@ -83,7 +86,16 @@ def _import(config: FolderData, out_root: Path, jobs: int | None, on_progress: P
     return imported.manifest, imported.skipped, imported.kept_files
 
 
+def _read_published(config: PublishedCorpus, out_root: Path, _: int | None, on_progress: Progress | None) -> Any:
+    # torchaudio's data sets take a while to import.
+    from fithubert.data.corpora.registry import import_corpus
+
+    corpus = import_corpus(config, out_root, on_progress)
+    return corpus.manifest, corpus.skipped, len(corpus.manifest)
+
+
 _LABELS = ("speaker", "text", "phones", "keyword", "intent", "slots", "style", "turns", "query")
+#: Sources that are written; all others are published corpora.
 _SOURCES: dict[str, Callable[..., tuple[Manifest, tuple[Skipped, ...], int]]] = {
     "synthetic": _synthesise,
     "folder": _import,

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import cast, get_args
 
-from fithubert.config.params import FolderData
 from fithubert.config.teacher import ManifestData, PretrainParams, load_pretrain_params
 from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.engine import Accelerator, ends_with_its_ranks, on_first_rank, open_fabric
@@ -47,14 +46,8 @@ def _prepare(params: PretrainParams, root: Path) -> Path:
     mine, marker = digest_json(params.data.model_dump(mode="json")), root / "made_from.json"
     if marker.exists() and read_json(marker) == mine:
         return root
-    show = progress_line("corpus")
-    if isinstance(params.data, FolderData):
-        from fithubert.data.folder import import_folder
+    from fithubert.data.prepare import prepare_corpus
 
-        import_folder(params.data, root, on_progress=show)
-    else:
-        from fithubert.data.synthesis import synthesise_corpus
-
-        synthesise_corpus(params.data, root, on_progress=show)
+    prepare_corpus(params.data, root, on_progress=progress_line("corpus"))
     write_json(marker, mine)
     return root
