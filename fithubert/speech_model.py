@@ -1,9 +1,11 @@
 """What every model of speech answers, teacher or student: one call, one result."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,12 @@ class SpeechOutput:
 
     hidden_states: tuple[Tensor, ...]
     lengths: Tensor
+
+
+def join_outputs(alone: Sequence[Sequence[Tensor]], lengths: Tensor) -> SpeechOutput:
+    """One padded batch of utterances that were run alone: each its layers (1, time, feature); `lengths` in frames."""
+    layers = zip(*alone, strict=True)
+    return SpeechOutput(tuple(pad_sequence([row[0] for row in layer], batch_first=True) for layer in layers), lengths)
 
 
 class SpeechModel(Protocol):

@@ -12,6 +12,11 @@ from fithubert.config.corpora import PublishedCorpus
 from fithubert.config.quirks import OfficialQuirks
 from fithubert.errors import UserError
 
+#: Where and how a teacher is run; weights stay float32 whatever it computes in.
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "float16", "bfloat16"]
+Runtime = Literal["torch", "compile", "onnx"]
+
 
 class SyntheticData(StrictModel):
     """The embedded corpus: formant speech, synthesised on first use, with every label exact."""
@@ -50,11 +55,11 @@ class TeacherParams(StrictModel):
 
     source: str = "mini"
     #: auto: a GPU where there is one.
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     #: Halves are for GPUs; what they say differs a little, and so does the fingerprint of what is cached.
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     #: `compile` is torch.compile; `onnx` is ONNX Runtime, the fastest on a CPU.
-    runtime: Literal["torch", "compile", "onnx"] = "torch"
+    runtime: Runtime = "torch"
     #: Sentences of train (and a third as many of dev) on which every layer is probed for phones; 0 probes nothing.
     probe_utterances: int = Field(240, ge=0)
 

@@ -8,9 +8,6 @@ from pydantic import Field, model_validator
 from fithubert.config.base import StrictModel, read_yaml, validate
 from fithubert.config.params import FolderData, SyntheticData
 
-#: What a model computes in; weights stay float32.
-Precision = Literal["float32", "float16", "bfloat16"]
-
 
 class HubertConfig(StrictModel):
     """A HuBERT-family model's whole shape; the names in brackets are fairseq's options."""

@@ -4,15 +4,12 @@ from typing import Literal
 
 import torch
 
-from fithubert.config.teacher import Precision
+from fithubert.config.params import Device, Precision, Runtime
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.speech_model import SpeechModel
 from fithubert.teachers.hubert import HubertTeacher
 from fithubert.teachers.onnx import OnnxTeacher
-
-Device = Literal["auto", "cpu", "cuda"]
-Runtime = Literal["torch", "compile", "onnx"]
 
 
 def prepare_teacher(

@@ -103,8 +103,8 @@ def _settings(model: Mapping[str, Any], task: Mapping[str, Any], source: str) ->
             "normalise_waveform": task["normalize"],
         }
         if model.get("relative_position_embedding"):
-            settings |= {"relative_buckets": int(model["num_buckets"])}
-            settings |= {"relative_max_distance": int(model["max_distance"])}
+            settings["relative_buckets"] = int(model["num_buckets"])
+            settings["relative_max_distance"] = int(model["max_distance"])
     except KeyError as error:
         raise UserError(f"{source}: option {error.args[0]} is missing from its configuration") from None
     except (TypeError, ValueError) as error:

@@ -12,11 +12,12 @@ from fithubert.blocks.encoder import EncoderLayer, EncoderLayerConfig, attention
 from fithubert.blocks.frontend import ConvFrontend
 from fithubert.blocks.positional import PositionalConv, PositionalConvStack
 from fithubert.blocks.relative import RelativePositions
-from fithubert.config.teacher import HubertConfig, Precision
+from fithubert.config.params import Precision
+from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import count_conv_frames, count_frames, padding_mask
-from fithubert.speech_model import SpeechOutput
+from fithubert.speech_model import SpeechOutput, join_outputs
 
 #: Features from which on a model counts as wide: HuBERT Base has 768.
 _WIDE = 512
@@ -177,17 +178,15 @@ class HubertTeacher:
     def _run_one_by_one(
         self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
     ) -> SpeechOutput:
-        rows = []
+        alone = []
         for row, count in enumerate(lengths.tolist()):
             one = slice(row, row + 1)
             hidden = masked
             if masked is not None:
                 frames = count_frames(count, self.convolutions)
                 hidden = MaskedFrames(masked.mask[one, :frames], masked.embedding)
-            states = self.model(waveforms[one, :count], lengths[one], last_layer, hidden).hidden_states
-            rows.append([state[0] for state in states])
-        layers = (nn.utils.rnn.pad_sequence(list(layer), batch_first=True) for layer in zip(*rows, strict=True))
-        return SpeechOutput(tuple(layers), count_conv_frames(lengths, self.convolutions))
+            alone.append(self.model(waveforms[one, :count], lengths[one], last_layer, hidden).hidden_states)
+        return join_outputs(alone, count_conv_frames(lengths, self.convolutions))
 
 
 def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvStack:

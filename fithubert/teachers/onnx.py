@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, count_conv_frames
-from fithubert.speech_model import SpeechOutput
+from fithubert.speech_model import SpeechOutput, join_outputs
 from fithubert.teachers.hubert import HubertModel, HubertTeacher
 
 _EXAMPLE_SAMPLES, _LONGEST_SAMPLES = SAMPLE_RATE_HZ, 3600 * SAMPLE_RATE_HZ
@@ -39,12 +39,11 @@ class OnnxTeacher:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
         depth = len(self.widths) - 1 if last_layer is None else last_layer
         session = self._session(depth)
-        rows = []
+        alone = []
         for waveform, count in zip(waveforms, lengths.tolist(), strict=True):
             states = session.run(None, {"waveforms": waveform[None, :count].numpy()})
-            rows.append([torch.from_numpy(state[0]) for state in states])
-        hidden = tuple(nn.utils.rnn.pad_sequence(list(layer), batch_first=True) for layer in zip(*rows, strict=True))
-        return SpeechOutput(hidden, count_conv_frames(lengths, self.convolutions))
+            alone.append([torch.from_numpy(state) for state in states])
+        return join_outputs(alone, count_conv_frames(lengths, self.convolutions))
 
     def _session(self, last_layer: int) -> Any:
         if last_layer not in self._sessions:
