@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from benchmarks.store import WideTeacher
 from benchmarks.tables import write_tables
-from fithubert.config.params import DistillParams, HintParams
+from fithubert.config.distill import DistillParams, HintParams
 from fithubert.config.teacher import hubert_base
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.data.manifest import Manifest

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fithubert.config.params import StudentParams
+from fithubert.config.distill import StudentParams
 from fithubert.data.batching import Crop
 from fithubert.distill.targets import Targets, stride_samples
 from fithubert.errors import UserError

@@ -3,7 +3,7 @@
 from math import isfinite
 from typing import Any
 
-from fithubert.config.params import DistillParams
+from fithubert.config.distill import DistillParams
 from fithubert.distill.plan import PlannedUpdate, split_update
 from fithubert.distill.step import UpdateLoss
 

@@ -7,7 +7,7 @@ from itertools import islice
 from time import monotonic
 from typing import NoReturn, TypeVar
 
-from fithubert.config.params import DistillParams
+from fithubert.config.distill import DistillParams
 from fithubert.data.batching import Crop, plan_batches, plan_eval_batches
 from fithubert.distill.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress
 from fithubert.distill.events import (

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fithubert.config.params import DistillParams
+from fithubert.config.distill import DistillParams
 
 
 def learning_rate_share(update: int, updates: int, warmup_share: float) -> float:

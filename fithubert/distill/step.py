@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fithubert.config.params import DistillParams
+from fithubert.config.distill import DistillParams
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.optim import WeightAverage, build_optimizer, set_learning_rate
 from fithubert.distill.plan import Part, part_seed

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fithubert.config.params import DistillParams, StudentParams
+from fithubert.config.distill import DistillParams, StudentParams
 from fithubert.config.student import StudentConfig
 from fithubert.distill.checkpoint import CheckpointFolder, CurvePoint, flatten
 from fithubert.distill.events import EndReason, Listeners, TrainingListener

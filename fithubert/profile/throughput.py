@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fithubert.config.params import DistillParams, HintParams
+from fithubert.config.distill import DistillParams, HintParams
 from fithubert.config.student import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.hints import HintLoss

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.config.params import DistillParams, HintParams, StudentParams
+from fithubert.config.distill import DistillParams, HintParams, StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.events import Evaluated, StepDone, TrainingEnded, TrainingListener, TrainingStarted
 from fithubert.distill.targets import LiveTargets

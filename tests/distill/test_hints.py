@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fithubert.config.base import validate
-from fithubert.config.params import HintParams
+from fithubert.config.distill import HintParams
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.errors import UserError
 from tests.student.reference import LOSSES, arrays, folder, needs_reference

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fithubert.config.params import HintParams
+from fithubert.config.distill import HintParams
 from fithubert.distill.hints import HintLoss
 from fithubert.student.model import Student
 from fithubert.student.published import import_published
