@@ -27,6 +27,15 @@ def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Mode
         raise UserError(f"{source}: {_describe(error, model)}") from None
 
 
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes`, section by section."""
+    merged = dict(values)
+    for key, change in changes.items():
+        both = isinstance(change, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], change) if both else change
+    return merged
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises UserError where the file is missing, broken or not a mapping."""
     try:

@@ -1,10 +1,11 @@
 """How students are trained: the shared schedule, each student's hints and start."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fithubert.config.base import StrictModel
+from fithubert.config.base import StrictModel, merge
 
 
 class DistillParams(StrictModel):
@@ -87,3 +88,7 @@ class StudentParams(StrictModel):
     learning_rate: float | None = Field(None, gt=0)
     #: Groups that the report draws together.
     groups: tuple[str, ...] = ()
+
+    def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
+        """This student with other fields; sections are merged key by key. Raises ValueError for a key that is none."""
+        return StudentParams.model_validate(merge(self.model_dump(mode="json"), changes))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
 from fithubert.config.corpora import PublishedCorpus
@@ -148,6 +148,39 @@ class SuperbParams(StrictModel):
     seeds: tuple[int, ...] = Field((1,), min_length=1)
 
 
+class TrialBudget(StrictModel):
+    """A trial: one student trained for so many updates, and the tasks that are then probed on dev and test.
+
+    Batches, schedule and codecs are those of `distill` and `features`.
+    """
+
+    updates: int = Field(150, gt=0)
+    dev_every_updates: int = Field(50, gt=0)
+    #: At most so much speech for `init: cut_teacher`.
+    init_seconds: float = Field(60.0, gt=0)
+    tasks: dict[str, TaskBudget] = Field(default_factory=lambda: {"pr": trial_budget("pr"), "sid": trial_budget("sid")})
+
+
+def trial_budget(task: str) -> TaskBudget:
+    """The probe of a trial: the mini protocol's budget with fewer steps, and PR at the rate that it mostly chooses."""
+    budget = mini_budgets()[task]
+    return budget.model_copy(update={"steps": 400, "learning_rates": (1e-2,), "search_steps": None})
+
+
+class AblationParams(StrictModel):
+    """One question asked of a student: `variants` of the student `of`, all trained for the same budget.
+
+    A variant is what differs from `of`: fields of `students.NAME`, sections merged key by key; {} is `of` itself.
+    """
+
+    of: str
+    variants: dict[str, dict[str, Any]] = Field(min_length=2)
+    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    budget: TrialBudget = TrialBudget()
+    #: Trials at once, each on one thread; what they come to does not depend on it.
+    workers: int = Field(2, gt=0)
+
+
 class ReportParams(StrictModel):
     """The HTML page."""
 
@@ -168,7 +201,20 @@ class Params(StrictModel):
     features: FeatureParams = FeatureParams()
     profile: ProfileParams = ProfileParams()
     superb: SuperbParams
+    ablations: dict[str, AblationParams] = {}
     report: ReportParams = ReportParams()
+
+    @model_validator(mode="after")
+    def _check_ablations(self) -> "Params":
+        for name, ablation in self.ablations.items():
+            if ablation.of not in self.students:
+                raise ValueError(f"ablations.{name}.of: {ablation.of!r} is not one of {', '.join(self.students)}")
+            for variant, changes in ablation.variants.items():
+                try:
+                    self.students[ablation.of].changed(changes)
+                except ValueError as error:
+                    raise ValueError(f"ablations.{name}.variants.{variant}: {error}") from None
+        return self
 
 
 def load_params(path: Path | str = "params.yaml", changes: Sequence[str] = ()) -> Params:

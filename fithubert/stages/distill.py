@@ -31,7 +31,7 @@ def distill(
     check_name(student, list(params.students), "student")
     student_params = params.students[student]
     teacher = set_precision(read_teacher(workspace.teacher), params.teacher.precision)
-    train, dev = (_targets(params, workspace, teacher, split) for split in ("train", "dev"))
+    train, dev = (open_targets(params, workspace, teacher, split) for split in ("train", "dev"))
     result = train_student(
         student_params,
         params.distill,
@@ -62,7 +62,8 @@ def distill(
     return metrics
 
 
-def _targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split: str) -> Targets:
+def open_targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split: str) -> Targets:
+    """The teacher's hidden states of a split, cached or live as `params.distill` says."""
     manifest = workspace.load_manifest().select(split=split)
     if params.distill.targets == "live":
         return LiveTargets(manifest, teacher)

@@ -44,6 +44,10 @@ class Workspace:
         """A student in training: no output of any stage, so that it outlives a killed one."""
         return self.root / "artifacts" / "checkpoints" / student
 
+    def ablation(self, name: str) -> Path:
+        """The trials of an ablation, one folder per variant and seed."""
+        return self.root / "artifacts" / "ablations" / name
+
     def metrics(self, stage: str) -> Path:
         """The metrics file of a stage, named as in dvc.yaml (`distill@fithubert`)."""
         return self.root / metrics_file(stage)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fithubert.config.base import validate
+from fithubert.config.base import merge, validate
 from fithubert.config.student import HeadsConfig, MaskingConfig, StudentConfig, TimeReductionConfig
 from fithubert.errors import UserError
 
@@ -165,11 +165,8 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
     """
     if recipe not in RECIPES:
         raise UserError(f"recipe {recipe!r}: not one of {', '.join(sorted(RECIPES))}")
-    values, changes = RECIPES[recipe]().model_dump(), dict(shape or {})
-    for key, value in changes.items():
-        values[key] = (
-            {**values[key], **value} if isinstance(value, Mapping) and isinstance(values.get(key), dict) else value
-        )
+    changes = dict(shape or {})
+    values = merge(RECIPES[recipe]().model_dump(), changes)
     heads, depth = values["heads"], values["depth"]
     if "depth" in changes and "layer_map" not in changes.get("heads", {}) and isinstance(depth, int):
         if heads["kind"] == "shared":
