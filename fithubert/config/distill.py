@@ -86,8 +86,6 @@ class StudentParams(StrictModel):
     init_seconds: float = Field(300.0, gt=0)
     #: The peak learning rate that suits this start; None: that of `distill`.
     learning_rate: float | None = Field(None, gt=0)
-    #: Groups that the report draws together.
-    groups: tuple[str, ...] = ()
 
     def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
         """This student with other fields; sections are merged key by key. Raises ValueError for a key that is none."""

@@ -11,7 +11,7 @@ from fithubert.files import read_json
 #: The stages with one metrics file each.
 SINGLE_STAGES = ("prepare", "teacher", "cache_teacher", "profile")
 #: The stages with one metrics file for each student, model, or model and task.
-MANY_STAGES = ("distill", "features", "superb")
+MANY_STAGES = ("distill", "features", "superb", "ablation")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Metrics:
     features: dict[str, dict[str, Any]]
     #: (model, task) -> the raw file.
     superb: dict[tuple[str, str], dict[str, Any]]
+    ablations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def score(self, model: str, task: str) -> Score | None:
         """The score of `model` on `task`; None where that stage has not run."""
@@ -51,6 +52,7 @@ class Metrics:
         named |= {f"distill@{name}": values for name, values in self.distill.items()}
         for name, values in self.features.items():
             named[f"student_features@{name}" if name in students else f"features@{name}"] = values
+        named |= {f"ablation@{name}": values for name, values in self.ablations.items()}
         named |= {f"superb@{model}-{task}": values for (model, task), values in self.superb.items()}
         return {stage: float(values["seconds"]) for stage, values in named.items() if _is_number(values.get("seconds"))}
 
@@ -65,7 +67,7 @@ def gather(metrics_dir: Path) -> Metrics:
     many = {stage: _read_folder(metrics_dir / stage) for stage in MANY_STAGES}
     # A model's name may hold a hyphen, a task's may not.
     superb = {(name.rpartition("-")[0], name.rpartition("-")[2]): values for name, values in many["superb"].items()}
-    return Metrics(single, many["distill"], many["features"], superb)
+    return Metrics(single, many["distill"], many["features"], superb, many["ablation"])
 
 
 def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:

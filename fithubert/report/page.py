@@ -5,6 +5,7 @@ from typing import Any
 
 from fithubert.errors import UserError
 from fithubert.report import table
+from fithubert.report.ablations import ablation_charts, read_ablations
 from fithubert.report.charts import layer_strips, probe_chart, training_charts
 from fithubert.report.gather import Metrics
 from fithubert.report.sections import (
@@ -14,7 +15,6 @@ from fithubert.report.sections import (
     corpus_facts,
     corpus_splits,
     cost_rows,
-    group_tables,
     headline,
     model_colours,
     paper_rows,
@@ -72,7 +72,7 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
         training=training_charts(metrics, plan),
         probe=probe_chart(metrics, colours, plan),
         strips=layer_strips(metrics, summary, plan),
-        groups=group_tables(summary, plan),
+        ablations=[(title, a, ablation_charts(a) if a else []) for title, a in read_ablations(metrics, plan.ablations)],
         corpus=corpus_facts(metrics),
         splits=corpus_splits(metrics),
         skipped=skipped_recordings(metrics),

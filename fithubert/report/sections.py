@@ -182,19 +182,6 @@ def paper_rows(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], st
     return [(name, cost, PUBLISHED.get(name, "")) for name, cost in summary["paper_size"].items()]
 
 
-def group_tables(summary: Mapping[str, Any], plan: ReportPlan) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """Students side by side, for every group with at least two of them."""
-    groups: dict[str, list[str]] = {}
-    for student, names in plan.groups.items():
-        for group in names:
-            groups.setdefault(group, []).append(student)
-    return [
-        (group.replace("_", " ").capitalize(), [(name, summary["models"].get(name, {})) for name in members])
-        for group, members in groups.items()
-        if len(members) > 1
-    ]
-
-
 def corpus_facts(metrics: Metrics) -> list[tuple[str, str]]:
     """Single facts of the corpus: its source, fingerprint and whatever else prepare counted."""
     prepare = metrics.single.get("prepare", {})
@@ -236,6 +223,7 @@ def commands(summary: Mapping[str, Any], plan: ReportPlan) -> list[tuple[str, st
     rows += [("Cache", "dvc repro cache_teacher")]
     rows += [(f"Training curves of {name}", f"dvc repro distill@{name}") for name in plan.students]
     rows += [("Parameters, compute, latency, memory", "dvc repro profile")]
+    rows += [(f"Ablation {name}", f"dvc repro ablation@{name}") for name in plan.ablations]
     rows += [
         (f"Scores and layer weights: {task_info(t).title}", f"dvc repro --glob 'superb@*-{t}'")
         for t in summary["tasks"]

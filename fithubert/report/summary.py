@@ -22,16 +22,12 @@ class ReportPlan:
 
     models: tuple[str, ...]
     tasks: tuple[str, ...]
-    #: student -> the groups that it is drawn in.
-    groups: dict[str, tuple[str, ...]]
+    #: The models that are distilled here.
+    students: tuple[str, ...]
+    ablations: tuple[str, ...] = ()
     title: str = "fithubert"
     teacher: str = "teacher"
     baseline: str = "fbank"
-
-    @property
-    def students(self) -> tuple[str, ...]:
-        """The models that are distilled here."""
-        return tuple(self.groups)
 
 
 def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
@@ -44,6 +40,7 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
     return {
         "models": models,
         "paper_size": {name: _cost_entry(cost) for name, cost in paper.get("models", {}).items()},
+        "ablations": {name: _without(values, ("seconds", "trials")) for name, values in metrics.ablations.items()},
         "teacher": plan.teacher,
         "baseline": plan.baseline,
         "tasks": list(plan.tasks),

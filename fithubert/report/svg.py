@@ -1,4 +1,4 @@
-"""Small line charts as inline SVG, drawn once in Python so that they print and need no script."""
+"""Small charts as inline SVG, drawn once in Python so that they print and need no script."""
 
 import math
 from collections.abc import Sequence
@@ -21,6 +21,16 @@ class Line:
     label: str | None = None
 
 
+@dataclass(frozen=True)
+class Mark:
+    """One point of a chart with its name beside it and a bar of `half_width` up and down."""
+
+    name: str
+    x: float
+    y: float
+    half_width: float = 0.0
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round values that cover low..high."""
     span = high - low or abs(high)
@@ -38,6 +48,37 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, description: s
     if not points:
         return ""
     plot = _Plot(points, max((len(line.label or "") for line in lines), default=0))
+    parts = _axes(plot, x_label, y_label, description, whole_x)
+    heights = _spread([plot.at_y(line.points[-1][1]) if line.label and line.points else None for line in lines])
+    parts += [_draw(line, plot, height) for line, height in zip(lines, heights, strict=True)]
+    return "".join([*parts, "</svg>"])
+
+
+def mark_chart(marks: Sequence[Mark], x_label: str, y_label: str, description: str, less_is_better: bool) -> str:
+    """An SVG of `marks` with axes, better always upwards; `description` is its text alternative. Empty without any."""
+    if not marks:
+        return ""
+    edges = [(mark.x, mark.y + sign * mark.half_width) for mark in marks for sign in (-1, 1)]
+    plot = _Plot(edges, max(len(mark.name) for mark in marks), upside_down=less_is_better)
+    parts = _axes(plot, x_label, y_label, description)
+    heights = _spread([plot.at_y(mark.y) for mark in marks])
+    for mark, height in zip(marks, heights, strict=True):
+        x, y, low, high = (
+            plot.at_x(mark.x),
+            plot.at_y(mark.y),
+            *(plot.at_y(mark.y + s * mark.half_width) for s in (-1, 1)),
+        )
+        title = f"{mark.name}: {mark.y:.3g}" + (f" ± {mark.half_width:.2g}" if mark.half_width else "")
+        leader = f'<polyline points="{x + 4:.1f},{y:.1f} {plot.right + 3},{height or y:.1f}" class="leader"/>'
+        text = f'<text class="end" x="{plot.right + 7}" y="{(height or y) + 4:.1f}">{escape(mark.name)}</text>'
+        bar = f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+        parts.append(f'<g class="variant"><title>{escape(title)}</title>{leader}{bar}{circle}{text}</g>')
+    return "".join([*parts, "</svg>"])
+
+
+def _axes(plot: "_Plot", x_label: str, y_label: str, description: str, whole_x: bool = False) -> list[str]:
+    """The opening tag, grid, ticks and labels."""
     x_ticks = [t for t in nice_ticks(*plot.x_range, 6) if plot.x_range[0] <= t <= plot.x_range[1]]
     parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">']
     for tick in plot.y_ticks:
@@ -53,18 +94,17 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, description: s
     parts.append(f'<text class="axis" x="{middle:.1f}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     turned = f'transform="translate(13 {centre}) rotate(-90)" text-anchor="middle"'
     parts.append(f'<text class="axis" {turned}>{escape(y_label)}</text>')
-    heights = _spread([plot.at_y(line.points[-1][1]) if line.label and line.points else None for line in lines])
-    parts += [_draw(line, plot, height) for line, height in zip(lines, heights, strict=True)]
-    return "".join([*parts, "</svg>"])
+    return parts
 
 
 class _Plot:
     """The plotting area and its scales; labels of up to `label_length` characters stand right of it."""
 
-    def __init__(self, points: Sequence[tuple[float, float]], label_length: int) -> None:
+    def __init__(self, points: Sequence[tuple[float, float]], label_length: int, upside_down: bool = False) -> None:
         self.right = _WIDTH - 12 - (7 * label_length if label_length else 0)
         self.x_range = (min(x for x, _ in points), max(x for x, _ in points))
         self.y_ticks = nice_ticks(min(y for _, y in points), max(y for _, y in points))
+        self._upside_down = upside_down
 
     def at_x(self, x: float) -> float:
         low, high = self.x_range
@@ -72,7 +112,8 @@ class _Plot:
 
     def at_y(self, y: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
-        return _BOTTOM - (y - low) / ((high - low) or 1.0) * (_BOTTOM - _TOP)
+        share = (y - low) / ((high - low) or 1.0)
+        return _BOTTOM - (1 - share if self._upside_down else share) * (_BOTTOM - _TOP)
 
 
 def _spread(heights: Sequence[float | None], gap: float = 14.0) -> list[float | None]:

@@ -24,8 +24,13 @@ class ReportFiles:
 
 def plan_report(params: Params) -> ReportPlan:
     """What these parameters mean to produce."""
-    groups = {name: student.groups for name, student in params.students.items()}
-    return ReportPlan(params.superb.models, tuple(params.superb.tasks), groups, params.report.title)
+    return ReportPlan(
+        params.superb.models,
+        tuple(params.superb.tasks),
+        tuple(params.students),
+        tuple(params.ablations),
+        params.report.title,
+    )
 
 
 def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:

@@ -14,7 +14,8 @@ TASKS = ("pr", "ks", "sid", "ic")
 PLAN = ReportPlan(
     models=MODELS,
     tasks=TASKS,
-    groups={"fithubert": ("time_reduction",), "fithubert_notr": ("time_reduction",), "distilhubert": ("baselines",)},
+    students=STUDENTS,
+    ablations=("time_reduction",),
 )
 
 _PARAMS = {

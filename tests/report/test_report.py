@@ -220,7 +220,7 @@ def test_models_with_hyphens_keep_their_names(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics"
     (metrics / "superb").mkdir(parents=True)
     (metrics / "superb" / "my-student-pr.json").write_text(json.dumps({"metrics": {"per": 12.0}}))
-    plan = ReportPlan(models=("my-student",), tasks=("pr",), groups={"my-student": ()})
+    plan = ReportPlan(models=("my-student",), tasks=("pr",), students=("my-student",))
     assert build_summary(gather(metrics), plan)["models"]["my-student"]["superb"] == {"pr": {"per": 12.0}}
 
 
