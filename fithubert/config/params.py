@@ -146,6 +146,11 @@ class SuperbParams(StrictModel):
     quirks: OfficialQuirks = OfficialQuirks()
     tasks: dict[str, TaskBudget] = Field(default_factory=_first_budgets)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
+    #: Where heads are trained; auto: a GPU where there is one.
+    device: Device = "auto"
+    #: Frozen features that a task holds in memory, as float16, the smallest splits first; the others are streamed from
+    #: the feature store with a thread that reads ahead. Results are the same.
+    memory_gb: float = Field(8.0, ge=0)
 
 
 class TrialBudget(StrictModel):

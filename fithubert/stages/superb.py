@@ -14,8 +14,9 @@ from fithubert.features.schema import Expected
 from fithubert.files import read_json, write_json
 from fithubert.stages.workspace import Workspace, check_name
 from fithubert.superb.official import QUIRKS, SOURCES, SOX_GAIN_DB, official_budgets
-from fithubert.superb.protocol import NotScorable
+from fithubert.superb.protocol import NotScorable, Resources
 from fithubert.superb.run import run_task
+from fithubert.teachers.execution import choose_device
 
 #: Stored crops of a long recording: an epoch hears one of them.
 _CROPS = 8
@@ -36,6 +37,7 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
         params.superb.tasks[task],
         params.superb.seeds,
         quirks=params.superb.quirks if official else None,
+        resources=Resources(choose_device(params.superb.device), params.superb.memory_gb * 1e9),
     )
     if isinstance(result, NotScorable):
         metrics: dict[str, Any] = {"task": task, "model": model, "metrics": {}, "reason": result.reason}

@@ -1,15 +1,25 @@
-"""Frozen features in memory: read once from the feature store, laid out for heads that sum over layers."""
+"""Frozen features for heads that sum over layers: in memory where they fit, else streamed from the feature store."""
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fithubert.errors import UserError
+from fithubert.features.prefetch import prefetch
 from fithubert.superb.metrics import IntArray
+
+#: Numbers of items; those of neighbours as a range.
+Items = IntArray | range
+Batch = TypeVar("Batch", bound=Items)
+#: A value beyond float16 would become infinite and poison the sum.
+_LARGEST = 65504
+#: Batches that a streamed bank has read before they are asked for.
+_BATCHES_AHEAD = 2
 
 
 class FeatureRow(Protocol):
@@ -58,20 +68,17 @@ class FeatureSource(Protocol):
         """The shard of each utterance; reading shard by shard reads least."""
         ...
 
-    def read(self, row: str, /) -> FeatureRow:
-        """The features of one utterance by id."""
+    def read(self, row: str, layers: Sequence[int] | None = None, /) -> FeatureRow:
+        """The features of one utterance by id: these layers, or all."""
         ...
 
 
-@dataclass(frozen=True)
-class FrameBank:
-    """All frames of some utterances, one after another: `features` (layer, frame, width) float16.
+class Bank(ABC):
+    """The frames of some utterances, one after another, as float16: item i has the frames offsets[i]..offsets[i + 1].
 
-    Half the memory of float32 and well inside the precision of any codec; arithmetic on windows is float32.
-    `offsets` (utterance + 1,): utterance i holds frames offsets[i]..offsets[i + 1].
+    Half the bytes of float32 and well inside the precision of any codec; arithmetic is float32.
     """
 
-    features: Tensor
     offsets: IntArray
 
     def __len__(self) -> int:
@@ -79,38 +86,133 @@ class FrameBank:
 
     @property
     def lengths(self) -> IntArray:
-        """(utterance,) frames."""
+        """(item,) frames."""
         return np.diff(self.offsets)
 
-    def window(self, first: int, last: int) -> Tensor:
-        """(layer, frame, width) float32 of the utterances first..last - 1: one contiguous copy, no padding."""
-        return self.features[:, int(self.offsets[first]) : int(self.offsets[last])].float()
+    def frames_of(self, items: IntArray) -> IntArray:
+        """(frame,) the numbers of the frames of these items, in this order."""
+        return ragged_arange(self.offsets[items], self.lengths[items])
 
-    def gather(self, utterances: IntArray) -> tuple[Tensor, IntArray]:
-        """(layer, frame, width) float32 of any utterances in this order, and their lengths."""
-        frames = torch.from_numpy(self.frames_of(utterances))
-        return self.features[:, frames].float(), self.lengths[utterances]
+    def chunk_offsets(self, frames: int) -> IntArray:
+        """The offsets of the same frames with every item cut into chunks of `frames`, the last one as long as it is."""
+        edges = zip(self.offsets[:-1], self.offsets[1:], strict=True)
+        return np.concatenate([*(np.arange(a, b, frames) for a, b in edges), self.offsets[-1:]])
 
-    def frames_of(self, utterances: IntArray) -> IntArray:
-        """(frame,) the numbers of the frames of these utterances, in this order."""
-        return ragged_arange(self.offsets[utterances], self.lengths[utterances])
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(layers, width)."""
+
+    @abstractmethod
+    def gather(self, items: Items) -> Tensor:
+        """(layer, frame, width) of these items, one after another."""
+
+    @abstractmethod
+    def chunked(self, frames: int) -> "Bank":
+        """The same frames with every item cut into chunks of `frames`."""
+
+    def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch of items with what `gather` says of it, read ahead where reading takes time."""
+        return ((batch, self.gather(batch)) for batch in batches)
 
 
-def read_frames(source: FeatureSource, ids: Sequence[str]) -> FrameBank:
-    """The frames of `ids` in this order. Raises UserError where the layers differ in width or an id is missing."""
-    order = _reading_order(source, ids)
-    counts = dict(zip(source.ids, source.num_frames, strict=True))
-    offsets = np.concatenate([[0], np.cumsum([int(counts[i]) for i in ids])]).astype(np.int64)
+@dataclass(frozen=True)
+class FrameBank(Bank):
+    """A bank in memory: `features` (layer, frame, width) float16."""
+
+    features: Tensor
+    offsets: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(layers, width)."""
+        return self.features.shape[0], self.features.shape[2]
+
+    def gather(self, items: Items) -> Tensor:
+        """(layer, frame, width) of these items, one after another; of neighbours a view."""
+        if isinstance(items, range):
+            return self.features[:, int(self.offsets[items.start]) : int(self.offsets[items.stop])]
+        return self.features[:, torch.from_numpy(self.frames_of(items))]
+
+    def chunked(self, frames: int) -> "FrameBank":
+        """The same frames with every item cut into chunks of `frames`."""
+        return FrameBank(self.features, self.chunk_offsets(frames))
+
+
+@dataclass(frozen=True)
+class StreamedBank(Bank):
+    """A bank in the feature store, every value as a FrameBank has it: item i begins at frame `starts[i]` of `ids[i]`.
+
+    An utterance of a large model is a row group of its own, so that a random one is read without others. A thread reads
+    ahead: at most four batches are in memory at a time (one read, two waiting, one used).
+    """
+
+    source: FeatureSource
+    ids: tuple[str, ...]
+    starts: IntArray
+    offsets: IntArray
+    layers: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(layers, width)."""
+        return self.layers, self.width
+
+    def gather(self, items: Items) -> Tensor:
+        """(layer, frame, width) of these items, one after another."""
+        lengths = self.lengths[np.asarray(items)]
+        features = torch.empty((self.layers, int(lengths.sum()), self.width), dtype=torch.float16)
+        for part, item in zip(features.split(lengths.tolist(), 1), items, strict=True):
+            start = int(self.starts[item])
+            part.copy_(_stack_layers(self.source, self.ids[item])[:, start : start + part.shape[1]])
+        return features
+
+    def chunked(self, frames: int) -> "StreamedBank":
+        """The same frames with every item cut into chunks of `frames`."""
+        offsets = self.chunk_offsets(frames)
+        owners = np.searchsorted(self.offsets, offsets[:-1], side="right") - 1
+        starts = self.starts[owners] + offsets[:-1] - self.offsets[owners]
+        return StreamedBank(self.source, tuple(self.ids[i] for i in owners), starts, offsets, *self.shape)
+
+    def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch of items with what `gather` says of it, read ahead on a thread that ends with the iterator."""
+        return prefetch(super().stream(batches), _BATCHES_AHEAD)
+
+
+def read_banks(source: FeatureSource, splits: Mapping[str, Sequence[str]], memory_bytes: float) -> dict[str, Bank]:
+    """The bank of each split, in the order of its ids: from the smallest up in memory, while `memory_bytes` last.
+
+    The others are streamed, with the same values. Raises UserError where the layers differ in width or an id is
+    missing, ValueError where a split is empty.
+    """
+    offsets = {name: _count_offsets(source, ids) for name, ids in splits.items()}
+    layers, _, width = _stack_layers(source, next(iter(splits.values()))[0]).shape
+    banks: dict[str, Bank] = {}
+    left = memory_bytes
+    for name in sorted(splits, key=lambda name: int(offsets[name][-1])):
+        num_bytes = 2 * layers * width * int(offsets[name][-1])
+        if num_bytes <= left:
+            left -= num_bytes
+            banks[name] = _read_frames(source, splits[name], offsets[name], (layers, width))
+        else:
+            starts = np.zeros(len(splits[name]), dtype=np.int64)
+            banks[name] = StreamedBank(source, tuple(splits[name]), starts, offsets[name], layers, width)
+    return {name: banks[name] for name in splits}
+
+
+def read_layer(source: FeatureSource, ids: Sequence[str], layer: int) -> tuple[Tensor, IntArray]:
+    """(frame, width) float32 of one layer of `ids`, one after another, rounded as a bank is, and their offsets."""
+    offsets = _count_offsets(source, ids)
     features: Tensor | None = None
-    for position in order:
-        stacked = _stack_layers(source, ids[position])
+    for position in _reading_order(source, ids):
+        row = source.read(ids[position], (layer,)).hidden[layer]
         if features is None:
-            features = torch.empty((stacked.shape[0], int(offsets[-1]), stacked.shape[2]), dtype=torch.float16)
-        # A value beyond float16 would become infinite and poison the sum.
-        features[:, int(offsets[position]) : int(offsets[position + 1])] = stacked.clamp(-65504, 65504)
+            features = torch.empty(int(offsets[-1]), row.shape[1])
+        features[int(offsets[position]) : int(offsets[position + 1])] = row.clamp(-_LARGEST, _LARGEST).half()
     if features is None:
         raise ValueError("no utterances to read")
-    return FrameBank(features, offsets)
+    return features, offsets
 
 
 def read_means(source: FeatureSource, ids: Sequence[str]) -> Tensor:
@@ -118,11 +220,16 @@ def read_means(source: FeatureSource, ids: Sequence[str]) -> Tensor:
 
     Everything between features and mean pooling is linear in SUPERB's utterance-level heads, so pooling first is exact.
     """
-    means: dict[int, Tensor] = {}
+    means: Tensor | None = None
     for position in _reading_order(source, ids):
-        row = _stack_layers(source, ids[position])
-        means[position] = row.mean(1) if row.shape[1] else row.new_zeros(row.shape[0], row.shape[2])
-    return torch.stack([means[position] for position in range(len(ids))], 1)
+        row = _read_layers(source, ids[position])
+        if means is None:
+            means = torch.zeros(row.shape[0], len(ids), row.shape[2])
+        if row.shape[1]:
+            means[:, position] = row.mean(1)
+    if means is None:
+        raise ValueError("no utterances to read")
+    return means
 
 
 def ragged_arange(starts: IntArray, lengths: IntArray) -> IntArray:
@@ -131,7 +238,25 @@ def ragged_arange(starts: IntArray, lengths: IntArray) -> IntArray:
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
+def _count_offsets(source: FeatureSource, ids: Sequence[str]) -> IntArray:
+    _check_present(source, ids)
+    counts = dict(zip(source.ids, source.num_frames, strict=True))
+    return np.concatenate([[0], np.cumsum([int(counts[i]) for i in ids])]).astype(np.int64)
+
+
+def _read_frames(source: FeatureSource, ids: Sequence[str], offsets: IntArray, shape: tuple[int, int]) -> FrameBank:
+    features = torch.empty((shape[0], int(offsets[-1]), shape[1]), dtype=torch.float16)
+    for position in _reading_order(source, ids):
+        features[:, int(offsets[position]) : int(offsets[position + 1])] = _stack_layers(source, ids[position])
+    return FrameBank(features, offsets)
+
+
 def _stack_layers(source: FeatureSource, row_id: str) -> Tensor:
+    """(layer, time, width) float32 within the range of float16."""
+    return _read_layers(source, row_id).clamp(-_LARGEST, _LARGEST)
+
+
+def _read_layers(source: FeatureSource, row_id: str) -> Tensor:
     """(layer, time, width) float32, layers in ascending order."""
     hidden = source.read(row_id).hidden
     layers = [hidden[layer] for layer in sorted(hidden)]
@@ -143,10 +268,14 @@ def _stack_layers(source: FeatureSource, row_id: str) -> Tensor:
 
 def _reading_order(source: FeatureSource, ids: Sequence[str]) -> list[int]:
     """The places in `ids`, shard by shard; raises UserError where the store lacks one."""
+    _check_present(source, ids)
+    shard_of = dict(zip(source.ids, source.groups, strict=True))
+    return sorted(range(len(ids)), key=lambda position: shard_of[ids[position]])
+
+
+def _check_present(source: FeatureSource, ids: Sequence[str]) -> None:
     missing = sorted(set(ids) - set(source.ids))
     if missing:
         raise UserError(
             f"the feature store lacks {len(missing)} utterances of the manifest, first {missing[0]}; extract them again"
         )
-    shard_of = dict(zip(source.ids, source.groups, strict=True))
-    return sorted(range(len(ids)), key=lambda position: shard_of[ids[position]])

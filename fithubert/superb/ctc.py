@@ -12,10 +12,19 @@ from torch import Tensor, nn
 from fithubert.config.params import TaskBudget
 from fithubert.data.labels import END, SPECIALS
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.bank import Bank, FeatureSource, read_banks
 from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
 from fithubert.superb.metrics import IntArray, Measure
-from fithubert.superb.protocol import ADAM, PROJECTOR_WIDTH, MissingLabels, Selection, Training, split_labelled
+from fithubert.superb.protocol import (
+    ADAM,
+    DEFAULT_RESOURCES,
+    PROJECTOR_WIDTH,
+    MissingLabels,
+    Resources,
+    Selection,
+    Training,
+    split_labelled,
+)
 from fithubert.superb.specaug import augment
 from fithubert.superb.windows import ListWindows, WindowOrder, list_starts
 
@@ -57,7 +66,9 @@ class CtcTask:
     #: How a symbol is written before it is a target, an output or a reference.
     fold: Callable[[str], str] = str
 
-    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "CtcLearner":
+    def bind(
+        self, features: FeatureSource, manifest: Manifest, budget: TaskBudget, resources: Resources = DEFAULT_RESOURCES
+    ) -> "CtcLearner":
         """The task on these features; raises MissingLabels where a split has no labelled utterance."""
         utterances = manifest.select(kind=self.kind).utterances
         splits = split_labelled(utterances, [bool(self.tokens_of(u)) for u in utterances], self.wanted)
@@ -67,12 +78,14 @@ class CtcTask:
         vocabulary = tuple(dict.fromkeys(map(self.fold, fixed)))
         if len(vocabulary) < 2:
             raise MissingLabels(f"train has fewer than two different {self.wanted}")
-        examples = {}
+        ordered = {}
         for split, members in splits.items():
             rows = [_Row(u.id, u.num_samples, row) for u, row in zip(members, tokens[split], strict=True)]
-            rows.sort(key=lambda r: (r.num_samples if self.by_audio else len(r.tokens), r.id))
-            examples[split] = _examples(features, rows, vocabulary)
-        return CtcLearner(self, examples, vocabulary, budget)
+            ordered[split] = sorted(rows, key=lambda r: (r.num_samples if self.by_audio else len(r.tokens), r.id))
+        ids = {split: [r.id for r in rows] for split, rows in ordered.items()}
+        banks = read_banks(features, ids, resources.memory_bytes)
+        examples = {split: _examples(banks[split], rows, vocabulary, resources) for split, rows in ordered.items()}
+        return CtcLearner(self, examples, vocabulary, budget, resources)
 
 
 @dataclass(frozen=True)
@@ -84,26 +97,27 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Examples:
-    """Utterances in training order: frames, padded `targets` (utterance, longest), symbols, (utterance,) `samples`."""
+    """Utterances in training order: frames, padded `targets` (utterance, longest), symbols, (utterance,) `samples`.
 
-    bank: FrameBank
+    `target_lengths` (utterance,) are on the CPU, where the loss reads them.
+    """
+
+    bank: Bank
     targets: Tensor
     target_lengths: Tensor
     symbols: list[list[str]]
     samples: IntArray
 
 
-def _examples(features: FeatureSource, rows: Sequence[_Row], vocabulary: Sequence[str]) -> _Examples:
+def _examples(bank: Bank, rows: Sequence[_Row], vocabulary: Sequence[str], resources: Resources) -> _Examples:
     numbers = {symbol: i + 1 for i, symbol in enumerate(vocabulary)}
     end = (END,) if END in numbers else ()
     # A symbol that train lacks can never be predicted: as a target of dev or test it only counts as an error.
     targets = [torch.tensor([numbers.get(s, BLANK) for s in (*r.tokens, *end)], dtype=torch.int64) for r in rows]
     lengths = torch.tensor([len(t) for t in targets])
-    padded = nn.utils.rnn.pad_sequence(targets, batch_first=True)
+    padded = nn.utils.rnn.pad_sequence(targets, batch_first=True).to(resources.device)
     samples = np.array([r.num_samples for r in rows], dtype=np.int64)
-    return _Examples(
-        read_frames(features, [r.id for r in rows]), padded, lengths, [list(r.tokens) for r in rows], samples
-    )
+    return _Examples(bank, padded, lengths, [list(r.tokens) for r in rows], samples)
 
 
 class CtcLearner:
@@ -111,44 +125,52 @@ class CtcLearner:
     before the logits."""
 
     def __init__(
-        self, task: CtcTask, examples: dict[str, _Examples], vocabulary: Sequence[str], budget: TaskBudget
+        self,
+        task: CtcTask,
+        examples: dict[str, _Examples],
+        vocabulary: Sequence[str],
+        budget: TaskBudget,
+        resources: Resources,
     ) -> None:
         self._task = task
         self._examples = examples
         self._vocabulary = vocabulary
         self._hidden = budget.head_width
+        self._device = resources.device
         self.num_train, self.num_dev, self.num_test = (len(examples[s].symbols) for s in ("train", "dev", "test"))
         self.num_outputs = len(vocabulary) + 1
         self.start_epochs(0, 1)
 
     def new_head(self) -> nn.Module:
         """A LinearHead or a RecurrentHead with one output per symbol and the blank as output 0."""
-        layers, _, width = self._examples["train"].bank.features.shape
+        layers, width = self._examples["train"].bank.shape
         if self._task.head == "linear":
-            return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs)
-        return RecurrentHead(layers, width, self._hidden, self._hidden, _DEPTH, _DROPOUT, self.num_outputs)
+            return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs).to(self._device)
+        recurrent = RecurrentHead(layers, width, self._hidden, self._hidden, _DEPTH, _DROPOUT, self.num_outputs)
+        return recurrent.to(self._device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
-        windows = self._task.windows(self._examples["train"].samples, min(batch, self.num_train))
-        self._order = WindowOrder(windows, seed)
+        train = self._examples["train"]
+        self._order = WindowOrder(self._task.windows(train.samples, min(batch, self.num_train)), seed)
+        self._batches = train.bank.stream(self._order.windows())
         self._distortion = np.random.default_rng([seed, 1]) if self._task.spec_augment else None
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) CTC losses of the next batch, each utterance divided by its target length; impossible ones are 0."""
-        first, last = self._order.next_window()
-        train = self._examples["train"]
-        lengths = train.bank.lengths[first:last]
-        logits = self._logits(heads, train.bank.window(first, last), lengths, self._distortion)
-        return ctc_losses(logits, lengths, train.targets[first:last], train.target_lengths[first:last])
+        window, features = next(self._batches)
+        train, of_batch = self._examples["train"], slice(window.start, window.stop)
+        lengths = train.bank.lengths[of_batch]
+        logits = self._logits(heads, features, lengths, self._distortion)
+        return ctc_losses(logits, lengths, train.targets[of_batch], train.target_lengths[of_batch])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
         """The task's metrics of each head, from greedy decoding."""
         examples = self._examples[split]
         decoded: list[list[IntArray]] = [[] for _ in heads]
-        for first, last in _windows(examples.bank):
-            lengths = examples.bank.lengths[first:last]
-            best = self._logits(heads, examples.bank.window(first, last), lengths).argmax(2).numpy()
+        for window, features in examples.bank.stream(_windows(examples.bank)):
+            lengths = examples.bank.lengths[window.start : window.stop]
+            best = self._logits(heads, features, lengths).argmax(2).cpu().numpy()
             for index, row in enumerate(best):
                 decoded[index] += decode_greedily(row, lengths)
         named = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
@@ -163,6 +185,7 @@ class CtcLearner:
         distortion: np.random.Generator | None = None,
     ) -> Tensor:
         """(head, frame, output); `distortion` draws SpecAugment's."""
+        features = features.to(self._device).float()
         linear = [h for h in heads if isinstance(h, LinearHead)]
         if linear:
             return linear_logits(linear, features)
@@ -176,13 +199,13 @@ class CtcLearner:
 def ctc_losses(logits: Tensor, lengths: IntArray, targets: Tensor, target_lengths: Tensor) -> Tensor:
     """(head,) mean CTC losses of `logits` (head, frame, output), utterance after utterance of `lengths` frames.
 
-    `targets` (utterance, longest) of which `target_lengths` count. PyTorch's `mean` reduction: an utterance's loss is
-    divided by its target length, and one with more targets than frames counts as 0 (zero_infinity).
+    `targets` (utterance, longest) of which `target_lengths`, on the CPU, count. PyTorch's `mean` reduction: an
+    utterance's loss is divided by its target length, and one with more targets than frames counts as 0 (zero_infinity).
     """
     heads, _, outputs = logits.shape
     starts = np.cumsum(lengths) - lengths
     steps = np.minimum(np.arange(int(lengths.max()))[:, None], np.maximum(lengths - 1, 0)[None])
-    at = torch.from_numpy((starts[None] + steps).clip(max=logits.shape[1] - 1).ravel())
+    at = torch.from_numpy((starts[None] + steps).clip(max=logits.shape[1] - 1).ravel()).to(logits.device)
     # (time, head * utterance, output): what is beyond an utterance's end repeats its last frame and is not read.
     padded = logits.log_softmax(2)[:, at].view(heads, -1, len(lengths), outputs).permute(1, 0, 2, 3).flatten(1, 2)
     repeated = target_lengths.repeat(heads)
@@ -195,7 +218,7 @@ def ctc_losses(logits: Tensor, lengths: IntArray, targets: Tensor, target_length
         reduction="none",
         zero_infinity=True,
     )
-    return (losses / repeated.clamp(min=1)).view(heads, -1).mean(1)
+    return (losses / repeated.clamp(min=1).to(losses.device)).view(heads, -1).mean(1)
 
 
 def decode_greedily(best: IntArray, lengths: IntArray) -> list[IntArray]:
@@ -209,10 +232,10 @@ def decode_greedily(best: IntArray, lengths: IntArray) -> list[IntArray]:
     return np.split(best[kept], np.searchsorted(owners, np.arange(1, len(lengths))))
 
 
-def _windows(bank: FrameBank) -> list[tuple[int, int]]:
-    """(first, last) utterances of consecutive windows of about `_EVAL_FRAMES` frames."""
+def _windows(bank: Bank) -> list[range]:
+    """The utterances of consecutive windows of about `_EVAL_FRAMES` frames."""
     edges = [0]
     for i in range(1, len(bank) + 1):
         if bank.offsets[i] - bank.offsets[edges[-1]] >= _EVAL_FRAMES or i == len(bank):
             edges.append(i)
-    return list(pairwise(edges))
+    return [range(first, last) for first, last in pairwise(edges)]

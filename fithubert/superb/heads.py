@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from fithubert.superb.bank import ragged_arange
 from fithubert.superb.metrics import IntArray
 
 
@@ -72,7 +73,7 @@ class BidirectionalLSTM(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(utterance, time, 2 * hidden) from x (utterance, time, width); values after the end mean nothing."""
-        steps = torch.arange(x.shape[1])[None]
+        steps, lengths = torch.arange(x.shape[1], device=x.device)[None], lengths.to(x.device)
         reverse = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)[:, :, None]
         back = self.back(x.gather(1, reverse.expand_as(x)))[0]
         return torch.cat([self.ahead(x)[0], back.gather(1, reverse.expand_as(back))], dim=2)
@@ -152,9 +153,9 @@ class SpeakerHead(nn.Module):
             x = nn.functional.pad(x, (0, self.LOST_FRAMES + 1 - x.shape[2]))
         for convolution in self.convolutions:
             x = convolution(x).relu()
-        valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1))
+        valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1)).to(x.device)
         valid = (valid + self.extra_frames * self.training).clamp(max=x.shape[2])
-        mask = (torch.arange(x.shape[2])[None] < valid[:, None])[:, None].to(x.dtype)
+        mask = (torch.arange(x.shape[2], device=x.device)[None] < valid[:, None])[:, None].to(x.dtype)
         mean = (x * mask).sum(2) / valid[:, None]
         variance = ((x - mean[:, :, None]).square() * mask).sum(2) / (valid[:, None] - 1).clamp(min=1)
         embedding = self.embedding(torch.cat([mean, (variance + 1e-8).sqrt()], 1)).relu()
@@ -174,4 +175,6 @@ def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:
 
 def unpad_frames(padded: Tensor, lengths: IntArray) -> Tensor:
     """(frame, width) from (utterance, longest, width); the inverse of `pad_frames`."""
-    return padded[torch.arange(padded.shape[1])[None] < torch.from_numpy(lengths)[:, None]]
+    # By places that the CPU counts: a mask would have to come back from a GPU first.
+    places = ragged_arange(np.arange(len(lengths)) * padded.shape[1], lengths)
+    return padded.flatten(0, 1).index_select(0, torch.from_numpy(places).to(padded.device))

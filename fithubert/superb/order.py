@@ -1,6 +1,6 @@
 """The seeded order in which training batches come."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -31,6 +31,11 @@ class ShuffledBatches:
                 self._queue = self._generator.choice(self._items, self._items, p=self._shares)
         batch, self._queue = self._queue[: self._batch], self._queue[self._batch :]
         return batch
+
+    def batches(self) -> Iterator[IntArray]:
+        """The same one after the other, without end."""
+        while True:
+            yield self.next_batch()
 
 
 class Variants:

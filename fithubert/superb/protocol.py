@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,20 @@ from fithubert.superb.metrics import Measure, Score
 
 #: Projector width before the head of PR, KS, SID, ER and IC.
 PROJECTOR_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: the `device` on which heads are trained, and how many bytes of frozen features it may hold.
+
+    Results on a CPU do not depend on `memory_bytes`: what does not fit is streamed from the feature store.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    memory_bytes: float = 8e9
+
+
+DEFAULT_RESOURCES = Resources()
 
 
 class MissingLabels(Exception):
@@ -139,7 +153,9 @@ class Task(Protocol):
         """How its head is optimised."""
         ...
 
-    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> Learner:
+    def bind(
+        self, features: FeatureSource, manifest: Manifest, budget: TaskBudget, resources: Resources = DEFAULT_RESOURCES
+    ) -> Learner:
         """The task on these features and labels; raises MissingLabels where the corpus cannot be scored."""
         ...
 

@@ -16,10 +16,12 @@ from fithubert.superb.heads import LayerSum
 from fithubert.superb.metrics import Measure, summarise
 from fithubert.superb.official import check_supported, list_departures, official_tasks
 from fithubert.superb.protocol import (
+    DEFAULT_RESOURCES,
     Candidate,
     Learner,
     MissingLabels,
     NotScorable,
+    Resources,
     SearchTask,
     Selection,
     Task,
@@ -59,13 +61,14 @@ def run_task(
     seeds: Sequence[int] = (1,),
     on_progress: OnProgress | None = None,
     quirks: OfficialQuirks | None = None,
+    resources: Resources = DEFAULT_RESOURCES,
 ) -> TaskResult | NotScorable:
     """`features` of one frozen model scored on one task: official head, `budget`'s steps.
 
     By the mini protocol, or, with `quirks`, by the official one, whose result lists what it departs in. The learning
     rate is the one that is best on dev with the first seed; the other seeds train with that one. Test is seen once, by
     the selected parameters of every seed; what the official protocol selects on test is reported under another name.
-    Raises UserError for an unknown task or a store that does not hold the manifest's utterances; labels that are
+    `resources` say where heads are trained and what may be held in memory. Raises UserError for an unknown task or a store that does not hold the manifest's utterances; labels that are
     missing, and what cannot be followed on stored features, make a NotScorable.
     """
     start = time.perf_counter()
@@ -74,7 +77,7 @@ def run_task(
             check_supported(name, manifest, quirks)
         for trained in _TRAINED if quirks is None else official_tasks(quirks):
             if trained.name == name:
-                learner = trained.bind(features, manifest, budget)
+                learner = trained.bind(features, manifest, budget, resources)
                 result = _train(trained, learner, budget, seeds, on_progress, start)
                 return _name_protocol(result, budget, quirks, learner.num_outputs)
         for searched in _SEARCHED:
@@ -164,7 +167,7 @@ def _result(
     metrics = {name: summarise([m[name] for m in measures]) for name in measures[0]}
     if task.training.test_selection:
         metrics[f"{task.selection.metric}_test_selected"] = summarise(_best_on_test(task.selection, searched, runs))
-    shares = [s.shares().numpy() for run in runs for s in run.head.modules() if isinstance(s, LayerSum)]
+    shares = [s.shares().cpu().numpy() for run in runs for s in run.head.modules() if isinstance(s, LayerSum)]
     return TaskResult(
         task=task.name,
         protocol="mini",

@@ -21,13 +21,14 @@ def augment(summed: Tensor, lengths: IntArray, generator: np.random.Generator) -
     batch fits.
     """
     taps, weights = warp_taps(lengths, *draw_warps(lengths, generator))
-    warped = torch.stack([summed[:, tap] * w[:, None] for tap, w in zip(taps, weights.to(summed), strict=True)]).sum(0)
+    pairs = zip(taps.to(summed.device), weights.to(summed), strict=True)
+    warped = torch.stack([summed[:, tap] * w[:, None] for tap, w in pairs]).sum(0)
     features = draw_masks(len(lengths), FEATURE_MASKS, FEATURE_WIDTH, summed.shape[2], generator)
     frames = draw_masks(len(lengths), TIME_MASKS, TIME_WIDTH_FRAMES, int(lengths.max()), generator)
     owners = np.repeat(np.arange(len(lengths)), lengths)
     places = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     silent = features[owners] | frames[owners, places][:, None]
-    return warped.masked_fill(torch.from_numpy(silent), 0.0)
+    return warped.masked_fill(torch.from_numpy(silent).to(summed.device), 0.0)
 
 
 def draw_warps(lengths: IntArray, generator: np.random.Generator) -> tuple[IntArray, IntArray]:

@@ -1,6 +1,5 @@
 """The training loop of every head: frozen features, Adam at a constant rate, the best step on dev kept."""
 
-import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -74,16 +73,21 @@ class _Run:
         self.on_test: Measure | None = None
         self._learning_rate = learning_rate
         self._clip = task.training.gradient_clip
-        self._optimiser = task.training.optimiser(head.parameters(), lr=learning_rate)
-        self._skipped = 0
+        parameters = list(head.parameters())
+        self._on_gpu = parameters[0].is_cuda
+        self._optimiser = task.training.optimiser(parameters, lr=learning_rate, fused=self._on_gpu or None)
+        self._skipped = torch.zeros((), device=parameters[0].device)
 
     def update(self) -> None:
         """One clipped step, or none where the gradient is not finite."""
         norm = nn.utils.clip_grad_norm_(self.head.parameters(), self._clip)
-        if math.isfinite(norm):
+        skip = (~norm.isfinite()).float()
+        self._skipped += skip
+        if self._on_gpu:
+            # Fused optimisers read there whether to step, as for a gradient scaler: nobody waits for the GPU.
+            self._optimiser.found_inf = skip  # type: ignore[attr-defined]
+        if self._on_gpu or not skip:
             self._optimiser.step()
-        else:
-            self._skipped += 1
         self._optimiser.zero_grad(set_to_none=True)
 
     def finish(self) -> Fitted:
@@ -91,7 +95,8 @@ class _Run:
         if self.best is None:
             raise RuntimeError("a head was never evaluated")
         self.head.load_state_dict(self.best.state)
-        return Fitted(self._learning_rate, self.head.eval(), self.best.step, self.best.dev, self._skipped, self.on_test)
+        head, skipped = self.head.eval(), int(self._skipped)
+        return Fitted(self._learning_rate, head, self.best.step, self.best.dev, skipped, self.on_test)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The batches of sequence tasks: windows of neighbours among utterances in ascending order of length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -69,6 +69,11 @@ class WindowOrder:
             self._queue = self._generator.permutation(len(self._windows))
         index, self._queue = int(self._queue[0]), self._queue[1:]
         return self._windows[index]
+
+    def windows(self) -> Iterator[range]:
+        """The utterances of one batch after the other, without end."""
+        while True:
+            yield range(*self.next_window())
 
 
 def _halve(window: tuple[int, int]) -> list[tuple[int, int]]:

@@ -58,8 +58,9 @@ class MemoryStore:
     def groups(self) -> Sequence[int]:
         return [index % 3 for index in range(len(self.rows))]
 
-    def read(self, row: str, /) -> Row:
-        return Row(self.rows[row])
+    def read(self, row: str, layers: Sequence[int] | None = None, /) -> Row:
+        hidden = self.rows[row]
+        return Row(hidden if layers is None else {layer: hidden[layer] for layer in layers})
 
 
 def make_corpus(

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from fithubert.config.params import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.bank import Bank, FeatureSource, read_banks
 from fithubert.superb.heads import SpeakerHead, sum_layers
 from fithubert.superb.metrics import IntArray, Measure, Verification
 from fithubert.superb.order import ShuffledBatches, Variants
-from fithubert.superb.protocol import MissingLabels, Selection, Training
+from fithubert.superb.protocol import DEFAULT_RESOURCES, MissingLabels, Resources, Selection, Training
 
 #: 1500 of 512.
 _POOLED_RATIO = 3
@@ -42,7 +42,9 @@ class VerificationTask:
     crops: bool = False
     keep_last: bool = False
 
-    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "VerificationLearner":
+    def bind(
+        self, features: FeatureSource, manifest: Manifest, budget: TaskBudget, resources: Resources = DEFAULT_RESOURCES
+    ) -> "VerificationLearner":
         """The task on these features; raises MissingLabels where speakers or trials are too few."""
         known = [u for u in manifest.select(kind="sentence") if u.speaker is not None]
         splits = {"train": "train", "dev": "dev", "test": "verification"}
@@ -56,12 +58,13 @@ class VerificationTask:
                 raise MissingLabels(f"no same-speaker and other-speaker pairs in the {splits[name]} split")
         # Sorted by length, so that neighbours pad little in evaluation.
         ordered = {name: sorted(rows, key=lambda u: (u.num_samples, u.id)) for name, rows in members.items()}
-        banks = {name: read_frames(features, [u.id for u in rows]) for name, rows in ordered.items()}
-        speakers = sorted({u.speaker or "" for u in members["train"]})
-        labels = torch.tensor([speakers.index(u.speaker or "") for u in ordered["train"]])
+        ids = {name: [u.id for u in rows] for name, rows in ordered.items()}
+        banks = read_banks(features, ids, resources.memory_bytes)
+        speakers, labels = np.unique([u.speaker or "" for u in ordered["train"]], return_inverse=True)
         trials = {name: _make_trials(ordered[name]) for name in ("dev", "test")}
         recordings = [u.audio if self.crops else u.id for u in ordered["train"]]
-        return VerificationLearner(self, banks, _Speakers(labels, recordings, len(speakers)), trials, budget.head_width)
+        known_speakers = _Speakers(torch.from_numpy(labels), recordings, len(speakers))
+        return VerificationLearner(self, banks, known_speakers, trials, budget.head_width, resources)
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,13 @@ class VerificationLearner:
     def __init__(
         self,
         task: VerificationTask,
-        banks: dict[str, FrameBank],
+        banks: dict[str, Bank],
         speakers: _Speakers,
         trials: dict[str, _Trials],
         width: int,
+        resources: Resources,
     ) -> None:
+        self._device = resources.device
         self._task, self._banks, self._speakers, self._trials, self._width = task, banks, speakers, trials, width
         self.num_train, self.num_outputs = len(set(speakers.recordings)), speakers.count
         self.num_dev, self.num_test = len(trials["dev"].first), len(trials["test"].first)
@@ -112,23 +117,25 @@ class VerificationLearner:
 
     def new_head(self) -> nn.Module:
         """A SpeakerHead."""
-        layers, _, features = self._banks["train"].features.shape
+        layers, features = self._banks["train"].shape
         pooled = self._task.pooled_width or _POOLED_RATIO * self._width
-        return SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._task.extra_frames)
+        head = SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._task.extra_frames)
+        return head.to(self._device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
         self._crops = Variants(self._speakers.recordings, seed) if self._task.crops else None
         self._order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._task.keep_last)
+        drawn = self._order.batches()
+        self._batches = self._banks["train"].stream(map(self._crops.draw, drawn) if self._crops else drawn)
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) additive-margin softmax losses of the next batch."""
-        drawn = self._order.next_batch()
-        batch = self._crops.draw(drawn) if self._crops else drawn
-        features, lengths = self._banks["train"].gather(batch)
+        batch, features = next(self._batches)
+        lengths = self._banks["train"].lengths[batch]
         speakers = [h for h in heads if isinstance(h, SpeakerHead)]
-        summed = sum_layers([h.layer_sum for h in speakers], features)
-        labels = self._speakers.labels[torch.from_numpy(batch)]
+        summed = sum_layers([h.layer_sum for h in speakers], features.to(self._device).float())
+        labels = self._speakers.labels[torch.from_numpy(batch)].to(self._device)
         return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(speakers, summed, strict=True)])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
@@ -136,11 +143,11 @@ class VerificationLearner:
         speakers = [h for h in heads if isinstance(h, SpeakerHead)]
         bank, trials = self._banks[split], self._trials[split]
         parts: list[list[Tensor]] = [[] for _ in speakers]
-        for start in range(0, len(bank), _EVAL_BATCH):
-            last = min(start + _EVAL_BATCH, len(bank))
-            summed = sum_layers([h.layer_sum for h in speakers], bank.window(start, last))
+        windows = (range(i, min(i + _EVAL_BATCH, len(bank))) for i in range(0, len(bank), _EVAL_BATCH))
+        for window, features in bank.stream(windows):
+            summed = sum_layers([h.layer_sum for h in speakers], features.to(self._device).float())
             for index, (head, x) in enumerate(zip(speakers, summed, strict=True)):
-                parts[index].append(head.embed(x, bank.lengths[start:last])[0])
+                parts[index].append(head.embed(x, bank.lengths[window.start : window.stop])[0].cpu())
         measures: list[dict[str, Measure]] = []
         for embeddings in parts:
             unit = nn.functional.normalize(torch.cat(embeddings), dim=1)

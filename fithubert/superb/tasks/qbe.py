@@ -7,26 +7,29 @@ per query. The layer is chosen on dev.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.bank import FeatureSource, read_layer
 from fithubert.superb.metrics import Detection, FloatArray, IntArray
 from fithubert.superb.protocol import MissingLabels, SearchOutcome
 
 #: Shorter queries score 0 everywhere.
 _MIN_FRAMES = 5
+#: What the costs of one query against a group of recordings may take, unless the group is a single one.
+_COST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class _Split:
-    """`targets` (query, recording): whether the recording holds the query's word."""
+    """Ids, and `targets` (query, recording): whether the recording holds the query's word."""
 
-    queries: FrameBank
-    recordings: FrameBank
+    queries: list[str]
+    recordings: list[str]
     targets: np.ndarray
 
 
@@ -38,15 +41,15 @@ class QueryTask:
 
     def search(self, features: FeatureSource, manifest: Manifest) -> SearchOutcome:
         """Term-weighted values of every layer on dev and of the best one on test; raises MissingLabels."""
-        dev, test = (_read_split(features, manifest, split) for split in ("dev", "test"))
-        layers = dev.queries.features.shape[0]
-        on_dev = [_search_layer(dev, layer).value for layer in range(layers)]
+        dev, test = (_find_split(manifest, split) for split in ("dev", "test"))
+        layers = sorted(features.layers)
+        on_dev = [_search_layer(features, dev, layer).value for layer in layers]
         best = int(np.argmax(on_dev))
         return SearchOutcome(
             metric="mtwv",
             dev=tuple(on_dev),
             layer=best,
-            test=_search_layer(test, best),
+            test=_search_layer(features, test, layers[best]),
             num_dev=dev.targets.size,
             num_test=test.targets.size,
         )
@@ -55,12 +58,23 @@ class QueryTask:
 def warp_scores(query: Tensor, recordings: Tensor, lengths: IntArray) -> FloatArray:
     """(recording,) how well `query` (time, width) occurs in each recording: minus the mean cost of the best path.
 
-    `recordings` (frame, width), one after another, of `lengths` frames; all of them are warped at once. Every query
-    frame is used once; from one to the next the recording advances by 0, 1 or 2 frames (dtw-python's `asymmetric` with
-    open begin and end).
+    `recordings` (frame, width), one after another, of `lengths` frames; every frame has the length 1. Many recordings
+    are warped at once, as many as fit in 64 MB. Every query frame is used once; from one to the next the recording
+    advances by 0, 1 or 2 frames (dtw-python's `asymmetric` with open begin and end).
     """
-    cosine = torch.nn.functional.normalize(query, dim=1) @ torch.nn.functional.normalize(recordings, dim=1).T
-    costs = _pad_rows(torch.expm1(1 - cosine).numpy(), lengths)
+    costs = torch.expm1(1 - query @ recordings.T).numpy()
+    edges, offsets = [0], np.concatenate([[0], np.cumsum(lengths)])
+    for i in range(1, len(lengths) + 1):
+        group = lengths[edges[-1] : i + 1]
+        if i == len(lengths) or 8 * len(query) * int(group.max()) * len(group) > _COST_BYTES:
+            edges.append(i)
+    parts = [_warp(costs[:, offsets[a] : offsets[b]], lengths[a:b]) for a, b in pairwise(edges)]
+    return np.concatenate(parts)
+
+
+def _warp(costs: FloatArray, lengths: IntArray) -> FloatArray:
+    """(recording,) from costs (query frame, frame), whose rows are scaled to 0..1 within each recording first."""
+    costs = _pad_rows(costs, lengths)
     low, high = np.nanmin(costs, axis=2, keepdims=True), np.nanmax(costs, axis=2, keepdims=True)
     costs = np.nan_to_num((costs - low) / np.maximum(high - low, 1e-8), nan=np.inf)
     total = costs[:, 0]
@@ -68,23 +82,29 @@ def warp_scores(query: Tensor, recordings: Tensor, lengths: IntArray) -> FloatAr
         before = np.full((len(lengths), total.shape[1] + 2), np.inf)
         before[:, 2:] = total
         total = costs[:, row] + np.minimum(np.minimum(before[:, 2:], before[:, 1:-1]), before[:, :-2])
-    return -total.min(axis=1) / len(query)
+    return -total.min(axis=1) / costs.shape[1]
 
 
-def _search_layer(split: _Split, layer: int) -> Detection:
-    queries, recordings = (bank.features[layer].float() for bank in (split.queries, split.recordings))
+def _search_layer(features: FeatureSource, split: _Split, layer: int) -> Detection:
+    (queries, of_queries), (recordings, of_recordings) = (
+        read_layer(features, ids, layer) for ids in (split.queries, split.recordings)
+    )
+    lengths = np.diff(of_recordings)
     frames = torch.cat([queries, recordings])
     mean, scale = frames.mean(0), frames.std(0).clamp(min=1e-5)
-    queries, recordings = (queries - mean) / scale, (recordings - mean) / scale
+    # In place: a layer of all documents is gigabytes.
+    frames.sub_(mean).div_(scale)
+    frames.div_(frames.norm(dim=1, keepdim=True).clamp_min(1e-12))
+    queries, recordings = frames.split([len(queries), len(recordings)])
     scores = np.zeros((len(split.queries), len(split.recordings)))
-    for i, query in enumerate(queries.split(split.queries.lengths.tolist())):
+    for i, query in enumerate(queries.split(np.diff(of_queries).tolist())):
         if len(query) >= _MIN_FRAMES:
-            scores[i] = warp_scores(query, recordings, split.recordings.lengths)
+            scores[i] = warp_scores(query, recordings, lengths)
     deviation = scores.std(axis=1, keepdims=True)
     return Detection((scores - scores.mean(axis=1, keepdims=True)) / np.maximum(deviation, 1e-8), split.targets)
 
 
-def _read_split(features: FeatureSource, manifest: Manifest, split: str) -> _Split:
+def _find_split(manifest: Manifest, split: str) -> _Split:
     documents = manifest.select(kind="document").utterances
     recordings = documents or tuple(u for u in manifest.select(split, "sentence") if u.words)
     holds = _is_listed if documents else _is_spoken
@@ -93,8 +113,7 @@ def _read_split(features: FeatureSource, manifest: Manifest, split: str) -> _Spl
     if not found:
         where = "documents" if documents else f"sentences of the {split} split"
         raise MissingLabels(f"no query of the {split} split that occurs in the {where}")
-    queries, sentences = (read_frames(features, [u.id for u in us]) for us in ([q for q, _ in found], recordings))
-    return _Split(queries, sentences, np.array([row for _, row in found]))
+    return _Split([q.id for q, _ in found], [u.id for u in recordings], np.array([row for _, row in found]))
 
 
 def _is_listed(query: Utterance, document: Utterance) -> bool:

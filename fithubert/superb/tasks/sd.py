@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from fithubert.config.params import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
-from fithubert.superb.bank import FeatureSource, FrameBank, read_frames
+from fithubert.superb.bank import Bank, FeatureSource, read_banks
 from fithubert.superb.heads import DiarisationHead, sum_layers
 from fithubert.superb.metrics import IntArray, Measure, Ratio
 from fithubert.superb.order import ShuffledBatches
-from fithubert.superb.protocol import ADAM, Selection, Training, split_labelled
+from fithubert.superb.protocol import ADAM, DEFAULT_RESOURCES, Resources, Selection, Training, split_labelled
 
 CHUNK_FRAMES = 2000
 #: What is tried on dev: thresholds on the probability, widths of the median filter in frames.
@@ -46,31 +46,31 @@ class DiarisationTask:
     test_postprocessing: bool = False
     keep_last: bool = False
 
-    def bind(self, features: FeatureSource, manifest: Manifest, budget: TaskBudget) -> "DiarisationLearner":
+    def bind(
+        self, features: FeatureSource, manifest: Manifest, budget: TaskBudget, resources: Resources = DEFAULT_RESOURCES
+    ) -> "DiarisationLearner":
         """The task on these features; raises MissingLabels where a split has no mixture of two speakers."""
         mixtures = manifest.select(kind="mixture").utterances
         two = [len({t.speaker for t in u.turns or ()}) == _SPEAKERS for u in mixtures]
         splits = split_labelled(mixtures, two, "two speakers' turns")
         stride = receptive_field(features.info.convolutions)[1]
-        examples = {s: _read(features, us, stride, self.silent_full_chunks) for s, us in splits.items()}
-        return DiarisationLearner(self, examples, budget.head_width)
+        banks = read_banks(features, {s: [u.id for u in us] for s, us in splits.items()}, resources.memory_bytes)
+        examples = {s: _label(banks[s], us, stride, self.silent_full_chunks) for s, us in splits.items()}
+        return DiarisationLearner(self, examples, budget.head_width, resources)
 
 
 @dataclass(frozen=True)
 class _Examples:
     """`chunks`: the frames by chunk; `labels` (frame, 2) of 0 and 1; `recordings`: offsets of whole recordings."""
 
-    chunks: FrameBank
+    chunks: Bank
     labels: Tensor
     recordings: IntArray
 
 
-def _read(features: FeatureSource, utterances: Sequence[Utterance], stride: int, silent_full_chunks: bool) -> _Examples:
-    bank = read_frames(features, [u.id for u in utterances])
+def _label(bank: Bank, utterances: Sequence[Utterance], stride: int, silent_full_chunks: bool) -> _Examples:
     labels = [turn_labels(u, int(n), stride, silent_full_chunks) for u, n in zip(utterances, bank.lengths, strict=True)]
-    starts = [np.arange(a, b, CHUNK_FRAMES) for a, b in zip(bank.offsets[:-1], bank.offsets[1:], strict=True)]
-    offsets = np.concatenate([*starts, bank.offsets[-1:]])
-    return _Examples(FrameBank(bank.features, offsets), torch.from_numpy(np.concatenate(labels)), bank.offsets)
+    return _Examples(bank.chunked(CHUNK_FRAMES), torch.from_numpy(np.concatenate(labels)), bank.offsets)
 
 
 def turn_labels(
@@ -93,14 +93,15 @@ def turn_labels(
     return labels
 
 
-def permutation_loss(logits: Tensor, labels: Tensor, chunks: Tensor) -> Tensor:
+def permutation_loss(logits: Tensor, labels: Tensor, lengths: IntArray) -> Tensor:
     """Binary cross entropy of `logits` and `labels` (frame, 2) under each chunk's better speaker order, a frame's mean.
 
-    `chunks` (frame,): the number of each frame's chunk.
+    `lengths` (chunk,): the frames of each chunk.
     """
+    chunks = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(logits.device)
     orders = torch.stack([labels, labels.flip(1)])
     losses = nn.functional.binary_cross_entropy_with_logits(logits.expand_as(orders), orders, reduction="none").mean(2)
-    sums = losses.new_zeros(2, int(chunks.max()) + 1).index_add(1, chunks, losses)
+    sums = losses.new_zeros(2, len(lengths)).index_add(1, chunks, losses)
     return sums.amin(0).sum() / len(logits)
 
 
@@ -127,29 +128,30 @@ class DiarisationLearner:
 
     num_outputs = _SPEAKERS
 
-    def __init__(self, task: DiarisationTask, examples: dict[str, _Examples], width: int) -> None:
-        self._task, self._examples, self._width = task, examples, width
+    def __init__(self, task: DiarisationTask, examples: dict[str, _Examples], width: int, resources: Resources) -> None:
+        self._task, self._examples, self._width, self._device = task, examples, width, resources.device
         self.num_train = len(examples["train"].chunks)
         self.num_dev, self.num_test = (len(examples[s].recordings) - 1 for s in ("dev", "test"))
         self.start_epochs(0, 1)
 
     def new_head(self) -> nn.Module:
         """A DiarisationHead."""
-        layers, _, features = self._examples["train"].chunks.features.shape
-        return DiarisationHead(layers, features, self._width, _SPEAKERS, self._task.both_ways)
+        layers, features = self._examples["train"].chunks.shape
+        return DiarisationHead(layers, features, self._width, _SPEAKERS, self._task.both_ways).to(self._device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
+        chunks = self._examples["train"].chunks
         self._order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._task.keep_last)
+        self._batches = chunks.stream(self._order.batches())
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
         """(head,) permutation-free losses of the next batch of chunks."""
-        train, batch = self._examples["train"], self._order.next_batch()
-        features, lengths = train.chunks.gather(batch)
-        labels = train.labels[torch.from_numpy(train.chunks.frames_of(batch))]
-        owners = torch.from_numpy(np.repeat(np.arange(len(batch)), lengths))
-        logits = _logits(heads, features, lengths)
-        return torch.stack([permutation_loss(row, labels, owners) for row in logits])
+        train, (batch, features) = self._examples["train"], next(self._batches)
+        labels = train.labels[torch.from_numpy(train.chunks.frames_of(batch))].to(self._device)
+        lengths = train.chunks.lengths[batch]
+        logits = self._logits(heads, features, lengths)
+        return torch.stack([permutation_loss(row, labels, lengths) for row in logits])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
         """What selects each head on dev (frame accuracy, as a rule); its diarisation error rate on test.
@@ -173,15 +175,15 @@ class DiarisationLearner:
 
     def _predict(self, heads: Sequence[nn.Module], split: str) -> list[np.ndarray]:
         chunks = self._examples[split].chunks
-        rows = [_logits(heads, chunks.window(i, i + 1), chunks.lengths[i : i + 1]) for i in range(len(chunks))]
+        one_by_one = chunks.stream(range(i, i + 1) for i in range(len(chunks)))
+        rows = [self._logits(heads, x, chunks.lengths[i.start : i.stop]).cpu() for i, x in one_by_one]
         return list(torch.cat(rows, 1).numpy())
 
-
-def _logits(heads: Sequence[nn.Module], features: Tensor, lengths: IntArray) -> Tensor:
-    """(head, frame, speaker)."""
-    known = [h for h in heads if isinstance(h, DiarisationHead)]
-    summed = sum_layers([h.layer_sum for h in known], features)
-    return torch.stack([h(x, lengths) for h, x in zip(known, summed, strict=True)])
+    def _logits(self, heads: Sequence[nn.Module], features: Tensor, lengths: IntArray) -> Tensor:
+        """(head, frame, speaker)."""
+        known = [h for h in heads if isinstance(h, DiarisationHead)]
+        summed = sum_layers([h.layer_sum for h in known], features.to(self._device).float())
+        return torch.stack([h(x, lengths) for h, x in zip(known, summed, strict=True)])
 
 
 def _error_rate_on_dev(logits: np.ndarray, examples: _Examples) -> Ratio:

@@ -1,0 +1,137 @@
+"""Features that do not fit in memory: the same results as those that do, and few of them in memory at a time."""
+
+import threading
+import weakref
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fithubert.data.manifest import Manifest
+from fithubert.superb import bank as banks
+from fithubert.superb.bank import Bank, FrameBank, StreamedBank, read_banks, read_layer
+from fithubert.superb.protocol import Resources
+from fithubert.superb.run import TASKS, run_task
+from fithubert.superb.train import fit
+from tests.superb.fakes import MemoryStore
+from tests.superb.official_tasks import OPEN, official, small
+
+CORPUS_SIZES = (40, 48, 40, 24)
+STREAM = Resources(memory_bytes=0)
+SEQUENCES = ("pr", "asr", "sf", "sd", "asv")
+
+
+def make_store(frames: list[int], layers: int = 2, width: int = 3) -> MemoryStore:
+    """Random features of utterances of these lengths, some values beyond float16."""
+    torch.manual_seed(len(frames))
+    rows = {f"u{i}": {k: 1e4 * torch.randn(n, width) ** 3 for k in range(layers)} for i, n in enumerate(frames)}
+    return MemoryStore(rows)
+
+
+def both(store: MemoryStore) -> tuple[Bank, Bank]:
+    ids = list(reversed(store.ids))
+    held, streamed = (read_banks(store, {"all": ids}, limit)["all"] for limit in (1e9, -1))
+    assert (type(held), type(streamed)) == (FrameBank, StreamedBank)
+    return held, streamed
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 4), st.integers(0, 99))
+def test_a_streamed_bank_says_what_one_in_memory_says(frames: list[int], chunk: int, seed: int) -> None:
+    held, streamed = both(make_store(frames))
+    for ours, theirs in ((streamed, held), (streamed.chunked(chunk), held.chunked(chunk))):
+        assert ours.shape == theirs.shape == (2, 3)
+        np.testing.assert_array_equal(ours.offsets, theirs.offsets)
+        drawn = np.random.default_rng(seed).integers(0, max(1, len(ours)), 5) if len(ours) else np.empty(0, int)
+        batches = [drawn, *(range(i, min(i + 2, len(ours))) for i in range(len(ours)))]
+        for (_, mine), (_, other) in zip(ours.stream(batches), theirs.stream(batches), strict=True):
+            assert torch.equal(mine, other)
+            assert torch.isfinite(mine).all()
+
+
+def test_one_layer_is_that_of_the_bank() -> None:
+    store = make_store([4, 0, 7])
+    held, _ = both(store)
+    features, offsets = read_layer(store, list(reversed(store.ids)), 1)
+    np.testing.assert_array_equal(offsets, held.offsets)
+    assert torch.equal(features, held.gather(range(3))[1].float())
+
+
+def test_splits_are_held_from_the_smallest_up() -> None:
+    store = make_store([10, 30, 20])
+    splits = {"train": ["u1"], "dev": ["u0"], "test": ["u2"]}
+    for limit, held in ((0, ""), (119, ""), (120, "dev"), (359, "dev"), (360, "dev test"), (720, "train dev test")):
+        found = read_banks(store, splits, limit)
+        assert list(found) == list(splits)
+        assert [name for name in found if isinstance(found[name], FrameBank)] == held.split()
+
+
+@pytest.mark.parametrize("official_protocol", [False, True])
+@pytest.mark.parametrize("name", TASKS)
+def test_results_do_not_depend_on_memory(
+    name: str, official_protocol: bool, telling: MemoryStore, corpus: Manifest
+) -> None:
+    budget = small(name, steps=4, accumulate=2, learning_rates=(1e-2, 3e-2), search_steps=2)
+    quirks = OPEN if official_protocol else None
+    results = [run_task(name, telling, corpus, budget, (1, 2), None, quirks, r) for r in (Resources(), STREAM)]
+    held, streamed = ({k: v for k, v in asdict(result).items() if k != "seconds"} for result in results)
+    assert held == streamed
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_training_on_a_stream_is_bit_equal(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+    task, budget = official(name, asv_crops=False), small(name, steps=6, accumulate=2)
+    heads = []
+    for resources in (Resources(), STREAM):
+        [fitted] = fit(task.bind(telling, corpus, budget, resources), task, budget, (1e-2,), seed=3)
+        heads.append(nn.utils.parameters_to_vector(fitted.head.parameters()))
+    assert torch.equal(*heads)
+
+
+class HeldBytes:
+    """The bytes of tensors that somebody still refers to, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = self.largest = 0
+        self._lock = threading.RLock()
+
+    def count(self, tensor: Tensor) -> Tensor:
+        num_bytes = tensor.untyped_storage().nbytes()
+        self._add(num_bytes)
+        self.largest = max(self.largest, num_bytes)
+        weakref.finalize(tensor, self._add, -num_bytes)
+        return tensor
+
+    def _add(self, num_bytes: int) -> None:
+        with self._lock:
+            self.now += num_bytes
+            self.peak = max(self.peak, self.now)
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_few_batches_are_in_memory_at_a_time(
+    name: str, telling: MemoryStore, corpus: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, plain = HeldBytes(), StreamedBank.gather
+    monkeypatch.setattr(StreamedBank, "gather", lambda bank, items: held.count(plain(bank, items)))
+    monkeypatch.setattr("fithubert.superb.ctc._EVAL_FRAMES", 100)
+    task, budget = official(name, asv_crops=False), small(name, steps=30)
+    learner = task.bind(telling, corpus, budget, STREAM)
+    fit(learner, task, budget, (1e-2,), seed=3)
+    # Evaluation goes on while training's next batches wait.
+    assert 2 * held.largest < held.peak <= 2 * 4 * held.largest
+    assert held.peak < sum(2 * 3 * 24 * len(rows[0]) for rows in telling.rows.values())
+    del learner
+    assert held.now == 0
+    assert not [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+def test_pooled_means_hold_one_utterance_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, plain, store = HeldBytes(), banks._read_layers, make_store([50] * 40)
+    monkeypatch.setattr(banks, "_read_layers", lambda source, row: held.count(plain(source, row)))
+    means = banks.read_means(store, list(store.ids))
+    assert means.shape == (2, 40, 3)
+    assert held.peak <= 2 * held.largest
