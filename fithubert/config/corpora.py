@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fithubert.config.base import StrictModel
 
@@ -47,6 +47,14 @@ class VoxCelebData(CorpusFolder):
     #: Windows of 8 s that stand for each longer training recording, drawn once; 0 keeps it whole. SUPERB draws another
     #: one in every epoch.
     crops: int = Field(0, ge=0)
+    #: ASV: cut silences out as sox does in SUPERB, of which recordings of at most 2 s are not trained on.
+    trim_silence: bool = False
+
+    @model_validator(mode="after")
+    def _check_task(self) -> "VoxCelebData":
+        if self.trim_silence and self.task != "asv":
+            raise ValueError("trim_silence: SUPERB's sid hears recordings with their silences; for task asv only")
+        return self
 
 
 class Libri2MixData(CorpusFolder):

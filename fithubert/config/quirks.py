@@ -30,7 +30,7 @@ class OfficialQuirks(StrictModel):
     sid_crops: bool = True
     #: ASV: training hears 8 s of longer recordings and none of at most 2 s; off: all of all.
     asv_crops: bool = True
-    #: ASV: recordings without their silences (sox). Not supported, so that ASV needs it to be off.
+    #: ASV: recordings without their silences, as sox cuts them out (`data.trim_silence`); off: with them.
     asv_silence_trim: bool = True
     #: ASV: statistics pooling takes one frame more than is valid.
     asv_extra_frame: bool = True

@@ -15,6 +15,7 @@ from torch import Tensor
 from fithubert.data.publish import manifest_path as manifest_path
 from fithubert.data.recordings import read_recording
 from fithubert.data.rows import foreign_columns, from_table, list_values, to_table
+from fithubert.data.silence import trim_silence
 from fithubert.data.utterance import KINDS as KINDS
 from fithubert.data.utterance import SPLITS as SPLITS
 from fithubert.data.utterance import Intent as Intent
@@ -86,6 +87,8 @@ class Manifest:
         """
         path = self.root / utterance.audio
         waveform = read_recording(path)
+        if utterance.trimmed:
+            waveform = trim_silence(waveform, utterance.gain_db or 0.0)
         if utterance.first_sample is not None:
             waveform = waveform[utterance.first_sample : utterance.first_sample + utterance.num_samples]
         if len(waveform) != utterance.num_samples:

@@ -45,6 +45,7 @@ _OPTIONAL = pa.schema(
         ("trials", pa.list_(pa.string())),
         ("matches", pa.list_(pa.string())),
         ("gain_db", pa.float64()),
+        ("trimmed", pa.bool_()),
     ]
 )
 _STRING_LISTS = ("words", "pronunciation", "trials", "matches")

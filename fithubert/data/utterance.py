@@ -57,7 +57,8 @@ class Utterance:
     What only some corpora have: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
     says where the utterance begins in a file that holds more than it; `trials` are the ids that it is compared with
     in verification; `matches` are the ids of the documents that hold what this query says; `gain_db` amplifies it as
-    it is read.
+    it is read; `trimmed` says that its silences are cut out as it is read (`first_sample` and `num_samples` count what
+    is left).
     """
 
     id: str
@@ -81,6 +82,7 @@ class Utterance:
     trials: tuple[str, ...] | None = None
     matches: tuple[str, ...] | None = None
     gain_db: float | None = None
+    trimmed: bool | None = None
 
     @property
     def seconds(self) -> float:

@@ -70,6 +70,7 @@ def describe_task(task: str, data: Path | None, official: bool) -> list[str]:
         corpus: dict[str, Any] = {"source": SOURCES[task], "path": str(data)}
         if SOURCES[task] == "voxceleb1":
             corpus |= {"task": task, "crops": _CROPS if official else 0}
+            corpus |= {"trim_silence": True} if official and task == "asv" else {}
         if official and "sox_gain" in QUIRKS[task]:
             corpus["gain_db"] = SOX_GAIN_DB
         changes.append(f"data={json.dumps(corpus)}")

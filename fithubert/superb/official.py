@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fithubert.config.params import TaskBudget
 from fithubert.config.quirks import OfficialQuirks
-from fithubert.data.corpora.voxceleb1 import CROP_SAMPLES
+from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
 from fithubert.superb.ctc import CtcTask
 from fithubert.superb.pooled import PooledTask
@@ -34,8 +34,6 @@ from fithubert.superb.windows import (
     list_halved_buckets,
 )
 
-#: ASV trains on recordings that are longer than 2 s.
-ASV_MIN_SAMPLES = 32_001
 SOX_GAIN_DB = -3.0
 #: Size of the head's output on the official corpus; 1,211 are the speakers of VoxCeleb1's dev part.
 OUTPUTS = {"pr": 74, "asr": 32, "ks": 12, "sid": 1251, "asv": 1211, "sd": 2, "er": 4, "ic": 24, "sf": 109}
@@ -131,10 +129,10 @@ def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
 
 def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> None:
     """Raise MissingLabels in one line where the official protocol cannot be followed on these stored features."""
-    if task == "asv" and quirks.asv_silence_trim:
+    if task == "asv" and quirks.asv_silence_trim and not all(u.trimmed for u in manifest):
         raise MissingLabels(
-            "the official asv trims silences with sox, which is not supported; superb.quirks.asv_silence_trim=false "
-            "scores it with them"
+            "the official asv hears recordings without their silences; prepare with data.trim_silence=true, or "
+            "superb.quirks.asv_silence_trim=false hears all of them"
         )
     louder = [u for u in manifest if u.gain_db != SOX_GAIN_DB]
     if "sox_gain" in QUIRKS[task] and quirks.sox_gain and louder:

@@ -68,8 +68,9 @@ def run_task(
     By the mini protocol, or, with `quirks`, by the official one, whose result lists what it departs in. The learning
     rate is the one that is best on dev with the first seed; the other seeds train with that one. Test is seen once, by
     the selected parameters of every seed; what the official protocol selects on test is reported under another name.
-    `resources` say where heads are trained and what may be held in memory. Raises UserError for an unknown task or a store that does not hold the manifest's utterances; labels that are
-    missing, and what cannot be followed on stored features, make a NotScorable.
+    `resources` say where heads are trained and what may be held in memory. Raises UserError for an unknown task or a
+    store that does not hold the manifest's utterances; labels that are missing, and what cannot be followed on stored
+    features, make a NotScorable.
     """
     start = time.perf_counter()
     try:

@@ -5,7 +5,7 @@ from fithubert.config.quirks import OfficialQuirks
 from fithubert.superb.official import official_tasks
 from fithubert.superb.protocol import Task
 
-#: ASV can only be scored without what is not supported; the small corpus is made of short sentences.
+#: The small corpus is made of short sentences with their silences, as loud as they are.
 OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
 
 

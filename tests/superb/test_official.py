@@ -70,7 +70,9 @@ def test_a_result_says_in_what_it_is_not_official(name: str, telling: MemoryStor
 def test_what_cannot_be_followed_is_refused(telling: MemoryStore, corpus: Manifest) -> None:
     trimmed = run_task("asv", telling, corpus, small("asv"), quirks=ON)
     assert isinstance(trimmed, NotScorable)
-    assert "asv_silence_trim=false" in trimmed.reason
+    assert "prepare with data.trim_silence=true" in trimmed.reason
+    silent = Manifest(tuple(replace(u, gain_db=-3.0, trimmed=True, num_samples=32_001) for u in corpus), corpus.root)
+    assert isinstance(run_task("asv", telling, silent, small("asv"), quirks=ON), TaskResult)
     plain = run_task("qbe", telling, corpus, small("qbe"), quirks=ON)
     assert isinstance(plain, NotScorable)
     assert "data.gain_db=-3" in plain.reason

@@ -74,17 +74,19 @@ class Layout:
         utterances: Sequence[Utterance],
         on_progress: Progress | None,
         inventories: dict[str, tuple[str, ...]] | None = None,
+        count_samples: Callable[[Path], int] | None = None,
     ) -> Manifest:
         """The manifest, in order of split and id, with the length and digest that each file's header gives.
 
-        `first_sample` and `num_samples` of a part of a file are kept. Raises UserError where a file is missing or
+        `count_samples` gives the length where it is not the header's. `first_sample` and `num_samples` of a part of a
+        file are kept. Raises UserError where a file is missing or
         broken, or two utterances have one id.
         """
         twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
         if twice:
             raise UserError(f"{self.root}: {self.name} names {twice[0]} twice; {self._origin()}")
         paths = list(dict.fromkeys(u.audio for u in utterances))
-        measured = dict(zip(paths, self._measure(paths, on_progress), strict=True))
+        measured = dict(zip(paths, self._measure(paths, on_progress, count_samples), strict=True))
         rows = []
         for utterance in utterances:
             samples, of_file = measured[utterance.audio]
@@ -111,12 +113,18 @@ class Layout:
             raise UserError(f"{full}: cannot be read ({error.strerror})") from None
         return count_samples_at_16_khz(info.frames, info.samplerate), digest(str(size), head)
 
-    def _measure(self, paths: Sequence[str], on_progress: Progress | None) -> list[tuple[int, str]]:
+    def _measure(
+        self, paths: Sequence[str], on_progress: Progress | None, count_samples: Callable[[Path], int] | None
+    ) -> list[tuple[int, str]]:
+        def measure(path: str) -> tuple[int, str]:
+            samples, of_file = self.measure(path)
+            return samples if count_samples is None else count_samples(self.root / path), of_file
+
         measured = []
         # Opening files is waiting for a disk, so more threads than cores.
         with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:
             try:
-                for row in pool.map(self.measure, paths):
+                for row in pool.map(measure, paths):
                     measured.append(row)
                     if on_progress:
                         on_progress(len(measured), len(paths))

@@ -41,7 +41,11 @@ _ARCHIVES: dict[str, Callable[[Any], list[Archive]]] = {
 
 def read_corpus(config: PublishedCorpus, on_progress: Progress | None = None) -> Corpus:
     """The corpus of `config` with its audio where it is; raises UserError naming what is missing or broken."""
-    return _READERS[config.source](config, on_progress)
+    corpus = _READERS[config.source](config, on_progress)
+    if not config.gain_db:
+        return corpus
+    louder = tuple(replace(u, gain_db=config.gain_db) for u in corpus.manifest)
+    return replace(corpus, manifest=replace(corpus.manifest, utterances=louder))
 
 
 def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress | None = None) -> Corpus:
@@ -53,9 +57,6 @@ def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress
     if config.path.resolve().is_relative_to(audio):
         raise UserError(f"{config.path}: data.path lies in {audio}, which prepare empties; use another workspace")
     corpus = read_corpus(config, on_progress)
-    if config.gain_db:
-        louder = tuple(replace(u, gain_db=config.gain_db) for u in corpus.manifest)
-        corpus = replace(corpus, manifest=replace(corpus.manifest, utterances=louder))
     with new_audio(out_root):
         pass  # nothing is copied, and what another source left is gone
     corpus.manifest.save(manifest_path(out_root))

@@ -7,14 +7,18 @@ their lists when they are built, and no class gives ASV's training set.
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fithubert.config.corpora import VoxCelebData
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.folder import Skipped
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.recordings import read_recording
+from fithubert.data.silence import trim_silence
 from fithubert.errors import UserError
+from fithubert.frames import HUBERT_MIN_SAMPLES
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html"
 #: The identification list under the names that s3prl and its makers give it; the trials of the original test.
@@ -24,6 +28,8 @@ _TRIALS_HOME = "https://www.openslr.org/49"
 _SPLITS = {"1": "train", "2": "dev", "3": "test"}
 #: 8 s: what SUPERB's SID and ASV hear of a longer recording in training.
 CROP_SAMPLES = 128_000
+#: ASV trains on recordings that are longer than 2 s.
+ASV_MIN_SAMPLES = 32_001
 #: As many dev speakers as the test has, and the videos of each that training lacks.
 _DEV_SPEAKERS, _DEV_VIDEOS = 40, 2
 
@@ -34,14 +40,43 @@ def read_voxceleb1(config: VoxCelebData, on_progress: Progress | None = None) ->
     `sid`: train, dev and test by the flags 1, 2 and 3 of the identification list, 1,251 classes. `asv`: all speakers
     that the trial list does not name are train, its trials are the verification split. Differs: two videos of each of
     40 training speakers are dev, with one same-speaker and one other-speaker trial an utterance, since the official
-    recipe selects on test. With `crops`, longer recordings of train are windows of 8 s. Raises UserError where a list
-    or a file that it names is missing or broken.
+    recipe selects on test. With `trim_silence`, silences are cut out, which reads every recording, and what then has
+    at most 2 s is left out of train and dev. With `crops`, longer recordings of train are windows of 8 s. Raises
+    UserError where a list or a file that it names is missing or broken.
     """
     layout = find_layout(config.path, "VoxCeleb1", "VoxCeleb1", _HOME)
     speakers = _find_speakers(layout)
     read = _read_identification if config.task == "sid" else _read_verification
-    manifest = layout.finish(list(read(layout, speakers)), on_progress)
-    return Corpus(replace(manifest, utterances=tuple(draw_crops(manifest, config.crops))))
+    drafts = list(read(layout, speakers))
+    skipped: tuple[Skipped, ...] = ()
+    if config.trim_silence:
+        trimmed = [replace(u, trimmed=True) for u in drafts]
+        manifest = layout.finish(trimmed, on_progress, count_samples=lambda path: _count_sound(path, config.gain_db))
+        manifest, skipped = _drop_short(layout, manifest)
+    else:
+        manifest = layout.finish(drafts, on_progress)
+    return Corpus(replace(manifest, utterances=tuple(draw_crops(manifest, config.crops))), skipped)
+
+
+def _count_sound(path: Path, gain_db: float) -> int:
+    return len(trim_silence(read_recording(path), gain_db))
+
+
+def _drop_short(layout: Layout, manifest: Manifest) -> tuple[Manifest, tuple[Skipped, ...]]:
+    """Without recordings of train and dev that have at most 2 s; a trial of the test needs its own."""
+    silent = [u for u in manifest.select("verification") if u.num_samples < HUBERT_MIN_SAMPLES]
+    if silent:
+        raise layout.broken(silent[0].audio, "holds nothing but silence")
+    short = {u.id: u for u in manifest.select(("train", "dev")) if u.num_samples < ASV_MIN_SAMPLES}
+    kept = (u for u in manifest if u.id not in short)
+    rows = tuple(u if u.trials is None else replace(u, trials=_without(u.trials, short)) for u in kept)
+    reason = f"at most 2 s without its silences ({len(short)} such recordings, this is the first)"
+    skipped = (Skipped(next(iter(short.values())).audio, reason),) if short else ()
+    return replace(manifest, utterances=rows), skipped
+
+
+def _without(trials: Sequence[str], dropped: Container[str]) -> tuple[str, ...] | None:
+    return tuple(trial for trial in trials if trial not in dropped) or None
 
 
 def draw_crops(manifest: Manifest, crops: int) -> Iterator[Utterance]:

@@ -73,7 +73,7 @@ def write_speech_commands(root: Path) -> Path:
     return root
 
 
-def write_voxceleb1(root: Path) -> Path:
+def write_voxceleb1(root: Path, seconds: float = 0.6) -> Path:
     """Four dev and two test speakers with three videos of two files, the identification list, and the trial list."""
     listed = []
     for number, speaker in enumerate(("id10001", "id10002", "id10003", "id10004", "id10270", "id10271")):
@@ -81,7 +81,7 @@ def write_voxceleb1(root: Path) -> Path:
         for flag, video in enumerate(("aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"), 1):
             for file in ("00001", "00002"):
                 path = f"{speaker}/{video}/{file}.wav"
-                write_audio(root / "VoxCeleb1" / split / "wav" / path, 0.6, 150 + 70 * number, seed=flag)
+                write_audio(root / "VoxCeleb1" / split / "wav" / path, seconds, 150 + 70 * number, seed=flag)
                 listed.append(f"{flag} {path}")
     write_text(root / "VoxCeleb1" / "veri_test_class.txt", *listed)
     first, second = "id10270/aaaaaaaaaaa/00001.wav", "id10271/aaaaaaaaaaa/00001.wav"

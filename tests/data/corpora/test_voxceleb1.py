@@ -4,9 +4,13 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from fithubert.config.base import validate
 from fithubert.config.corpora import VoxCelebData
+from fithubert.data.corpora.registry import read_corpus
 from fithubert.data.corpora.voxceleb1 import read_voxceleb1
 from fithubert.data.manifest import Manifest, load_manifest
 from fithubert.errors import UserError
@@ -123,3 +127,39 @@ def test_long_recordings_of_train_become_crops(root: Path, task: str) -> None:
         assert (cropped.read(u) == recording[u.first_sample :][:128_000]).all()
     assert [u for u in cropped if u not in crops] == [u for u in whole if u.id != long]
     assert read_voxceleb1(VoxCelebData(path=root, task=task, crops=3)).manifest == cropped
+
+
+def test_silences_are_cut_out_of_verification(root: Path, tmp_path: Path) -> None:
+    """The middle second of every file is silent; what is short then is left out, and long recordings are crops."""
+    for path in (root / "VoxCeleb1").rglob("*.wav"):
+        samples, rate = soundfile.read(write_audio(path, 3.6, seed=int(path.parts[-3][-3:])))
+        samples[20_000:36_000] = 0
+        soundfile.write(path, samples, rate, subtype="PCM_16")
+    whole = read_corpus(VoxCelebData(path=root, task="asv")).manifest
+    trained = whole.select("train").utterances
+    short, long = (Path(root / "VoxCeleb1" / u.audio) for u in (trained[0], trained[1]))
+    held_out = Path(root / "VoxCeleb1" / whole.select("dev").utterances[1].audio)
+    write_audio(short, 1.9)
+    write_audio(held_out, 1.9)
+    write_audio(long, 11.0)
+    corpus = read_corpus(VoxCelebData(path=root, task="asv", gain_db=-3.0, trim_silence=True, crops=2))
+    manifest = corpus.manifest
+    assert {u.trimmed for u in manifest} == {True}
+    by_id = {u.id: u for u in manifest}
+    assert set(by_id) == {u.id for u in whole} - {
+        trained[0].id, trained[1].id, whole.select("dev").utterances[1].id
+    } | {f"{trained[1].id}/crop{k}" for k in range(2)}  # fmt: skip
+    assert all(trial in by_id for u in manifest for trial in u.trials or ())
+    assert "at most 2 s without its silences (2 such recordings" in corpus.skipped[0].reason
+    for utterance in manifest:
+        assert len(manifest.read(utterance)) == utterance.num_samples
+        crop = "/crop" in utterance.id
+        assert utterance.num_samples == 128_000 if crop else 41_000 < utterance.num_samples < 44_000
+    other = read_corpus(VoxCelebData(path=root, task="asv", gain_db=-3.0)).manifest
+    assert other.fingerprint != manifest.fingerprint
+    tried = Path(root / "VoxCeleb1" / manifest.select("verification").utterances[0].audio)
+    soundfile.write(tried, np.zeros(16_000), 16_000)
+    with pytest.raises(UserError, match="holds nothing but silence; get it anew"):
+        read_corpus(VoxCelebData(path=root, task="asv", trim_silence=True))
+    with pytest.raises(UserError, match="trim_silence: SUPERB's sid hears recordings with their silences"):
+        validate(VoxCelebData, {"path": root, "task": "sid", "trim_silence": True}, "params")
