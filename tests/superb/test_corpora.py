@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,12 +136,10 @@ def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_p
     case = CASES[task]
     settings, off, departures = OFFICIAL[task]
     # ASV trains on recordings of more than 2 s.
-    written = (
-        miniatures.write_voxceleb1(tmp_path / "corpora", 2.2) if task == "asv" else case.write(tmp_path / "corpora")
-    )
+    write = partial(miniatures.write_voxceleb1, seconds=2.2) if task == "asv" else case.write
     budget = TaskBudget(steps=0) if task == "qbe" else BUDGET
     params = Params(
-        data=case.describe(written).model_copy(update=settings),
+        data=case.describe(write(tmp_path / "corpora")).model_copy(update=settings),
         students={},
         superb=SuperbParams(models=("fbank",), tasks={task: budget}, protocol="official", quirks=OfficialQuirks(**off)),
     )
