@@ -3,11 +3,30 @@
 from pathlib import Path
 
 from fithubert.data.labels import STRESSED_PHONES
+from fithubert.download import download
 from fithubert.errors import UserError
 
 #: In order of precedence; the first pronunciation of a word is the one that counts.
 FILES = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
 OBTAINED = "the folder `lexicon` of the data set s3prl/g2p on Hugging Face"
+_ADDRESS = "https://huggingface.co/datasets/s3prl/g2p/raw/main/lexicon"
+
+
+def fetch_lexicon(folder: Path) -> None:
+    """Download the lexicon files that `folder` lacks, resumed where an earlier call was interrupted.
+
+    Nobody publishes a checksum of them; a file that is no lexicon is refused when it is read. Raises UserError saying
+    how to go on where they cannot be had.
+    """
+    for name in FILES:
+        if not (folder / name).is_file():
+            try:
+                download(f"{_ADDRESS}/{name}", folder / name)
+            except UserError as error:
+                raise UserError(
+                    f"{error}; put {name} from {OBTAINED} into {folder}, or go on without --download: then there are "
+                    "no phones for pr"
+                ) from None
 
 
 class Lexicon:

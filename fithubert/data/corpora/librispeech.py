@@ -13,7 +13,7 @@ from torchaudio.datasets import librispeech as published
 from fithubert.config.corpora import LibriSpeechData
 from fithubert.data.corpora.archives import Archive
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
-from fithubert.data.corpora.lexicon import FILES, OBTAINED, Lexicon
+from fithubert.data.corpora.lexicon import FILES, OBTAINED, Lexicon, fetch_lexicon
 from fithubert.data.folder import Skipped
 from fithubert.data.grammar import normalise
 from fithubert.data.labels import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
@@ -21,6 +21,7 @@ from fithubert.data.manifest import Utterance
 
 _HOME = "https://www.openslr.org/12 (`fithubert prepare --source librispeech --download` fetches it)"
 _ARCHIVES = "http://www.openslr.org/resources/12"
+_FOLDER = "LibriSpeech"
 
 
 def read_librispeech(config: LibriSpeechData, on_progress: Progress | None = None) -> Corpus:
@@ -30,7 +31,7 @@ def read_librispeech(config: LibriSpeechData, on_progress: Progress | None = Non
     outputs of PR and 32 of ASR. Without the lexicon there are no phones, which is listed. Raises UserError where a
     folder, transcript, lexicon file or word is missing.
     """
-    layout = find_layout(config.path, "LibriSpeech", "LibriSpeech", _HOME)
+    layout = find_layout(config.path, _FOLDER, "LibriSpeech", _HOME)
     lexicon, skipped = _find_lexicon(config, layout)
     subsets = {split: getattr(config, split) for split in ("train", "dev", "test")}
     utterances = [u for split, names in subsets.items() for n in names for u in _read_subset(layout, n, split, lexicon)]
@@ -43,7 +44,13 @@ def list_archives(config: LibriSpeechData) -> list[Archive]:
     digests = getattr(published, "_CHECKSUMS", {})
     subsets = (*config.train, *config.dev, *config.test)
     urls = {subset: f"{_ARCHIVES}/{subset}.tar.gz" for subset in subsets}
-    return [Archive(u, digests.get(u), f"LibriSpeech/{s}", f"LibriSpeech/{s}") for s, u in urls.items()]
+    return [Archive(u, digests.get(u), f"{_FOLDER}/{s}", f"{_FOLDER}/{s}") for s, u in urls.items()]
+
+
+def fetch_missing_lexicon(config: LibriSpeechData) -> None:
+    """Download what `config.lexicon`, or else the folder `lexicon` in or beside the corpus, lacks of the lexicon."""
+    root = config.path if config.path.name == _FOLDER else config.path / _FOLDER
+    fetch_lexicon(config.lexicon or (root / "lexicon" if (root / "lexicon").is_dir() else root.parent / "lexicon"))
 
 
 def _find_lexicon(config: LibriSpeechData, layout: Layout) -> tuple[Lexicon | None, tuple[Skipped, ...]]:

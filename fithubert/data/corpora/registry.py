@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.corpora import PublishedCorpus
+from fithubert.config.corpora import LibriSpeechData, PublishedCorpus
 from fithubert.data.corpora import (
     fluent_speech_commands,
     iemocap,
@@ -64,10 +64,15 @@ def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress
 
 
 def download_corpus(config: PublishedCorpus) -> None:
-    """Fetch the archives of `config` that are not in `config.path` yet; raises UserError where there are none."""
+    """Fetch what is not there yet of the archives of `config`, and of LibriSpeech's lexicon.
+
+    Raises UserError where a corpus has no archives or something cannot be had.
+    """
     if config.source not in _ARCHIVES:
         raise UserError(f"--download: {config.source} has to be fetched by hand; only {', '.join(_ARCHIVES)} can be")
     for archive in _ARCHIVES[config.source](config):
         # Whoever names LibriSpeech/ itself does not want another one inside it.
         inside = config.path.name == Path(archive.folder).parts[0]
         fetch_archive(archive, config.path.parent if inside else config.path)
+    if isinstance(config, LibriSpeechData):
+        librispeech.fetch_missing_lexicon(config)

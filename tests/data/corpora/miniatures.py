@@ -1,6 +1,7 @@
 """Miniature copies of published corpora: their folders, lists and file names, a few seconds of synthetic audio."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +100,21 @@ INTENTS = (
 )
 
 
-def write_fluent_speech_commands(root: Path) -> Path:
-    """`fluent_speech_commands_dataset/` with three csv lists and a speaker for each."""
+#: One for each of the 14 objects, with all 6 actions and 4 locations: the label space of the corpus.
+ALL_INTENTS = tuple(
+    (f"Command {i}", f"action {i % 6}", f"object {i}", f"location {i % 4}") for i in range(14)
+)  # fmt: skip
+
+
+def write_fluent_speech_commands(root: Path, intents: Sequence[tuple[str, str, str, str]] = INTENTS) -> Path:
+    """`fluent_speech_commands_dataset/` with three csv lists and a speaker for each, two commands an intent."""
     inner = root / "fluent_speech_commands_dataset"
     for number, split in enumerate(("train", "valid", "test")):
         speaker, rows = f"spk{number}", []
-        for index in range(8):
+        for index in range(2 * len(intents)):
             path = f"wavs/speakers/{speaker}/{split}-{index}.wav"
             write_audio(inner / path, 0.6, 150 + 60 * (index % 4), seed=index)
-            text, *intent = INTENTS[index % 4]
+            text, *intent = intents[index % len(intents)]
             quoted = f'"{text}"' if "," in text else text
             rows.append(",".join((str(index), path, speaker, quoted, *intent)))
         write_text(inner / "data" / f"{split}_data.csv", ",path,speakerId,transcription,action,object,location", *rows)

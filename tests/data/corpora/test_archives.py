@@ -10,8 +10,9 @@ import pytest
 
 from fithubert.config.corpora import LibriSpeechData
 from fithubert.config.params import Params
-from fithubert.data.corpora import librispeech
+from fithubert.data.corpora import lexicon, librispeech
 from fithubert.data.corpora.archives import Archive, fetch_archive
+from fithubert.data.corpora.lexicon import FILES
 from fithubert.data.corpora.registry import download_corpus
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
@@ -105,12 +106,39 @@ def test_librispeech_is_downloaded_and_prepared(
     for folder in inner.iterdir():
         server.files[f"{folder.name}.tar.gz"] = pack_folder(folder, f"LibriSpeech/{folder.name}")
     digests = {f"{server.address}/{n}": hashlib.sha256(c).hexdigest() for n, c in server.files.items()}
+    for name in FILES:
+        server.files[name] = (tmp_path / "original" / "lexicon" / name).read_bytes()
+    monkeypatch.setattr(lexicon, "_ADDRESS", server.address)
     monkeypatch.setattr(librispeech, "_ARCHIVES", server.address)
     monkeypatch.setattr(librispeech.published, "_CHECKSUMS", digests)
     params = Params(data=LibriSpeechData(path=tmp_path / named), students={}, superb={"models": ()})
     metrics = prepare(params, Workspace(tmp_path / "work"), download=True)
     assert metrics["utterances"] == 6
-    assert sorted(p.name for p in (tmp_path / "corpora").iterdir()) == ["LibriSpeech"]
-    assert len(server.asked) == 3
+    assert metrics["skipped"] == ()
+    assert sorted(p.name for p in (tmp_path / "corpora").iterdir()) == ["LibriSpeech", "lexicon"]
+    assert len(server.asked) == 3 + 2
     download_corpus(params.data)
-    assert len(server.asked) == 3
+    assert len(server.asked) == 3 + 2
+
+
+def test_the_lexicon_goes_on_where_it_was_interrupted(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_librispeech(tmp_path, utterances=1)
+    contents = {name: (root / "lexicon" / name).read_bytes() for name in FILES}
+    monkeypatch.setattr(lexicon, "_ADDRESS", server.address)
+    (root / "lexicon").rename(root / "elsewhere")
+    config = LibriSpeechData(path=root / "LibriSpeech")
+    with pytest.raises(UserError, match=r"404.*; put librispeech-lexicon-200k.* into .*/lexicon, or go on without"):
+        download_corpus(config)
+    server.files |= contents
+    server.break_after = 10
+    with pytest.raises(UserError, match=r"the same command goes on from there\); put"):
+        download_corpus(config)
+    server.break_after = None
+    download_corpus(config)
+    assert {p.name: p.read_bytes() for p in (root / "lexicon").iterdir()} == contents
+    assert (FILES[0], "bytes=10-") in server.asked
+    asked = len(server.asked)
+    download_corpus(config.model_copy(update={"lexicon": root / "elsewhere"}))
+    assert len(server.asked) == asked
