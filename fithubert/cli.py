@@ -215,14 +215,15 @@ def superb(
     task: Annotated[str, typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...")],
     data: Annotated[Path | None, typer.Option(help="Prepare the task's own corpus from here first.")] = None,
     official: Annotated[bool, typer.Option("--official", help="By SUPERB's own protocol, not on a budget.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Train with seeds 1 to N (official: 1337).")] = None,
 ) -> None:
     """Score one model on one SUPERB task; its features are extracted first where they are not there.
 
     `--set` says more of a corpus: data.lexicon (pr), data.fold and data.lists (er), data.labels (sd).
     """
-    from fithubert.stages.superb import describe_task
+    from fithubert.stages.superb import describe_score, describe_task
 
-    with _stage(*describe_task(task, data, official)) as (params, workspace):
+    with _stage(*describe_task(task, data, official, seeds)) as (params, workspace):
         from fithubert.stages.features import features
         from fithubert.stages.prepare import prepare as prepare_corpus
         from fithubert.stages.superb import superb as run
@@ -231,7 +232,7 @@ def superb(
             prepare_corpus(params, workspace)
         features(params, workspace, model)
         done = run(params, workspace, model, task)
-        scores = ", ".join(f"{name} {value:.2f}" for name, value in done["metrics"].items())
+        scores = ", ".join(describe_score(done, name) for name in done["metrics"])
         print(f"{model} on {task}: {scores or done['reason']}")
         for departure in done.get("departures", ()):
             print(f"  not the official protocol: {departure}")

@@ -61,8 +61,16 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
     return metrics
 
 
-def describe_task(task: str, data: Path | None, official: bool) -> list[str]:
-    """Changes of the parameters: the task's own corpus in `data`, and SUPERB's settings where the run is `official`."""
+def describe_score(metrics: dict[str, Any], name: str) -> str:
+    """A metric with its 95 % interval and, of several seeds, their standard deviation."""
+    low, high = metrics["intervals"][name]
+    seeds = f", {metrics['seed_deviation'][name]:.2f} over seeds" if len(metrics["seeds"]) > 1 else ""
+    return f"{name} {metrics['metrics'][name]:.2f} [{low:.2f}, {high:.2f}{seeds}]"
+
+
+def describe_task(task: str, data: Path | None, official: bool, seeds: int | None = None) -> list[str]:
+    """Changes of the parameters: the task's own corpus in `data`, SUPERB's settings where the run is `official`, and
+    the seeds 1 to `seeds`."""
     if task not in SOURCES:
         return []
     changes = []
@@ -77,6 +85,8 @@ def describe_task(task: str, data: Path | None, official: bool) -> list[str]:
     if official:
         budget = official_budgets()[task].model_dump(mode="json")
         changes += ["superb.protocol=official", "superb.seeds=[1337]", f"superb.tasks.{task}={json.dumps(budget)}"]
+    if seeds is not None:
+        changes.append(f"superb.seeds={list(range(1, seeds + 1))}")
     return changes
 
 

@@ -1,5 +1,6 @@
 """Every SUPERB task on a miniature of its corpus: prepared, features extracted, head trained, test split scored."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,18 +17,19 @@ from fithubert.config.corpora import (
     PublishedCorpus,
     VoxCelebData,
 )
-from fithubert.config.params import Params, SuperbParams, SyntheticData, TaskBudget
+from fithubert.config.params import Params, SuperbParams, SyntheticData, TaskBudget, load_params
 from fithubert.config.quirks import OfficialQuirks
 from fithubert.data.corpora.registry import import_corpus, read_corpus
 from fithubert.data.labels import END, UNKNOWN
 from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.stages.features import features
 from fithubert.stages.prepare import prepare
-from fithubert.stages.superb import list_corpus_departures, superb
+from fithubert.stages.superb import describe_score, describe_task, list_corpus_departures, superb
 from fithubert.stages.workspace import Workspace
 from fithubert.superb.run import TASKS
 from fithubert.superb.tasks.asr import ASR
 from fithubert.superb.tasks.er import ER
+from fithubert.superb.tasks.ic import IC
 from fithubert.superb.tasks.ks import KS
 from fithubert.superb.tasks.pr import PR
 from fithubert.superb.tasks.sf import SF
@@ -96,6 +98,17 @@ def test_heads_have_the_official_outputs(name: str, tmp_path: Path) -> None:
     manifest = read_corpus(CASES[name].describe(CASES[name].write(tmp_path))).manifest
     head = task.bind(blind_features(manifest), manifest, BUDGET).new_head()
     assert head.output.out_features == outputs  # type: ignore[union-attr]
+
+
+def test_intents_have_the_official_24_outputs(tmp_path: Path) -> None:
+    """6 actions, 14 objects and 4 locations side by side, each slot numbered for itself."""
+    root = miniatures.write_fluent_speech_commands(tmp_path, miniatures.ALL_INTENTS)
+    manifest = read_corpus(CASES["ic"].describe(root)).manifest
+    learner = IC.bind(blind_features(manifest), manifest, BUDGET)
+    assert learner.num_outputs == learner.new_head().output.out_features == 24  # type: ignore[union-attr]
+    assert learner._sizes == (6, 14, 4)
+    assert learner._examples["train"].labels.amax(0).tolist() == [5, 13, 3]
+    assert (learner.num_train, learner.num_dev, learner.num_test) == (28, 28, 28)
 
 
 def test_the_end_symbol_ends_targets_and_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,3 +192,25 @@ def test_the_gain_makes_recordings_quieter(tmp_path: Path) -> None:
     assert plain.fingerprint != quiet.fingerprint
     for loud, soft in zip(plain.utterances[:5], reloaded.utterances[:5], strict=True):
         torch.testing.assert_close(reloaded.read(soft), plain.read(loud) * 0.7079457844)
+
+
+def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> None:
+    root = miniatures.write_fluent_speech_commands(tmp_path / "corpora")
+    changes = [*describe_task("ic", root, official=False, seeds=3), "superb.models=[fbank]", "students={}"]
+    small = f"superb.tasks.ic={json.dumps(BUDGET.model_dump(mode='json'))}"
+    params = load_params(Path(__file__).parents[2] / "params.yaml", [*changes, small])
+    workspace = Workspace(tmp_path / "work")
+    prepare(params, workspace)
+    features(params, workspace, "fbank")
+    scored = superb(params, workspace, "fbank", "ic")
+    assert scored["seeds"] == (1, 2, 3)
+    assert len(scored["selected_steps"]) == 3
+    low, high = scored["intervals"]["acc"]
+    said = describe_score(scored, "acc")
+    assert (
+        said
+        == f"acc {scored['metrics']['acc']:.2f} [{low:.2f}, {high:.2f}, {scored['seed_deviation']['acc']:.2f} over seeds]"
+    )
+    official = describe_task("ic", None, official=True)
+    assert "superb.seeds=[1337]" in official
+    assert describe_task("ic", None, official=True, seeds=2)[-1] == "superb.seeds=[1, 2]"
