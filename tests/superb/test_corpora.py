@@ -207,10 +207,8 @@ def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> 
     assert len(scored["selected_steps"]) == 3
     low, high = scored["intervals"]["acc"]
     said = describe_score(scored, "acc")
-    assert (
-        said
-        == f"acc {scored['metrics']['acc']:.2f} [{low:.2f}, {high:.2f}, {scored['seed_deviation']['acc']:.2f} over seeds]"
-    )
+    value, deviation = scored["metrics"]["acc"], scored["seed_deviation"]["acc"]
+    assert said == f"acc {value:.2f} [{low:.2f}, {high:.2f}, {deviation:.2f} over seeds]"
     official = describe_task("ic", None, official=True)
     assert "superb.seeds=[1337]" in official
     assert describe_task("ic", None, official=True, seeds=2)[-1] == "superb.seeds=[1, 2]"
