@@ -1,5 +1,7 @@
 """Diarisation error and equal error rates against pyannote.metrics and against scipy on the ROC of sklearn."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def test_diarisation_error_equals_pyannote(seed: int) -> None:
     reference, hypothesis = ((rng.random((20, 2)) < rng.random(2)).astype(np.int64) for _ in range(2))
     reference[offsets[:-1], 0] = 1
     theirs = DiarizationErrorRate(collar=0.0, skip_overlap=False)
-    for a, b in zip(offsets[:-1], offsets[1:], strict=True):
+    for a, b in itertools.pairwise(offsets):
         theirs(annotate(reference[a:b]), annotate(hypothesis[a:b]), uem=Timeline([Segment(0.0, float(b - a))]))
     assert error_counts(reference, hypothesis, offsets).value == pytest.approx(100 * abs(theirs))
 
