@@ -13,8 +13,10 @@ from fithubert.data.grammar import draw_sentence, draw_text, normalise
 from fithubert.data.voices import Speaker, draw_speakers
 
 #: Of all hours, by kind; `verification` is sentences of the held-out speakers.
-_SHARES = {"sentence": 0.62, "keyword": 0.16, "command": 0.12, "mixture": 0.05, "query": 0.01, "verification": 0.04}
+_SHARES = {"sentence": 0.46, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.015, "verification": 0.055}
 _SPLITS = {"train": 0.76, "dev": 0.09, "test": 0.15}
+#: Of commands and mixtures, which are few: enough in dev and test that an interval says something.
+_FEW_SPLITS = {"train": 0.6, "dev": 0.15, "test": 0.25}
 #: Of the keyword clips and of their speakers, who differ between splits; more for the test, whose unit is one clip.
 _KEYWORD_SPLITS = {"train": 0.62, "dev": 0.14, "test": 0.24}
 #: The pre-training world needs no labels of tasks: sentences only.
@@ -123,8 +125,8 @@ def plan_corpus(config: SyntheticData) -> Plan:
         if pretraining:
             continue
         _plan_keywords(draft, split, _keyword_speakers(seen, split), seconds["keyword"] * _KEYWORD_SPLITS[split])
-        _plan_commands(draft, split, seen, seconds["command"] * share)
-        _plan_mixtures(draft, split, seen, seconds["mixture"] * share)
+        _plan_commands(draft, split, seen, seconds["command"] * _FEW_SPLITS[split])
+        _plan_mixtures(draft, split, seen, seconds["mixture"] * _FEW_SPLITS[split])
         if split != "train":
             _plan_queries(draft, split, seen, seconds["query"] / 2)
     _plan_sentences(draft, "verification", heldout, seconds["verification"], 3 * len(heldout))

@@ -13,6 +13,7 @@ from fithubert.features.reader import FeatureStore
 from fithubert.features.schema import Expected
 from fithubert.files import read_json, write_json
 from fithubert.stages.workspace import Workspace, check_name
+from fithubert.superb.chance import chance_levels
 from fithubert.superb.official import QUIRKS, SOURCES, SOX_GAIN_DB, official_budgets
 from fithubert.superb.protocol import NotScorable, Resources
 from fithubert.superb.run import run_task
@@ -56,6 +57,7 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
             "metrics": {name: score["value"] for name, score in scores.items()},
             "intervals": {name: [score["low"], score["high"]] for name, score in scores.items()},
             "seed_deviation": {name: score["seed_deviation"] for name, score in scores.items()},
+            "chance": chance_levels(task, manifest),
         }
     write_json(workspace.metrics(f"superb@{model}-{task}"), metrics)
     return metrics
