@@ -28,6 +28,8 @@ class Score:
     protocol: str = "mini"
     #: In what a result of the official protocol departs from it.
     departures: tuple[str, ...] = ()
+    #: What a model that hears nothing scores, by metric.
+    chance: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def _read_score(values: dict[str, Any]) -> Score:
     seeds = tuple(int(seed) for seed in values.get("seeds") or ())
     weights = tuple(float(w) for w in values.get("layer_weights") or ())
     departures = tuple(str(d) for d in values.get("departures") or ())
-    return Score(metrics, intervals, seeds, weights, reason, str(values.get("protocol", "mini")), departures)
+    chance = {name: float(value) for name, value in (values.get("chance") or {}).items()}
+    return Score(metrics, intervals, seeds, weights, reason, str(values.get("protocol", "mini")), departures, chance)
 
 
 def _is_number(value: Any) -> bool:

@@ -121,6 +121,8 @@ def _model_entry(name: str, metrics: Metrics, plan: ReportPlan, cost: dict[str, 
         for task, score in scores.items()
         if score.intervals
     }
+    # What a model that hears nothing scores: the same for every model of one corpus.
+    entry["chance"] = {task: score.chance for task, score in scores.items() if score.chance}
     entry["seeds"] = {task: list(score.seeds) for task, score in scores.items() if score.seeds}
     official = {task: list(score.departures) for task, score in scores.items() if score.protocol == "official"}
     if official:

@@ -76,28 +76,63 @@ def protocol_notes(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def chance_of(summary: Mapping[str, Any], task: str, metric: str) -> float | None:
+    """What a model that hears nothing scores, from whichever model's result says it."""
+    found = (model.get("chance", {}).get(task, {}).get(metric) for model in summary["models"].values())
+    return next((value for value in found if value is not None), None)
+
+
 def markdown_table(summary: Mapping[str, Any]) -> str:
-    """The scorecard as a Markdown table, one row a model, every cell filled; below it what is not scored, and why."""
-    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
-    header = ["model", "params", "of teacher", "MAC / s", "real-time factor", "latency"]
-    header += [f"{task.upper()} {metric.label} {'↓' if metric.lower else '↑'}" for task, metric in columns]
-    lines = [[*header, "lead kept"], ["---"] + ["---:"] * len(header)]
+    """Two Markdown tables, one row a model and every cell filled: cost, and tasks with their intervals and chance.
+
+    Below them what is not scored, and why.
+    """
+    text = f"{_cost_table(summary)}\n{_task_table(summary)}"
+    if any("kept" in model for model in summary["models"].values()):
+        text += (
+            "\nLead kept is the mini protocol's own score: 0 % are the filter banks, 100 % the teacher, the mean over the"
+            " tasks on which the teacher leads. It cannot be compared with SUPERB's `superb_s`.\n"
+        )
+    for title, reason in unscored_tasks(summary):
+        text += f"\n{title} is not scored: {reason}.\n"
+    for note in protocol_notes(summary):
+        text += f"\n{note}\n"
+    return text
+
+
+def _cost_table(summary: Mapping[str, Any]) -> str:
+    lines = [["model", "params", "of teacher", "MAC / s", "real-time factor", "latency", "lead kept"]]
+    lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
     for name, model in summary["models"].items():
-        rtf = model.get("rtf")
-        row = [
+        rtf, kept = model.get("rtf"), model.get("kept")
+        lines.append([
             name,
             format_count(model.get("params", {}).get("total")),
             format_share(model.get("size_ratio")),
             format_macs(model.get("macs_per_second")),
             "not run" if rtf is None else f"{rtf:.4f}",
             format_share(model.get("latency_ratio")),
-        ]
-        row += [format_score(model, task, metric.name) for task, metric in columns]
-        kept = model.get("kept")
-        lines.append([*row, "-" if kept is None else format_share(kept)])
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-    for title, reason in unscored_tasks(summary):
-        text += f"\n{title} is not scored: {reason}.\n"
-    for note in protocol_notes(summary):
-        text += f"\n{note}\n"
-    return text
+            "-" if kept is None else format_share(kept),
+        ])  # fmt: skip
+    return _join(lines)
+
+
+def _task_table(summary: Mapping[str, Any]) -> str:
+    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
+    header = [f"{task.upper()} {metric.label} {'↓' if metric.lower else '↑'}" for task, metric in columns]
+    lines = [["model", *header], ["---"] + ["---:"] * len(columns)]
+    for name, model in summary["models"].items():
+        row = [name]
+        for task, metric in columns:
+            ends = model.get("ci", {}).get(task, {}).get(metric.name)
+            interval = f" ({ends[0]:.1f}-{ends[1]:.1f})" if ends else ""
+            row.append(format_score(model, task, metric.name) + interval)
+        lines.append(row)
+    levels = [chance_of(summary, task, metric.name) for task, metric in columns]
+    if any(level is not None for level in levels):
+        lines.append(["chance", *("-" if level is None else f"{level:.1f}" for level in levels)])
+    return _join(lines)
+
+
+def _join(lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"

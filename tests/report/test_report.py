@@ -211,7 +211,7 @@ def test_a_missing_summary_names_the_command(tmp_path: Path) -> None:
 def test_markdown_table_is_rectangular(reports: Path) -> None:
     table = (reports / "table.md").read_text()
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(MODELS)
+    assert len(lines) == 2 * (2 + len(MODELS))  # cost, tasks
     assert len({line.count("|") for line in lines}) == 1
     assert table == markdown_table(build_summary(gather(reports / "metrics"), PLAN))
 
