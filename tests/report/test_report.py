@@ -211,9 +211,21 @@ def test_a_missing_summary_names_the_command(tmp_path: Path) -> None:
 def test_markdown_table_is_rectangular(reports: Path) -> None:
     table = (reports / "table.md").read_text()
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 * (2 + len(MODELS))  # cost, tasks
-    assert len({line.count("|") for line in lines}) == 1
+    cost, tasks = lines[: 2 + len(MODELS)], lines[2 + len(MODELS) :]
+    assert len(cost) == len(tasks)
+    assert all(len({line.count("|") for line in part}) == 1 for part in (cost, tasks))
     assert table == markdown_table(build_summary(gather(reports / "metrics"), PLAN))
+
+
+def test_the_task_table_ends_with_chance_where_results_say_it(tmp_path: Path) -> None:
+    (tmp_path / "superb").mkdir()
+    result = {"metrics": {"acc": 31.0}, "intervals": {"acc": [25.5, 36.5]}, "chance": {"acc": 12.5}}
+    (tmp_path / "superb" / "small-er.json").write_text(json.dumps(result))
+    plan = ReportPlan(models=("small", "other"), tasks=("er", "sd"), groups={"small": ()})
+    table = markdown_table(build_summary(gather(tmp_path), plan)).splitlines()
+    assert "| small | 31.00 (25.5-36.5) | not run |" in table
+    assert "| other | not run | not run |" in table
+    assert "| chance | 12.5 | - |" in table
 
 
 def test_models_with_hyphens_keep_their_names(tmp_path: Path) -> None:
