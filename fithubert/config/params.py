@@ -127,7 +127,7 @@ def mini_budgets() -> dict[str, TaskBudget]:
         "asr": TaskBudget(steps=500, batch=16, learning_rates=(5e-3,), head_width=64),
         "sf": TaskBudget(steps=500, batch=16, learning_rates=(1e-2,), head_width=64),
         "asv": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(1e-3,), head_width=64),
-        "sd": TaskBudget(steps=300, batch=8, eval_every=50, learning_rates=(3e-3, 1e-2), head_width=64),
+        "sd": TaskBudget(steps=100, batch=4, eval_every=20, learning_rates=(3e-3,), head_width=64),
         "qbe": TaskBudget(steps=0),
     }
 

@@ -90,8 +90,8 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     text = f"{_cost_table(summary)}\n{_task_table(summary)}"
     if any("kept" in model for model in summary["models"].values()):
         text += (
-            "\nLead kept is the mini protocol's own score: 0 % are the filter banks, 100 % the teacher, the mean over the"
-            " tasks on which the teacher leads. It cannot be compared with SUPERB's `superb_s`.\n"
+            "\nLead kept is the mini protocol's own score: 0 % are the filter banks, 100 % the teacher, the mean"
+            " over the tasks on which the teacher leads. It cannot be compared with SUPERB's `superb_s`.\n"
         )
     for title, reason in unscored_tasks(summary):
         text += f"\n{title} is not scored: {reason}.\n"

@@ -69,7 +69,7 @@ def test_a_model_that_hears_nothing_scores_at_chance(task, make, corpus) -> None
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"asr", "sf", "qbe"}))
 def test_a_model_that_hears_beats_chance(task, corpus, telling) -> None:
-    """Else the test above could not fail. ASR and SF need more steps than a test has, QbE rarer words (test_more_tasks)."""
+    """Else the test above could not fail. ASR and SF need more steps than a test has; QbE is in test_more_tasks."""
     result = score(task, telling, corpus)
     assert beats_chance(result.metrics, chance_levels(task, corpus), result.num_test)
 
