@@ -120,7 +120,8 @@ def plan_corpus(config: SyntheticData) -> Plan:
     pretraining = config.world == "pretraining"
     seconds = {kind: share * config.hours * 3600 for kind, share in (_PRETRAINING if pretraining else _SHARES).items()}
     for split, share in (_PRETRAINING_SPLITS if pretraining else _SPLITS).items():
-        fewest = 2 * len(seen) if split == "train" else 2
+        # Some speaker has two sentences in every split: verification needs a pair of one voice.
+        fewest = 2 * len(seen) if split == "train" else len(seen) + 1
         _plan_sentences(draft, split, seen, seconds["sentence"] * share, fewest)
         if pretraining:
             continue
