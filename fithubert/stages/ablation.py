@@ -1,9 +1,12 @@
 """One ablation: variants of a student, trained alike with several seeds, side by side with what they cost."""
 
+import os
 import shutil
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -54,6 +57,18 @@ def ablation(params: Params, workspace: Workspace, name: str) -> dict[str, Any]:
     return metrics
 
 
+def comparison_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The variants of `ablation`'s metrics as rows of text: costs, and every figure with its interval over seeds."""
+    rows = []
+    for variant, cost in metrics["variants"].items():
+        row = {"variant": variant, "latency": f"{cost['latency_ratio']:.0%}", "MACs": f"{cost['macs_ratio']:.0%}"}
+        for figure, compared in metrics["comparisons"].items():
+            noise = compared["half_width"]
+            row[figure] = f"{compared['means'][variant]:.3g}" + ("" if noise is None else f" ± {noise:.2g}")
+        rows.append(row)
+    return rows
+
+
 @dataclass(frozen=True)
 class _Cell:
     ablation: str
@@ -67,7 +82,10 @@ def _run(params: Params, workspace: Workspace, cells: list[_Cell], workers: int)
     show = progress_line(f"ablation {cells[0].ablation}")
     context = get_context("spawn")
     failed: list[str] = []
-    with ProcessPoolExecutor(workers, context, initializer=_open, initargs=(params, workspace)) as pool:
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(workers, context, initializer=_open, initargs=(params, workspace)) as pool,
+    ):
         futures: dict[Future[TrialResult], _Cell] = {pool.submit(_run_cell, cell): cell for cell in cells}
         for done, future in enumerate(as_completed(futures), start=1):
             cell = futures[future]
@@ -87,13 +105,27 @@ def _run(params: Params, workspace: Workspace, cells: list[_Cell], workers: int)
     return [future.result() for future in futures]
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside compute on one thread each, in all their own threads too, which torch's setting misses."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
 #: What a worker process has opened: parameters, workspace and the data of all its trials.
 _opened: tuple[Params, Workspace, TrialData] | None = None
 
 
 def _open(params: Params, workspace: Workspace) -> None:
     global _opened
-    # One thread each: what a trial comes to must not depend on how many run at once.
+    # What a trial comes to must not depend on how many run at once.
     torch.set_num_threads(1)
     _opened = params, workspace, open_trial_data(params, workspace)
 

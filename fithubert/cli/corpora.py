@@ -1,0 +1,41 @@
+"""Commands that make a corpus."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.start import stage
+
+
+def prepare(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3; nested); else `data` of params.")
+    ] = None,
+    transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
+    source: Annotated[str | None, typer.Option(help="A published corpus: librispeech, voxceleb1, snips ...")] = None,
+    path: Annotated[Path | None, typer.Option(help="Where it lies, or the folder around it; else `corpora`.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch what is missing of the corpus first.")] = False,
+) -> None:
+    """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays where it is.
+
+    Files of the folder that cannot be used are listed and skipped. Downloads (librispeech, speech_commands, quesst14)
+    go on where they were interrupted. `--set data.KEY=VALUE` chooses a part of a published corpus: `data.fold=2`.
+    """
+    changes = []
+    if source is not None:
+        changes.append(f"data={json.dumps({'source': source, 'path': str(path or 'corpora')})}")
+    elif path is not None:
+        changes.append(f"data.path={json.dumps(str(path))}")
+    if folder is not None:
+        changes.append(f"data={json.dumps({'source': 'folder', 'path': str(folder)})}")
+    if transcripts is not None:
+        changes.append(f"data.transcripts={json.dumps(str(transcripts))}")
+    with stage(*changes) as (params, workspace):
+        from fithubert.stages.prepare import prepare as run
+
+        done = run(params, workspace, download)
+        print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
+        for entry in done["skipped"]:
+            print(f"skipped {entry['path']}: {entry['reason']}")
