@@ -34,6 +34,7 @@ COMMANDS = (
     "report",
     "compare",
     "import",
+    "export",
     "ui",
 )
 SUMMARY = {
@@ -92,6 +93,11 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["compare", "/no/summary.json"], "/no/summary.json"),
         (["--set", "distill.updats=3", "profile"], "unknown key"),
         (["import", "/no/checkpoint.ckpt"], "no such file"),
+        (
+            ["export", "nobody", "--to", "s3prl", "--out", "x"],
+            "'nobody': not the folder of a student, and",
+        ),
+        (["export", "nobody", "--to", "coreml", "--out", "x"], "form 'coreml': not one of"),
         (["pretrain", "/no/recipe.yaml", "--out", "x"], "no such file"),
     ],
 )

@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "distill": students.distill,
         "ablation": students.ablation,
         "import": students.import_checkpoint,
+        "export": students.export,
     },
     "Results": {
         "profile": scores.profile,

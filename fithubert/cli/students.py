@@ -77,3 +77,21 @@ def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablations` i
         from fithubert.stages.ablation import comparison_rows
 
         print_table(comparison_rows(run(params, workspace, name)))
+
+
+def export(
+    student: Annotated[str, typer.Argument(help="A name in artifacts/students, or the folder of a student.")],
+    to: Annotated[str, typer.Option(help="`s3prl`.")],
+    out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
+) -> None:
+    """Write a student for use elsewhere. It then says what `load_student` and the read-out say here.
+
+    `s3prl` is an upstream that s3prl runs unmodified, with a launcher; it needs nothing but torch. The README in the
+    folder has the exact command.
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.stages.export import export as run
+        from fithubert.stages.workspace import Workspace
+
+        done = run(Workspace(options.workspace), student, to, out)
+        print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")

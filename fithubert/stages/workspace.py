@@ -40,6 +40,10 @@ class Workspace:
         """A finished student."""
         return self.root / "artifacts" / "students" / name
 
+    def list_students(self) -> list[str]:
+        """The names of the finished students."""
+        return sorted(path.parent.name for path in self.student("").glob("*/config.json"))
+
     def checkpoints(self, student: str) -> Path:
         """A student in training: no output of any stage, so that it outlives a killed one."""
         return self.root / "artifacts" / "checkpoints" / student

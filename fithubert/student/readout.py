@@ -6,6 +6,7 @@ from torch import Tensor
 from fithubert.speech_model import SpeechOutput
 from fithubert.student.checkpoint import fingerprint, release
 from fithubert.student.model import Student
+from fithubert.student.states import read_states, read_widths
 
 
 class ReadOut:
@@ -21,12 +22,7 @@ class ReadOut:
         self.name = name
         self.convolutions = self.student.frontend.convolutions
         self.fingerprint = fingerprint(self.student)
-        config = self.student.config
-        if config.readout == "layers":
-            self.widths: tuple[int, ...] = (config.width,) * (config.depth + 1)
-        else:
-            width = config.width if config.heads.kind == "none" else config.heads.teacher_width
-            self.widths = (width,) * len(config.heads.layer_map)
+        self.widths = read_widths(self.student)
 
     @property
     def device(self) -> torch.device:
@@ -45,9 +41,4 @@ class ReadOut:
         `last_layer` counts the read-out's own layers from 0 and ends the result there.
         """
         waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
-        if self.student.config.readout == "layers":
-            encoded = self.student.encode(waveforms, lengths, last_layer)
-            return SpeechOutput(self.student.at_teacher_rate(encoded), encoded.lengths)
-        heads = range(len(self.widths) if last_layer is None else last_layer + 1)
-        projections, frames = self.student.hints(waveforms, lengths, heads)
-        return SpeechOutput(projections, frames)
+        return SpeechOutput(*read_states(self.student, waveforms, lengths, last_layer))

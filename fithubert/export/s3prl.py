@@ -1,0 +1,37 @@
+"""A student as an upstream that s3prl runs unmodified, in an environment of its own."""
+
+import re
+from pathlib import Path
+from string import Template
+
+import torch
+
+from fithubert.export.record import describe_export, describe_states, new_directory
+from fithubert.export.source import describe_shape, read_template, write_source, write_templates
+from fithubert.files import write_json
+from fithubert.student.readout import ReadOut
+
+
+def export_s3prl(readout: ReadOut, out: Path) -> None:
+    """Write `out` with expert.py, hubconf.py, launch.py, weights, configuration and README.
+
+    s3prl users are often bound to an old torch, so nothing of this package is needed there: the student's source goes
+    along. `hidden_states` is what the read-out reads. Raises UserError where `out` is not new or empty.
+    """
+    upstream = "student_" + re.sub(r"\W", "_", readout.name)
+    with new_directory(out) as aside:
+        write_source(aside / "fithubert_student")
+        write_templates("s3prl", aside, {"student_upstream": upstream})
+        record = describe_export(readout)
+        write_json(aside / "config.json", {**record, "upstream": upstream, "student": describe_shape(readout.student)})
+        torch.save(readout.student.state_dict(), aside / "model.pt")
+        (aside / "requirements.txt").write_text("torch>=2.3\n")
+        words = {
+            **record,
+            "version": record["fithubert"],
+            "upstream": upstream,
+            "states": describe_states(readout),
+            "folder": out.resolve(),
+            "launch": out.resolve() / "launch.py",
+        }
+        (aside / "README.md").write_text(Template(read_template("s3prl", "README.md")).substitute(words))

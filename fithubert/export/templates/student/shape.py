@@ -1,0 +1,19 @@
+"""A student's shape, as config.json has it."""
+
+from types import SimpleNamespace
+
+
+class StudentConfig(SimpleNamespace):
+    """The fields of fithubert's StudentConfig; `factors`: by how much the frame rate of each layer 0..L is reduced."""
+
+    def factor_of(self, layer):
+        """By how much the frame rate of `layer`'s state is reduced."""
+        return self.factors[layer]
+
+
+MaskingConfig = StudentConfig
+
+
+def read_shape(values):
+    """The shape in `values`, a mapping as JSON gives it, nested ones included."""
+    return StudentConfig(**{key: read_shape(v) if isinstance(v, dict) else v for key, v in values.items()})

@@ -1,0 +1,27 @@
+"""Small students of every read-out, and speech-like batches."""
+
+import torch
+from torch import Tensor
+
+from fithubert.student.readout import ReadOut
+from tests.student.shapes import strong, tiny
+
+#: What each of them reads: the last head, blocks without time reduction, blocks with, every head.
+RECIPES = ("fithubert", "distilhubert", "starhubert", "armhubert")
+
+
+def tiny_readout(recipe: str) -> ReadOut:
+    """A tiny student of `recipe`."""
+    return ReadOut(strong(tiny(recipe)), recipe)
+
+
+def draw_waveforms(*lengths: int) -> list[Tensor]:
+    """Noise of each length in samples."""
+    generator = torch.Generator().manual_seed(0)
+    return [0.1 * torch.randn(length, generator=generator) for length in lengths]
+
+
+def read_alone(readout: ReadOut, waveform: Tensor) -> list[Tensor]:
+    """The read-out's states (time, feature) of one utterance."""
+    out = readout.extract(waveform[None], torch.tensor([len(waveform)]))
+    return [state[0] for state in out.hidden_states]
