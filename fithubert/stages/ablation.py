@@ -107,7 +107,7 @@ def _run(params: Params, workspace: Workspace, cells: list[_Cell], workers: int)
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes started inside compute on one thread each, in all their own threads too, which torch's setting misses."""
+    """Processes started inside compute on one thread each, reading threads too, which torch's own setting misses."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
