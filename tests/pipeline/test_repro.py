@@ -59,6 +59,14 @@ PARAMS = {
         "tasks": {"pr": BUDGET},
         "seeds": [1],
     },
+    "ablations": {
+        "time_reduction": {
+            "of": "thin",
+            "variants": {"none": {"shape": {"time_reduction": {"kind": "none"}}}, "conv1d_x2": {}},
+            "seeds": [1],
+            "budget": {"updates": 4, "dev_every_updates": 2, "tasks": {"sid": BUDGET}},
+        }
+    },
     "report": {"title": "tiny"},
 }
 #: What a metrics file says of the clock.
@@ -161,7 +169,13 @@ def test_the_pipeline_ends_with_a_report_of_every_model(finished: Path) -> None:
 
 def test_every_tracked_stage_is_a_run_with_the_hashes_of_dvc_lock(finished: Path) -> None:
     records = {path.stem: read_json(path) for path in (finished / ".tracking").glob("*.json")}
-    assert set(records) == {"distill@thin", "profile", "superb@fbank-pr", "superb@thin-pr"}
+    assert set(records) == {
+        "ablation@time_reduction",
+        "distill@thin",
+        "profile",
+        "superb@fbank-pr",
+        "superb@thin-pr",
+    }
     lock = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
     for stage, record in records.items():
         hashes = {f"dvc.deps.{dep['path']}": dep["md5"] for dep in lock[stage]["deps"]}
@@ -179,6 +193,24 @@ def test_another_student_reruns_nothing_of_the_first(copy: Path) -> None:
     changed = set(json.loads(dvc(copy, "status", "--json")))
     assert {"distill@wide", "profile", "report"} <= changed
     assert not changed & {"prepare", "teacher", "cache_teacher", "distill@thin", "features@fbank", "superb@thin-pr"}
+
+
+def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
+    trials = copy / "artifacts" / "ablations" / "time_reduction"
+    before = {path: path.read_text() for path in trials.rglob("trial.json")}
+    assert {path.parent.parent.name for path in before} == {"none", "conv1d_x2"}
+    ablation = PARAMS["ablations"]["time_reduction"]  # type: ignore[index]
+    variants = {**ablation["variants"], "mean_x2": {"shape": {"time_reduction": {"kind": "mean"}}}}
+    del variants["none"]
+    write_params(copy, {**PARAMS, "ablations": {"time_reduction": {**ablation, "variants": variants}}})
+    assert set(json.loads(dvc(copy, "status", "--json"))) == {"ablation@time_reduction", "report"}
+    dvc(copy, "repro", "ablation@time_reduction")
+    after = {path: path.read_text() for path in trials.rglob("trial.json")}
+    assert {path.parent.parent.name for path in after} == {"conv1d_x2", "mean_x2"}
+    # With the seconds that it took the first time: it was not trained again.
+    assert all(after[path] == before[path] for path in after if path in before)
+    compared = read_json(copy / "reports" / "metrics" / "ablation" / "time_reduction.json")
+    assert set(compared["comparisons"]["dev_loss"]["means"]) == {"conv1d_x2", "mean_x2"}
 
 
 def test_a_misspelt_parameter_stops_the_stage_with_one_line(copy: Path) -> None:

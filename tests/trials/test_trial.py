@@ -1,0 +1,102 @@
+"""One trial: short, kept, and made anew when anything that decides it changes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fithubert.config.base import validate
+from fithubert.config.distill import DistillParams, StudentParams
+from fithubert.config.params import Params, TaskBudget, TrialBudget
+from fithubert.config.teacher import HubertConfig
+from fithubert.data.manifest import Manifest
+from fithubert.distill.targets import LiveTargets
+from fithubert.errors import UserError
+from fithubert.teachers.hubert import HubertModel, HubertTeacher
+from fithubert.trials.trial import TrialData, TrialResult, macs_per_second, run_trial
+
+CONVOLUTIONS = [[4, 10, 5], *[[4, 3, 2]] * 4, *[[4, 2, 2]] * 2]
+SHAPE = {
+    "conv_layers": CONVOLUTIONS,
+    "width": 8,
+    "depth": 2,
+    "ffn_width": 8,
+    "attention_heads": 2,
+    "pos_conv_kernel": 4,
+    "pos_conv_groups": 2,
+    "heads": {"teacher_width": 8},
+}
+STUDENT = StudentParams(recipe="fithubert", shape=SHAPE)
+SID = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(0.01,))
+BUDGET = TrialBudget(updates=4, dev_every_updates=2, tasks={"sid": SID})
+
+
+@pytest.fixture(scope="module")
+def data(tiny_corpus: Manifest) -> TrialData:
+    torch.manual_seed(0)
+    sizes = {"width": 8, "depth": 2, "ffn_width": 8, "attention_heads": 2, "pos_conv_kernel": 4, "pos_conv_groups": 2}
+    model = HubertModel(HubertConfig(conv_layers=tuple(map(tuple, CONVOLUTIONS)), **sizes))
+    teacher = HubertTeacher(model, "tiny")
+    train, dev = (LiveTargets(tiny_corpus.select(split=s, kind="sentence"), teacher) for s in ("train", "dev"))
+    return TrialData(tiny_corpus, teacher, train, dev)
+
+
+def params() -> Params:
+    return Params.model_validate(
+        {
+            "data": {"source": "synthetic"},
+            "distill": DistillParams(batch_seconds=4.0, crop_seconds=1.0).model_dump(),
+            "students": {"thin": STUDENT.model_dump()},
+            "superb": {"models": ("thin",)},
+        }
+    )
+
+
+def trial(data: TrialData, folder: Path, budget: TrialBudget = BUDGET, seed: int = 1) -> TrialResult:
+    return run_trial("thin", STUDENT, budget, params(), data, seed, folder)
+
+
+def test_a_trial_says_what_it_came_to(data: TrialData, tmp_path: Path) -> None:
+    result = trial(data, tmp_path / "thin")
+    assert [update for update, _ in result.curve] == [2, 4]
+    assert result.dev_loss == min(loss for _, loss in result.curve)
+    assert set(result.tasks) == {"sid"}
+    low, high = result.tasks["sid"].intervals["acc"]
+    assert low <= result.tasks["sid"].test["acc"] <= high
+    assert result.macs_per_second == macs_per_second(STUDENT) > 0
+    assert not (tmp_path / "thin" / "features").exists()
+
+
+def test_a_finished_trial_is_read_and_not_run(data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = trial(data, tmp_path / "thin")
+    monkeypatch.setattr("fithubert.trials.trial.train_student", lambda *_: pytest.fail("trained again"))
+    assert trial(data, tmp_path / "thin") == first
+
+
+@pytest.mark.parametrize("change", [{"updates": 6}, {"tasks": {}}])
+def test_another_budget_is_another_trial(change: dict[str, int], data: TrialData, tmp_path: Path) -> None:
+    trial(data, tmp_path / "thin")
+    again = trial(data, tmp_path / "thin", BUDGET.model_copy(update=change))
+    assert again.updates == change.get("updates", 4)
+    assert set(again.tasks) == set(change.get("tasks", {"sid": SID}))  # type: ignore[call-overload]
+
+
+def test_the_same_trial_elsewhere_is_the_same(data: TrialData, tmp_path: Path) -> None:
+    first, second = trial(data, tmp_path / "a"), trial(data, tmp_path / "b")
+    assert (first.curve, first.tasks) == (second.curve, second.tasks)
+    other = trial(data, tmp_path / "c", seed=2)
+    assert other.curve != first.curve
+
+
+def test_a_variant_is_what_differs_and_no_more() -> None:
+    changed = STUDENT.changed({"shape": {"time_reduction": {"factor": 3}, "heads": {"upsampling": "repeat"}}})
+    assert changed.shape["time_reduction"] == {"factor": 3}
+    assert changed.shape["heads"] == {"teacher_width": 8, "upsampling": "repeat"}
+    assert changed.shape["width"] == 8
+
+
+def test_a_variant_with_an_unknown_key_is_named() -> None:
+    values = params().model_dump(mode="json")
+    values["ablations"] = {"rate": {"of": "thin", "variants": {"a": {}, "b": {"shap": {}}}}}
+    with pytest.raises(UserError, match=r"ablations\.rate\.variants\.b"):
+        validate(Params, values, "params.yaml")
