@@ -221,7 +221,7 @@ def test_the_task_table_ends_with_chance_where_results_say_it(tmp_path: Path) ->
     (tmp_path / "superb").mkdir()
     result = {"metrics": {"acc": 31.0}, "intervals": {"acc": [25.5, 36.5]}, "chance": {"acc": 12.5}}
     (tmp_path / "superb" / "small-er.json").write_text(json.dumps(result))
-    plan = ReportPlan(models=("small", "other"), tasks=("er", "sd"), groups={"small": ()})
+    plan = ReportPlan(models=("small", "other"), tasks=("er", "sd"), students=())
     table = markdown_table(build_summary(gather(tmp_path), plan)).splitlines()
     assert "| small | 31.00 (25.5-36.5) | not run |" in table
     assert "| other | not run | not run |" in table

@@ -196,7 +196,12 @@ def test_the_gain_makes_recordings_quieter(tmp_path: Path) -> None:
 
 def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> None:
     root = miniatures.write_fluent_speech_commands(tmp_path / "corpora")
-    changes = [*describe_task("ic", root, official=False, seeds=3), "superb.models=[fbank]", "students={}"]
+    changes = [
+        *describe_task("ic", root, official=False, seeds=3),
+        "superb.models=[fbank]",
+        "students={}",
+        "ablations={}",
+    ]
     small = f"superb.tasks.ic={json.dumps(BUDGET.model_dump(mode='json'))}"
     params = load_params(Path(__file__).parents[2] / "params.yaml", [*changes, small])
     workspace = Workspace(tmp_path / "work")
