@@ -1,7 +1,8 @@
-"""Diarisation error and equal error rates against pyannote.metrics and against scipy on the ROC of sklearn."""
+"""Metrics against other implementations: pyannote.metrics, scikit-learn, jiwer, and definitions written out."""
 
 import itertools
 
+import jiwer
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +11,12 @@ from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
-from sklearn.metrics import roc_curve
+from sklearn.metrics import f1_score, roc_curve
+from sklearn.preprocessing import MultiLabelBinarizer
 
-from fithubert.superb.metrics import equal_error_rate
+from fithubert.superb.metrics import Detection, equal_error_rate
 from fithubert.superb.tasks.sd import error_counts
+from fithubert.superb.tasks.sf import score_slots
 
 
 def annotate(active: np.ndarray) -> Annotation:
@@ -46,3 +49,57 @@ def test_equal_error_rate_equals_the_root_on_the_roc(seed: int) -> None:
     # Where the curve is vertical at the root, brentq ends at either side of the jump: no farther than one false alarm.
     root = brentq(lambda x: 1.0 - x - float(interp1d(alarm, hit)(x)), 0.0, 1.0)
     assert equal_error_rate(scores, targets) == pytest.approx(100 * root, abs=100 / 40 + 1e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_term_weighted_value_is_the_best_over_all_thresholds(seed: int) -> None:
+    """MediaEval's definition, threshold by threshold and query by query, on scores with ties."""
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 6, (4, 9)) / 2
+    targets = generator.random((4, 9)) < 0.3
+    targets[:, 0] = True
+    values = [0.0]
+    for threshold in np.unique(scores):
+        costs = []
+        for row, wanted in zip(scores, targets, strict=True):
+            missed = sum(1 for s, t in zip(row, wanted, strict=True) if t and s < threshold)
+            alarms = sum(1 for s, t in zip(row, wanted, strict=True) if not t and s >= threshold)
+            costs.append(missed / wanted.sum() + 12.49 * alarms / max(1, (~wanted).sum()))
+        values.append(1 - float(np.mean(costs)))
+    assert Detection(scores, targets).value == pytest.approx(100 * max(values))
+
+
+SLOTS = st.lists(st.tuples(st.sampled_from(["city", "date", "name"]), st.text("ab c", min_size=1)), max_size=3)
+
+
+@given(st.lists(st.tuples(SLOTS, SLOTS), min_size=1, max_size=4))
+def test_slot_scores_equal_sklearn_and_jiwer(
+    utterances: list[tuple[list[tuple[str, str]], list[tuple[str, str]]]],
+) -> None:
+    """F1 by scikit-learn's mean over samples; CER from jiwer's character edits of the closest value of each type."""
+
+    def tagged(slots: list[tuple[str, str]]) -> list[str]:
+        return [token for name, value in slots for token in (f"B-{name}", *value.replace(" ", "|"), f"E-{name}")]
+
+    def edits(reference: str, hypothesis: str) -> int:
+        if not reference:
+            return len(hypothesis)
+        counted = jiwer.process_characters(reference, hypothesis)
+        return counted.substitutions + counted.deletions + counted.insertions
+
+    def clean(slots: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [(name, value.replace(" ", "|").strip("|")) for name, value in slots]
+
+    pairs = [(clean(reference), clean(hypothesis)) for reference, hypothesis in utterances]
+    types = MultiLabelBinarizer(classes=["city", "date", "name"])
+    rows = [types.fit_transform([{name for name, _ in side[i]} for side in pairs]) for i in (0, 1)]
+    errors = sum(
+        min(edits(value, rival) for rival in ([v for n, v in hypothesis if n == name] or [""]))
+        for reference, hypothesis in pairs
+        for name, value in reference
+    )
+    length = sum(len(value) for reference, _ in pairs for _, value in reference)
+    scored = score_slots([tagged(reference) for reference, _ in utterances], [tagged(h) for _, h in utterances])
+    assert scored["f1"].value == pytest.approx(100 * f1_score(*rows, average="samples", zero_division=1.0))
+    if length:
+        assert scored["cer"].value == pytest.approx(100 * errors / length)
