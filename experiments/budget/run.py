@@ -68,9 +68,10 @@ def run_cell(params: Params, entry: dict[str, Any], cell: Cell, home: Path, work
         if not (root / shared).exists():
             (root / shared).symlink_to((home / shared).resolve())
     values = params.model_dump(mode="json")
-    student = {**values["students"][entry["of"]], **{key: value for key, value in entry.items() if key != "of"}}
-    student["shape"] = {**values["students"][entry["of"]]["shape"], **entry.get("shape", {})}
-    values["students"] = {cell.student: student}
+    student = params.students[entry["of"]].changed({key: value for key, value in entry.items() if key != "of"})
+    values["students"] = {cell.student: student.model_dump(mode="json")}
+    # An ablation names students that a cell does not have.
+    values["ablations"] = {}
     values["distill"] |= {"updates": cell.updates, "seed": cell.seed, "dev_every_updates": max(1, cell.updates // 10)}
     values["distill"]["patience"] = 10
     values["superb"]["models"], values["superb"]["seeds"] = [cell.student], [cell.seed]
