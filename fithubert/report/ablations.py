@@ -16,7 +16,6 @@ _LEVEL = 0.05
 class AblationFigure:
     """One measured figure: its title, its means by variant, the half width of their interval, and the verdict."""
 
-    key: str
     title: str
     lower: bool
     means: dict[str, float]
@@ -29,7 +28,6 @@ class Ablation:
     """One ablation as it ran: its variants with their costs, and the figures that tell them apart."""
 
     name: str
-    title: str
     of: str
     updates: int
     audio_hours: float
@@ -41,10 +39,10 @@ class Ablation:
 def read_ablations(metrics: Metrics, planned: Sequence[str]) -> list[tuple[str, Ablation | None]]:
     """Every planned ablation, None where it has not run, and whatever else was measured."""
     names = dict.fromkeys([*planned, *metrics.ablations])
-    return [(title_of(name), _read(name, metrics.ablations.get(name))) for name in names]
+    return [(_title_of(name), _read(name, metrics.ablations.get(name))) for name in names]
 
 
-def title_of(name: str) -> str:
+def _title_of(name: str) -> str:
     """`time_reduction` as `Time reduction`."""
     return name.replace("_", " ").capitalize()
 
@@ -68,7 +66,6 @@ def _read(name: str, values: Mapping[str, Any] | None) -> Ablation | None:
     variants = dict(values["variants"])
     return Ablation(
         name=name,
-        title=title_of(name),
         of=values["of"],
         updates=values["updates"],
         audio_hours=next(iter(variants.values()))["audio_hours"],
@@ -85,7 +82,6 @@ def _figure(key: str, comparison: Mapping[str, Any]) -> AblationFigure:
     )
     title = "hint loss on dev" if found is None else f"{task.upper()} {found.label}, %"
     return AblationFigure(
-        key=key,
         title=title,
         lower=found is None or found.lower,
         means=dict(comparison["means"]),

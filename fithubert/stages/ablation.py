@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fithubert.config.distill import StudentParams
-from fithubert.config.params import AblationParams, Params, ProfileParams
+from fithubert.config.params import AblationParams, Params
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.profile.run import ProfileReport, Subject, profile_models
@@ -99,9 +99,8 @@ def _run(params: Params, workspace: Workspace, cells: list[_Cell], workers: int)
                 ) from None
             show(done, len(cells), f"{cell.variant}, seed {cell.seed}")
     if failed:
-        raise UserError(
-            f"ablation {cells[0].ablation}: {failed[0]}" + (f" (and {len(failed) - 1} more)" * (len(failed) > 1))
-        )
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise UserError(f"ablation {cells[0].ablation}: {failed[0]}{more}")
     return [future.result() for future in futures]
 
 
@@ -153,8 +152,7 @@ def _profile(params: Params, workspace: Workspace, students: dict[str, StudentPa
     for variant, student in students.items():
         built = build_student(resolve(student.recipe, student.shape))
         subjects[variant] = Subject(ReadOut(built, variant))
-    settings = ProfileParams(seconds=(max(params.profile.seconds),), rounds=params.profile.rounds)
-    settings = settings.model_copy(update={"threads": params.profile.threads})
+    settings = params.profile.model_copy(update={"seconds": (max(params.profile.seconds),)})
     return profile_models(subjects, settings, on_round=progress_line("ablation: cost of the variants"))
 
 

@@ -30,8 +30,7 @@ def distill(
     """
     check_name(student, list(params.students), "student")
     student_params = params.students[student]
-    teacher = set_precision(read_teacher(workspace.teacher), params.teacher.precision)
-    train, dev = (open_targets(params, workspace, teacher, split) for split in ("train", "dev"))
+    teacher, train, dev = open_targets(params, workspace)
     result = train_student(
         student_params,
         params.distill,
@@ -62,8 +61,14 @@ def distill(
     return metrics
 
 
-def open_targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split: str) -> Targets:
-    """The teacher's hidden states of a split, cached or live as `params.distill` says."""
+def open_targets(params: Params, workspace: Workspace) -> tuple[HubertTeacher, Targets, Targets]:
+    """The teacher, and its hidden states on train and on dev, cached or live as `params.distill` says."""
+    teacher = set_precision(read_teacher(workspace.teacher), params.teacher.precision)
+    train, dev = (_targets(params, workspace, teacher, split) for split in ("train", "dev"))
+    return teacher, train, dev
+
+
+def _targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split: str) -> Targets:
     manifest = workspace.load_manifest().select(split=split)
     if params.distill.targets == "live":
         return LiveTargets(manifest, teacher)

@@ -12,28 +12,24 @@ def read_states(
     waveforms: Tensor | Sequence[Tensor],
     lengths: Tensor | None = None,
     last_layer: int | None = None,
-    readout: str | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The states (batch, time, feature) that `readout` names, and their lengths (batch,), of a released student.
+    """The states (batch, time, feature) that its read-out names, and their lengths (batch,), of a released student.
 
-    `last`: the last head's projection (the paper). `layers`: layer 0..L, reduced ones with repeated frames.
-    `projections`: every head's projection. None: as `student.config.readout` says. `last_layer` counts the states
-    from 0 and ends the result, and the work, there. Inputs as in `Student.forward`.
+    `last`: the last head's projection (the paper), the only head that is left. `layers`: layer 0..L, reduced ones with
+    repeated frames. `projections`: every head's projection. `last_layer` counts the states from 0 and ends the result,
+    and the work, there. Inputs as in `Student.forward`.
     """
-    readout = readout or student.config.readout
-    if readout == "layers":
+    if student.config.readout == "layers":
         encoded = student.encode(waveforms, lengths, last_layer)
         return student.at_teacher_rate(encoded), encoded.lengths
     count = len(student.config.heads.layer_map)
-    if readout == "last":
-        return student.hints(waveforms, lengths, [count - 1])
     return student.hints(waveforms, lengths, range(count if last_layer is None else last_layer + 1))
 
 
-def read_widths(student: Student, readout: str | None = None) -> tuple[int, ...]:
+def read_widths(student: Student) -> tuple[int, ...]:
     """The feature size of each of `read_states`' states."""
-    config, readout = student.config, readout or student.config.readout
-    if readout == "layers":
+    config = student.config
+    if config.readout == "layers":
         return (config.width,) * (config.depth + 1)
     width = config.width if config.heads.kind == "none" else config.heads.teacher_width
-    return (width,) if readout == "last" else (width,) * len(config.heads.layer_map)
+    return (width,) * len(config.heads.layer_map)

@@ -11,7 +11,8 @@ from fithubert.superb.pooled import LabelsOf
 from fithubert.superb.tasks.er import ER
 from fithubert.superb.tasks.ic import IC
 from fithubert.superb.tasks.ks import KS
-from fithubert.superb.tasks.sd import error_counts, turn_labels
+from fithubert.superb.tasks.sd import error_counts, has_two_speakers, turn_labels
+from fithubert.superb.tasks.sf import type_f1
 from fithubert.superb.tasks.sid import SID
 
 _POOLED = {task.name: task for task in (KS, SID, ER, IC)}
@@ -67,18 +68,11 @@ def _slots(manifest: Manifest) -> dict[str, float]:
 
 def _mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> float:
     """The mean over utterances of the F1 of sets of types, as SF scores it."""
-    total = 0.0
-    for reference, count in references.items():
-        both = len(reference) + len(answer)
-        total += count * (2 * len(reference & answer) / both if both else 1.0)
-    return total / references.total()
+    return sum(count * type_f1(reference, answer) for reference, count in references.items()) / references.total()
 
 
 def _diarisation(manifest: Manifest) -> dict[str, float]:
-    train, test = (
-        [u for u in manifest.select(s, "mixture") if len({t.speaker for t in u.turns or ()}) == 2]
-        for s in ("train", "test")
-    )
+    train, test = ([u for u in manifest.select(s, "mixture") if has_two_speakers(u)] for s in ("train", "test"))
     if not train or not test:
         return {}
     best = min(((0, 0), (0, 1), (1, 1)), key=lambda answer: _constant_error(train, answer))

@@ -45,12 +45,11 @@ _SEARCHED: tuple[SearchTask, ...] = (QBE,)
 TASKS = (*(task.name for task in _TRAINED), *(task.name for task in _SEARCHED))
 
 
-def task_kinds(name: str) -> tuple[str, ...] | None:
-    """The kinds of utterances that a task reads; None for one that reads several. Raises UserError for no task."""
+def task_kind(name: str) -> str | None:
+    """The kind of utterances that a task reads; None for one that reads several. Raises UserError for no task."""
     if name not in TASKS:
         raise UserError(f"superb task {name!r}: not one of {', '.join(TASKS)}")
-    kind: str | None = next((getattr(task, "kind", None) for task in _TRAINED if task.name == name), None)
-    return None if kind is None else (kind,)
+    return next((getattr(task, "kind", None) for task in _TRAINED if task.name == name), None)
 
 
 def run_task(

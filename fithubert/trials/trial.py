@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 from fithubert.student.recipes import resolve
 from fithubert.superb.protocol import NotScorable, TaskResult
-from fithubert.superb.run import run_task, task_kinds
+from fithubert.superb.run import run_task, task_kind
 from fithubert.teachers.execution import choose_device
 from fithubert.teachers.hubert import HubertTeacher
 
@@ -90,16 +91,14 @@ def run_trial(
     codecs) is as `params` has it. Raises UserError where the student does not fit the teacher or training fails.
     """
     identity = _identity(student, budget, params, data, seed)
-    record = directory / "trial.json"
-    if record.is_file():
-        kept = read_json(record)
-        if kept.get("identity") == identity:
-            return _from_json(kept["result"])
+    record, mark = directory / "trial.json", directory / "identity.json"
     begun = time.monotonic()
-    if _saved_identity(directory) != identity:
+    if not mark.is_file() or read_json(mark) != identity:
         shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "identity.json", identity)
+        directory.mkdir(parents=True)
+        write_json(mark, identity)
+    elif record.is_file():
+        return _from_json(read_json(record))
     trained = _train(student, budget, params, data, seed, directory, listeners)
     model = ReadOut(load_student(trained.directory), name).to(choose_device(params.teacher.device))
     tasks = _probe(model, budget, params, data.manifest, seed, directory / "features")
@@ -117,7 +116,7 @@ def run_trial(
         train_seconds=trained.seconds,
         seconds=seconds,
     )
-    write_json(record, {"identity": identity, "result": asdict(result)})
+    write_json(record, asdict(result))
     return result
 
 
@@ -154,8 +153,8 @@ def _probe(
     """The tasks of `budget` on the model's features, which are written to `folder` and deleted at the end."""
     if not budget.tasks:
         return {}
-    kinds = [task_kinds(task) for task in budget.tasks]
-    heard = manifest if None in kinds else manifest.select(kind={kind for some in kinds for kind in some or ()})
+    kinds = {task_kind(task) for task in budget.tasks}
+    heard = manifest if None in kinds else manifest.select(kind={kind for kind in kinds if kind is not None})
     settings = ExtractSettings(layers="all", with_waveform=False, **params.features.model_dump())
     extract_features(model, heard, folder, settings)
     store = FeatureStore.open(folder)
@@ -192,14 +191,10 @@ def _identity(student: StudentParams, budget: TrialBudget, params: Params, data:
     return digest_json(described)
 
 
+@cache
 def _digest_code() -> str:
     files = sorted(path for room in _ROOMS for path in (_PACKAGE / room).rglob("*.py"))
     return digest(*(f"{path.relative_to(_PACKAGE)}\n{path.read_text()}" for path in files))
-
-
-def _saved_identity(directory: Path) -> str | None:
-    path = directory / "identity.json"
-    return read_json(path) if path.is_file() else None
 
 
 def _from_json(values: dict[str, Any]) -> TrialResult:

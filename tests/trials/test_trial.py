@@ -3,40 +3,24 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from fithubert.config.base import validate
 from fithubert.config.distill import DistillParams, StudentParams
 from fithubert.config.params import Params, TaskBudget, TrialBudget
-from fithubert.config.teacher import HubertConfig
 from fithubert.data.manifest import Manifest
 from fithubert.distill.targets import LiveTargets
 from fithubert.errors import UserError
-from fithubert.teachers.hubert import HubertModel, HubertTeacher
 from fithubert.trials.trial import TrialData, TrialResult, macs_per_second, run_trial
+from tests.distill.fakes import student_params, tiny_teacher
 
-CONVOLUTIONS = [[4, 10, 5], *[[4, 3, 2]] * 4, *[[4, 2, 2]] * 2]
-SHAPE = {
-    "conv_layers": CONVOLUTIONS,
-    "width": 8,
-    "depth": 2,
-    "ffn_width": 8,
-    "attention_heads": 2,
-    "pos_conv_kernel": 4,
-    "pos_conv_groups": 2,
-    "heads": {"teacher_width": 8},
-}
-STUDENT = StudentParams(recipe="fithubert", shape=SHAPE)
+STUDENT = student_params()
 SID = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(0.01,))
 BUDGET = TrialBudget(updates=4, dev_every_updates=2, tasks={"sid": SID})
 
 
 @pytest.fixture(scope="module")
 def data(tiny_corpus: Manifest) -> TrialData:
-    torch.manual_seed(0)
-    sizes = {"width": 8, "depth": 2, "ffn_width": 8, "attention_heads": 2, "pos_conv_kernel": 4, "pos_conv_groups": 2}
-    model = HubertModel(HubertConfig(conv_layers=tuple(map(tuple, CONVOLUTIONS)), **sizes))
-    teacher = HubertTeacher(model, "tiny")
+    teacher = tiny_teacher()
     train, dev = (LiveTargets(tiny_corpus.select(split=s, kind="sentence"), teacher) for s in ("train", "dev"))
     return TrialData(tiny_corpus, teacher, train, dev)
 
@@ -89,7 +73,8 @@ def test_the_same_trial_elsewhere_is_the_same(data: TrialData, tmp_path: Path) -
 
 
 def test_a_variant_is_what_differs_and_no_more() -> None:
-    changed = STUDENT.changed({"shape": {"time_reduction": {"factor": 3}, "heads": {"upsampling": "repeat"}}})
+    student = StudentParams(recipe="fithubert", shape={"width": 8, "heads": {"teacher_width": 8}})
+    changed = student.changed({"shape": {"time_reduction": {"factor": 3}, "heads": {"upsampling": "repeat"}}})
     assert changed.shape["time_reduction"] == {"factor": 3}
     assert changed.shape["heads"] == {"teacher_width": 8, "upsampling": "repeat"}
     assert changed.shape["width"] == 8

@@ -79,8 +79,7 @@ class Layout:
         """The manifest, in order of split and id, with the length and digest that each file's header gives.
 
         `count_samples` gives the length where it is not the header's. `first_sample` and `num_samples` of a part of a
-        file are kept. Raises UserError where a file is missing or
-        broken, or two utterances have one id.
+        file are kept. Raises UserError where a file is missing or broken, or two utterances have one id.
         """
         twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
         if twice:

@@ -50,13 +50,19 @@ def list_archives(config: LibriSpeechData) -> list[Archive]:
 def fetch_missing_lexicon(config: LibriSpeechData) -> None:
     """Download what `config.lexicon`, or else the folder `lexicon` in or beside the corpus, lacks of the lexicon."""
     root = config.path if config.path.name == _FOLDER else config.path / _FOLDER
-    fetch_lexicon(config.lexicon or (root / "lexicon" if (root / "lexicon").is_dir() else root.parent / "lexicon"))
+    inside, beside = _lexicon_folders(root)
+    fetch_lexicon(config.lexicon or (inside if inside.is_dir() else beside))
+
+
+def _lexicon_folders(root: Path) -> tuple[Path, Path]:
+    """Where the lexicon may be when nothing names its folder: in the corpus, or beside it."""
+    return root / "lexicon", root.parent / "lexicon"
 
 
 def _find_lexicon(config: LibriSpeechData, layout: Layout) -> tuple[Lexicon | None, tuple[Skipped, ...]]:
     if config.lexicon is not None:
         return Lexicon(config.lexicon), ()
-    for folder in (layout.root / "lexicon", layout.root.parent / "lexicon"):
+    for folder in _lexicon_folders(layout.root):
         if any((folder / name).is_file() for name in FILES):
             return Lexicon(folder), ()
     missing = f"no phones: {FILES[0]} and {FILES[1]} are not there; they come from {OBTAINED}"

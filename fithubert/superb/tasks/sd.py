@@ -51,8 +51,7 @@ class DiarisationTask:
     ) -> "DiarisationLearner":
         """The task on these features; raises MissingLabels where a split has no mixture of two speakers."""
         mixtures = manifest.select(kind="mixture").utterances
-        two = [len({t.speaker for t in u.turns or ()}) == _SPEAKERS for u in mixtures]
-        splits = split_labelled(mixtures, two, "two speakers' turns")
+        splits = split_labelled(mixtures, [has_two_speakers(u) for u in mixtures], "two speakers' turns")
         stride = receptive_field(features.info.convolutions)[1]
         banks = read_banks(features, {s: [u.id for u in us] for s, us in splits.items()}, resources.memory_bytes)
         examples = {s: _label(banks[s], us, stride, self.silent_full_chunks) for s, us in splits.items()}
@@ -71,6 +70,11 @@ class _Examples:
 def _label(bank: Bank, utterances: Sequence[Utterance], stride: int, silent_full_chunks: bool) -> _Examples:
     labels = [turn_labels(u, int(n), stride, silent_full_chunks) for u, n in zip(utterances, bank.lengths, strict=True)]
     return _Examples(bank.chunked(CHUNK_FRAMES), torch.from_numpy(np.concatenate(labels)), bank.offsets)
+
+
+def has_two_speakers(mixture: Utterance) -> bool:
+    """Whether its turns are known and those of two speakers."""
+    return len({t.speaker for t in mixture.turns or ()}) == _SPEAKERS
 
 
 def turn_labels(

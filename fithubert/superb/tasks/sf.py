@@ -5,7 +5,7 @@ value of the same type (nothing where there is none), pooled; spurious values co
 Two BLSTM layers of the budget's width (official: 1024); differs: no SpecAugment, no end symbol.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def parse_slots(tokens: Sequence[str]) -> list[tuple[str, str]]:
 def score_slots(references: list[list[str]], hypotheses: list[list[str]]) -> dict[str, Measure]:
     """Slot type F1 and slot value CER of tagged character sequences, in percent."""
     parsed = [(parse_slots(r), parse_slots(h)) for r, h in zip(references, hypotheses, strict=True)]
-    scores = np.array([_type_f1({t for t, _ in ref}, {t for t, _ in hyp}) for ref, hyp in parsed])
+    scores = np.array([type_f1({t for t, _ in ref}, {t for t, _ in hyp}) for ref, hyp in parsed])
     errors, lengths = np.zeros(len(parsed)), np.zeros(len(parsed))
     for i, (ref, hyp) in enumerate(parsed):
         for slot_type, value in ref:
@@ -61,7 +61,8 @@ def score_slots(references: list[list[str]], hypotheses: list[list[str]]) -> dic
     return {"f1": Ratio(scores, np.ones(len(parsed))), "cer": Ratio(errors, lengths)}
 
 
-def _type_f1(reference: set[str], hypothesis: set[str]) -> float:
+def type_f1(reference: Set[str], hypothesis: Set[str]) -> float:
+    """F1 of two sets of slot types, 0 to 1; 1 where both are empty."""
     if not reference and not hypothesis:
         return 1.0
     return 2 * len(reference & hypothesis) / (len(reference) + len(hypothesis))
