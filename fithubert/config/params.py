@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fithubert.config.base import StrictModel, read_yaml, validate
 from fithubert.config.corpora import PublishedCorpus
 from fithubert.config.distill import DistillParams, StudentParams
 from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.trials import TaskBudget, TrialBudget, mini_budgets
 from fithubert.errors import UserError
 
 #: Where and how a teacher is run; weights stay float32 whatever it computes in.
@@ -99,39 +100,6 @@ class ProfileParams(StrictModel):
     paper_rounds: int = Field(3, gt=0)
 
 
-class TaskBudget(StrictModel):
-    """Training budget of one downstream head. The learning rate is chosen on dev from `learning_rates`."""
-
-    #: 0 and no learning rates for QbE, which trains nothing.
-    steps: int = Field(ge=0)
-    batch: int = Field(32, gt=0)
-    #: Batches whose gradients are averaged in one step.
-    accumulate: int = Field(1, gt=0)
-    eval_every: int = Field(100, gt=0)
-    learning_rates: tuple[PositiveFloat, ...] = ()
-    #: Steps after which only the learning rate that is best on dev goes on; None trains all of them to the end.
-    search_steps: int | None = Field(None, gt=0)
-    #: Width of recurrent layers (ASR, SF, SD) and of the x-vector network (ASV); linear heads are always 256 wide.
-    head_width: int = Field(128, gt=0)
-
-
-def mini_budgets() -> dict[str, TaskBudget]:
-    """Budgets of the `mini` protocol for all tasks: a few seconds to half a minute a task and model on two cores."""
-    pooled = {"steps": 1500, "batch": 32, "eval_every": 100}
-    return {
-        "pr": TaskBudget(steps=800, batch=16, search_steps=200, learning_rates=(1e-3, 3e-3, 1e-2)),
-        "ks": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "sid": TaskBudget(**pooled, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2)),
-        "er": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "ic": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "asr": TaskBudget(steps=500, batch=16, learning_rates=(5e-3,), head_width=64),
-        "sf": TaskBudget(steps=500, batch=16, learning_rates=(1e-2,), head_width=64),
-        "asv": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(1e-3,), head_width=64),
-        "sd": TaskBudget(steps=100, batch=4, eval_every=20, learning_rates=(3e-3,), head_width=64),
-        "qbe": TaskBudget(steps=0),
-    }
-
-
 class SuperbParams(StrictModel):
     """Evaluation with frozen features: which models, by which protocol, and each task's budget."""
 
@@ -147,25 +115,6 @@ class SuperbParams(StrictModel):
     #: Frozen features that a task holds in memory, as float16, the smallest splits first; the others are streamed from
     #: the feature store with a thread that reads ahead. Results are the same.
     memory_gb: float = Field(8.0, ge=0)
-
-
-class TrialBudget(StrictModel):
-    """A trial: one student trained for so many updates, and the tasks that are then probed on dev and test.
-
-    Batches, schedule and codecs are those of `distill` and `features`.
-    """
-
-    updates: int = Field(150, gt=0)
-    dev_every_updates: int = Field(50, gt=0)
-    #: At most so much speech for `init: cut_teacher`.
-    init_seconds: float = Field(60.0, gt=0)
-    tasks: dict[str, TaskBudget] = Field(default_factory=lambda: {"pr": trial_budget("pr"), "sid": trial_budget("sid")})
-
-
-def trial_budget(task: str) -> TaskBudget:
-    """The probe of a trial: the mini protocol's budget with fewer steps, and PR at the rate that it mostly chooses."""
-    budget = mini_budgets()[task]
-    return budget.model_copy(update={"steps": 400, "learning_rates": (1e-2,), "search_steps": None})
 
 
 class AblationParams(StrictModel):
@@ -203,6 +152,7 @@ class Params(StrictModel):
     profile: ProfileParams = ProfileParams()
     superb: SuperbParams
     ablations: dict[str, AblationParams] = {}
+    sweep: SweepParams = SweepParams()
     report: ReportParams = ReportParams()
 
     @model_validator(mode="after")

@@ -80,10 +80,15 @@ class TrainingEnded:
     wait_share: float
 
 
+class StopTraining(Exception):
+    """Raised by a listener to end the training, which leaves no student; its caller has to expect it."""
+
+
 class TrainingListener:
     """Hears the events of one training; override what is needed. Only rank 0 has listeners.
 
-    A listener must not touch the random state or the student; what it raises ends it, not the training.
+    A listener must not touch the random state or the student; what it raises ends it, not the training, but for
+    StopTraining.
     """
 
     def on_start(self, event: TrainingStarted) -> None:
@@ -113,7 +118,10 @@ _METHODS = {
 
 
 class Listeners:
-    """Hands every event to every listener; one that raises is warned about once and hears nothing more."""
+    """Hands every event to every listener; one that raises is warned about once and hears nothing more.
+
+    StopTraining goes through to the training.
+    """
 
     def __init__(self, listeners: Iterable[TrainingListener] = ()) -> None:
         self._listeners = list(listeners)
@@ -123,6 +131,8 @@ class Listeners:
         for listener in list(self._listeners):
             try:
                 getattr(listener, _METHODS[type(event)])(event)
+            except StopTraining:
+                raise
             except Exception as error:
                 self._listeners.remove(listener)
                 name = type(listener).__name__

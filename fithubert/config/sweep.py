@@ -1,0 +1,75 @@
+"""What a sweep searches, by what it judges, and what its trials may cost."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fithubert.config.base import StrictModel
+from fithubert.config.trials import TrialBudget, trial_budget
+
+Count = Annotated[int, Field(gt=0)]
+COSTS = ("macs_per_second", "params", "latency_ratio")
+
+
+class SpaceParams(StrictModel):
+    """The shapes that a sweep chooses from: every list holds the values of one choice, and every combination is valid.
+
+    The default is scaled to the embedded teacher (192 wide, 12 deep) and contains the paper's shape scaled to it.
+    """
+
+    depth: tuple[Count, ...] = Field((2, 3, 4, 6, 8, 10, 12), min_length=1)
+    width: tuple[Count, ...] = Field((48, 72, 96, 120, 144, 168, 192), min_length=1)
+    ffn_width: tuple[Count, ...] = Field((60, 120, 240, 384, 768), min_length=1)
+    attention_heads: tuple[Count, ...] = Field((4, 6, 12), min_length=1)
+    #: Factors on the channels of every convolution of `of`'s front end.
+    front_end: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5, 0.75, 1.0, 1.5), min_length=1)
+    time_reduction: tuple[Literal["none", "conv1d", "fc1", "fc2", "mean"], ...] = Field(
+        ("none", "conv1d", "mean"), min_length=1
+    )
+    factor: tuple[Annotated[int, Field(ge=2, le=4)], ...] = Field((2, 3, 4), min_length=1)
+    #: Where the frame rate drops, as a share of the depth: 0 is before the first layer.
+    position: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0, 0.25, 0.5), min_length=1)
+    readout: tuple[Literal["last", "layers", "projections"], ...] = Field(("last", "projections"), min_length=1)
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "SpaceParams":
+        for name, values in self:
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: a value is there twice")
+        for width in self.width:
+            for heads in self.attention_heads:
+                if width % heads:
+                    raise ValueError(f"attention_heads: {heads} does not divide width {width}")
+        return self
+
+
+class SweepParams(StrictModel):
+    """The frontier of quality against cost over the shapes of one student."""
+
+    #: The student whose recipe, losses and start all trials have.
+    of: str = "fithubert"
+    #: Trials in all that are trained; infeasible ones do not count.
+    trials: int = Field(20, gt=0)
+    #: What is made better at once: tasks of the budget (their metric on dev), `dev_loss` (of the last head), and costs.
+    objectives: tuple[str, ...] = Field(("pr", "macs_per_second"), min_length=2)
+    space: SpaceParams = SpaceParams()
+    budget: TrialBudget = TrialBudget(
+        updates=100, dev_every_updates=25, init_seconds=30.0, tasks={"pr": trial_budget("pr", steps=250, eval_every=50)}
+    )
+    seed: int = Field(1, ge=0)
+    #: A trial is stopped where `stop_after` finished ones that cost no more were better by this share at the same
+    #: update, from half of the updates on.
+    stop_margin: float = Field(0.1, gt=0)
+    stop_after: int = Field(2, gt=0)
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> "SweepParams":
+        known = (*self.budget.tasks, "dev_loss", *COSTS)
+        for objective in self.objectives:
+            if objective not in known:
+                raise ValueError(f"objectives: {objective!r} is not one of {', '.join(known)}")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objectives: one is there twice")
+        if not set(self.objectives) & set(COSTS) or set(self.objectives) <= set(COSTS):
+            raise ValueError("objectives: at least one quality and one cost are needed")
+        return self

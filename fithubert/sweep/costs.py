@@ -1,0 +1,95 @@
+"""What a shape costs, before anything of it is built or trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import torch
+
+from fithubert.config.distill import StudentParams
+from fithubert.config.student import StudentConfig
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.profile.analytic import analytic_macs
+from fithubert.profile.breakdown import PARTS, time_parts
+from fithubert.profile.run import REFERENCE_SECONDS
+from fithubert.profile.timing import time_in_turn, torch_threads
+from fithubert.student.model import build_student
+from fithubert.student.readout import ReadOut
+from fithubert.student.recipes import resolve
+from fithubert.teachers.hubert import HubertTeacher
+
+
+@dataclass(frozen=True)
+class Costs:
+    """`params`: trunk and read-out; `macs_per_second` of audio, on 10 s; `latency_ratio`: estimated, to the teacher."""
+
+    params: int
+    macs_per_second: float
+    latency_ratio: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast this machine is: multiply-accumulates a second in each part of a student, and the teacher's seconds.
+
+    `rest_seconds` is what a pass takes outside all parts. Taken on one utterance of 10 s.
+    """
+
+    macs_per_second: Mapping[str, float]
+    rest_seconds: float
+    teacher_seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a trial may cost at most; None sets no limit."""
+
+    params: int | None = None
+    latency_ratio: float | None = None
+
+    def excess(self, costs: Costs) -> dict[str, float]:
+        """limit -> the share by which it is exceeded, at most 0 where it is kept."""
+        limits = {name: limit for name, limit in asdict(self).items() if limit is not None}
+        return {name: getattr(costs, name) / limit - 1 for name, limit in limits.items()}
+
+
+def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, rounds: int = 3) -> Speed:
+    """Time the student `of` and the teacher in turn, random weights for the student: they do not matter for time.
+
+    A latency that is estimated from this takes every part to run as fast as `of`'s own does.
+    """
+    config = resolve(of.recipe, of.shape)
+    student = ReadOut(build_student(config.released()), "reference")
+    with torch_threads(threads):
+        timings = time_in_turn({"student": student, "teacher": teacher}, (REFERENCE_SECONDS,), rounds)
+        shares = time_parts(student, REFERENCE_SECONDS, rounds)
+    seconds = {name: min(timing[REFERENCE_SECONDS]) for name, timing in timings.items()}
+    macs = _macs(config)
+    spent = {part: share * seconds["student"] for part, share in shares.items()}
+    overall = sum(macs.values()) / seconds["student"]
+    speeds = {p: macs[p] / spent[p] if macs[p] and spent[p] else overall for p in PARTS}
+    rest = sum(spent[part] for part in PARTS if not macs[part])
+    return Speed(speeds, rest, seconds["teacher"])
+
+
+def count_costs(student: StudentParams, speed: Speed) -> Costs:
+    """The costs of `student`, from its shape alone, in milliseconds of work."""
+    config = resolve(student.recipe, student.shape)
+    macs = _macs(config)
+    seconds = speed.rest_seconds + sum(count / speed.macs_per_second[part] for part, count in macs.items())
+    return Costs(
+        count_parameters(config.released()),
+        sum(macs.values()) / REFERENCE_SECONDS,
+        seconds / speed.teacher_seconds,
+    )
+
+
+@lru_cache(maxsize=4096)
+def count_parameters(config: StudentConfig) -> int:
+    """The parameters of a shape, counted on tensors without memory."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_student(config).parameters())
+
+
+def _macs(config: StudentConfig) -> dict[str, int]:
+    return analytic_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))

@@ -1,0 +1,198 @@
+"""A study in its storage: joined by name from any process, and what its trials say of themselves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from fithubert.config.distill import StudentParams
+from fithubert.config.sweep import COSTS, SpaceParams
+from fithubert.errors import UserError
+from fithubert.report.tasks import task_info
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+#: Trials that the sampler draws at random before it models them.
+_STARTUP = 6
+#: Settings that may differ when a study goes on: they change no result.
+_FREE = ("trials",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial that was trained: `state` is `finished` or `stopped` (by the rule, without values).
+
+    `values`: objective -> value; `metrics`: every figure of the trial, costs among them; `curve`: (update, dev loss of
+    the last head). `student` is an entry of `params.students`.
+    """
+
+    number: int
+    state: str
+    choices: dict[str, Any]
+    student: dict[str, Any]
+    values: dict[str, float]
+    metrics: dict[str, float]
+    curve: tuple[tuple[int, float], ...]
+
+    @property
+    def name(self) -> str:
+        """The trial's name in tables and in `params.students`."""
+        return f"sweep_{self.number:03d}"
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage at `url`: a path ending in `.log` is a journal, anything else a database as SQLAlchemy names it.
+
+    Raises UserError where the database or its driver is not there; the message leaves out what may be a password.
+    """
+    if url.endswith(".log"):
+        Path(url).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(url))
+    try:
+        return RDBStorage(url)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"--storage {_public(url)}: cannot be opened ({lines[0].replace(url, _public(url))})") from None
+
+
+def create_study(
+    name: str, storage: BaseStorage, objectives: Sequence[str], settings: Mapping[str, Any], first: Mapping | None
+) -> tuple[Study, bool]:
+    """The study `name`, and whether this call made it; `first` are the choices of its first trial.
+
+    Raises UserError naming the setting where the study was made with others.
+    """
+    directions = ["minimize" if less_is_better(objective) else "maximize" for objective in objectives]
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+    except optuna.exceptions.DuplicatedStudyError:
+        study = join_study(name, storage)
+        _check_settings(study, settings)
+        return study, False
+    study.set_metric_names(list(objectives))
+    study.set_user_attr("settings", dict(settings))
+    if first is not None:
+        study.enqueue_trial(dict(first))
+    return study, True
+
+
+def join_study(name: str, storage: BaseStorage) -> Study:
+    """The study `name`; raises UserError with the names that there are."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
+        raise UserError(f"study {name!r}: not in this storage, which has {known}") from None
+
+
+def less_is_better(objective: str) -> bool:
+    """Whether an objective is to be made small."""
+    return objective in (*COSTS, "dev_loss") or task_info(objective, (objective,)).metrics[0].lower
+
+
+def distributions(space: SpaceParams) -> dict[str, BaseDistribution]:
+    """One choice for every list of the space."""
+    return {name: CategoricalDistribution(values) for name, values in space}
+
+
+def make_sampler(space: SpaceParams, seed: int) -> BaseSampler:
+    """Tree-structured Parzen estimators for several objectives, which know that widths and depths are ordered."""
+    metric: dict[str, Callable[[Any, Any], float]] = {
+        name: _distance(values) for name, values in space if len(values) > 1 and not isinstance(values[0], str)
+    }
+    return TPESampler(
+        seed=seed,
+        multivariate=True,
+        constant_liar=True,
+        n_startup_trials=_STARTUP,
+        categorical_distance_func=metric,
+        warn_independent_sampling=False,
+    )
+
+
+def random_sampler(seed: int) -> BaseSampler:
+    """Choices without regard to what has been tried."""
+    return RandomSampler(seed=seed)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those asked for: trained to its end, or until the rule stopped it."""
+    return trial.state == TrialState.COMPLETE or (trial.state == TrialState.PRUNED and "stopped" in trial.user_attrs)
+
+
+def read_rows(study: Study) -> list[Row]:
+    """The trials that were trained, by number."""
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        if not counts(trial):
+            continue
+        attributes = trial.user_attrs
+        values = dict(zip(study.metric_names or [], trial.values or [], strict=False))
+        rows.append(
+            Row(
+                number=trial.number,
+                state="finished" if trial.state == TrialState.COMPLETE else "stopped",
+                choices=dict(trial.params),
+                student=attributes["student"],
+                values=values,
+                metrics={**attributes["costs"], **attributes.get("metrics", {})},
+                curve=read_curve(trial),
+            )
+        )
+    return rows
+
+
+def read_curve(trial: FrozenTrial) -> tuple[tuple[int, float], ...]:
+    """(update, dev loss of the last head) of every evaluation."""
+    points = {int(k.partition(":")[2]): v for k, v in trial.user_attrs.items() if k.startswith("dev_loss:")}
+    return tuple(sorted(points.items()))
+
+
+def measure_importance(study: Study) -> dict[str, dict[str, float]]:
+    """objective -> choice -> its share of what the objective varies by (PED-ANOVA); empty for too few trials."""
+    if sum(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)) < 4:
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    return {
+        name: optuna.importance.get_param_importances(
+            study, evaluator=evaluator, target=lambda t, i=index: _signed(study, t, i)
+        )
+        for index, name in enumerate(study.metric_names or [])
+    }
+
+
+def describe_student(student: StudentParams) -> dict[str, Any]:
+    """A student as an entry of `params.students`, without what is as by default."""
+    return student.model_dump(mode="json", exclude_defaults=True)
+
+
+def _signed(study: Study, trial: FrozenTrial, index: int) -> float:
+    maximised = study.directions[index] == optuna.study.StudyDirection.MAXIMIZE
+    return -trial.values[index] if maximised else trial.values[index]
+
+
+def _distance(values: Sequence[float]) -> Callable[[Any, Any], float]:
+    places = {value: place for place, value in enumerate(sorted(values))}
+    return lambda a, b: abs(places[a] - places[b]) / (len(places) - 1)
+
+
+def _check_settings(study: Study, settings: Mapping[str, Any]) -> None:
+    made = study.user_attrs.get("settings", {})
+    for key in settings:
+        if key not in _FREE and made.get(key) != settings[key]:
+            raise UserError(
+                f"study {study.study_name!r} was made with another {key}; give another --study, or {key} as it was"
+            )
+
+
+def _public(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
