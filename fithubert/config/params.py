@@ -11,6 +11,7 @@ from fithubert.config.base import StrictModel, read_yaml, validate
 from fithubert.config.corpora import PublishedCorpus
 from fithubert.config.distill import DistillParams, StudentParams
 from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.sweep import SweepParams
 from fithubert.config.trials import TaskBudget, TrialBudget, mini_budgets
 from fithubert.errors import UserError
 

@@ -14,15 +14,17 @@ COSTS = ("macs_per_second", "params", "latency_ratio")
 class SpaceParams(StrictModel):
     """The shapes that a sweep chooses from: every list holds the values of one choice, and every combination is valid.
 
+    Evenly spaced numbers are modelled as numbers, others as categories without an order.
+
     The default is scaled to the embedded teacher (192 wide, 12 deep) and contains the paper's shape scaled to it.
     """
 
-    depth: tuple[Count, ...] = Field((2, 3, 4, 6, 8, 10, 12), min_length=1)
+    depth: tuple[Count, ...] = Field((2, 4, 6, 8, 10, 12), min_length=1)
     width: tuple[Count, ...] = Field((48, 72, 96, 120, 144, 168, 192), min_length=1)
-    ffn_width: tuple[Count, ...] = Field((60, 120, 240, 384, 768), min_length=1)
+    ffn_width: tuple[Count, ...] = Field((60, 120, 180, 240, 300, 360, 420, 480), min_length=1)
     attention_heads: tuple[Count, ...] = Field((4, 6, 12), min_length=1)
     #: Factors on the channels of every convolution of `of`'s front end.
-    front_end: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5, 0.75, 1.0, 1.5), min_length=1)
+    front_end: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5, 0.75, 1.0, 1.25), min_length=1)
     time_reduction: tuple[Literal["none", "conv1d", "fc1", "fc2", "mean"], ...] = Field(
         ("none", "conv1d", "mean"), min_length=1
     )

@@ -1,12 +1,13 @@
 """A study in its storage: joined by name from any process, and what its trials say of themselves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -72,7 +73,7 @@ def create_study(
     """
     directions = ["minimize" if less_is_better(objective) else "maximize" for objective in objectives]
     try:
-        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)  # type: ignore[arg-type]
     except optuna.exceptions.DuplicatedStudyError:
         study = join_study(name, storage)
         _check_settings(study, settings)
@@ -99,21 +100,17 @@ def less_is_better(objective: str) -> bool:
 
 
 def distributions(space: SpaceParams) -> dict[str, BaseDistribution]:
-    """One choice for every list of the space."""
-    return {name: CategoricalDistribution(values) for name, values in space}
+    """One choice for every list of the space: evenly spaced numbers as numbers, so that order is known; else a category."""
+    return {name: _distribution(values) for name, values in space}
 
 
-def make_sampler(space: SpaceParams, seed: int) -> BaseSampler:
-    """Tree-structured Parzen estimators for several objectives, which know that widths and depths are ordered."""
-    metric: dict[str, Callable[[Any, Any], float]] = {
-        name: _distance(values) for name, values in space if len(values) > 1 and not isinstance(values[0], str)
-    }
+def make_sampler(seed: int) -> BaseSampler:
+    """Tree-structured Parzen estimators for several objectives, which take running trials for poor ones."""
     return TPESampler(
         seed=seed,
         multivariate=True,
         constant_liar=True,
         n_startup_trials=_STARTUP,
-        categorical_distance_func=metric,
         warn_independent_sampling=False,
     )
 
@@ -179,18 +176,21 @@ def _signed(study: Study, trial: FrozenTrial, index: int) -> float:
     return -trial.values[index] if maximised else trial.values[index]
 
 
-def _distance(values: Sequence[float]) -> Callable[[Any, Any], float]:
-    places = {value: place for place, value in enumerate(sorted(values))}
-    return lambda a, b: abs(places[a] - places[b]) / (len(places) - 1)
+def _distribution(values: Sequence[Any]) -> BaseDistribution:
+    ordered = sorted(values) if not isinstance(values[0], str) else []
+    steps = {round(high - low, 9) for low, high in pairwise(ordered)}
+    if len(steps) != 1:
+        return CategoricalDistribution(values)
+    if isinstance(ordered[0], int):
+        return IntDistribution(ordered[0], ordered[-1], step=int(steps.pop()))
+    return FloatDistribution(ordered[0], ordered[-1], step=steps.pop())
 
 
 def _check_settings(study: Study, settings: Mapping[str, Any]) -> None:
     made = study.user_attrs.get("settings", {})
     for key in settings:
         if key not in _FREE and made.get(key) != settings[key]:
-            raise UserError(
-                f"study {study.study_name!r} was made with another {key}; give another --study, or {key} as it was"
-            )
+            raise UserError(f"study {study.study_name!r} was made with another {key}; give another --study")
 
 
 def _public(url: str) -> str:

@@ -119,9 +119,7 @@ class Worker:
             if refusal is None:
                 return trial, student, costs
             refused += refusal != "surplus"
-        raise UserError(
-            f"sweep: {_EXHAUSTED} proposals in a row were tried before or above the limits; widen sweep.space or the limits"
-        )
+        raise UserError(f"sweep: {_EXHAUSTED} proposals in a row were tried before or above the limits; widen either")
 
     def _propose(self, at_random: bool) -> tuple[Trial, StudentParams, Costs, str | None]:
         """A new running trial; or one that has been ended at once, with the reason."""
@@ -202,7 +200,7 @@ class Worker:
 
     def _make_sampler(self) -> Any:
         seed = self._next_seed()
-        return random_sampler(seed) if self.plan.random else make_sampler(self.plan.sweep.space, seed)
+        return random_sampler(seed) if self.plan.random else make_sampler(seed)
 
     def _next_seed(self) -> int:
         self._seed += 7_919

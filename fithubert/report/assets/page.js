@@ -9,6 +9,7 @@
     params: { label: "Parameters, million", scale: 1e6 },
     macs: { label: "Million multiply-accumulates per second of audio", scale: 1e6 },
     time: { label: "Milliseconds of computing per second of audio", scale: 1 },
+    ratio: { label: "Latency, % of the teacher's", scale: 1 },
   };
   tip.className = "tip"; tip.hidden = true; tip.setAttribute("role", "status");
   const NS = "http://www.w3.org/2000/svg";

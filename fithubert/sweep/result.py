@@ -1,0 +1,102 @@
+"""What a study found, as files that need neither Optuna nor the storage."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from optuna.study import Study
+
+from fithubert.errors import UserError
+from fithubert.files import atomic_file
+from fithubert.report.front import FrontPoint, FrontReport, draw_front, draw_importance, render_front
+from fithubert.report.tasks import task_info
+from fithubert.sweep.front import contributions, pareto_front
+from fithubert.sweep.study import Row, less_is_better, measure_importance, read_rows
+
+#: What a study writes, in the order of its making.
+FILES = ("front.csv", "best.yaml", "front.html", "front.png", "importance.png")
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The trained trials and the front; `front` begins with the trial that adds most to the hypervolume."""
+
+    objectives: tuple[str, ...]
+    rows: tuple[Row, ...]
+    front: tuple[Row, ...]
+
+
+def read_result(study: Study) -> StudyResult:
+    """The trials of a study and its front; raises UserError where no trial has finished."""
+    rows = read_rows(study)
+    objectives = tuple(study.metric_names or ())
+    finished = [row for row in rows if row.values]
+    if not finished:
+        raise UserError(f"study {study.study_name!r} has no finished trial yet")
+    points = [_minimised(row, objectives) for row in finished]
+    best = pareto_front(points)
+    on_front = [points[index] for index in best]
+    reference = [max(values) + 1e-9 + 0.1 * (max(values) - min(values)) for values in zip(*points, strict=True)]
+    gains = contributions(on_front, reference)
+    order = sorted(range(len(best)), key=lambda i: (-gains[i], i))
+    return StudyResult(objectives, tuple(rows), tuple(finished[best[i]] for i in order))
+
+
+def write_result(study: Study, folder: Path) -> StudyResult:
+    """`FILES` of a study in `folder`; raises UserError where no trial has finished."""
+    result = read_result(study)
+    _write_csv(folder / "front.csv", result)
+    with atomic_file(folder / "best.yaml") as aside:
+        head = "# The front, the best compromise first. Entries of params.students: paste, then `dvc repro`.\n"
+        students = {row.name: row.student for row in result.front}
+        aside.write_text(head + yaml.safe_dump(students, sort_keys=False, default_flow_style=None, width=120))
+    importance = measure_importance(study)
+    report = FrontReport(study.study_name, result.objectives, _points(result), _labels(result.objectives), importance)
+    with atomic_file(folder / "front.html") as aside:
+        aside.write_text(render_front(report))
+    draw_front(folder / "front.png", report)
+    draw_importance(folder / "importance.png", report)
+    return result
+
+
+def _write_csv(path: Path, result: StudyResult) -> None:
+    on_front = {row.number for row in result.front}
+    choices = list(result.rows[0].choices)
+    metrics = sorted({name for row in result.rows for name in row.metrics})
+    with atomic_file(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["trial", "state", "front", *choices, *metrics, "curve"])
+        for row in result.rows:
+            curve = " ".join(f"{update}:{loss:.4f}" for update, loss in row.curve)
+            figures = [_short(row.metrics.get(name)) for name in metrics]
+            front = int(row.number in on_front)
+            writer.writerow([row.name, row.state, front, *(row.choices[c] for c in choices), *figures, curve])
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _points(result: StudyResult) -> tuple[FrontPoint, ...]:
+    on_front = {row.number for row in result.front}
+    return tuple(
+        FrontPoint(row.name, row.number in on_front, row.choices, row.values, row.metrics, row.curve)
+        for row in result.rows
+    )
+
+
+def _labels(objectives: Sequence[str]) -> dict[str, tuple[str, bool]]:
+    """objective -> its name on axes, and whether less is better."""
+    names = {
+        "macs_per_second": "multiply-accumulates per second of audio",
+        "params": "parameters",
+        "latency_ratio": "latency, estimated, of the teacher's",
+        "dev_loss": "dev loss of the last head",
+    }
+    return {o: (names.get(o) or f"{task_info(o).title}, dev, %", less_is_better(o)) for o in objectives}
+
+
+def _minimised(row: Row, objectives: Sequence[str]) -> tuple[float, ...]:
+    return tuple(row.values[o] if less_is_better(o) else -row.values[o] for o in objectives)
