@@ -9,7 +9,7 @@ try:
 except ImportError:
     sys.exit("error: the command line needs Typer and rich: pip install fithubert[cli]")
 
-from fithubert.cli import corpora, results, scores, students, teachers
+from fithubert.cli import corpora, results, scores, students, sweeps, teachers
 from fithubert.cli.start import read_options
 
 #: Every command by its name, in the order and under the headings of `fithubert --help`.
@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "plan": students.plan,
         "distill": students.distill,
         "ablation": students.ablation,
+        "sweep": sweeps.sweep,
         "import": students.import_checkpoint,
         "export": students.export,
     },

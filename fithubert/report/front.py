@@ -25,7 +25,7 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class FrontReport:
-    """A study: `labels` objective -> (name on axes, whether less is better); `importance` objective -> choice -> share."""
+    """A study. `labels`: objective -> (name on axes, whether less is better); `importance`: -> choice -> share."""
 
     study: str
     objectives: tuple[str, ...]
@@ -45,7 +45,7 @@ class FrontReport:
 
 
 def render_front(report: FrontReport) -> str:
-    """The page: quality against cost to explore, every trial with its shape, the curves. Raises UserError without Jinja2."""
+    """The page: quality against cost to explore, every trial, the curves; raises UserError without Jinja2."""
     try:
         import jinja2
     except ImportError:

@@ -52,6 +52,10 @@ class Workspace:
         """The trials of an ablation, one folder per variant and seed."""
         return self.root / "artifacts" / "ablations" / name
 
+    def sweep(self, study: str) -> Path:
+        """The journal of a study and its trials, one folder each."""
+        return self.root / "artifacts" / "sweeps" / study
+
     def metrics(self, stage: str) -> Path:
         """The metrics file of a stage, named as in dvc.yaml (`distill@fithubert`)."""
         return self.root / metrics_file(stage)

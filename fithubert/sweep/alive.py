@@ -77,7 +77,9 @@ def retry(study: Study, trial: FrozenTrial, reason: str) -> bool:
     retries = trial.user_attrs.get("retries", 0) + 1
     if trial.params and retries <= _MAX_RETRIES:
         first = trial.user_attrs.get("retry_of", trial.number)
-        study.enqueue_trial(trial.params, user_attrs={"retry_of": first, "retries": retries})
+        # The retry goes on from the last checkpoint and does not evaluate what lies before it.
+        curve = {key: value for key, value in trial.user_attrs.items() if key.startswith("dev_loss:")}
+        study.enqueue_trial(trial.params, user_attrs={**curve, "retry_of": first, "retries": retries})
     return True
 
 

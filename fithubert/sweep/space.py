@@ -55,8 +55,9 @@ def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> Stu
         "readout": choices["readout"],
         "heads": {"layer_map": [[layer, round(layer * teacher_depth / depth)] for layer in range(1, depth + 1)]},
     }
+    # Else a factor of `of`'s own would be left where frames are not reduced.
     merged = of.model_copy(update={"shape": {k: v for k, v in of.shape.items() if k != "time_reduction"}})
-    return merged.changed({"shape": shape, "groups": ()})
+    return merged.changed({"shape": shape})
 
 
 def find_choices(of: StudentParams, space: SpaceParams) -> dict[str, Any] | None:

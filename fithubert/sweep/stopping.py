@@ -46,10 +46,12 @@ class StoppingRule(TrainingListener):
     ) -> None:
         self._costs, self._updates, self._margin, self._after = costs, updates, margin, after
         self._finished, self._on_point = finished, on_point
+        self.curve: Curve = {}
 
     def on_evaluation(self, event: Evaluated) -> None:
         """Note the loss; raise StopTraining where the rule says so."""
         loss = list(event.layer_losses.values())[-1]
+        self.curve[event.update] = loss
         self._on_point(event.update, loss)
         if event.update < self._updates / 2 or event.update >= self._updates:
             return

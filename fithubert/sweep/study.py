@@ -1,6 +1,7 @@
 """A study in its storage: joined by name from any process, and what its trials say of themselves."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -65,9 +66,16 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def create_study(
-    name: str, storage: BaseStorage, objectives: Sequence[str], settings: Mapping[str, Any], first: Mapping | None
+    name: str,
+    storage: BaseStorage,
+    objectives: Sequence[str],
+    settings: Mapping[str, Any],
+    first: Mapping[str, Any] | None,
+    measure: Callable[[], Mapping[str, Any]] = dict,
 ) -> tuple[Study, bool]:
     """The study `name`, and whether this call made it; `first` are the choices of its first trial.
+
+    What `measure` gives becomes attributes of a new study, so that all machines that join it share them.
 
     Raises UserError naming the setting where the study was made with others.
     """
@@ -76,12 +84,16 @@ def create_study(
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)  # type: ignore[arg-type]
     except optuna.exceptions.DuplicatedStudyError:
         study = join_study(name, storage)
+        _wait_for_settings(study)
         _check_settings(study, settings)
         return study, False
     study.set_metric_names(list(objectives))
-    study.set_user_attr("settings", dict(settings))
+    for key, value in measure().items():
+        study.set_user_attr(key, value)
     if first is not None:
         study.enqueue_trial(dict(first))
+    # Last: who joins waits for it.
+    study.set_user_attr("settings", dict(settings))
     return study, True
 
 
@@ -100,7 +112,7 @@ def less_is_better(objective: str) -> bool:
 
 
 def distributions(space: SpaceParams) -> dict[str, BaseDistribution]:
-    """One choice for every list of the space: evenly spaced numbers as numbers, so that order is known; else a category."""
+    """One choice for every list of the space: a number where the values are evenly spaced numbers, else a category."""
     return {name: _distribution(values) for name, values in space}
 
 
@@ -158,12 +170,7 @@ def measure_importance(study: Study) -> dict[str, dict[str, float]]:
     if sum(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)) < 4:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    return {
-        name: optuna.importance.get_param_importances(
-            study, evaluator=evaluator, target=lambda t, i=index: _signed(study, t, i)
-        )
-        for index, name in enumerate(study.metric_names or [])
-    }
+    return {name: _measure_one(study, index, evaluator) for index, name in enumerate(study.metric_names or [])}
 
 
 def describe_student(student: StudentParams) -> dict[str, Any]:
@@ -171,9 +178,13 @@ def describe_student(student: StudentParams) -> dict[str, Any]:
     return student.model_dump(mode="json", exclude_defaults=True)
 
 
-def _signed(study: Study, trial: FrozenTrial, index: int) -> float:
-    maximised = study.directions[index] == optuna.study.StudyDirection.MAXIMIZE
-    return -trial.values[index] if maximised else trial.values[index]
+def _measure_one(study: Study, index: int, evaluator: Any) -> dict[str, float]:
+    sign = -1.0 if study.directions[index] == optuna.study.StudyDirection.MAXIMIZE else 1.0
+
+    def target(trial: FrozenTrial) -> float:
+        return sign * trial.values[index]
+
+    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
 
 
 def _distribution(values: Sequence[Any]) -> BaseDistribution:
@@ -184,6 +195,14 @@ def _distribution(values: Sequence[Any]) -> BaseDistribution:
     if isinstance(ordered[0], int):
         return IntDistribution(ordered[0], ordered[-1], step=int(steps.pop()))
     return FloatDistribution(ordered[0], ordered[-1], step=steps.pop())
+
+
+def _wait_for_settings(study: Study, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while "settings" not in study.user_attrs:
+        if time.monotonic() > until:
+            raise UserError(f"study {study.study_name!r} was begun and never set up; give another --study")
+        time.sleep(0.2)
 
 
 def _check_settings(study: Study, settings: Mapping[str, Any]) -> None:

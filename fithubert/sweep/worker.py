@@ -173,6 +173,8 @@ class Worker:
             retry(self.study, _frozen(trial), "interrupted")
             raise
         else:
+            curve = dict(read_curve(_frozen(trial)))
+            figures = {**figures, "dev_loss": min(curve.values())} if curve else figures
             known = {**asdict(costs), **figures}
             trial.set_user_attr("metrics", figures)
             values = [float(known[objective]) for objective in self.plan.sweep.objectives]

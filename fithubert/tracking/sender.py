@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 EXPERIMENT = "fithubert"
@@ -63,6 +64,11 @@ class Session:
         from mlflow.entities import RunTag
 
         self.client.log_batch(run_id, tags=[RunTag(_key(key), value) for key, value in tags.items()])
+
+    def keep(self, run_id: str, files: Sequence[Path]) -> None:
+        """Store files with a run."""
+        for file in files:
+            self.client.log_artifact(run_id, str(file))
 
     def end(self, status: str = "FINISHED") -> None:
         """Close the open run."""

@@ -1,0 +1,67 @@
+"""The command that searches shapes."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.start import stage
+
+
+def _count(text: str) -> int:
+    """A number of parameters: 1500000, 1.5M, 900k."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text)
+    if found is None or float(found[1]) == 0:
+        raise typer.BadParameter("must be a number of parameters, as 1500000, 1.5M or 900k")
+    return int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+
+
+def sweep(
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trained trials in all; else `sweep.trials` of params.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine; each has its share of cores.")] = 2,
+    study: Annotated[str, typer.Option(help="The study that is begun or goes on.")] = "default",
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A database (postgresql+psycopg://...) or a journal (*.log); else artifacts/sweeps/STUDY."),
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(parser=_count, metavar="N", help="Parameters at most: 25M, 900k.")
+    ] = None,
+    max_latency_ratio: Annotated[
+        float | None, typer.Option(min=0.0, help="Estimated latency at most, as a share of the teacher's.")
+    ] = None,
+    space: Annotated[Path | None, typer.Option(help="A YAML file of shapes; else `sweep.space` of params.")] = None,
+    warm_start: Annotated[
+        bool | None,
+        typer.Option(
+            "--warm-start/--no-warm-start", help="Cut every trial from the teacher, or start at random; else as `of`."
+        ),
+    ] = None,
+    report: Annotated[str | None, typer.Option(metavar="STUDY", help="Train nothing, write what it found.")] = None,
+) -> None:
+    """Search shapes of a student for the front of quality against cost; goes on where it was stopped.
+
+    The same command on other machines, with one `--storage`, joins the study. Trials above a limit are never trained.
+    """
+    with stage() as (params, workspace):
+        from fithubert.report.terminal import print_table
+        from fithubert.stages.sweep import REPORT, report_sweep
+        from fithubert.stages.sweep import sweep as run
+        from fithubert.sweep.costs import Limits
+        from fithubert.sweep.space import read_space
+
+        if report is not None:
+            found = report_sweep(workspace, report, storage)
+        else:
+            if trials is not None:
+                params = params.model_copy(update={"sweep": params.sweep.model_copy(update={"trials": trials})})
+            limits = Limits(max_params, max_latency_ratio)
+            shapes = None if space is None else read_space(space)
+            found = run(params, workspace, study, workers, storage, limits, shapes, warm_start)
+        print_table(
+            [{"trial": row.name, **{name: f"{v:.4g}" for name, v in row.values.items()}} for row in found.front]
+        )
+        print(f"{len(found.front)} of {len(found.rows)} trials on the front: {REPORT}/front.html, best.yaml")
