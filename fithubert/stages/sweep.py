@@ -27,6 +27,7 @@ from fithubert.trials.trial import run_trial
 
 #: Where `report_sweep` writes, below the workspace.
 REPORT = Path("experiments/width_depth")
+_NO_LIMITS = Limits()
 
 
 def sweep(
@@ -35,7 +36,7 @@ def sweep(
     name: str = "default",
     workers: int = 2,
     storage: str | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = _NO_LIMITS,
     space: SpaceParams | None = None,
     warm_start: bool | None = None,
 ) -> StudyResult:

@@ -84,9 +84,33 @@ def count_costs(student: StudentParams, speed: Speed) -> Costs:
     )
 
 
-@lru_cache(maxsize=4096)
 def count_parameters(config: StudentConfig) -> int:
-    """The parameters of a shape, counted on tensors without memory."""
+    """The parameters of trunk and read-out of a shape.
+
+    Layers are all alike, so that two shallow trunks, counted on tensors without memory, tell of every depth.
+    """
+    if config.reuse_attention or config.heads.kind != "per_layer":
+        return _build_and_count(config.released())
+    one, two = (_build_and_count(_trunk(config, depth)) for depth in (1, 2))
+    released, factor = config.released().heads, config.time_reduction.factor
+    total = one + (config.depth - 1) * (two - one)
+    for layer, _ in released.layer_map:
+        total += (config.width + 1) * released.teacher_width
+        if released.upsampling == "transposed_conv" and config.factor_of(layer) > 1:
+            total += factor * config.width**2 + config.width
+    return total
+
+
+def _trunk(config: StudentConfig, depth: int) -> StudentConfig:
+    """`config` without heads, and with fewer layers."""
+    reduction = config.time_reduction.model_copy(update={"before_layer": 0})
+    heads = config.heads.model_copy(update={"layer_map": ()})
+    changes = {"depth": depth, "heads": heads, "readout": "layers", "masking": None, "time_reduction": reduction}
+    return config.model_copy(update=changes)
+
+
+@lru_cache(maxsize=4096)
+def _build_and_count(config: StudentConfig) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in build_student(config).parameters())
 

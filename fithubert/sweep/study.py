@@ -1,6 +1,7 @@
 """A study in its storage: joined by name from any process, and what its trials say of themselves."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,8 @@ from fithubert.errors import UserError
 from fithubert.report.tasks import task_info
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+# Names of objectives, experimental for three years.
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message=".*set_metric_names")
 
 #: Trials that the sampler draws at random before it models them.
 _STARTUP = 6
@@ -123,7 +126,6 @@ def make_sampler(seed: int) -> BaseSampler:
         multivariate=True,
         constant_liar=True,
         n_startup_trials=_STARTUP,
-        warn_independent_sampling=False,
     )
 
 
