@@ -22,8 +22,6 @@ from fithubert.errors import UserError
 from fithubert.report.tasks import task_info
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-# Names of objectives, experimental for three years.
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message=".*set_metric_names")
 
 #: Trials that the sampler draws at random before it models them.
 _STARTUP = 6
@@ -90,7 +88,9 @@ def create_study(
         _wait_for_settings(study)
         _check_settings(study, settings)
         return study, False
-    study.set_metric_names(list(objectives))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(objectives))
     for key, value in measure().items():
         study.set_user_attr(key, value)
     if first is not None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -86,6 +87,8 @@ class Worker:
         self._watch = Watch(self.study, plan.grace_seconds)
         self._distributions = distributions(plan.sweep.space)
         self._run_trial: RunTrial | None = None
+        # The first count imports for seconds, in which a trial that runs would show no sign of life.
+        count_costs(plan.student, plan.speed)
         self._parent = os.getppid()
 
     def run(self) -> None:
@@ -155,16 +158,18 @@ class Worker:
 
     def run_one(self, trial: Trial, student: StudentParams, costs: Costs) -> str | None:
         """Run a trial and tell the study; the message where it failed. An interrupt queues it again."""
-        run_trial = self._opened()
         number = trial.user_attrs.get("retry_of", trial.number)
         folder = self.plan.folder / f"trial-{number:04d}"
         rule = self._rule(trial, costs)
         try:
             with Heart(self.study, trial._trial_id, self.plan.beat_seconds):
-                figures = run_trial(f"trial-{number:04d}", student, folder, rule)
+                figures = self._opened()(f"trial-{number:04d}", student, folder, rule)
         except StopTraining as stop:
             trial.set_user_attr("stopped", str(stop))
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            # Others had given this trial up by then; what it came to is theirs.
+            return None
         except UserError as error:
             give_up(self.study, _frozen(trial), str(error))
             return str(error)

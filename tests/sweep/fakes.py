@@ -43,7 +43,7 @@ def make_plan(folder: Path, trials: int = 6, storage: str | None = None, **chang
         speed=SPEED,
         objective="tests.sweep.fakes:open_fast",
         beat_seconds=0.2,
-        grace_seconds=1.5,
+        grace_seconds=4.0,
         poll_seconds=0.1,
     )
     plan = replace(plan, **changes)
