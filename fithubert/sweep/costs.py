@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from statistics import median
 
 import torch
 
@@ -12,7 +13,7 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.profile.analytic import analytic_macs
 from fithubert.profile.breakdown import PARTS, time_parts
 from fithubert.profile.run import REFERENCE_SECONDS
-from fithubert.profile.timing import time_in_turn, torch_threads
+from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 from fithubert.student.model import build_student
 from fithubert.student.readout import ReadOut
 from fithubert.student.recipes import resolve
@@ -53,7 +54,7 @@ class Limits:
         return {name: getattr(costs, name) / limit - 1 for name, limit in limits.items()}
 
 
-def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, rounds: int = 3) -> Speed:
+def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, rounds: int = 7) -> Speed:
     """Time the student `of` and the teacher in turn, random weights for the student: they do not matter for time.
 
     A latency that is estimated from this takes every part to run as fast as `of`'s own does.
@@ -63,13 +64,16 @@ def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, round
     with torch_threads(threads):
         timings = time_in_turn({"student": student, "teacher": teacher}, (REFERENCE_SECONDS,), rounds)
         shares = time_parts(student, REFERENCE_SECONDS, rounds)
-    seconds = {name: min(timing[REFERENCE_SECONDS]) for name, timing in timings.items()}
+    ours, theirs = (timings[name][REFERENCE_SECONDS] for name in ("student", "teacher"))
+    teacher_seconds = median(theirs)
+    # By rounds, in which both met the same load.
+    seconds = teacher_seconds * paired_ratio(ours, theirs).median
     macs = _macs(config)
-    spent = {part: share * seconds["student"] for part, share in shares.items()}
-    overall = sum(macs.values()) / seconds["student"]
+    spent = {part: share * seconds for part, share in shares.items()}
+    overall = sum(macs.values()) / seconds
     speeds = {p: macs[p] / spent[p] if macs[p] and spent[p] else overall for p in PARTS}
     rest = sum(spent[part] for part in PARTS if not macs[part])
-    return Speed(speeds, rest, seconds["teacher"])
+    return Speed(speeds, rest, teacher_seconds)
 
 
 def count_costs(student: StudentParams, speed: Speed) -> Costs:

@@ -18,10 +18,11 @@ from fithubert.profile.breakdown import count_parts
 from fithubert.student.model import build_student
 from fithubert.student.readout import ReadOut
 from fithubert.student.recipes import resolve
-from fithubert.sweep.costs import Limits, count_costs
+from fithubert.sweep.costs import Limits, count_costs, measure_speed
 from fithubert.sweep.front import contributions, dominates, hypervolume, pareto_front
 from fithubert.sweep.space import check_space, find_choices, make_student, read_space
 from fithubert.sweep.stopping import Finished, StoppingRule
+from fithubert.teachers.registry import load_teacher
 from tests.sweep.fakes import SPEED, STUDENT
 
 points_of = st.integers(1, 3).flatmap(
@@ -115,6 +116,14 @@ def test_spaces_that_do_not_fit_the_teacher_are_refused() -> None:
 def test_objectives_need_a_quality_and_a_cost(objectives: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="objectives"):
         SweepParams(objectives=objectives)
+
+
+def test_a_student_that_was_timed_is_estimated_as_it_was_timed() -> None:
+    teacher = load_teacher("mini")
+    speed = measure_speed(STUDENT, teacher, 1, rounds=1)
+    assert speed.teacher_seconds > 0
+    deeper = make_student(STUDENT, {**(find_choices(STUDENT, SpaceParams()) or {}), "time_reduction": "none"}, 12)
+    assert count_costs(deeper, speed).latency_ratio > count_costs(STUDENT, speed).latency_ratio > 0
 
 
 def test_limits_tell_by_how_much() -> None:
