@@ -1,0 +1,138 @@
+"""What workers and the sampler of a sweep are worth: `python -m benchmarks.sweep throughput | sampler`.
+
+`throughput`: trials per hour of two workers against one, on real trials of `sweep.budget` (workspace as for `fithubert
+sweep`). `sampler`: hypervolume of Optuna's choices against random ones at equal trials, three seeds; error comes from a
+random forest fitted to experiments/width_depth/front.csv, cost is exact. A surrogate says nothing of the noise of real
+trials.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.model_selection import cross_val_predict
+
+from fithubert.config.distill import StudentParams
+from fithubert.config.params import load_params
+from fithubert.files import write_json
+from fithubert.profile.breakdown import PARTS
+from fithubert.stages.sweep import sweep
+from fithubert.stages.workspace import Workspace
+from fithubert.sweep.costs import Limits, Speed
+from fithubert.sweep.front import hypervolume
+from fithubert.sweep.stopping import StoppingRule
+from fithubert.sweep.study import create_study, join_study, open_storage, read_rows
+from fithubert.sweep.worker import Plan, RunTrial, work
+
+TABLE = Path("experiments/width_depth/front.csv")
+RESULTS = Path("reports/benchmarks/sweep.json")
+
+
+def throughput(trials: int = 4) -> dict[str, Any]:
+    """Wall time of the same number of trials with one worker and with two, set-up included."""
+    params = load_params()
+    params = params.model_copy(update={"sweep": params.sweep.model_copy(update={"trials": trials, "stop_after": 99})})
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in (1, 2):
+            begun = time.monotonic()
+            # One seed, but two workers draw other shapes than one: what a trial takes is compared, not only the sum.
+            name = f"benchmark-{workers}"
+            sweep(params, Workspace(Path()), name, workers, str(Path(folder) / f"{workers}.log"))
+            seconds[workers] = time.monotonic() - begun
+    return {"trials": trials, "seconds": seconds, "trials_per_hour_ratio": seconds[1] / seconds[2]}
+
+
+def sampler(trials: int = 20, seeds: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
+    """The share of the reference box that each sampler's trials dominate, by seed."""
+    shares: dict[str, list[float]] = {"tpe": [], "random": []}
+    for seed in seeds:
+        for name, at_random in (("tpe", False), ("random", True)):
+            with tempfile.TemporaryDirectory() as folder:
+                shares[name].append(_search(Path(folder), trials, seed, at_random))
+    features, error = _table()
+    predicted = cross_val_predict(_forest(), features, error, cv=len(error))
+    rank = pd.Series(predicted).corr(pd.Series(error), method="kendall")
+    return {"trials": trials, "hypervolume": shares, "surrogate_rows": len(error), "surrogate_kendall": float(rank)}
+
+
+def _search(folder: Path, trials: int, seed: int, at_random: bool) -> float:
+    params = load_params()
+    settings = params.sweep.model_copy(update={"trials": trials, "seed": seed, "stop_after": 99})
+    plan = Plan(
+        study="s",
+        storage=str(folder / "s.log"),
+        folder=folder,
+        sweep=settings,
+        student=params.students[settings.of],
+        teacher_depth=12,
+        limits=Limits(),
+        speed=Speed(dict.fromkeys(PARTS, 1e9), 0.0, 1.0),
+        objective="benchmarks.sweep:open_surrogate",
+        random=at_random,
+    )
+    create_study(plan.study, open_storage(plan.storage), settings.objectives, {}, None)
+    work(plan, 0)
+    rows = read_rows(join_study(plan.study, open_storage(plan.storage)))
+    points = [(row.values["pr"], row.values["macs_per_second"]) for row in rows]
+    _, error = _table()
+    reference = (float(max(error)), 4e8)
+    best = float(min(error))
+    return hypervolume(points, reference) / ((reference[0] - best) * reference[1])
+
+
+def open_surrogate(plan: Plan) -> RunTrial:
+    """Trials whose error the forest gives."""
+    features, error = _table()
+    forest = _forest().fit(features, error)
+
+    def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
+        return {"pr": float(forest.predict([_describe(student)])[0])}
+
+    return run
+
+
+def _forest() -> RandomForestRegressor:
+    return RandomForestRegressor(200, min_samples_leaf=2, random_state=0)
+
+
+def _table() -> tuple[list[list[float]], np.ndarray]:
+    rows = pd.read_csv(TABLE)
+    rows = rows[rows.state == "finished"]
+    features = []
+    for row in rows.itertuples():
+        at = row.position if row.time_reduction != "none" else 0.0
+        factor = row.factor if row.time_reduction != "none" else 1
+        channels = row.front_end
+        features.append(
+            [row.depth, row.width, row.ffn_width, row.attention_heads, channels, factor, at]
+            + [row.time_reduction == "mean", row.readout == "projections"]
+        )
+    return features, rows.pr.to_numpy()
+
+
+def _describe(student: StudentParams) -> list[float]:
+    shape = student.shape
+    reduction = shape["time_reduction"]
+    none = reduction["kind"] == "none"
+    base = load_params().students["fithubert"].shape["conv_layers"][-1][0]
+    at = 0.0 if none else reduction["before_layer"] / shape["depth"]
+    return [
+        *(shape[name] for name in ("depth", "width", "ffn_width", "attention_heads")),
+        shape["conv_layers"][-1][0] / base,
+        1 if none else reduction["factor"],
+        at,
+        reduction["kind"] == "mean",
+        shape["readout"] == "projections",
+    ]
+
+
+if __name__ == "__main__":
+    found = {"throughput": throughput, "sampler": sampler}[sys.argv[1]]()
+    write_json(RESULTS.with_name(f"sweep_{sys.argv[1]}.json"), found)
+    print(found)
