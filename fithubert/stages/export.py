@@ -1,22 +1,39 @@
 """One student in a form that others run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fithubert.errors import UserError
+from fithubert.export.onnx import export_onnx
 from fithubert.export.record import describe_export
 from fithubert.export.s3prl import export_s3prl
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.profile.timing import paired_ratio, time_in_turn
+from fithubert.speech_model import SpeechModel
 from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 
-FORMS = ("s3prl",)
+FORMS = ("onnx", "s3prl")
+#: What int8 is measured on, and what latencies are taken of.
+_UTTERANCES, _SECONDS, _ROUNDS = 16, 10.0, 7
 
 
-def export(workspace: Workspace, student: str, to: str, out: Path) -> dict[str, Any]:
-    """Write `student`, a folder or a name in the workspace, to `out` in the form `to`; what the export records."""
+def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = False) -> dict[str, Any]:
+    """Write `student`, a folder or a name in the workspace, to `out` in the form `to`; what the export records.
+
+    `int8` (onnx only) also writes the int8 graph and measures its error on dev of the workspace's corpus. Raises
+    UserError where there is no such student, form or corpus, or where `out` holds something.
+    """
     check_name(to, FORMS, "form")
+    if int8 and to != "onnx":
+        raise UserError(f"--int8 is a form of onnx, not of {to}")
     readout = _find_student(workspace, student)
+    if to == "onnx":
+        return export_onnx(readout, out, _read_speech(workspace) if int8 else None, _time_models)
     export_s3prl(readout, out)
     return describe_export(readout)
 
@@ -31,3 +48,18 @@ def _find_student(workspace: Workspace, student: str) -> ReadOut:
             raise UserError(f"student {student!r}: not the folder of a student, and {known}")
         folder = workspace.student(student)
     return ReadOut(load_student(folder), folder.resolve().name)
+
+
+def _read_speech(workspace: Workspace) -> list[Tensor]:
+    """Utterances of dev, or of a corpus without dev any, evenly spread."""
+    manifest = workspace.load_manifest()
+    utterances = manifest.select("dev").utterances or manifest.utterances
+    chosen = utterances[:: -(-len(utterances) // _UTTERANCES)]
+    return [manifest.read(utterance)[: round(_SECONDS * SAMPLE_RATE_HZ)] for utterance in chosen]
+
+
+def _time_models(models: Mapping[str, SpeechModel]) -> dict[str, float]:
+    """The latency of each model on ten seconds relative to the first, timed in turn."""
+    taken = {name: times[_SECONDS] for name, times in time_in_turn(models, [_SECONDS], _ROUNDS).items()}
+    first = next(iter(taken.values()))
+    return {name: paired_ratio(times, first).median for name, times in taken.items()}

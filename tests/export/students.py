@@ -1,5 +1,7 @@
 """Small students of every read-out, and speech-like batches."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,9 +12,13 @@ from tests.student.shapes import strong, tiny
 RECIPES = ("fithubert", "distilhubert", "starhubert", "armhubert")
 
 
-def tiny_readout(recipe: str) -> ReadOut:
-    """A tiny student of `recipe`."""
-    return ReadOut(strong(tiny(recipe)), recipe)
+#: Few layers, one of each kind: tracing them is what takes long.
+SMALL = {"conv_layers": [[8, 10, 5], [12, 1, 1], [16, 3, 2], [16, 32, 32]], "depth": 2}
+
+
+def tiny_readout(recipe: str, **changes: Any) -> ReadOut:
+    """A tiny student of `recipe`, with `changes` of its shape."""
+    return ReadOut(strong(tiny(recipe, **changes)), recipe)
 
 
 def draw_waveforms(*lengths: int) -> list[Tensor]:

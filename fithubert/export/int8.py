@@ -1,0 +1,113 @@
+"""A student whose products and convolutions are in int8, as it is exported: ONNX Runtime can run it, torch cannot.
+
+Weights have one scale per output channel. Activations have one scale per frame, taken from the frame as it comes:
+speech is loud and quiet by turns, and the front end passes that on until a layer norm undoes it. One scale for a whole
+tensor, ONNX Runtime's own static and dynamic forms, leaves quiet frames a few steps (`experiments/LOG.md`).
+So nothing has to be calibrated. Attention, norms, the first and the positional convolution stay in float32.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fithubert.blocks.frontend import ConvFrontend, ConvLayer
+from fithubert.frames import count_conv_frames
+from fithubert.student.model import Student
+
+_STEPS, _ZERO = 127, 128
+#: Of a frame of zeros: no division by zero.
+_SMALLEST = 1e-9
+
+
+def quantise(student: Student) -> Student:
+    """A copy of `student` with int8 weights, to be exported to ONNX."""
+    student = copy.deepcopy(student)
+    for module in list(student.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child.weight, child.bias))
+    student.frontend = Int8Frontend(student.frontend)  # type: ignore[assignment]
+    return student
+
+
+class Int8Linear(nn.Module):
+    """A linear map of int8 `weight` (feature out, feature in) and of frames that are quantised one by one."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    one: Tensor
+    zero: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        scale = weight.detach().abs().amax(1).clamp(min=_SMALLEST) / _STEPS
+        # ONNX's product takes (feature in, feature out)
+        self.register_buffer("weight", torch.round(weight.detach() / scale[:, None]).to(torch.int8).T.contiguous())
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.register_buffer("one", torch.ones(()))
+        self.register_buffer("zero", torch.tensor(_ZERO, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, feature out) from `x` (batch, time, feature)."""
+        steps, size = self.quantise(x)
+        y = self.multiply(steps, self.weight) * size
+        return y if self.bias is None else y + self.bias
+
+    def quantise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` in uint8 steps and the size of a step in each frame, (batch, time, 1)."""
+        size = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).clamp(min=_SMALLEST) / _STEPS
+        inputs = (x / size, self.one, self.zero)
+        return torch.onnx.ops.symbolic("QuantizeLinear", inputs, dtype=torch.uint8, shape=x.shape), size
+
+    def multiply(self, steps: Tensor, weight: Tensor) -> Tensor:
+        """The product with rows of the weight in float32, in units of the frames' steps."""
+        shape = (*steps.shape[:-1], weight.shape[1])
+        inputs = (steps, weight, self.one, self.scale, self.zero)
+        # ONNX Runtime's own operator: a kernel of its own where the standard ones take two
+        name = "com.microsoft::MatMulIntegerToFloat"
+        return torch.onnx.ops.symbolic(name, inputs, dtype=torch.float32, shape=shape, version=1)
+
+
+class Int8Conv(Int8Linear):
+    """A convolution without padding on (batch, time, feature): a product for each place of the kernel."""
+
+    def __init__(self, layer: ConvLayer) -> None:
+        super().__init__(layer.conv.weight.transpose(1, 2).flatten(1), layer.conv.bias)
+        self.kernel, self.stride = layer.kernel, layer.stride
+        self.norm = layer.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output with norm and GELU, (batch, time, channel)."""
+        steps, size = self.quantise(x)
+        width, last = x.shape[2], self.stride * ((x.shape[1] - self.kernel) // self.stride) + 1
+        y: Tensor | None = None
+        for place in range(self.kernel):
+            frames = slice(place, place + last, self.stride)
+            part = self.multiply(steps[:, frames], self.weight[place * width : (place + 1) * width]) * size[:, frames]
+            y = part if y is None else y + part
+        assert y is not None
+        if self.bias is not None:
+            y = y + self.bias
+        return F.gelu(y if self.norm is None else self.norm(y))
+
+
+class Int8Frontend(nn.Module):
+    """`frontend` with all convolutions but the first, which reads single samples, in int8."""
+
+    def __init__(self, frontend: ConvFrontend) -> None:
+        super().__init__()
+        self.convolutions, self.width = frontend.convolutions, frontend.width
+        self.first, *rest = frontend.layers
+        self.rest = nn.ModuleList(Int8Conv(layer) for layer in rest)  # type: ignore[arg-type]
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """As `ConvFrontend.forward`."""
+        x, _ = self.first(waveforms[:, None, :], lengths)
+        x = x.transpose(1, 2)
+        for layer in self.rest:
+            x = layer(x)
+        return x, count_conv_frames(lengths, self.convolutions)

@@ -1,0 +1,169 @@
+"""A student as an ONNX graph of any batch and length, in float32 and in int8."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fithubert.errors import UserError
+from fithubert.export.graph import tidy_graph
+from fithubert.export.int8 import quantise
+from fithubert.export.record import describe_export, describe_states, new_directory
+from fithubert.export.source import read_template
+from fithubert.files import read_json, write_json
+from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms, receptive_field
+from fithubert.speech_model import SpeechModel, SpeechOutput
+from fithubert.student.model import Student
+from fithubert.student.readout import ReadOut
+from fithubert.student.states import read_states
+from fithubert.teachers.onnx import open_session, require_onnx, samples_dim, write_graph
+
+FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
+#: Samples beyond the shortest input on which every export is compared with torch, alone and as one padded batch.
+_CHECKED_LENGTHS = (0, 1, 319, 320, 321, 2001, 7777, 16000, 20003, 40000)
+#: A larger difference is no rounding.
+_TOLERANCE = 1e-3
+_MAX_BATCH = 4096
+
+#: Latency of each model by name, relative to the first.
+TimeModels = Callable[[Mapping[str, SpeechModel]], Mapping[str, float]]
+
+
+class OnnxStudent:
+    """An exported student as a `SpeechModel` run by ONNX Runtime on the CPU, with as many threads as torch has.
+
+    `directory`: what `export_onnx` wrote; `int8` takes the quantised graph. Raises UserError where there is none.
+    """
+
+    def __init__(self, directory: Path | str, int8: bool = False) -> None:
+        require_onnx("an exported student")
+        path = Path(directory) / (INT8 if int8 else FLOAT32)
+        if not path.is_file():
+            raise UserError(f"{path}: no such file{'; export with --int8' if int8 else ''}")
+        record = read_json(Path(directory) / "config.json")
+        self._session = open_session(path)
+        self.name = record["name"] + (" int8" if int8 else " onnx")
+        self.fingerprint = record["fingerprint"] + ("-int8" if int8 else "")
+        self.widths: tuple[int, ...] = (record["width"],) * record["layers"]
+        self.convolutions: tuple[tuple[int, int], ...] = tuple(
+            (kernel, step) for kernel, step in record["convolutions"]
+        )
+
+    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """The states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) int64 in samples."""
+        wanted = None if last_layer is None else [*_state_names(last_layer + 1), "frames"]
+        *states, frames = self._session.run(wanted, {"waveforms": waveforms.numpy(), "lengths": lengths.numpy()})
+        return SpeechOutput(tuple(map(torch.from_numpy, states)), torch.from_numpy(frames))
+
+
+def export_onnx(
+    readout: ReadOut, out: Path, speech: Sequence[Tensor] | None, time_models: TimeModels
+) -> dict[str, Any]:
+    """Write `out` with model.onnx, config.json and README, and return what is recorded.
+
+    Inputs `waveforms` (batch, samples) float32 and `lengths` (batch,) int64; outputs `state_0` ..., each (batch, time,
+    feature), and `frames` (batch,). `speech` asks for model.int8.onnx too: 1-D waveforms that its error is measured
+    on. Raises UserError where `out` is not new or empty, or the extra is
+    missing.
+    """
+    require_onnx("--to onnx")
+    with new_directory(out) as aside:
+        write_graph_of(readout, readout.student, aside / FLOAT32)
+        record = describe_export(readout) | {"convolutions": readout.convolutions}
+        write_json(aside / "config.json", record)
+        models: dict[str, SpeechModel] = {"torch": readout, "float32": OnnxStudent(aside)}
+        record["float32"] = {"max_difference": check_against_torch(readout, models["float32"])}
+        if speech is not None:
+            write_graph_of(readout, quantise(readout.student), aside / INT8)
+            models["int8"] = OnnxStudent(aside, int8=True)
+            record["int8"] = {"relative_error": measure_error(readout, models["int8"], speech)}
+        latencies = time_models(models)
+        for name in models.keys() - {"torch"}:
+            record[name] |= {"latency_of_torch": latencies[name], "bytes": _count_bytes(aside, name)}
+        write_json(aside / "config.json", record)
+        (aside / "README.md").write_text(_describe(readout, record))
+    return record
+
+
+def write_graph_of(readout: ReadOut, student: Student, path: Path) -> None:
+    """Write the graph of `student`, the read-out's own or its int8 form, for any batch and length."""
+    count = len(readout.widths)
+    shortest = receptive_field(readout.convolutions)[0]
+    batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
+    shapes = {"waveforms": {0: batch, 1: samples_dim(shortest)}, "lengths": {0: batch}}
+    example = {"waveforms": torch.zeros(2, 16000), "lengths": torch.tensor([16000, 12000])}
+    write_graph(_Exported(student), example, [*_state_names(count), "frames"], shapes, path)
+    tidy_graph(path)
+
+
+def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
+    """The largest difference on ten lengths, alone and as one padded batch; raises RuntimeError where it is large."""
+    shortest = receptive_field(readout.convolutions)[0]
+    generator = torch.Generator().manual_seed(0)
+    waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in _CHECKED_LENGTHS]
+    batches = [pad_waveforms([waveform]) for waveform in waveforms] + [pad_waveforms(waveforms)]
+    worst = 0.0
+    for padded, lengths in batches:
+        ours, theirs = readout.extract(padded, lengths), exported.extract(padded, lengths)
+        if not torch.equal(ours.lengths, theirs.lengths):
+            raise RuntimeError(f"the exported graph says {theirs.lengths.tolist()} frames, not {ours.lengths.tolist()}")
+        for one, two in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+            for row, count in enumerate(ours.lengths.tolist()):
+                worst = max(worst, float((one[row, :count] - two[row, :count]).abs().max()))
+    if not worst <= _TOLERANCE:
+        raise RuntimeError(f"the exported graph differs from torch by {worst:.2g}")
+    return worst
+
+
+def measure_error(readout: ReadOut, exported: SpeechModel, speech: Sequence[Tensor]) -> list[float]:
+    """Of every state, the norm of the difference over that of torch's own, over all frames of `speech`."""
+    differences, norms = [0.0] * len(readout.widths), [0.0] * len(readout.widths)
+    for waveform in speech:
+        inputs = pad_waveforms([waveform])
+        pairs = zip(readout.extract(*inputs).hidden_states, exported.extract(*inputs).hidden_states, strict=True)
+        for index, (ours, theirs) in enumerate(pairs):
+            differences[index] += float((theirs - ours).square().sum())
+            norms[index] += float(ours.square().sum())
+    return [(difference / norm) ** 0.5 for difference, norm in zip(differences, norms, strict=True)]
+
+
+class _Exported(nn.Module):
+    """What is exported: waveforms and their lengths in, the read-out's states and their lengths out."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        states, frames = read_states(self.student, waveforms, lengths)
+        return (*states, frames)
+
+
+def _state_names(count: int) -> list[str]:
+    return [f"state_{index}" for index in range(count)]
+
+
+def _count_bytes(directory: Path, name: str) -> int:
+    return (directory / (INT8 if name == "int8" else FLOAT32)).stat().st_size
+
+
+def _describe(readout: ReadOut, record: Mapping[str, Any]) -> str:
+    """The README: what the graphs take and give, and what was measured when they were written."""
+    single, lines = record["float32"], []
+    lines.append(
+        f"- `{FLOAT32}`: {single['bytes'] / 1e6:.0f} MB, within {single['max_difference']:.1g} of torch on ten lengths "
+        f"and a padded batch, {single['latency_of_torch']:.0%} of torch's time for 10 s."
+    )
+    if "int8" in record:
+        whole = record["int8"]
+        errors = ", ".join(f"{error:.3f}" for error in whole["relative_error"])
+        lines.append(
+            f"- `{INT8}`: {whole['bytes'] / 1e6:.0f} MB, {whole['latency_of_torch']:.0%} of torch's time; relative "
+            f"error of each state on speech {errors}. Convolutions and products are in int8, the rest is not."
+        )
+    words = {**record, "states": describe_states(readout), "files": "\n".join(lines), "rate": SAMPLE_RATE_HZ}
+    words["threads"] = torch.get_num_threads()
+    return Template(read_template("onnx", "README.md")).substitute(words)

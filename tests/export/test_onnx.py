@@ -1,0 +1,114 @@
+"""The graph says what torch says, for any batch and length; the int8 form nearly."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from fithubert.errors import UserError
+from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torch, export_onnx, measure_error
+from fithubert.frames import pad_waveforms
+from fithubert.speech_model import SpeechModel
+from fithubert.student.readout import ReadOut
+from tests.export.students import RECIPES, SMALL, draw_waveforms, read_alone, tiny_readout
+
+LENGTHS = (400, 401, 719, 720, 721, 1039, 5001, 7777, 16000, 16001)
+
+
+def no_time(models: Mapping[str, SpeechModel]) -> dict[str, float]:
+    return dict.fromkeys(models, 1.0)
+
+
+def as_speech(samples: int) -> torch.Tensor:
+    """Noise that is loud and quiet by turns."""
+    return draw_waveforms(samples)[0] * torch.logspace(-3, 0, samples)
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ReadOut, Path]:
+    readout = tiny_readout(request.param, **SMALL)
+    folder = tmp_path_factory.mktemp(request.param) / "onnx"
+    export_onnx(readout, folder, [as_speech(16000)], no_time)
+    return readout, folder
+
+
+def test_the_graph_says_what_torch_says_of_every_length_and_in_a_padded_batch(exported: tuple[ReadOut, Path]) -> None:
+    readout, folder = exported
+    student = OnnxStudent(folder)
+    waveforms = draw_waveforms(*LENGTHS)
+    batch = student.extract(*pad_waveforms(waveforms))
+    for row, waveform in enumerate(waveforms):
+        wanted = read_alone(readout, waveform)
+        alone = student.extract(*pad_waveforms([waveform]))
+        assert len(alone.hidden_states) == len(batch.hidden_states) == len(wanted) == len(student.widths)
+        for in_batch, by_itself, state in zip(batch.hidden_states, alone.hidden_states, wanted, strict=True):
+            assert batch.lengths[row] == alone.lengths[0] == len(state)
+            torch.testing.assert_close(by_itself[0], state, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(in_batch[row, : len(state)], state, atol=2e-5, rtol=1e-4)
+
+
+def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_before(
+    exported: tuple[ReadOut, Path],
+) -> None:
+    readout, folder = exported
+    student = OnnxStudent(folder, int8=True)
+    errors = measure_error(readout, student, [as_speech(20001)])
+    assert all(0 < error < 0.06 for error in errors)
+    waveforms = [as_speech(length) for length in (9999, 16000, 400)]
+    batch = student.extract(*pad_waveforms(waveforms))
+    for row, waveform in enumerate(waveforms):
+        alone = student.extract(*pad_waveforms([waveform]))
+        for in_batch, by_itself in zip(batch.hidden_states, alone.hidden_states, strict=True):
+            frames = by_itself.shape[1]
+            # a step more or less where sums are rounded differently
+            assert (in_batch[row, :frames] - by_itself[0]).norm() < 0.02 * by_itself[0].norm()
+
+
+def test_the_folder_says_which_student_it_is_and_what_was_measured(exported: tuple[ReadOut, Path]) -> None:
+    readout, folder = exported
+    record = json.loads((folder / "config.json").read_text())
+    assert record["fingerprint"] == readout.fingerprint == OnnxStudent(folder).fingerprint
+    assert record["float32"]["max_difference"] == check_against_torch(readout, OnnxStudent(folder))
+    assert len(record["int8"]["relative_error"]) == len(readout.widths)
+    said = (folder / "README.md").read_text()
+    assert readout.fingerprint in said
+    assert "$" not in said
+    for name in (FLOAT32, INT8):
+        # nothing of this machine, such as the paths of the modules
+        assert str(Path(__file__).parents[2]).encode() not in (folder / name).read_bytes()
+
+
+def test_the_int8_graph_multiplies_in_int8(exported: tuple[ReadOut, Path]) -> None:
+    import onnx
+
+    _, folder = exported
+    weights = {FLOAT32: 0, INT8: 0}
+    for name in weights:
+        graph = onnx.load(folder / name).graph
+        weights[name] = sum(len(t.raw_data) for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+        assert not [node for node in graph.node if node.op_type == "IsNaN"]
+    kinds = [node.op_type for node in onnx.load(folder / INT8).graph.node]
+    assert kinds.count("Conv") == 2  # the first one and the positional one
+    assert kinds.count("MatMulIntegerToFloat") > 10
+    assert weights[INT8] < 0.7 * weights[FLOAT32]
+
+
+def test_a_graph_that_differs_is_refused(exported: tuple[ReadOut, Path]) -> None:
+    readout, folder = exported
+    other = ReadOut(readout.student, "other")
+    with torch.no_grad():
+        other.student.layers[-1].ffn_norm.bias.add_(0.1)  # type: ignore[union-attr, operator]
+        for head in other.student.heads if other.student.config.readout != "layers" else []:
+            head.projection.bias.add_(0.1)  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="differs from torch"):
+        check_against_torch(other, OnnxStudent(folder))
+
+
+def test_without_int8_there_is_only_the_float_graph(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file; export with --int8"):
+        OnnxStudent(tmp_path, int8=True)
