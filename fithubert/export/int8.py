@@ -83,11 +83,14 @@ class Int8Conv(Int8Linear):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output with norm and GELU, (batch, time, channel)."""
         steps, size = self.quantise(x)
-        width, last = x.shape[2], self.stride * ((x.shape[1] - self.kernel) // self.stride) + 1
+        width, count = x.shape[2], (x.shape[1] - self.kernel) // self.stride + 1
+        # picked by index: torch.export reasons long about the length of a slice
+        starts = torch.arange(count, device=x.device) * self.stride
         y: Tensor | None = None
         for place in range(self.kernel):
-            frames = slice(place, place + last, self.stride)
-            part = self.multiply(steps[:, frames], self.weight[place * width : (place + 1) * width]) * size[:, frames]
+            weight = self.weight[place * width : (place + 1) * width]
+            part = self.multiply(steps.index_select(1, starts + place), weight)
+            part = part * size.index_select(1, starts + place)
             y = part if y is None else y + part
         assert y is not None
         if self.bias is not None:

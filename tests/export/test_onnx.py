@@ -15,7 +15,7 @@ from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torc
 from fithubert.frames import pad_waveforms
 from fithubert.speech_model import SpeechModel
 from fithubert.student.readout import ReadOut
-from tests.export.students import RECIPES, SMALL, draw_waveforms, read_alone, tiny_readout
+from tests.export.students import SMALL, draw_waveforms, read_alone, tiny_readout
 
 LENGTHS = (400, 401, 719, 720, 721, 1039, 5001, 7777, 16000, 16001)
 
@@ -29,17 +29,17 @@ def as_speech(samples: int) -> torch.Tensor:
     return draw_waveforms(samples)[0] * torch.logspace(-3, 0, samples)
 
 
-@pytest.fixture(scope="module", params=RECIPES)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ReadOut, Path]:
-    readout = tiny_readout(request.param, **SMALL)
-    folder = tmp_path_factory.mktemp(request.param) / "onnx"
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReadOut, Path]:
+    """FitHuBERT in both forms."""
+    readout = tiny_readout("fithubert", **SMALL)
+    folder = tmp_path_factory.mktemp("fithubert") / "onnx"
     export_onnx(readout, folder, [as_speech(16000)], no_time)
     return readout, folder
 
 
-def test_the_graph_says_what_torch_says_of_every_length_and_in_a_padded_batch(exported: tuple[ReadOut, Path]) -> None:
-    readout, folder = exported
-    student = OnnxStudent(folder)
+def assert_same_answers(readout: ReadOut, student: OnnxStudent) -> None:
+    """Alone and in a padded batch, on ten lengths."""
     waveforms = draw_waveforms(*LENGTHS)
     batch = student.extract(*pad_waveforms(waveforms))
     for row, waveform in enumerate(waveforms):
@@ -50,6 +50,20 @@ def test_the_graph_says_what_torch_says_of_every_length_and_in_a_padded_batch(ex
             assert batch.lengths[row] == alone.lengths[0] == len(state)
             torch.testing.assert_close(by_itself[0], state, atol=2e-5, rtol=1e-4)
             torch.testing.assert_close(in_batch[row, : len(state)], state, atol=2e-5, rtol=1e-4)
+
+
+def test_the_graph_says_what_torch_says_of_every_length_and_in_a_padded_batch(exported: tuple[ReadOut, Path]) -> None:
+    assert_same_answers(exported[0], OnnxStudent(exported[1]))
+
+
+@pytest.mark.parametrize("recipe", ["starhubert", "armhubert"])
+def test_every_readout_is_exported(recipe: str, tmp_path: Path) -> None:
+    readout = tiny_readout(recipe, **SMALL)
+    export_onnx(readout, tmp_path / "onnx", None, no_time)
+    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["README.md", "config.json", FLOAT32]
+    assert_same_answers(readout, OnnxStudent(tmp_path / "onnx"))
+    with pytest.raises(UserError, match="no such file; export with --int8"):
+        OnnxStudent(tmp_path / "onnx", int8=True)
 
 
 def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_before(
@@ -107,8 +121,3 @@ def test_a_graph_that_differs_is_refused(exported: tuple[ReadOut, Path]) -> None
             head.projection.bias.add_(0.1)  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match="differs from torch"):
         check_against_torch(other, OnnxStudent(folder))
-
-
-def test_without_int8_there_is_only_the_float_graph(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file; export with --int8"):
-        OnnxStudent(tmp_path, int8=True)
