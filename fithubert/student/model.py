@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from fithubert.frames import pad_waveforms, receptive_field
 from fithubert.student.heads import LayerHead, NoHead, SharedHeads
 from fithubert.student.masking import draw_mask
 from fithubert.student.time_reduction import TimeReduction, repeat_frames
+
+#: One number of frames, or one for each utterance.
+Frames = TypeVar("Frames", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,7 @@ class Student(nn.Module):
             raise UserError(f"a waveform of {waveforms.shape[1]} samples gives no frame; {shortest} are the least")
         x, lengths = self._features(waveforms, lengths, masked)
         reduction, before = self.time_reduction, self.config.time_reduction.before_layer
-        num_frames, teacher_lengths = x.shape[1], lengths
-        if reduction is not None and reduction.drop_last_frame:
-            num_frames = num_frames // reduction.factor * reduction.factor
-            teacher_lengths = lengths // reduction.factor * reduction.factor
+        num_frames, teacher_lengths = self.keep_whole_groups(x.shape[1]), self.keep_whole_groups(lengths)
         depth = self.config.depth if last_layer is None else last_layer
         if reduction is not None and before == 0:
             x, lengths = reduction(x, lengths)
@@ -153,6 +153,13 @@ class Student(nn.Module):
         return tuple(
             repeat_frames(x, self.config.factor_of(layer), encoded.num_frames) for layer, x in enumerate(encoded.states)
         )
+
+    def keep_whole_groups(self, frames: Frames) -> Frames:
+        """How many of the front end's frames have a state: all of them, but for `drop_last_frame`."""
+        reduction = self.time_reduction
+        if reduction is None or not reduction.drop_last_frame:
+            return frames
+        return frames // reduction.factor * reduction.factor
 
     def parameter_counts(self) -> "ParameterCounts":
         """This student's parameters by what they are for."""
