@@ -81,15 +81,16 @@ def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablations` i
 
 def export(
     student: Annotated[str, typer.Argument(help="A name in artifacts/students, or the folder of a student.")],
-    to: Annotated[str, typer.Option(help="`onnx` or `s3prl`.")],
+    to: Annotated[str, typer.Option(help="`onnx`, `huggingface` or `s3prl`.")],
     out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
     int8: Annotated[bool, typer.Option("--int8", help="With onnx: a graph in int8 as well.")] = False,
 ) -> None:
     """Write a student for use elsewhere. It then says what `load_student` and the read-out say here.
 
     `onnx` is a graph for any batch and length, checked against torch; int8 is faster and less exact, and its error is
-    measured on the corpus of the workspace. `s3prl` is an upstream that s3prl runs unmodified, with a launcher; it
-    needs nothing but torch. The README in the folder says how it is used and what was measured.
+    measured on the corpus of the workspace. `huggingface` is for AutoModel.from_pretrained with trust_remote_code,
+    where HubertModel is used. `s3prl` is an upstream that s3prl runs unmodified, with a launcher. Neither of these two
+    needs fithubert where it is used. The README in the folder says how it is used and what was measured.
     """
     with exit_on_user_error(options.debug):
         from fithubert.stages.export import export as run

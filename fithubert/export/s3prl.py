@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import torch
 
@@ -12,8 +13,8 @@ from fithubert.files import write_json
 from fithubert.student.readout import ReadOut
 
 
-def export_s3prl(readout: ReadOut, out: Path) -> None:
-    """Write `out` with expert.py, hubconf.py, launch.py, weights, configuration and README.
+def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
+    """Write `out` with expert.py, hubconf.py, launch.py, weights, configuration and README; what is recorded.
 
     s3prl users are often bound to an old torch, so nothing of this package is needed there: the student's source goes
     along. `hidden_states` is what the read-out reads. Raises UserError where `out` is not new or empty.
@@ -35,3 +36,4 @@ def export_s3prl(readout: ReadOut, out: Path) -> None:
             "launch": out.resolve() / "launch.py",
         }
         (aside / "README.md").write_text(Template(read_template("s3prl", "README.md")).substitute(words))
+    return record

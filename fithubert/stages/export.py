@@ -7,17 +7,19 @@ from typing import Any
 from torch import Tensor
 
 from fithubert.errors import UserError
+from fithubert.export.huggingface import export_huggingface
 from fithubert.export.onnx import export_onnx
-from fithubert.export.record import describe_export
 from fithubert.export.s3prl import export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.profile.timing import paired_ratio, time_in_turn
+from fithubert.report.summary import load_summary
+from fithubert.report.tasks import task_info
 from fithubert.speech_model import SpeechModel
 from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 
-FORMS = ("onnx", "s3prl")
+FORMS = ("onnx", "huggingface", "s3prl")
 #: What int8 is measured on, and what latencies are taken of.
 _UTTERANCES, _SECONDS, _ROUNDS = 16, 10.0, 7
 
@@ -34,8 +36,9 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
     readout = _find_student(workspace, student)
     if to == "onnx":
         return export_onnx(readout, out, _read_speech(workspace) if int8 else None, _time_models)
-    export_s3prl(readout, out)
-    return describe_export(readout)
+    if to == "huggingface":
+        return export_huggingface(readout, out, _read_scores(workspace, readout.fingerprint))
+    return export_s3prl(readout, out)
 
 
 def _find_student(workspace: Workspace, student: str) -> ReadOut:
@@ -56,6 +59,23 @@ def _read_speech(workspace: Workspace) -> list[Tensor]:
     utterances = manifest.select("dev").utterances or manifest.utterances
     chosen = utterances[:: -(-len(utterances) // _UTTERANCES)]
     return [manifest.read(utterance)[: round(_SECONDS * SAMPLE_RATE_HZ)] for utterance in chosen]
+
+
+def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:
+    """What the workspace's summary says of the weights of this fingerprint, a row a metric; nothing of other weights."""
+    path = workspace.reports / "summary.json"
+    summary = load_summary(path) if path.is_file() else {"models": {}}
+    entry = next((e for e in summary["models"].values() if e.get("fingerprint") == fingerprint), {})
+    rows = []
+    for task, scores in entry.get("superb", {}).items():
+        info = task_info(task, tuple(scores))
+        for metric in info.metrics:
+            if metric.name in scores:
+                low, high = entry.get("ci", {}).get(task, {}).get(metric.name, (None, None))
+                interval = "" if low is None else f"{low:.1f} to {high:.1f}"
+                score = f"{scores[metric.name]:.1f} %"
+                rows.append({"task": info.title, "metric": metric.label, "score": score, "95 % interval": interval})
+    return rows
 
 
 def _time_models(models: Mapping[str, SpeechModel]) -> dict[str, float]:

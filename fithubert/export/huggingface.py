@@ -1,0 +1,77 @@
+"""A student as a model of transformers that brings its own code."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from safetensors.torch import save_file
+
+from fithubert.export.record import describe_export, describe_states, new_directory
+from fithubert.export.source import describe_shape, read_template, write_source, write_templates
+from fithubert.files import write_json
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.student.readout import ReadOut
+
+_NO_SCORES = "None are known of these weights."
+
+
+def export_huggingface(readout: ReadOut, out: Path, scores: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Write `out` for `AutoModel.from_pretrained(out, trust_remote_code=True)` and return what is recorded.
+
+    transformers takes code from the folder of a model, so the student's own source goes along and this package is not
+    needed there. `scores` are rows for the model card, all with the same keys. Raises UserError where `out` is not new
+    or empty.
+    """
+    with new_directory(out) as aside:
+        write_source(aside)
+        write_templates("huggingface", aside)
+        record = describe_export(readout)
+        write_json(aside / "config.json", _config(readout, record))
+        write_json(aside / "preprocessor_config.json", _preprocessor())
+        weights = {f"student.{name}": tensor for name, tensor in readout.student.state_dict().items()}
+        save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
+        words = {
+            **record,
+            "states": describe_states(readout),
+            "depth": readout.student.config.depth,
+            "parameters": f"{sum(tensor.numel() for tensor in weights.values()):,}",
+            "scores": _score_table(scores) if scores else _NO_SCORES,
+        }
+        (aside / "README.md").write_text(Template(read_template("huggingface", "README.md")).substitute(words))
+    return record
+
+
+def _config(readout: ReadOut, record: Mapping[str, Any]) -> dict[str, Any]:
+    code = {
+        "AutoConfig": "configuration_fithubert.FithubertConfig",
+        "AutoModel": "modeling_fithubert.FithubertModel",
+    }
+    return {
+        "architectures": ["FithubertModel"],
+        "auto_map": code,
+        "model_type": "fithubert_student",
+        "readout": record["readout"],
+        "student": describe_shape(readout.student),
+        "torch_dtype": "float32",
+        "fithubert": {key: record[key] for key in ("name", "fingerprint", "fithubert")},
+    }
+
+
+def _preprocessor() -> dict[str, Any]:
+    """Padding and an attention mask, and nothing else: a student hears waveforms as they are."""
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": SAMPLE_RATE_HZ,
+        "padding_value": 0.0,
+        "padding_side": "right",
+        "do_normalize": False,
+        "return_attention_mask": True,
+    }
+
+
+def _score_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = list(rows[0])
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    return "\n".join(lines + [f"| {' | '.join(str(row[key]) for key in head)} |" for row in rows])

@@ -1,0 +1,72 @@
+"""Which student is written, what goes along, and every mistake in one line."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from fithubert.errors import UserError
+from fithubert.files import write_json
+from fithubert.stages.export import FORMS, export
+from fithubert.stages.workspace import Workspace
+from fithubert.student.checkpoint import save_student
+from tests.export.students import tiny_readout
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """One with a student `thin` and no corpus."""
+    workspace = Workspace(tmp_path / "workspace")
+    save_student(tiny_readout("fithubert").student, workspace.student("thin"))
+    return workspace
+
+
+def test_a_student_is_found_by_name_or_folder_and_keeps_its_fingerprint(workspace: Workspace, tmp_path: Path) -> None:
+    by_name = export(workspace, "thin", "huggingface", tmp_path / "a")
+    by_folder = export(Workspace(tmp_path), str(workspace.student("thin")), "s3prl", tmp_path / "b")
+    assert by_name == by_folder
+    assert by_name["fingerprint"] == tiny_readout("fithubert").fingerprint
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["name"] == "thin"
+
+
+def test_the_card_has_the_scores_of_these_weights_only(workspace: Workspace, tmp_path: Path) -> None:
+    scored = {"superb": {"pr": {"per": 12.345}}, "ci": {"pr": {"per": [11.0, 13.5]}}}
+    mine = {**scored, "fingerprint": tiny_readout("fithubert").fingerprint}
+    for name, entry in (("mine", mine), ("others", {**scored, "fingerprint": "else"})):
+        write_json(workspace.reports / "summary.json", {"models": {"thin": entry}, "teacher": "t", "tasks": ["pr"]})
+        export(workspace, "thin", "huggingface", tmp_path / name)
+    assert "| Phoneme recognition | PER | 12.3 % | 11.0 to 13.5 |" in (tmp_path / "mine" / "README.md").read_text()
+    assert "None are known" in (tmp_path / "others" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("student", "to", "int8", "said"),
+    [
+        ("fat", "s3prl", False, "'fat': not the folder of a student, and not one of thin"),
+        ("thin", "coreml", False, "form 'coreml': not one of onnx, huggingface, s3prl"),
+        ("thin", "s3prl", True, "--int8 is a form of onnx, not of s3prl"),
+        ("thin", "onnx", True, "fithubert prepare"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_written(
+    student: str, to: str, int8: bool, said: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        export(workspace, student, to, tmp_path / "out", int8)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_what_is_there_stays(to: str, workspace: Workspace, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="is there already and is not an empty folder"):
+        export(workspace, "thin", to, tmp_path)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_missing_extra_is_named(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"--to onnx: needs pip install 'fithubert\[onnx\]'"):
+        export(workspace, "thin", "onnx", tmp_path / "out")
