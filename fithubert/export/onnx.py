@@ -72,7 +72,7 @@ def export_onnx(
     require_onnx("--to onnx")
     with new_directory(out) as aside:
         write_graph_of(readout, readout.student, aside / FLOAT32)
-        record = describe_export(readout) | {"convolutions": readout.convolutions}
+        record = describe_export(readout) | {"convolutions": [list(pair) for pair in readout.convolutions]}
         write_json(aside / "config.json", record)
         models: dict[str, SpeechModel] = {"torch": readout, "float32": OnnxStudent(aside)}
         record["float32"] = {"max_difference": check_against_torch(readout, models["float32"])}

@@ -35,7 +35,7 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
         raise UserError(f"--int8 is a form of onnx, not of {to}")
     readout = _find_student(workspace, student)
     if to == "onnx":
-        return export_onnx(readout, out, _read_speech(workspace) if int8 else None, _time_models)
+        return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
     if to == "huggingface":
         return export_huggingface(readout, out, _read_scores(workspace, readout.fingerprint))
     return export_s3prl(readout, out)
@@ -53,7 +53,7 @@ def _find_student(workspace: Workspace, student: str) -> ReadOut:
     return ReadOut(load_student(folder), folder.resolve().name)
 
 
-def _read_speech(workspace: Workspace) -> list[Tensor]:
+def read_speech(workspace: Workspace) -> list[Tensor]:
     """Utterances of dev, or of a corpus without dev any, evenly spread."""
     manifest = workspace.load_manifest()
     utterances = manifest.select("dev").utterances or manifest.utterances
@@ -62,10 +62,10 @@ def _read_speech(workspace: Workspace) -> list[Tensor]:
 
 
 def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:
-    """What the workspace's summary says of the weights of this fingerprint, a row a metric; nothing of other weights."""
+    """What the workspace's summary says of the weights of this fingerprint, a row a metric."""
     path = workspace.reports / "summary.json"
     summary = load_summary(path) if path.is_file() else {"models": {}}
-    entry = next((e for e in summary["models"].values() if e.get("fingerprint") == fingerprint), {})
+    entry: dict[str, Any] = next((e for e in summary["models"].values() if e.get("fingerprint") == fingerprint), {})
     rows = []
     for task, scores in entry.get("superb", {}).items():
         info = task_info(task, tuple(scores))

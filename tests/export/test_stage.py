@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import write_json
-from fithubert.stages.export import FORMS, export
+from fithubert.stages.export import FORMS, export, read_speech
 from fithubert.stages.workspace import Workspace
 from fithubert.student.checkpoint import save_student
 from tests.export.students import tiny_readout
@@ -38,6 +39,23 @@ def test_the_card_has_the_scores_of_these_weights_only(workspace: Workspace, tmp
         export(workspace, "thin", "huggingface", tmp_path / name)
     assert "| Phoneme recognition | PER | 12.3 % | 11.0 to 13.5 |" in (tmp_path / "mine" / "README.md").read_text()
     assert "None are known" in (tmp_path / "others" / "README.md").read_text()
+
+
+def test_latency_is_measured_and_recorded(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    few_frames = {"conv_layers": [[8, 10, 5], [16, 64, 64]], "depth": 1}
+    save_student(tiny_readout("starhubert", **few_frames).student, tmp_path / "student")
+    record = export(Workspace(tmp_path), str(tmp_path / "student"), "onnx", tmp_path / "out")
+    assert record["float32"]["latency_of_torch"] > 0
+    assert record["float32"]["bytes"] == (tmp_path / "out" / "model.onnx").stat().st_size
+    assert record == json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_int8_is_measured_on_speech_of_the_corpus(tmp_path: Path, tiny_corpus: Manifest) -> None:
+    (tmp_path / "data").symlink_to(tiny_corpus.root)
+    speech = read_speech(Workspace(tmp_path))
+    assert 1 <= len(speech) <= 16
+    assert all(waveform.ndim == 1 and 0 < len(waveform) <= 160_000 and waveform.any() for waveform in speech)
 
 
 @pytest.mark.parametrize(
