@@ -109,10 +109,8 @@ def _table() -> tuple[list[list[float]], np.ndarray]:
         at = row.position if row.time_reduction != "none" else 0.0
         factor = row.factor if row.time_reduction != "none" else 1
         channels = row.front_end
-        features.append(
-            [row.depth, row.width, row.ffn_width, row.attention_heads, channels, factor, at]
-            + [row.time_reduction == "mean", row.readout == "projections"]
-        )
+        last = (row.time_reduction == "mean", row.readout == "projections")
+        features.append([row.depth, row.width, row.ffn_width, row.attention_heads, channels, factor, at, *last])
     return features, rows.pr.to_numpy()
 
 

@@ -56,7 +56,8 @@ def run_workers(plan: Plan, workers: int, show: Callable[[int, int, str], None] 
                     show(min(done, plan.sweep.trials), plan.sweep.trials, "")
         finally:
             _stop([process for process, _ in running.values()])
-            retry_of_dead_workers(study)
+            # Opened anew: an interrupt inside a read may have left this process's view of a journal half made.
+            retry_of_dead_workers(join_study(plan.study, open_storage(plan.storage)))
 
 
 def _start(plan: Plan, ordinal: int) -> tuple[BaseProcess, Connection]:

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from fithubert.errors import UserError
 from fithubert.files import digest_json
 from fithubert.sweep.alive import BEAT_SECONDS, GRACE_SECONDS, Heart, Watch, give_up, retry, worker_id
 from fithubert.sweep.costs import Costs, Limits, Speed, count_costs
+from fithubert.sweep.interrupts import Interrupts
 from fithubert.sweep.space import make_student
 from fithubert.sweep.stopping import Finished, StoppingRule
 from fithubert.sweep.study import (
@@ -90,18 +90,20 @@ class Worker:
         # The first count imports for seconds, in which a trial that runs would show no sign of life.
         count_costs(plan.student, plan.speed)
         self._parent = os.getppid()
+        self._interrupts = Interrupts()
 
     def run(self) -> None:
         """Take and run trials until there are enough, or until the process that started this one is gone."""
         failures = 0
-        while failures < _FAILURES and os.getppid() == self._parent:
-            taken = self.take()
-            if taken is None:
-                return
-            error = self.run_one(*taken)
-            failures = 0 if error is None else failures + 1
-            if failures == _FAILURES:
-                raise UserError(f"sweep: {_FAILURES} trials in a row failed, the last with: {error}")
+        with self._interrupts:
+            while failures < _FAILURES and os.getppid() == self._parent:
+                taken = self.take()
+                if taken is None:
+                    return
+                error = self.run_one(*taken)
+                failures = 0 if error is None else failures + 1
+        if failures == _FAILURES:
+            raise UserError(f"sweep: {_FAILURES} trials in a row failed, the last with: {error}")
 
     def take(self) -> tuple[Trial, StudentParams, Costs] | None:
         """The next trial that is new and within the limits; None where there are enough.
@@ -116,7 +118,8 @@ class Worker:
             if done >= self.plan.sweep.trials:
                 return None
             if done + sum(t.state == TrialState.RUNNING for t in trials) >= self.plan.sweep.trials:
-                time.sleep(self.plan.poll_seconds)
+                with self._interrupts.allowed():
+                    time.sleep(self.plan.poll_seconds)
                 continue
             trial, student, costs, refusal = self._propose(at_random=refused % (_STUCK + 1) == _STUCK)
             if refusal is None:
@@ -162,7 +165,7 @@ class Worker:
         folder = self.plan.folder / f"trial-{number:04d}"
         rule = self._rule(trial, costs)
         try:
-            with Heart(self.study, trial._trial_id, self.plan.beat_seconds):
+            with Heart(self.study, trial._trial_id, self.plan.beat_seconds), self._interrupts.allowed():
                 figures = self._opened()(f"trial-{number:04d}", student, folder, rule)
         except StopTraining as stop:
             trial.set_user_attr("stopped", str(stop))
@@ -174,7 +177,6 @@ class Worker:
             give_up(self.study, _frozen(trial), str(error))
             return str(error)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
             retry(self.study, _frozen(trial), "interrupted")
             raise
         else:
@@ -188,13 +190,22 @@ class Worker:
 
     def _rule(self, trial: Trial, costs: Costs) -> StoppingRule:
         sweep = self.plan.sweep
+
+        def note(update: int, loss: float) -> None:
+            with self._interrupts.deferred():
+                trial.set_user_attr(f"dev_loss:{update}", loss)
+
+        def finished() -> list[Finished]:
+            with self._interrupts.deferred():
+                return _finished(self.study, sweep)
+
         return StoppingRule(
             _cost_objectives(sweep, asdict(costs)),
             sweep.budget.updates,
             sweep.stop_margin,
             sweep.stop_after,
-            lambda: _finished(self.study, sweep),
-            lambda update, loss: trial.set_user_attr(f"dev_loss:{update}", loss),
+            finished,
+            note,
         )
 
     def _opened(self) -> RunTrial:

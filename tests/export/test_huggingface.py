@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,12 @@ def test_it_fine_tunes_with_ctc_down_to_the_front_end(said: dict[str, Any]) -> N
     # a key's bias adds the same to every score of a query, which a softmax does not see
     assert [name for name in said["untouched"] if not name.endswith("attention.key.bias")] == []
     assert said["frozen"]
+
+
+def test_the_model_names_every_file_for_transformers_that_look_no_further(tmp_path: Path) -> None:
+    export_huggingface(tiny_readout("fithubert"), tmp_path / "model")
+    named = set(re.findall(r"^from \.(\w+) import", (tmp_path / "model" / "modeling_fithubert.py").read_text(), re.M))
+    assert named == {path.stem for path in (tmp_path / "model").glob("*.py")} - {"modeling_fithubert"}
 
 
 def test_the_card_names_the_student_and_its_scores(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Space, costs, front and stopping rule, one by one."""
 
 import itertools
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from fithubert.student.readout import ReadOut
 from fithubert.student.recipes import resolve
 from fithubert.sweep.costs import Limits, count_costs, measure_speed
 from fithubert.sweep.front import contributions, dominates, hypervolume, pareto_front
+from fithubert.sweep.interrupts import Interrupts
 from fithubert.sweep.space import check_space, find_choices, make_student, read_space
 from fithubert.sweep.stopping import Finished, StoppingRule
 from fithubert.teachers.registry import load_teacher
@@ -150,3 +153,28 @@ def test_rule_stops_what_cheaper_trials_beat_by_the_margin() -> None:
     # One of the two costs more: nothing dominates, and a trial that is at its end is not stopped.
     StoppingRule((60.0,), 100, 0.1, 2, lambda: better, noted.__setitem__).on_evaluation(_evaluated(75, 9.0))
     rule.on_evaluation(_evaluated(100, 9.0))
+
+
+def test_an_interrupt_waits_for_the_end_of_what_it_must_not_break() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def held_back() -> None:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGINT)
+            seen.append("held back")
+            with interrupts.allowed():
+                seen.append("too far")
+
+    def deferred() -> None:
+        with Interrupts() as interrupts, interrupts.allowed():
+            with interrupts.deferred():
+                os.kill(os.getpid(), signal.SIGINT)
+                seen.append("written")
+            seen.append("too far")
+
+    for work in (held_back, deferred):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert seen == ["held back", "written"]
+    assert signal.getsignal(signal.SIGINT) is before

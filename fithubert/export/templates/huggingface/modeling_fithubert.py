@@ -4,10 +4,21 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+# transformers 4 takes along only the files that are named here, not those that they name.
 from .build import build_student
 from .configuration_fithubert import FithubertConfig
+from .encoder import EncoderLayer  # noqa: F401
+from .errors import UserError  # noqa: F401
 from .frames import count_conv_frames
+from .frontend import ConvFrontend  # noqa: F401
+from .heads import LayerHead  # noqa: F401
+from .masking import draw_mask  # noqa: F401
+from .model import Student  # noqa: F401
+from .positional import PositionalConv  # noqa: F401
+from .relative import PositionGate  # noqa: F401
+from .shape import StudentConfig  # noqa: F401
 from .states import read_states
+from .time_reduction import TimeReduction  # noqa: F401
 
 
 class FithubertModel(PreTrainedModel):
@@ -19,7 +30,7 @@ class FithubertModel(PreTrainedModel):
 
     def __init__(self, config):
         super().__init__(config)
-        self.student = build_student(config.student)
+        self.student = build_student({**config.student, "readout": config.readout})
         self.post_init()
 
     def _init_weights(self, module):
@@ -38,7 +49,7 @@ class FithubertModel(PreTrainedModel):
             if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
                 raise ValueError("attention_mask: padding must come after the samples (padding_side='right')")
             lengths = attention_mask.sum(1).long()
-        states, _ = read_states(self.student, input_values, lengths, readout=self.config.readout)
+        states, _ = read_states(self.student, input_values, lengths)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         output = BaseModelOutput(
