@@ -49,9 +49,11 @@ class TrialBudget(StrictModel):
     #: At most so much speech for `init: cut_teacher`.
     init_seconds: float = Field(60.0, gt=0)
     tasks: dict[str, TaskBudget] = Field(default_factory=lambda: {"pr": trial_budget("pr"), "sid": trial_budget("sid")})
+    #: Heads per task, each with other first weights and another order of batches; a score is the mean of theirs.
+    probe_seeds: int = Field(1, gt=0)
 
 
 def trial_budget(task: str, steps: int = 400, eval_every: int = 100) -> TaskBudget:
-    """The probe of a trial: the mini protocol's budget with fewer steps, and PR at the rate that it mostly chooses."""
-    changes = {"steps": steps, "eval_every": eval_every, "learning_rates": (1e-2,), "search_steps": None}
+    """The probe of a trial: the mini protocol's budget with fewer steps, at the rate that it mostly chooses for PR."""
+    changes = {"steps": steps, "eval_every": eval_every, "learning_rates": (3e-3,), "search_steps": None}
     return mini_budgets()[task].model_copy(update=changes)

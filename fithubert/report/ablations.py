@@ -63,7 +63,9 @@ def ablation_charts(ablation: Ablation) -> list[str]:
 def _read(name: str, values: Mapping[str, Any] | None) -> Ablation | None:
     if values is None:
         return None
-    variants = dict(values["variants"])
+    # Files of metrics sort their keys; lists keep the order of params.yaml.
+    order = list(dict.fromkeys(trial["variant"] for trial in values["trials"]))
+    variants = {variant: values["variants"][variant] for variant in order}
     return Ablation(
         name=name,
         of=values["of"],
@@ -71,11 +73,11 @@ def _read(name: str, values: Mapping[str, Any] | None) -> Ablation | None:
         audio_hours=next(iter(variants.values()))["audio_hours"],
         seeds=tuple(values["seeds"]),
         variants=variants,
-        figures=tuple(_figure(key, comparison) for key, comparison in values["comparisons"].items()),
+        figures=tuple(_figure(key, comparison, order) for key, comparison in values["comparisons"].items()),
     )
 
 
-def _figure(key: str, comparison: Mapping[str, Any]) -> AblationFigure:
+def _figure(key: str, comparison: Mapping[str, Any], order: Sequence[str]) -> AblationFigure:
     task, _, metric = key.partition("_")
     found = (
         None if key == "dev_loss" else next((m for m in task_info(task, (metric,)).metrics if m.name == metric), None)
@@ -84,7 +86,7 @@ def _figure(key: str, comparison: Mapping[str, Any]) -> AblationFigure:
     return AblationFigure(
         title=title,
         lower=found is None or found.lower,
-        means=dict(comparison["means"]),
+        means={variant: comparison["means"][variant] for variant in order},
         half_width=comparison["half_width"],
         verdict=_verdict(comparison),
     )

@@ -41,5 +41,6 @@ def compare_variants(values: Mapping[str, Sequence[float]]) -> Comparison:
     half_width = float(stats.t.ppf(0.975, freedom)) * deviation / seeds**0.5
     if len(values) == 1 or deviation == 0.0:
         return Comparison(means, half_width, deviation, None, None)
-    tested = stats.f_oneway(*values.values())
-    return Comparison(means, half_width, deviation, float(tested.statistic), float(tested.pvalue))
+    # Equal means can come out below 0 by rounding, of which there is no probability.
+    f = max(float(stats.f_oneway(*values.values()).statistic), 0.0)
+    return Comparison(means, half_width, deviation, f, float(stats.f.sf(f, len(values) - 1, freedom)))

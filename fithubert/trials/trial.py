@@ -28,8 +28,23 @@ from fithubert.superb.run import run_task, task_kind
 from fithubert.teachers.execution import choose_device
 from fithubert.teachers.hubert import HubertTeacher
 
-#: The rooms whose code decides what a trial comes to.
-_ROOMS = ("blocks", "config", "data", "student", "warmstart", "features", "distill", "superb", "trials")
+#: The rooms and files whose code decides what a trial comes to.
+_ROOMS = (
+    "blocks",
+    "config",
+    "data",
+    "distill",
+    "engine.py",
+    "features",
+    "frames.py",
+    "profile/analytic.py",
+    "speech_model.py",
+    "student",
+    "superb",
+    "teachers",
+    "trials",
+    "warmstart",
+)
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -155,12 +170,14 @@ def _probe(
         return {}
     kinds = {task_kind(task) for task in budget.tasks}
     heard = manifest if None in kinds else manifest.select(kind={kind for kind in kinds if kind is not None})
+    # No two trials share a head's seed.
+    seeds = range(seed * budget.probe_seeds, (seed + 1) * budget.probe_seeds)
     settings = ExtractSettings(layers="all", with_waveform=False, **params.features.model_dump())
     extract_features(model, heard, folder, settings)
     store = FeatureStore.open(folder)
     scores = {}
     for task, task_budget in budget.tasks.items():
-        result = run_task(task, store, heard, task_budget, (seed,))
+        result = run_task(task, store, heard, task_budget, seeds)
         if not isinstance(result, NotScorable):
             scores[task] = _score(result)
     shutil.rmtree(folder)
@@ -193,8 +210,13 @@ def _identity(student: StudentParams, budget: TrialBudget, params: Params, data:
 
 @cache
 def _digest_code() -> str:
-    files = sorted(path for room in _ROOMS for path in (_PACKAGE / room).rglob("*.py"))
-    return digest(*(f"{path.relative_to(_PACKAGE)}\n{path.read_text()}" for path in files))
+    return digest(*(f"{path.relative_to(_PACKAGE)}\n{path.read_text()}" for path in list_code()))
+
+
+def list_code() -> list[Path]:
+    """The files whose change makes every trial another one, sorted."""
+    files = (path.rglob("*.py") if path.is_dir() else (path,) for path in (_PACKAGE / room for room in _ROOMS))
+    return sorted(path for found in files for path in found)
 
 
 def _from_json(values: dict[str, Any]) -> TrialResult:

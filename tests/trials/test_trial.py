@@ -1,6 +1,9 @@
 """One trial: short, kept, and made anew when anything that decides it changes."""
 
+import subprocess
+import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -10,7 +13,8 @@ from fithubert.config.params import Params, TaskBudget, TrialBudget
 from fithubert.data.manifest import Manifest
 from fithubert.distill.targets import LiveTargets
 from fithubert.errors import UserError
-from fithubert.trials.trial import TrialData, TrialResult, macs_per_second, run_trial
+from fithubert.superb.run import run_task
+from fithubert.trials.trial import TrialData, TrialResult, list_code, macs_per_second, run_trial
 from tests.distill.fakes import student_params, tiny_teacher
 
 STUDENT = student_params()
@@ -70,6 +74,37 @@ def test_the_same_trial_elsewhere_is_the_same(data: TrialData, tmp_path: Path) -
     assert (first.curve, first.tasks) == (second.curve, second.tasks)
     other = trial(data, tmp_path / "c", seed=2)
     assert other.curve != first.curve
+
+
+def test_a_score_is_the_mean_of_heads_that_no_two_trials_share(
+    data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, single = [], []
+
+    def record(task: str, store: object, heard: object, budget: TaskBudget, seeds: range) -> object:
+        used.append(tuple(seeds))
+        alone = [run_task(task, store, heard, budget, (seed,)) for seed in seeds]  # type: ignore[arg-type]
+        single.append(fmean(result.metrics["acc"].value for result in alone))  # type: ignore[union-attr]
+        return run_task(task, store, heard, budget, seeds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fithubert.trials.trial.run_task", record)
+    results = [trial(data, tmp_path / str(s), BUDGET.model_copy(update={"probe_seeds": 3}), seed=s) for s in (1, 2)]
+    assert [result.tasks["sid"].test["acc"] for result in results] == pytest.approx(single)
+    assert len(set(used[0] + used[1])) == 6
+
+
+def test_all_code_that_a_trial_runs_is_part_of_what_it_is() -> None:
+    lines = (
+        "import sys, fithubert.trials.trial",
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('fithubert.')), sep='\\n')",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    package = Path(done.stdout.split("\n", 1)[0]).parents[1]
+    missed = {Path(line).relative_to(package).as_posix() for line in done.stdout.split()}
+    missed -= {path.relative_to(package).as_posix() for path in list_code()}
+    # Messages, paths and clocks: no figure of a trial comes from them.
+    assert {name for name in missed if not name.startswith("profile/")} == {"errors.py", "files.py"}
+    assert "profile/analytic.py" not in missed
 
 
 def test_a_variant_is_what_differs_and_no_more() -> None:
