@@ -1,49 +1,51 @@
 """Spoken commands with their intent (action, object, location) and slots, built from one table."""
 
-import random
+import hashlib
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 
-from fithubert.data.grammar import normalise
-
-_POLITE = ["", "", "please ", "could you ", "can you please ", "hey house ", "now ", "would you kindly "]
-_AFTER = ["", "", "", " please", " now", " right away", " for me", " if you can"]
-
-_DEVICES = {
-    "lights": ["lights", "lamps", "lamp"], "heating": ["heating", "heat", "radiator"],
-    "music": ["music", "radio", "songs"],
-    "volume": ["volume", "sound"], "fan": ["fan", "air conditioning"], "blinds": ["blinds", "shutters", "curtains"],
-}  # fmt: skip
-_ROOMS = ["kitchen", "bedroom", "bathroom", "garage"]
-#: Action -> phrasings ({thing} is the device) and the devices it applies to.
-_ACTIONS = {
-    "activate": (["turn on the {thing}", "switch on the {thing}", "start the {thing}", "put the {thing} on"],
-                 ["lights", "heating", "music", "fan"]),
-    "deactivate": (["turn off the {thing}", "switch off the {thing}", "stop the {thing}", "shut down the {thing}"],
-                   ["lights", "heating", "music", "fan"]),
-    "increase": (["turn up the {thing}", "raise the {thing}", "increase the {thing}", "make the {thing} stronger"],
-                 ["heating", "volume", "lights"]),
-    "decrease": (["turn down the {thing}", "lower the {thing}", "reduce the {thing}", "make the {thing} weaker"],
-                 ["heating", "volume", "lights"]),
-    "open": (["open the {thing}", "pull up the {thing}", "raise the {thing}"], ["blinds"]),
-    "close": (["close the {thing}", "pull down the {thing}", "shut the {thing}"], ["blinds"]),
-}  # fmt: skip
+#: Slot -> its values.
 _VALUES = {
-    "hour": "six|seven|eight|nine|ten|eleven|twelve|one|two|three|four|five",
-    "minute": "fifteen|thirty|forty five|o'clock|twenty",
-    "day": "monday|tuesday|wednesday|thursday|friday|saturday|sunday",
-    "city": "london|paris|oslo|chicago|boston|vienna|cairo|lisbon|geneva|toronto|dublin|madrid",
-    "item": "bread|cheese|apples|butter|sugar|onions|coffee|soap|candles|oranges|fish|beans",
-    "genre": "jazz|rock|blues|opera|soul|reggae|folk|swing",
-    "number": "two|three|four|five|six|seven|eight|ten",
+    "room": ("kitchen", "bedroom"),
+    "number": ("two", "three", "five", "six", "nine", "ten"),
+    "hour": ("four", "seven", "eight", "eleven", "twelve", "noon"),
+    "day": ("monday", "tuesday", "thursday", "friday", "saturday", "sunday"),
+    "city": ("london", "paris", "oslo", "boston", "cairo", "geneva"),
+    "genre": ("jazz", "rock", "blues", "opera", "soul", "reggae"),
+    "item": ("bread", "cheese", "butter", "sugar", "onions", "coffee"),
+    "name": ("anna", "peter", "victor", "emma", "oscar", "julia"),
 }
-#: Action, object, phrasings with named slots.
-_REQUESTS = [
-    ("set", "alarm", ["set an alarm for <hour> <minute> on <day>", "wake me on <day> at <hour> <minute>"]),
-    ("ask", "weather", ["what is the weather in <city> on <day>", "will it rain in <city> on <day>"]),
-    ("bring", "groceries", ["bring me <number> <item>", "order <number> <item> for <day>", "buy <number> <item>"]),
-    ("play", "music", ["play some <genre>", "play <number> hours of <genre>", "find <genre> from <city>"]),
-    ("book", "travel", ["book <number> seats to <city> on <day>", "find a train from <city> at <hour> <minute>"]),
-]  # fmt: skip
+#: Action, object and phrasings, which may hold one slot. Where that is `room`, its value is the location.
+#: Two intents a slot (`room` has four with the locations), so that no set of slot types is common.
+_INTENTS = (
+    ("activate", "lights", "lights on|lights on please|lamps on|turn on the lights|turn on the lamps|turn the lights on|"
+     "switch on the lights|switch on every lamp|switch the lamps on"),
+    ("deactivate", "lights", "lights off|lights off please|lamps off|turn off the lights|turn off the lamps|"
+     "turn the lights off|switch off the lights|switch off every lamp|switch the lamps off"),
+    ("activate", "lights", "<room> lights on|<room> lamp on|lights on in the <room>|lamps on in the <room>|"
+     "turn on the <room> lights|turn the <room> lamp on|turn on a lamp in the <room>|switch on the <room> lamp|"
+     "switch the <room> lights on"),
+    ("deactivate", "lights", "<room> lights off|<room> lamp off|lights off in the <room>|lamps off in the <room>|"
+     "turn off the <room> lights|turn the <room> lamp off|turn off a lamp in the <room>|switch off the <room> lamp|"
+     "switch the <room> lights off"),
+    ("increase", "volume", "volume up by <number>|louder by <number>|raise the sound by <number>"),
+    ("decrease", "volume", "volume down by <number>|softer by <number>|lower the sound by <number>"),
+    ("set", "alarm", "wake me at <hour>|alarm at <hour>|set an alarm for <hour>"),
+    ("start", "heating", "warm up at <hour>|heating from <hour>|start the heating at <hour>"),
+    ("plan", "meeting", "meet me on <day>|new meeting on <day>|plan a meeting for <day>"),
+    ("clear", "calendar", "clear <day>|keep <day> free|nothing else on <day>"),
+    ("ask", "weather", "weather in <city>|is it raining in <city>|how hot is it in <city>"),
+    ("book", "train", "train to <city>|book a seat to <city>|travel to <city>"),
+    ("play", "music", "play <genre>|play me some <genre>|put on <genre>"),
+    ("skip", "music", "no more <genre>|skip the <genre>|stop this <genre>"),
+    ("buy", "groceries", "buy <item>|order some <item>|put <item> on the list"),
+    ("find", "recipe", "cook with <item>|recipe with <item>|what goes with <item>"),
+    ("call", "person", "call <name>|phone <name> now|ring up <name>"),
+    ("message", "person", "tell <name> i am late|write to <name>|send <name> a message"),
+)  # fmt: skip
+#: Of the texts of every intent; the rest is test's.
+_TRAIN_SHARE, _DEV_SHARE = 0.6, 0.15
 
 
 @dataclass(frozen=True)
@@ -55,30 +57,37 @@ class Command:
     slots: tuple[tuple[str, str, int, int], ...]
 
 
-def draw_command(rng: random.Random) -> Command:
-    """A command to a house: half of them to devices in rooms, half requests with values."""
-    template, intent, values = _device(rng) if rng.random() < 0.5 else _request(rng)
-    template = f"{rng.choice(_POLITE)}{template}{rng.choice(_AFTER)}"
-    words: list[str] = []
-    slots = []
-    for part in template.split():
-        name = part.strip("<>") if part.startswith("<") else None
-        spoken = normalise(values[name] if name else part).split()
-        if name:
-            slots.append((name, " ".join(spoken), len(words), len(spoken)))
-        words += spoken
-    return Command(" ".join(words), intent, tuple(slots))
+@cache
+def list_commands(split: str) -> tuple[tuple[Command, ...], ...]:
+    """The commands of `train`, `dev` or `test` to a house, by intent: every intent in every split, no text in two.
+
+    Fluent Speech Commands has the same phrases in all splits; here what is heard in test was never said in training.
+    """
+    by_intent: dict[tuple[str, str, str], list[Command]] = {}
+    for action, thing, phrasings in _INTENTS:
+        for phrasing in phrasings.split("|"):
+            for command in _fill(action, thing, phrasing):
+                by_intent.setdefault(command.intent, []).append(command)
+    return tuple(_part(commands, split) for commands in by_intent.values())
 
 
-def _device(rng: random.Random) -> tuple[str, tuple[str, str, str], dict[str, str]]:
-    action = rng.choice(list(_ACTIONS))
-    phrasings, devices = _ACTIONS[action]
-    device = rng.choice(devices)
-    room = rng.choice(["none", "none", *_ROOMS])
-    text = rng.choice(phrasings).format(thing="<device>") + ("" if room == "none" else " in the <room>")
-    return text, (action, device, room), {"device": rng.choice(_DEVICES[device]), "room": room}
+def _fill(action: str, thing: str, phrasing: str) -> list[Command]:
+    """One command for every value of the slot of `phrasing`."""
+    words = phrasing.split()
+    slots = [(i, word.strip("<>")) for i, word in enumerate(words) if word.startswith("<")]
+    commands = []
+    for values in product(*(_VALUES[name] for _, name in slots)):
+        filled = {at: (name, value) for (at, name), value in zip(slots, values, strict=True)}
+        text = " ".join(filled[i][1] if i in filled else word for i, word in enumerate(words))
+        location = next((value for name, value in filled.values() if name == "room"), "none")
+        named = tuple((name, value, at, 1) for at, (name, value) in filled.items())
+        commands.append(Command(text, (action, thing, location), named))
+    return commands
 
 
-def _request(rng: random.Random) -> tuple[str, tuple[str, str, str], dict[str, str]]:
-    action, thing, phrasings = rng.choice(_REQUESTS)
-    return rng.choice(phrasings), (action, thing, "none"), {n: rng.choice(v.split("|")) for n, v in _VALUES.items()}
+def _part(commands: list[Command], split: str) -> tuple[Command, ...]:
+    """The split's share of one intent's commands, which are dealt in the order of their hashes."""
+    ordered = sorted(commands, key=lambda c: hashlib.sha256(c.text.encode()).digest())
+    dev = max(1, round(_TRAIN_SHARE * len(ordered)))
+    test = dev + max(1, round(_DEV_SHARE * len(ordered)))
+    return tuple({"train": ordered[:dev], "dev": ordered[dev:test], "test": ordered[test:]}[split])

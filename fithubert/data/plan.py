@@ -8,7 +8,7 @@ from itertools import cycle
 
 from fithubert.config.params import SyntheticData
 from fithubert.data import lexicon as lex
-from fithubert.data.commands import Command, draw_command
+from fithubert.data.commands import Command, list_commands
 from fithubert.data.grammar import draw_sentence, draw_text, normalise
 from fithubert.data.voices import Speaker, draw_speakers
 
@@ -94,16 +94,6 @@ class _Draft:
     def sentence(self, split: str) -> str:
         return draw_text(self.rng, lambda rng: draw_sentence(rng, self.world), split, self._taken)
 
-    def command(self, split: str) -> Command:
-        drawn: list[Command] = []
-
-        def draw(rng: random.Random) -> str:
-            drawn.append(draw_command(rng))
-            return drawn[-1].text
-
-        draw_text(self.rng, draw, split, self._taken)
-        return drawn[-1]
-
     def turns(self, names: Sequence[str]) -> Iterator[str]:
         """The speakers in a drawn order, again and again."""
         return cycle(self.rng.sample(names, len(names)))
@@ -166,14 +156,17 @@ def _plan_keywords(draft: _Draft, split: str, names: Sequence[str], seconds: flo
 
 
 def _plan_commands(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
-    spent, count = 0.0, 0
-    for name in draft.turns(names):
-        if spent >= seconds and count >= 2:
-            return
-        command = draft.command(split)
-        item = Item(draft.name("command"), name, split, "command", command.text, draft.style(), command=command)
-        draft.items.append(item)
-        spent, count = spent + _seconds(command.text), count + 1
+    """Rounds of one command of every intent, so that none is commoner than another."""
+    rounds = [cycle(draft.rng.sample(commands, len(commands))) for commands in list_commands(split)]
+    turns, spent = draft.turns(names), 0.0
+    while spent < seconds:
+        for commands in draft.rng.sample(rounds, len(rounds)):
+            command = next(commands)
+            item = Item(
+                draft.name("command"), next(turns), split, "command", command.text, draft.style(), command=command
+            )
+            draft.items.append(item)
+            spent += _seconds(command.text)
 
 
 def _plan_mixtures(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
