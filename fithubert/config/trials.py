@@ -19,6 +19,10 @@ class TaskBudget(StrictModel):
     search_steps: int | None = Field(None, gt=0)
     #: Width of recurrent layers (ASR, SF, SD) and of the x-vector network (ASV); linear heads are always 256 wide.
     head_width: int = Field(128, gt=0)
+    #: Neighbouring frames that the recurrent head of ASR and SF reads as one (s3prl's `sample_rate`, style `concat`).
+    stack_frames: int = Field(1, gt=0)
+    #: Layer norms after the projector and every recurrent layer of ASR and SF (s3prl's `layer_norm`; official: none).
+    layer_norm: bool = False
 
 
 def mini_budgets() -> dict[str, TaskBudget]:

@@ -19,8 +19,8 @@ _VALUES = {
 #: Action, object and phrasings, which may hold one slot. Where that is `room`, its value is the location.
 #: Two intents a slot (`room` has four with the locations), so that no set of slot types is common.
 _INTENTS = (
-    ("activate", "lights", "lights on|lights on please|lamps on|turn on the lights|turn on the lamps|turn the lights on|"
-     "switch on the lights|switch on every lamp|switch the lamps on"),
+    ("activate", "lights", "lights on|lights on please|lamps on|turn on the lights|turn on the lamps|"
+     "turn the lights on|switch on the lights|switch on every lamp|switch the lamps on"),
     ("deactivate", "lights", "lights off|lights off please|lamps off|turn off the lights|turn off the lamps|"
      "turn the lights off|switch off the lights|switch off every lamp|switch the lamps off"),
     ("activate", "lights", "<room> lights on|<room> lamp on|lights on in the <room>|lamps on in the <room>|"

@@ -13,7 +13,7 @@ from fithubert.config.params import TaskBudget
 from fithubert.data.labels import END, SPECIALS
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import Bank, FeatureSource, read_banks
-from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
+from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, stack_lengths, sum_layers
 from fithubert.superb.metrics import IntArray, Measure
 from fithubert.superb.protocol import (
     ADAM,
@@ -135,7 +135,8 @@ class CtcLearner:
         self._task = task
         self._examples = examples
         self._vocabulary = vocabulary
-        self._hidden = budget.head_width
+        self._budget = budget
+        self._stack = budget.stack_frames if task.head == "recurrent" else 1
         self._device = resources.device
         self.num_train, self.num_dev, self.num_test = (len(examples[s].symbols) for s in ("train", "dev", "test"))
         self.num_outputs = len(vocabulary) + 1
@@ -146,8 +147,9 @@ class CtcLearner:
         layers, width = self._examples["train"].bank.shape
         if self._task.head == "linear":
             return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs).to(self._device)
-        recurrent = RecurrentHead(layers, width, self._hidden, self._hidden, _DEPTH, _DROPOUT, self.num_outputs)
-        return recurrent.to(self._device)
+        hidden, norm = self._budget.head_width, self._budget.layer_norm
+        head = RecurrentHead(layers, width, hidden, _DEPTH, _DROPOUT, self.num_outputs, self._stack, norm)
+        return head.to(self._device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Begin the seeded order of batches anew."""
@@ -162,7 +164,8 @@ class CtcLearner:
         train, of_batch = self._examples["train"], slice(window.start, window.stop)
         lengths = train.bank.lengths[of_batch]
         logits = self._logits(heads, features, lengths, self._distortion)
-        return ctc_losses(logits, lengths, train.targets[of_batch], train.target_lengths[of_batch])
+        stacked = stack_lengths(lengths, self._stack)
+        return ctc_losses(logits, stacked, train.targets[of_batch], train.target_lengths[of_batch])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
         """The task's metrics of each head, from greedy decoding."""
@@ -171,8 +174,9 @@ class CtcLearner:
         for window, features in examples.bank.stream(_windows(examples.bank)):
             lengths = examples.bank.lengths[window.start : window.stop]
             best = self._logits(heads, features, lengths).argmax(2).cpu().numpy()
+            stacked = stack_lengths(lengths, self._stack)
             for index, row in enumerate(best):
-                decoded[index] += decode_greedily(row, lengths)
+                decoded[index] += decode_greedily(row, stacked)
         named = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
         hypotheses = [[[symbol for symbol in row if symbol not in SPECIALS] for row in rows] for rows in named]
         return [self._task.score(examples.symbols, rows) for rows in hypotheses]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from fithubert.frames import reduce_lengths
 from fithubert.superb.bank import ragged_arange
 from fithubert.superb.metrics import IntArray
 
@@ -80,26 +81,42 @@ class BidirectionalLSTM(nn.Module):
 
 
 class RecurrentHead(nn.Module):
-    """Weighted sum, projector, bidirectional LSTM layers with dropout after each, linear output: ASR and SF."""
+    """Weighted sum, projector, bidirectional LSTM layers with dropout after each, linear output: ASR and SF.
+
+    `stack` neighbouring frames are read as one, the last ones filled up with zeros, so that logits come at a `stack`-th
+    of the rate. `layer_norm`: after the projector and after every recurrent layer.
+    """
 
     def __init__(
-        self, layers: int, width: int, projector: int, hidden: int, depth: int, dropout: float, outputs: int
+        self,
+        layers: int,
+        width: int,
+        hidden: int,
+        depth: int,
+        dropout: float,
+        outputs: int,
+        stack: int = 1,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.layer_sum = LayerSum(layers)
-        self.projector = nn.Linear(width, projector)
-        self.recurrent = nn.ModuleList(
-            BidirectionalLSTM(projector if i == 0 else 2 * hidden, hidden) for i in range(depth)
-        )
+        self.stack = stack
+        self.projector = nn.Linear(stack * width, hidden)
+        widths = [hidden, *(2 * hidden for _ in range(depth))]
+        self.recurrent = nn.ModuleList(BidirectionalLSTM(w, hidden) for w in widths[:-1])
+        self.norms = nn.ModuleList(nn.LayerNorm(w) if layer_norm else nn.Identity() for w in widths)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(2 * hidden, outputs)
 
     def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
-        """(frame, output) logits of weighted sums (frame, width), utterance after utterance."""
-        x = pad_frames(self.projector(summed), lengths)
-        for layer in self.recurrent:
-            x = self.dropout(layer(x, torch.from_numpy(lengths)))
-        return self.output(unpad_frames(x, lengths))
+        """(frame, output) logits of weighted sums (frame, width), utterance after utterance, of `stack_lengths`."""
+        padded = pad_frames(summed, lengths)
+        padded = nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % self.stack))
+        x = self.norms[0](self.projector(padded.unflatten(1, (-1, self.stack)).flatten(2)))
+        stacked = stack_lengths(lengths, self.stack)
+        for layer, norm in zip(self.recurrent, self.norms[1:], strict=True):
+            x = self.dropout(norm(layer(x, torch.from_numpy(stacked))))
+        return self.output(unpad_frames(x, stacked))
 
 
 class DiarisationHead(nn.Module):
@@ -166,6 +183,11 @@ class SpeakerHead(nn.Module):
         cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(self.prototypes, dim=0)
         target = nn.functional.one_hot(speakers, cosines.shape[1]).to(cosines.dtype)
         return nn.functional.cross_entropy(scale * (cosines - margin * target), speakers)
+
+
+def stack_lengths(lengths: IntArray, stack: int) -> IntArray:
+    """The lengths of utterances whose frames are read `stack` at a time, an incomplete last one too."""
+    return reduce_lengths(torch.from_numpy(lengths), stack).numpy()
 
 
 def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:

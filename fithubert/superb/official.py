@@ -64,7 +64,7 @@ QUIRKS: dict[str, tuple[str, ...]] = {
     "sf": ("overlapping_batches", "half_long_batches", "spec_augment"),
 }
 #: What a budget has no say in under the official protocol; the learning rate is free, as on the leaderboard.
-_FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width")
+_FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width", "stack_frames", "layer_norm")
 
 
 def official_budgets() -> dict[str, TaskBudget]:

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from itertools import pairwise
+from collections import Counter, defaultdict
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import soundfile
 
 from fithubert.config.params import SyntheticData
 from fithubert.data import lexicon, speak
-from fithubert.data.commands import draw_command
+from fithubert.data.commands import list_commands
 from fithubert.data.espeak import ACCENTS, write_voice_data
 from fithubert.data.grammar import draw_sentence, normalise, split_of, world_of
 from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
@@ -32,6 +32,7 @@ from fithubert.data.rooms import resample_speech
 from fithubert.data.synthesis import synthesise_corpus
 from fithubert.data.voices import draw_speakers
 from fithubert.errors import UserError
+from fithubert.superb.tasks.sf import type_f1
 from tests.conftest import TINY
 
 pytest.importorskip("espeakng_loader")
@@ -109,6 +110,19 @@ def test_slots_say_words_of_the_command(tiny_corpus: Manifest) -> None:
             assert " ".join(u.words[slot.first_word : slot.first_word + slot.num_words]) == slot.value
 
 
+def test_every_intent_is_as_common_as_any_other_in_every_split_and_no_constant_answer_scores() -> None:
+    plan = plan_corpus(SyntheticData())
+    for split in ("train", "dev", "test"):
+        commands = [i.command for i in plan.items if i.kind == "command" and i.split == split]
+        intents = Counter(c.intent for c in commands)
+        assert len(intents) == len(list_commands(split)) == 20
+        assert len(set(intents.values())) == 1
+        types = [frozenset(name for name, *_ in c.slots) for c in commands]
+        names = sorted(frozenset().union(*types))
+        answers = [frozenset(a) for size in range(len(names) + 1) for a in combinations(names, size)]
+        assert max(np.mean([type_f1(t, a) for t in types]) for a in answers) <= 0.2
+
+
 def test_queries_occur_in_some_sentences_of_their_split(tiny_corpus: Manifest) -> None:
     for u in tiny_corpus.select(kind="query"):
         sentences = tiny_corpus.select(split=u.split, kind="sentence")
@@ -180,9 +194,10 @@ for start in range(0, len(words), 20):
 
 
 def test_every_word_has_phones_in_every_accent() -> None:
-    rng = random.Random(0)
     words = {w for name, v in vars(lexicon).items() if name.isupper() and isinstance(v, list) for w in v}
-    words = sorted(words | {w for _ in range(2000) for w in draw_command(rng).text.split()})
+    words = sorted(
+        words | {w for s in ("train", "dev", "test") for c in chain(*list_commands(s)) for w in c.text.split()}
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_voice_data(Path(folder, "voices"), {"plain": "language variant\nname plain\n"})
         for accent in ACCENTS:

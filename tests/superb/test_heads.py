@@ -16,6 +16,7 @@ from fithubert.superb.heads import (
     RecurrentHead,
     SpeakerHead,
     linear_logits,
+    stack_lengths,
     sum_layers,
 )
 
@@ -104,14 +105,27 @@ def test_both_directions_equal_packed_sequences() -> None:
         torch.testing.assert_close(mine[: lengths[row]], other[: lengths[row]])
 
 
-def test_recurrent_and_speaker_heads_do_not_see_padding() -> None:
+@pytest.mark.parametrize(("stack", "layer_norm"), [(1, False), (2, False), (2, True), (3, True)])
+def test_recurrent_heads_do_not_see_padding_and_hear_every_frame(stack: int, layer_norm: bool) -> None:
+    torch.manual_seed(0)
+    lengths = np.array([30, 17, 25])
+    summed = torch.randn(72, 6, requires_grad=True)
+    head = RecurrentHead(1, 6, 8, 2, 0.2, 5, stack, layer_norm).eval()
+    batched, stacked = head(summed, lengths), -(-lengths // stack)
+    assert stack_lengths(lengths, stack).tolist() == stacked.tolist()
+    assert len(batched) == stacked.sum()
+    for i, row in enumerate(summed.split(lengths.tolist())):
+        first = int(stacked[:i].sum())
+        torch.testing.assert_close(batched[first : first + stacked[i]], head(row, lengths[i : i + 1]))
+    (gradient,) = torch.autograd.grad(batched.square().sum(), summed)
+    assert (gradient.abs().sum(1) > 0).all()
+
+
+def test_speaker_heads_do_not_see_padding() -> None:
     torch.manual_seed(0)
     lengths = np.array([30, 17, 24])
     summed = torch.randn(71, 6)
-    recurrent = RecurrentHead(1, 6, 8, 8, 2, 0.2, 5).eval()
     speaker = SpeakerHead(1, 6, 8, 12, 3).eval()
-    batched, (embedded, _) = recurrent(summed, lengths), speaker.embed(summed, lengths)
+    embedded, _ = speaker.embed(summed, lengths)
     for i, row in enumerate(summed.split(lengths.tolist())):
-        first = int(lengths[:i].sum())
-        torch.testing.assert_close(batched[first : first + len(row)], recurrent(row, lengths[i : i + 1]))
         torch.testing.assert_close(embedded[i], speaker.embed(row, lengths[i : i + 1])[0][0])
