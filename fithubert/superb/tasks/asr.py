@@ -1,8 +1,8 @@
 """ASR: the characters of a sentence, scored by words; greedy decoding without a language model.
 
-SUPERB's 28 characters and two BLSTM layers, of the width, frame rate and layer norms that the budget says (official: 1024, every
-frame, none) and, differing from it, without SpecAugment. LibriSpeech brings the official 32 outputs with an end symbol;
-elsewhere there is none.
+SUPERB's 28 characters and two BLSTM layers, of the width, frame rate and layer norms that the budget says (official:
+1024, every frame, none) and, differing from it, without SpecAugment. LibriSpeech brings the official 32 outputs with an
+end symbol; elsewhere there is none.
 """
 
 from fithubert.data.manifest import Utterance

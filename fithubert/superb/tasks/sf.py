@@ -2,8 +2,8 @@
 
 F1: per utterance over the sets of slot types, then the mean. CER: every reference value against the closest hypothesis
 value of the same type (nothing where there is none), pooled; spurious values cost nothing. Both as s3prl computes them.
-Two BLSTM layers of the width, frame rate and layer norms that the budget says (official: 1024, every frame, none); differs: no
-SpecAugment, no end symbol.
+Two BLSTM layers of the width, frame rate and layer norms that the budget says (official: 1024, every frame, none);
+differs: no SpecAugment, no end symbol.
 """
 
 from collections.abc import Sequence, Set
