@@ -36,10 +36,10 @@ class Ablation:
     figures: tuple[AblationFigure, ...]
 
 
-def read_ablations(metrics: Metrics, planned: Sequence[str]) -> list[tuple[str, Ablation | None]]:
-    """Every planned ablation, None where it has not run, and whatever else was measured."""
+def read_ablations(metrics: Metrics, planned: Sequence[str]) -> list[tuple[str, str, Ablation | None]]:
+    """Name and title of every planned ablation, None where it has not run, and of whatever else was measured."""
     names = dict.fromkeys([*planned, *metrics.ablations])
-    return [(_title_of(name), _read(name, metrics.ablations.get(name))) for name in names]
+    return [(name, _title_of(name), _read(name, metrics.ablations.get(name))) for name in names]
 
 
 def _title_of(name: str) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fithubert.errors import UserError
-from fithubert.files import atomic_file
+from fithubert.report.ablations import Ablation, read_ablations
 from fithubert.report.curves import read_layer_weights, read_probe, read_training
+from fithubert.report.front import plot_front, read_front
 from fithubert.report.gather import Metrics
+from fithubert.report.png import blank_figure, save_png
+from fithubert.report.sections import score_rows
 from fithubert.report.summary import ReportPlan
 from fithubert.report.tasks import Metric, task_info
 
@@ -17,32 +19,31 @@ _MARKERS = "os^Dv*"
 
 
 def draw_figures(folder: Path, summary: Mapping[str, Any], metrics: Metrics, plan: ReportPlan) -> tuple[Path, ...]:
-    """`quality_cost.png`, `training.png`, `probe.png` and `layer_weights.png` in `folder`, each where its data exists.
+    """The figures of the page in `folder`, each where its data exists; any other PNG there is removed.
 
-    Raises UserError where matplotlib is not installed.
+    `quality_cost.png`, `scores.png`, `ablation_{name}.png`, `training.png`, `probe.png`, `layer_weights.png` and
+    `sweep_front.png`. Raises UserError where matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("the report's figures need matplotlib: pip install fithubert[report]") from None
-    drawings: dict[str, Callable[[Figure], bool]] = {
+    drawings: dict[str, Callable[[Any], bool]] = {
         "quality_cost": lambda figure: _quality_cost(figure, summary, plan),
+        "scores": lambda figure: _scores(figure, summary, plan),
         "training": lambda figure: _training(figure, metrics),
         "probe": lambda figure: _probe(figure, metrics),
         "layer_weights": lambda figure: _layer_weights(figure, summary, metrics),
+        "sweep_front": lambda figure: _sweep_front(figure, metrics),
     }
+    for *_, ablation in read_ablations(metrics, plan.ablations):
+        if ablation is not None:
+            drawings[f"ablation_{ablation.name}"] = lambda figure, ablation=ablation: _ablation(figure, ablation)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, draw in drawings.items():
-        path = folder / f"{name}.png"
-        figure = Figure(layout="constrained")
-        if not draw(figure):
-            path.unlink(missing_ok=True)
-            continue
-        with atomic_file(path) as aside:
-            # Without the software's name and version the same figures give the same bytes.
-            figure.savefig(aside, format="png", dpi=150, metadata={"Software": None})
-        written.append(path)
+        figure = blank_figure()
+        if draw(figure):
+            written.append(folder / f"{name}.png")
+            save_png(figure, written[-1])
+    for stale in set(folder.glob("*.png")) - set(written):
+        stale.unlink()
     return tuple(written)
 
 
@@ -105,6 +106,53 @@ def _cost_panel(
         axes.invert_yaxis()
     direction = "lower is better, axis reversed" if metric.lower else "higher is better"
     _style(axes, task_info(task).title, "MMAC per second of audio", f"{metric.label}, %\n({direction})")
+
+
+def _scores(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
+    """Tasks by models, as dark as the score is near the teacher's; the last row is chance."""
+    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
+    rows = score_rows(summary, plan, columns)
+    if all(cell.missing for row in rows if row.name != "chance" for cell in row.cells):
+        return False
+    figure.set_size_inches(1.6 + 0.8 * len(columns), 1.1 + 0.3 * len(rows))
+    axes = figure.subplots()
+    shades = [[float("nan") if cell.share is None else cell.share for cell in row.cells] for row in rows]
+    axes.imshow(shades, aspect="auto", cmap="Blues", vmin=0, vmax=1.8)
+    for y, row in enumerate(rows):
+        for x, cell in enumerate(row.cells):
+            colour = _QUIET if cell.missing else _INK
+            axes.text(x, y, cell.text, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_xticks(range(len(columns)), [f"{t.upper()}\n{m.label} {'↓' if m.lower else '↑'}" for t, m in columns])
+    axes.xaxis.tick_top()
+    _style(axes, "Scores on test, %; pale: filter banks, dark: teacher", "", "")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return True
+
+
+def _ablation(figure: Any, ablation: Ablation) -> bool:
+    """Every figure of an ablation by variant, with its interval; the variants carry their latency."""
+    names = list(ablation.variants)
+    figure.set_size_inches(2.6 + 2.6 * len(ablation.figures), 1.0 + 0.28 * len(names))
+    panels = figure.subplots(1, len(ablation.figures), sharey=True, squeeze=False)[0]
+    for axes, measured in zip(panels, ablation.figures, strict=True):
+        for y, name in enumerate(names):
+            axes.errorbar([measured.means[name]], [y], xerr=measured.half_width, fmt="o", color=_HUES[0], capsize=2)
+        _style(axes, "", f"{measured.title} {'↓' if measured.lower else '↑'}", "")
+    latencies = [f"{name} ({100 * ablation.variants[name]['latency_ratio']:.0f} %)" for name in names]
+    panels[0].set_yticks(range(len(names)), latencies)
+    panels[0].invert_yaxis()
+    figure.suptitle(f"{ablation.name} of {ablation.of} (latency of the teacher's), 95 % intervals", fontsize=10)
+    return True
+
+
+def _sweep_front(figure: Any, metrics: Metrics) -> bool:
+    if "sweep" not in metrics.single:
+        return False
+    plot_front(figure.subplots(), read_front(metrics.single["sweep"]))
+    return True
 
 
 def _training(figure: Any, metrics: Metrics) -> bool:

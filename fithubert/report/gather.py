@@ -9,7 +9,7 @@ from fithubert.errors import UserError
 from fithubert.files import read_json
 
 #: The stages with one metrics file each.
-SINGLE_STAGES = ("prepare", "teacher", "cache_teacher", "profile")
+SINGLE_STAGES = ("prepare", "teacher", "cache_teacher", "profile", "sweep")
 #: The stages with one metrics file for each student, model, or model and task.
 MANY_STAGES = ("distill", "features", "superb", "ablation")
 

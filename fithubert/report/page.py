@@ -1,21 +1,20 @@
 """reports/index.html: one file with its style, script and data inside, readable without a network."""
 
-from importlib import resources
+from collections.abc import Sequence
 from typing import Any
 
-from fithubert.errors import UserError
 from fithubert.report import table
 from fithubert.report.ablations import ablation_charts, read_ablations
 from fithubert.report.charts import layer_strips, probe_chart, training_charts
+from fithubert.report.front import front_scatter, read_front
 from fithubert.report.gather import Metrics
+from fithubert.report.headline import headline
 from fithubert.report.sections import (
     PART_TITLES,
     cache_facts,
-    commands,
     corpus_facts,
     corpus_splits,
     cost_rows,
-    headline,
     model_colours,
     paper_rows,
     part_bars,
@@ -25,40 +24,31 @@ from fithubert.report.sections import (
 )
 from fithubert.report.summary import ReportPlan
 from fithubert.report.tasks import task_info
+from fithubert.report.templates import render
 
 
-def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> str:
-    """The whole page as HTML; raises UserError where Jinja2 is not installed."""
-    try:
-        import jinja2
-    except ImportError:
-        raise UserError("the report needs Jinja2: pip install fithubert[report]") from None
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {
-        "count": table.format_count,
-        "macs": table.format_macs,
-        "share": table.format_share,
-        "bytes": table.format_bytes,
-        "duration": table.format_seconds,
-    }
-    assets = resources.files("fithubert.report") / "assets"
+def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan, drawn: Sequence[str] = ()) -> str:
+    """The whole page as HTML; `drawn` are the PNG figures that lie beside it.
+
+    Raises UserError where Jinja2 is not installed.
+    """
     colours = model_colours(summary, plan)
     columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
-    page = environment.from_string((assets / "page.html.j2").read_text()).render(
-        style=(assets / "page.css").read_text(),
-        script=(assets / "page.js").read_text(),
+    sweep = read_front(metrics.single["sweep"]) if "sweep" in metrics.single else None
+    return render(
+        "page.html.j2",
         plan=plan,
         summary=summary,
+        drawn=drawn,
         colours=colours,
         columns=columns,
         task_info=task_info,
         part_titles=PART_TITLES,
-        score=table.format_score,
         headline=headline(summary, plan),
         unscored=table.unscored_tasks(summary),
         protocol_notes=table.protocol_notes(summary),
+        score_name=table.score_name(summary),
+        score_note=table.score_note(summary),
         scores=score_rows(summary, plan, columns),
         scatter=scatter_data(summary, colours, columns),
         costs=cost_rows(summary, metrics),
@@ -72,15 +62,17 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan) -> 
         training=training_charts(metrics, plan),
         probe=probe_chart(metrics, colours, plan),
         strips=layer_strips(metrics, summary, plan),
-        ablations=[(title, a, ablation_charts(a) if a else []) for title, a in read_ablations(metrics, plan.ablations)],
+        ablations=[
+            (name, title, ablation, ablation_charts(ablation) if ablation else [])
+            for name, title, ablation in read_ablations(metrics, plan.ablations)
+        ],
+        sweep=sweep,
+        sweep_scatter=front_scatter(sweep) if sweep else None,
         corpus=corpus_facts(metrics),
         splits=corpus_splits(metrics),
         skipped=skipped_recordings(metrics),
         cache=cache_facts(metrics),
-        commands=commands(summary, plan),
     )
-    # A percent sign does not stand alone on a line.
-    return page.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def cost_lengths(metrics: Metrics) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fithubert.report.gather import Metrics
 from fithubert.report.summary import ReportPlan
-from fithubert.report.table import format_bytes, format_count, format_macs, format_score, format_share
+from fithubert.report.table import chance_of, format_bytes, format_macs, format_score, score_name
 from fithubert.report.tasks import Metric, share_of_lead, task_info
 
 Columns = list[tuple[str, Metric]]
@@ -40,6 +40,15 @@ class ScoreCell:
     missing: bool
 
 
+@dataclass(frozen=True)
+class ScoreRow:
+    """One row of the scorecard: a model, its cells in the order of the columns, its mean share of the lead."""
+
+    name: str
+    cells: tuple[ScoreCell, ...]
+    kept: float | None
+
+
 def model_colours(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, str]:
     """model -> the CSS variable of its colour; the teacher is ink, the baseline grey, the others have hues in order."""
     others = [name for name in summary["models"] if name not in (plan.teacher, plan.baseline)]
@@ -47,73 +56,23 @@ def model_colours(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, str
     return {plan.teacher: "var(--ink)", plan.baseline: "var(--quiet)", **colours}
 
 
-def headline(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, Any]:
-    """The sentence at the top about the first student, and its figures; tiles without a value say `not run`."""
-    name = plan.students[0] if plan.students else plan.teacher
-    model = summary["models"].get(name, {})
-    teacher = summary["models"].get(plan.teacher, {})
-    size, macs, latency = (model.get(key) for key in ("size_ratio", "macs_ratio", "latency_ratio"))
-    kept = model.get("kept")
-    if size is None or latency is None:
-        sentence = f"{name} has not been measured yet."
-    elif kept is None:
-        sentence = (
-            f"{name} has {format_share(size)} of its teacher's parameters"
-            f" and takes {format_share(latency)} of its time."
-        )
-    else:
-        sentence = (
-            f"{name} keeps {100 * kept:.0f} % of its teacher's lead over filter banks, with"
-            f" {format_share(size)} of the parameters and {format_share(latency)} of the time."
-        )
-    interval = model.get("latency_ratio_ci")
-    own, whole = (m.get("params", {}).get("total") for m in (model, teacher))
-    tiles = [
-        ("Parameters", size, f"{format_count(own)} of {format_count(whole)}" if size is not None else ""),
-        ("Multiply-accumulates", macs, "per second of audio"),
-        ("Latency", latency, f"95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %" if interval else ""),
-        ("Lead kept", kept, f"mean of {len(model.get('kept_by_task', {}))} tasks; filter banks 0, teacher 100"),
-    ]
-    return {"model": name, "sentence": sentence, "tiles": tiles, "tracks": _tracks(summary, plan, name)}
-
-
-def _tracks(summary: Mapping[str, Any], plan: ReportPlan, name: str) -> list[dict[str, Any]]:
-    """Each task's position of the headline's model between filter banks (0) and teacher (1)."""
-    own, low, high = (_scores(summary, model) for model in (name, plan.baseline, plan.teacher))
-    model = summary["models"].get(name, {})
-    tracks = []
-    for task in summary["tasks"]:
-        for metric in task_info(task).metrics:
-            share = share_of_lead([metric], own.get(task, {}), low.get(task, {}), high.get(task, {}))
-            tracks.append(
-                {
-                    "task": task_info(task),
-                    "metric": metric,
-                    "text": format_score(model, task, metric.name),
-                    "interval": _interval(model.get("ci", {}).get(task, {}).get(metric.name)),
-                    "low": low.get(task, {}).get(metric.name),
-                    "high": high.get(task, {}).get(metric.name),
-                    "share": _clamp(share),
-                }
-            )
-    return tracks
-
-
-def score_rows(
-    summary: Mapping[str, Any], plan: ReportPlan, columns: Columns
-) -> list[tuple[str, list[ScoreCell], float | None]]:
-    """The scorecard: model, its cells in the order of `columns`, the mean share of the lead."""
-    low, high = _scores(summary, plan.baseline), _scores(summary, plan.teacher)
+def score_rows(summary: Mapping[str, Any], plan: ReportPlan, columns: Columns) -> list[ScoreRow]:
+    """The scorecard: a row for each model, and a last one, `chance`, where some result says what chance is."""
+    low, high = scores_of(summary, plan.baseline), scores_of(summary, plan.teacher)
     rows = []
     for name, model in summary["models"].items():
         cells = []
         for task, metric in columns:
             scores = model["superb"].get(task, {})
             share = share_of_lead([metric], scores, low.get(task, {}), high.get(task, {}))
-            interval = _interval(model["ci"].get(task, {}).get(metric.name))
+            interval = format_interval(model["ci"].get(task, {}).get(metric.name))
             missing = metric.name not in scores
-            cells.append(ScoreCell(format_score(model, task, metric.name), interval, _clamp(share), missing))
-        rows.append((name, cells, model.get("kept")))
+            cells.append(ScoreCell(format_score(model, task, metric.name), interval, clamp(share), missing))
+        rows.append(ScoreRow(name, tuple(cells), model.get("kept")))
+    levels = [chance_of(summary, task, metric.name) for task, metric in columns]
+    if any(level is not None for level in levels):
+        cells = [ScoreCell("-" if v is None else f"{v:.1f}", "", None, missing=v is None) for v in levels]
+        rows.append(ScoreRow("chance", tuple(cells), None))
     return rows
 
 
@@ -126,7 +85,7 @@ def scatter_data(summary: Mapping[str, Any], colours: Mapping[str, str], columns
         if any(metric.name in model["superb"].get(task, {}) for model in models.values())
     ]
     if any("kept" in model for model in models.values()):
-        qualities.insert(0, {"key": "kept", "label": "Lead over filter banks kept, %", "lower": False})
+        qualities.insert(0, {"key": "kept", "label": f"{score_name(summary)}, %", "lower": False})
     points = []
     for name, model in models.items():
         costs = {"params": model["params"]["total"], "macs": model["macs_per_second"], "time": 1000 * model["rtf"]}
@@ -138,7 +97,7 @@ def scatter_data(summary: Mapping[str, Any], colours: Mapping[str, str], columns
         if "kept" in model:
             scores["kept"] = [100 * model["kept"]]
         points.append({"name": name, "colour": colours[name], "costs": costs, "scores": scores})
-    return {"qualities": qualities, "points": points}
+    return {"qualities": qualities, "costs": ["params", "macs", "time"], "points": points}
 
 
 def cost_rows(summary: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, dict[str, Any] | None]]:
@@ -217,20 +176,6 @@ def cache_facts(metrics: Metrics) -> list[tuple[str, str]]:
     return facts
 
 
-def commands(summary: Mapping[str, Any], plan: ReportPlan) -> list[tuple[str, str]]:
-    """Which command makes each part of the page anew."""
-    rows = [("Corpus and skipped recordings", "dvc repro prepare"), ("Phone probe", "dvc repro teacher")]
-    rows += [("Cache", "dvc repro cache_teacher")]
-    rows += [(f"Training curves of {name}", f"dvc repro distill@{name}") for name in plan.students]
-    rows += [("Parameters, compute, latency, memory", "dvc repro profile")]
-    rows += [(f"Ablation {name}", f"dvc repro ablation@{name}") for name in plan.ablations]
-    rows += [
-        (f"Scores and layer weights: {task_info(t).title}", f"dvc repro --glob 'superb@*-{t}'")
-        for t in summary["tasks"]
-    ]
-    return [*rows, ("This page, summary.json, table.md, PNG figures", "dvc repro report")]
-
-
 def _is_fact(key: str, value: Any) -> bool:
     return key != "seconds" and isinstance(value, str | int | float) and not isinstance(value, bool)
 
@@ -241,13 +186,16 @@ def _fact(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _scores(summary: Mapping[str, Any], model: str) -> dict[str, dict[str, float]]:
+def scores_of(summary: Mapping[str, Any], model: str) -> dict[str, dict[str, float]]:
+    """task -> metric -> percent of a model."""
     return summary["models"].get(model, {}).get("superb", {})
 
 
-def _clamp(share: float | None) -> float | None:
+def clamp(share: float | None) -> float | None:
+    """`share` within 0 and 1."""
     return None if share is None else min(max(share, 0.0), 1.0)
 
 
-def _interval(interval: Any) -> str:
+def format_interval(interval: Any) -> str:
+    """`35.5 to 38.2`, or nothing where there is none."""
     return f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else ""

@@ -35,12 +35,13 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
     profile = metrics.single.get("profile", {})
     names = _model_names(metrics, plan)
     models = {name: _model_entry(name, metrics, plan, profile.get("models", {}).get(name)) for name in names}
-    _add_kept(models, plan)
+    lead = _add_kept(models, plan)
     paper = profile.get("paper_size") or {}
     return {
         "models": models,
         "paper_size": {name: _cost_entry(cost) for name, cost in paper.get("models", {}).items()},
         "ablations": {name: _without(values, ("seconds", "trials")) for name, values in metrics.ablations.items()},
+        "lead": lead,
         "teacher": plan.teacher,
         "baseline": plan.baseline,
         "tasks": list(plan.tasks),
@@ -142,10 +143,11 @@ def _cost_entry(cost: Mapping[str, Any]) -> dict[str, Any]:
     return {key: cost[key] for key in (*keys, "peak_memory_bytes") if cost.get(key) is not None}
 
 
-def _add_kept(models: dict[str, dict[str, Any]], plan: ReportPlan) -> None:
+def _add_kept(models: dict[str, dict[str, Any]], plan: ReportPlan) -> dict[str, list[str]]:
     """`kept`: the mean share of the teacher's lead over filter banks, over every task where the teacher leads.
 
-    A model that lacks one of these tasks has no `kept`: means over different tasks must not be compared.
+    A model that lacks one of these tasks has no `kept`: means over different tasks must not be compared. Returns these
+    `tasks`, and the `skipped` ones, on which both are scored and the teacher does not lead.
     """
     teacher = models.get(plan.teacher, {}).get("superb", {})
     baseline = models.get(plan.baseline, {}).get("superb", {})
@@ -162,6 +164,7 @@ def _add_kept(models: dict[str, dict[str, Any]], plan: ReportPlan) -> None:
             model["kept_by_task"] = shares
         if comparable and all(task in shares for task in comparable):
             model["kept"] = sum(shares[task] for task in comparable) / len(comparable)
+    return {"tasks": comparable, "skipped": [t for t in teacher if t in baseline and t not in comparable]}
 
 
 def _versions() -> dict[str, str]:

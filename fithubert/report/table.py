@@ -76,6 +76,21 @@ def protocol_notes(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def score_name(summary: Mapping[str, Any]) -> str:
+    """What the share of the teacher's lead is called: the mini protocol's own score, where nothing else is in it."""
+    official = any("official" in model for model in summary["models"].values())
+    return "Lead kept" if official else "Mini-SUPERB score"
+
+
+def score_note(summary: Mapping[str, Any]) -> str:
+    """What that score is the mean of, and which tasks it skips."""
+    over, skipped = (", ".join(task.upper() for task in summary["lead"][key]) for key in ("tasks", "skipped"))
+    if not over:
+        return "needs a task on which the teacher beats filter banks"
+    note = f"share of the teacher's lead over filter banks that is kept, mean over {over}"
+    return note + (f"; without {skipped}, where the teacher has no lead" if skipped else "")
+
+
 def chance_of(summary: Mapping[str, Any], task: str, metric: str) -> float | None:
     """What a model that hears nothing scores, from whichever model's result says it."""
     found = (model.get("chance", {}).get(task, {}).get(metric) for model in summary["models"].values())
@@ -90,8 +105,8 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     text = f"{_cost_table(summary)}\n{_task_table(summary)}"
     if any("kept" in model for model in summary["models"].values()):
         text += (
-            "\nLead kept is the mini protocol's own score: 0 % are the filter banks, 100 % the teacher, the mean"
-            " over the tasks on which the teacher leads. It cannot be compared with SUPERB's `superb_s`.\n"
+            f"\n{score_name(summary)}: {score_note(summary)}. 0 % are the filter banks, 100 % the teacher; no relation"
+            " to SUPERB's `superb_s`.\n"
         )
     for title, reason in unscored_tasks(summary):
         text += f"\n{title} is not scored: {reason}.\n"
@@ -101,7 +116,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 
 def _cost_table(summary: Mapping[str, Any]) -> str:
-    lines = [["model", "params", "of teacher", "MAC / s", "real-time factor", "latency", "lead kept"]]
+    lines = [["model", "params", "of teacher", "MAC / s", "real-time factor", "latency", score_name(summary)]]
     lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
     for name, model in summary["models"].items():
         rtf, kept = model.get("rtf"), model.get("kept")

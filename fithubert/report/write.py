@@ -40,13 +40,14 @@ def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     """
     metrics = gather(reports_dir / "metrics")
     summary = build_summary(metrics, plan)
+    figures = draw_figures(reports_dir / "figures", summary, metrics, plan)
     files = ReportFiles(
         reports_dir / "summary.json",
         reports_dir / "table.md",
         reports_dir / "index.html",
-        draw_figures(reports_dir / "figures", summary, metrics, plan),
+        figures,
     )
-    page = render_page(summary, metrics, plan)
+    page = render_page(summary, metrics, plan, [path.stem for path in figures])
     for path, text in ((files.table, markdown_table(summary)), (files.page, page)):
         with atomic_file(path) as aside:
             aside.write_text(text)

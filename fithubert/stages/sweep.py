@@ -92,10 +92,13 @@ def sweep(
 
 
 def report_sweep(workspace: Workspace, name: str, storage: str | None = None) -> StudyResult:
-    """Write what the study `name` has found so far to `REPORT`; raises UserError where no trial has finished."""
+    """Write what the study `name` has found so far to `REPORT` and to the stage's metrics file.
+
+    Raises UserError where no trial has finished.
+    """
     study = join_study(name, open_storage(storage_url(workspace, name, storage, there=True)))
     folder = workspace.root / REPORT
-    result = write_result(study, folder)
+    result = write_result(study, folder, workspace.metrics("sweep"))
     states = [row.state for row in result.rows]
     figures = {"trials": len(states), "stopped": states.count("stopped"), "front": len(result.front)}
     run = study.user_attrs.get("mlflow_run")

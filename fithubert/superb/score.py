@@ -1,4 +1,4 @@
-"""Scores over tasks: the leaderboard's superb_s, the overall score of compression papers, and the mini score."""
+"""Scores over tasks: the leaderboard's superb_s, and the overall score of compression papers."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -32,7 +32,11 @@ def superb_s(metrics: Metrics) -> float:
     task (SF has two), then tasks. Only meaningful for the official protocol on the real corpora. Raises ValueError
     where a metric is missing: the leaderboard leaves the score undefined.
     """
-    return _relative_score(metrics, REFERENCE_POINTS)
+    _require(metrics, REFERENCE_POINTS)
+    return fmean(
+        fmean(1000.0 * (metrics[task][name] - low) / (high - low) for name, (low, high) in of_task.items())
+        for task, of_task in REFERENCE_POINTS.items()
+    )
 
 
 def overall_score(metrics: Metrics) -> float:
@@ -40,32 +44,6 @@ def overall_score(metrics: Metrics) -> float:
     _require(metrics, REFERENCE_POINTS)
     values = [(m, metrics[task][m]) for task, points in REFERENCE_POINTS.items() for m in points]
     return fmean(100.0 - value if name in ERROR_METRICS else value for name, value in values)
-
-
-def mini_score(metrics: Metrics, fbank: Metrics, teacher: Metrics) -> float:
-    """How far a model is from fbank (0) to the teacher (1000) on the embedded corpus; the mean over `metrics`' tasks.
-
-    No relation to `superb_s`: small corpus, small budgets, and the two reference points are measured beside the model.
-    Tasks on which teacher and fbank agree are left out. Raises ValueError where nothing is left or a value is missing.
-    """
-    points = {
-        task: {name: (fbank[task][name], teacher[task][name]) for name in values}
-        for task, values in metrics.items()
-        if task in fbank and task in teacher
-    }
-    told_apart = {t: {n: p for n, p in of_task.items() if p[0] != p[1]} for t, of_task in points.items()}
-    kept = {task: of_task for task, of_task in told_apart.items() if of_task}
-    if not kept:
-        raise ValueError("no task on which fbank and the teacher differ")
-    return _relative_score(metrics, kept)
-
-
-def _relative_score(metrics: Metrics, points: Mapping[str, Mapping[str, tuple[float, float]]]) -> float:
-    _require(metrics, points)
-    return fmean(
-        fmean(1000.0 * (metrics[task][name] - low) / (high - low) for name, (low, high) in of_task.items())
-        for task, of_task in points.items()
-    )
 
 
 def _require(metrics: Metrics, points: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:

@@ -2,14 +2,14 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 from optuna.study import Study
 
 from fithubert.errors import UserError
-from fithubert.files import atomic_file
+from fithubert.files import atomic_file, write_json
 from fithubert.report.front import FrontPoint, FrontReport, draw_front, draw_importance, render_front
 from fithubert.report.tasks import task_info
 from fithubert.sweep.front import contributions, pareto_front
@@ -44,8 +44,11 @@ def read_result(study: Study) -> StudyResult:
     return StudyResult(objectives, tuple(rows), tuple(finished[best[i]] for i in order))
 
 
-def write_result(study: Study, folder: Path) -> StudyResult:
-    """`FILES` of a study in `folder`; raises UserError where no trial has finished."""
+def write_result(study: Study, folder: Path, metrics_file: Path) -> StudyResult:
+    """`FILES` of a study in `folder`, and what the report reads of it in `metrics_file`.
+
+    Raises UserError where no trial has finished.
+    """
     result = read_result(study)
     _write_csv(folder / "front.csv", result)
     with atomic_file(folder / "best.yaml") as aside:
@@ -58,6 +61,7 @@ def write_result(study: Study, folder: Path) -> StudyResult:
         aside.write_text(render_front(report))
     draw_front(folder / "front.png", report)
     draw_importance(folder / "importance.png", report)
+    write_json(metrics_file, asdict(report))
     return result
 
 

@@ -17,7 +17,7 @@ def start_study(
     name: str, params: Mapping[str, Any], workspace: Path, flush_seconds: float = FLUSH_SECONDS
 ) -> str | None:
     """Open the run of a study; its id, or None without MLflow or where the server is away."""
-    tags = stage_tags("sweep", workspace) | {"study": name}
+    tags = stage_tags("sweep", workspace) | {"study": name, "command": f"fithubert sweep --study {name}"}
     sender = Sender(flush_seconds)
     sender.submit(lambda session: session.start(f"sweep {name}", tags, flatten(params)))
     sender.close()

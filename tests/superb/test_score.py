@@ -2,7 +2,7 @@
 
 import pytest
 
-from fithubert.superb.score import mini_score, overall_score, superb_s
+from fithubert.superb.score import overall_score, superb_s
 
 #: PR, ASR, KS, QbE x100, SID, ASV, SD, IC, SF F1, SF CER, ER of leaderboard rows; their published superb_s and overall
 #: score (None where no paper prints one).
@@ -47,12 +47,3 @@ def test_a_missing_metric_leaves_the_leaderboard_score_undefined() -> None:
     del metrics["sf"]["cer"]
     with pytest.raises(ValueError, match="sf cer"):
         superb_s(metrics)
-
-
-def test_mini_score_runs_from_fbank_to_teacher() -> None:
-    fbank, teacher = {"pr": {"per": 60.0}, "ks": {"acc": 50.0}}, {"pr": {"per": 20.0}, "ks": {"acc": 90.0}}
-    assert mini_score(fbank, fbank, teacher) == 0
-    assert mini_score(teacher, fbank, teacher) == pytest.approx(1000)
-    assert mini_score({"pr": {"per": 30.0}, "ks": {"acc": 70.0}}, fbank, teacher) == pytest.approx((750 + 500) / 2)
-    with pytest.raises(ValueError, match="differ"):
-        mini_score({"pr": {"per": 30.0}}, fbank, {"pr": {"per": 60.0}})

@@ -18,6 +18,8 @@ from fithubert.config.base import validate
 from fithubert.config.distill import StudentParams
 from fithubert.config.sweep import SpaceParams, SweepParams
 from fithubert.errors import UserError
+from fithubert.files import read_json
+from fithubert.report.front import read_front
 from fithubert.sweep.alive import retry
 from fithubert.sweep.costs import Limits
 from fithubert.sweep.front import pareto_front
@@ -156,7 +158,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 def test_files_of_a_study(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, trials=10)
     work(plan, 0)
-    result = write_result(_study(plan), tmp_path / "out")
+    result = write_result(_study(plan), tmp_path / "out", tmp_path / "sweep.json")
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
     rows = [row for row in result.rows if row.values]
     best = {rows[i].number for i in pareto_front([(r.values["pr"], r.values["macs_per_second"]) for r in rows])}
@@ -169,11 +171,18 @@ def test_files_of_a_study(tmp_path: Path) -> None:
     table = (tmp_path / "out" / "front.csv").read_text().splitlines()
     assert len(table) == 11
     assert table[0].startswith("trial,state,front,depth,width")
+    report = read_front(read_json(tmp_path / "sweep.json"))
+    assert (report.study, report.objectives) == ("s", ("pr", "macs_per_second"))
+    assert {point.name for point in report.front} == {row.name for row in result.front}
+    assert [dict(point.values) for point in report.points] == [row.values for row in result.rows]
+    assert [point.curve for point in report.points] == [row.curve for row in result.rows]
+    costs = [point.values["macs_per_second"] for point in report.front]
+    assert costs == sorted(costs)
 
 
 def test_a_study_without_trials_has_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished trial"):
-        write_result(_study(make_plan(tmp_path)), tmp_path / "out")
+        write_result(_study(make_plan(tmp_path)), tmp_path / "out", tmp_path / "sweep.json")
 
 
 @pytest.fixture
