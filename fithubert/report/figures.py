@@ -1,6 +1,7 @@
 """The PNG figures for the README and for trackers that show images."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def draw_figures(folder: Path, summary: Mapping[str, Any], metrics: Metrics, pla
     }
     for *_, ablation in read_ablations(metrics, plan.ablations):
         if ablation is not None:
-            drawings[f"ablation_{ablation.name}"] = lambda figure, ablation=ablation: _ablation(figure, ablation)
+            drawings[f"ablation_{ablation.name}"] = partial(_ablation, ablation=ablation)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, draw in drawings.items():

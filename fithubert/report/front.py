@@ -24,10 +24,14 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class FrontReport:
-    """A study. `labels`: objective -> (name on axes, whether less is better); `importance`: -> choice -> share."""
+    """A study: the names of its `choices` in order, and by objective its label on axes and whether less is better.
+
+    `importance`: objective -> choice -> share of what it decides.
+    """
 
     study: str
     objectives: tuple[str, ...]
+    choices: tuple[str, ...]
     points: tuple[FrontPoint, ...]
     labels: Mapping[str, tuple[str, bool]]
     importance: Mapping[str, Mapping[str, float]]
@@ -61,7 +65,14 @@ def read_front(values: Mapping[str, Any]) -> FrontReport:
         for point in values["points"]
     ]
     labels = {objective: (str(label), bool(less)) for objective, (label, less) in values["labels"].items()}
-    return FrontReport(values["study"], tuple(values["objectives"]), tuple(points), labels, values["importance"])
+    return FrontReport(
+        values["study"],
+        tuple(values["objectives"]),
+        tuple(values["choices"]),
+        tuple(points),
+        labels,
+        values["importance"],
+    )
 
 
 def render_front(report: FrontReport) -> str:

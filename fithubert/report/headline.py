@@ -46,7 +46,8 @@ def _tracks(summary: Mapping[str, Any], plan: ReportPlan, name: str) -> list[dic
     tracks = []
     for task in summary["tasks"]:
         for metric in task_info(task).metrics:
-            share = share_of_lead([metric], own.get(task, {}), low.get(task, {}), high.get(task, {}))
+            led = task in summary["lead"]["tasks"]
+            share = share_of_lead([metric], own.get(task, {}), low.get(task, {}), high.get(task, {})) if led else None
             tracks.append(
                 {
                     "task": task_info(task),

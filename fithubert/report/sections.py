@@ -59,13 +59,14 @@ def model_colours(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, str
 def score_rows(summary: Mapping[str, Any], plan: ReportPlan, columns: Columns) -> list[ScoreRow]:
     """The scorecard: a row for each model, and a last one, `chance`, where some result says what chance is."""
     low, high = scores_of(summary, plan.baseline), scores_of(summary, plan.teacher)
+    led = summary["lead"]["tasks"]
     rows = []
     for name, model in summary["models"].items():
         cells = []
         for task, metric in columns:
             scores = model["superb"].get(task, {})
-            share = share_of_lead([metric], scores, low.get(task, {}), high.get(task, {}))
-            interval = format_interval(model["ci"].get(task, {}).get(metric.name))
+            share = share_of_lead([metric], scores, low.get(task, {}), high.get(task, {})) if task in led else None
+            interval = format_interval(model["ci"].get(task, {}).get(metric.name)).replace(" to ", "\N{EN DASH}")
             missing = metric.name not in scores
             cells.append(ScoreCell(format_score(model, task, metric.name), interval, clamp(share), missing))
         rows.append(ScoreRow(name, tuple(cells), model.get("kept")))

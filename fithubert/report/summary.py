@@ -1,7 +1,7 @@
 """reports/summary.json: the machine-readable result of everything that has run."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +35,8 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
     profile = metrics.single.get("profile", {})
     names = _model_names(metrics, plan)
     models = {name: _model_entry(name, metrics, plan, profile.get("models", {}).get(name)) for name in names}
-    lead = _add_kept(models, plan)
+    lead = _find_lead(models, plan)
+    _add_kept(models, lead["tasks"], plan)
     paper = profile.get("paper_size") or {}
     return {
         "models": models,
@@ -143,28 +144,50 @@ def _cost_entry(cost: Mapping[str, Any]) -> dict[str, Any]:
     return {key: cost[key] for key in (*keys, "peak_memory_bytes") if cost.get(key) is not None}
 
 
-def _add_kept(models: dict[str, dict[str, Any]], plan: ReportPlan) -> dict[str, list[str]]:
-    """`kept`: the mean share of the teacher's lead over filter banks, over every task where the teacher leads.
+def _find_lead(models: Mapping[str, dict[str, Any]], plan: ReportPlan) -> dict[str, list[str]]:
+    """The `tasks` on which the teacher leads filter banks, and the `skipped` ones, on which both are scored, too."""
+    low, high = (models.get(name, {}) for name in (plan.baseline, plan.teacher))
+    both = [task for task in high.get("superb", {}) if task in low.get("superb", {})]
+    tasks = [task for task in both if _leads(task, low, high)]
+    return {"tasks": tasks, "skipped": [task for task in both if task not in tasks]}
 
-    A model that lacks one of these tasks has no `kept`: means over different tasks must not be compared. Returns these
-    `tasks`, and the `skipped` ones, on which both are scored and the teacher does not lead.
+
+def _leads(task: str, low: Mapping[str, Any], high: Mapping[str, Any]) -> bool:
+    """Whether `high` beats `low` in every metric of `task`, beyond the intervals of both where they are known.
+
+    Shares of a lead that is no more than noise would decide every mean that they are in.
+    """
+    for metric in task_info(task, tuple(high["superb"][task])).metrics:
+        ends = []
+        for model in (low, high):
+            value = model["superb"][task].get(metric.name)
+            if value is None:
+                return False
+            interval = model.get("ci", {}).get(task, {}).get(metric.name, [value])
+            ends.append(sorted(-end if metric.lower else end for end in interval))
+        if ends[0][-1] >= ends[1][0]:
+            return False
+    return True
+
+
+def _add_kept(models: dict[str, dict[str, Any]], tasks: Sequence[str], plan: ReportPlan) -> None:
+    """`kept`: the mean share of the teacher's lead over filter banks, over the `tasks` on which it leads.
+
+    A model that lacks one of them has no `kept`: means over different tasks must not be compared.
     """
     teacher = models.get(plan.teacher, {}).get("superb", {})
     baseline = models.get(plan.baseline, {}).get("superb", {})
-
-    def share(task: str, score: dict[str, float]) -> float | None:
-        return share_of_lead(
-            task_info(task, tuple(score)).metrics, score, baseline.get(task, {}), teacher.get(task, {})
-        )
-
-    comparable = [task for task, score in teacher.items() if share(task, score) is not None]
     for model in models.values():
-        shares = {task: value for task, score in model["superb"].items() if (value := share(task, score)) is not None}
+        shares = {}
+        for task in tasks:
+            metrics = task_info(task, tuple(teacher[task])).metrics
+            share = share_of_lead(metrics, model["superb"].get(task, {}), baseline[task], teacher[task])
+            if share is not None:
+                shares[task] = share
         if shares:
             model["kept_by_task"] = shares
-        if comparable and all(task in shares for task in comparable):
-            model["kept"] = sum(shares[task] for task in comparable) / len(comparable)
-    return {"tasks": comparable, "skipped": [t for t in teacher if t in baseline and t not in comparable]}
+        if tasks and len(shares) == len(tasks):
+            model["kept"] = sum(shares.values()) / len(shares)
 
 
 def _versions() -> dict[str, str]:

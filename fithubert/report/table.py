@@ -86,9 +86,9 @@ def score_note(summary: Mapping[str, Any]) -> str:
     """What that score is the mean of, and which tasks it skips."""
     over, skipped = (", ".join(task.upper() for task in summary["lead"][key]) for key in ("tasks", "skipped"))
     if not over:
-        return "needs a task on which the teacher beats filter banks"
+        return "no task on which the teacher leads filter banks beyond the intervals"
     note = f"share of the teacher's lead over filter banks that is kept, mean over {over}"
-    return note + (f"; without {skipped}, where the teacher has no lead" if skipped else "")
+    return note + (f"; no lead beyond the intervals on {skipped}" if skipped else "")
 
 
 def chance_of(summary: Mapping[str, Any], task: str, metric: str) -> float | None:

@@ -56,7 +56,14 @@ def write_result(study: Study, folder: Path, metrics_file: Path) -> StudyResult:
         students = {row.name: row.student for row in result.front}
         aside.write_text(head + yaml.safe_dump(students, sort_keys=False, default_flow_style=None, width=120))
     importance = measure_importance(study)
-    report = FrontReport(study.study_name, result.objectives, _points(result), _labels(result.objectives), importance)
+    report = FrontReport(
+        study.study_name,
+        result.objectives,
+        tuple(result.rows[0].choices),
+        _points(result),
+        _labels(result.objectives),
+        importance,
+    )
     with atomic_file(folder / "front.html") as aside:
         aside.write_text(render_front(report))
     draw_front(folder / "front.png", report)

@@ -89,7 +89,7 @@
       const long = p.name.length * 7.4, free = ([a, b, w, h]) => a > 50 && a + w < width - 4 &&
         !taken.some(([c, d, e, f]) => a < c + e && c < a + w && b < d + f && d < b + h);
       const places = [[x + 12, y - 8, "start"], [x - 12 - long, y - 8, "end"], [x - long / 2, y - 30, "middle"], [x - long / 2, y + 14, "middle"],
-        [x + 12, y - 24, "start"], [x + 12, y + 8, "start"]];
+        [x + 12, y - 24, "start"], [x + 12, y + 8, "start"], [x - 12 - long, y + 8, "end"], [x - 12 - long, y - 24, "end"]];
       const [left, top, anchor] = places.find(([a, b]) => free([a, b, long, 16])) || places[0];
       if (!p.quiet) taken.push([left, top, long, 16]);
       const at = { start: left, end: left + long, middle: left + long / 2 }[anchor];
