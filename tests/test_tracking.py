@@ -185,8 +185,13 @@ def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient
         "init": "cut_teacher",
         "readout": "last",
     }
-    log_summary({"teacher": "teacher", "models": {"thin": model, "unrun": {"superb": {}}}}, tmp_path, 60.0)
+    page = tmp_path / "index.html"
+    page.write_text("<!doctype html>")
+    log_summary({"teacher": "teacher", "models": {"thin": model, "unrun": {"superb": {}}}}, [page], tmp_path, 60.0)
     runs = {run.info.run_name: run for run in runs_of(store)}
+    report = runs.pop("report")
+    assert report.data.tags["kind"] == "report"
+    assert [file.path for file in store.list_artifacts(report.info.run_id)] == ["index.html"]
     assert runs["thin"].data.metrics == summary_metrics(model)
     assert runs["thin"].data.metrics["compression_ratio"] == 4.0
     started = {"model": "thin", "teacher": "teacher", "init": "cut_teacher", "readout": "last"}

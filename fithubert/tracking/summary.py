@@ -16,8 +16,13 @@ _OWN_NAMES = ("per", "wer", "eer", "der", "mtwv")
 _COSTS = ("macs_per_second", "rtf", "size_ratio", "latency_ratio")
 
 
-def log_summary(summary: Mapping[str, Any], workspace: Path, flush_seconds: float = FLUSH_SECONDS) -> None:
-    """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids."""
+def log_summary(
+    summary: Mapping[str, Any], files: Sequence[Path], workspace: Path, flush_seconds: float = FLUSH_SECONDS
+) -> None:
+    """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids.
+
+    The run `report` keeps `files`: the page and its figures.
+    """
     tags = stage_tags("report", workspace) | {"kind": "summary"}
     models = {name: summary_metrics(values) for name, values in summary["models"].items()}
     starts = {
@@ -36,8 +41,14 @@ def log_summary(summary: Mapping[str, Any], workspace: Path, flush_seconds: floa
             session.end()
             runs[name] = str(session.run_id)
 
+    def keep_files(session: Session) -> None:
+        session.start("report", tags | {"kind": "report"}, {})
+        session.keep(str(session.run_id), files)
+        session.end()
+
     sender = Sender(flush_seconds)
     sender.submit(log_models)
+    sender.submit(keep_files)
     sender.close()
     experiment = sender.session.experiment_id if sender.session is not None else None
     record = {"runs": runs, "experiment_id": experiment, "models": models, "tags": tags}

@@ -132,6 +132,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, workspace / name)
     for name in ("fithubert", "pipeline"):
         shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__", "mini"))
+    # A sweep that nobody has run must not be in the way of `dvc repro`.
+    (workspace / "experiments" / "width_depth").mkdir(parents=True)
+    shutil.copy(ROOT / "experiments/width_depth/dvc.yaml", workspace / "experiments/width_depth")
     torch.manual_seed(0)
     config = HubertConfig(
         conv_layers=tuple(tuple(layer) for layer in CONVOLUTIONS),
@@ -164,6 +167,8 @@ def test_the_pipeline_ends_with_a_report_of_every_model(finished: Path) -> None:
     assert thin["params"]["total"] == thin["params"]["trunk"] + thin["params"]["readout"]
     page = (finished / "reports" / "index.html").read_text()
     assert "thin" in page
+    assert "not run" in page.split('<section id="sweep">')[1].split("</section>")[0]
+    assert not (finished / "artifacts" / "sweeps").exists()
     assert set(summary["seconds"]) >= {"prepare", "teacher", "cache_teacher", "distill@thin", "superb@thin-pr"}
 
 
