@@ -12,7 +12,7 @@ from fithubert.tracking.summary import log_summary
 
 
 def run(params: Params, workspace: Workspace) -> None:
-    """Write the report; then one summary run per model, one with the page, and the hashes of dvc.lock on the runs of every stage."""
+    """Write the report; then a summary run per model, a run with the page, and dvc.lock's hashes on every run."""
     files = report(params, workspace)
     log_summary(read_json(files.summary), (files.page, files.table, files.summary, *files.figures), workspace.root)
     complete_from_lock(workspace.root)

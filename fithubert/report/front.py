@@ -89,8 +89,9 @@ def plot_front(axes: Any, report: FrontReport) -> None:
     front = sorted((p.values[cost], p.values[quality]) for p in report.front)
     axes.step(*zip(*front, strict=True), where="post", color="#1f6feb", ls=":")
     axes.set_xlabel(report.labels[cost][0])
+    axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %" if cost == "latency_ratio" else f"{x / 1e6:g} M")
     label, less = report.labels[quality]
-    axes.set_ylabel(f"{label}{' (less is better, axis reversed)' if less else ''}")
+    axes.set_ylabel(label + ("\n(less is better, axis reversed)" if less else ""))
     if less:
         axes.invert_yaxis()
     axes.set_title(f"study {report.study}", loc="left", fontsize=10)

@@ -1,11 +1,10 @@
 """A workspace of metrics as the stages write them, with made-up but plausible figures."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from fithubert.files import digest
+from fithubert.files import digest, write_json
 from fithubert.report import ReportPlan
 
 STUDENTS = ("fithubert", "fithubert_notr", "distilhubert")
@@ -126,6 +125,7 @@ def superb(model: str, task: str) -> dict[str, Any]:
         "seed_deviation": {metric: 0.0},
         "seeds": [1],
         "layer_weights": [w / sum(weights) for w in weights],
+        "chance": {metric: 100.0 if task == "pr" else 8.3},
         "learning_rate": 1e-3,
         "seconds": 14.2,
     }
@@ -150,8 +150,51 @@ def prepare() -> dict[str, Any]:
     }
 
 
+def sweep() -> dict[str, Any]:
+    """sweep.json of three trials, one of them beaten by another and one stopped early."""
+    points = []
+    for number, (pr, macs, on_front) in enumerate(((44.0, 90e6, True), (52.5, 95e6, False), (None, 60e6, False))):
+        costs = {"macs_per_second": macs, "params": macs / 100, "latency_ratio": macs / 3e8}
+        points.append({
+            "name": f"sweep_{number:03d}",
+            "on_front": on_front,
+            "choices": {"depth": 4 + number, "width": 96},
+            "values": {} if pr is None else {"pr": pr, "macs_per_second": macs},
+            "metrics": costs,
+            "curve": [[25, 0.9], [50, 0.8]],
+        })  # fmt: skip
+    return {
+        "study": "default",
+        "objectives": ["pr", "macs_per_second"],
+        "choices": ["depth", "width"],
+        "points": points,
+        "labels": {
+            "pr": ["Phoneme recognition, dev, %", True],
+            "macs_per_second": ["multiply-accumulates per second of audio", True],
+        },
+        "importance": {},
+    }
+
+
+def ablation(variants: dict[str, float], comparisons: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    """ablation/{name}.json of `variants` with their latencies."""
+    costs = {"params": 1_420_000, "macs_per_second": 92e6, "train_seconds": 38.0, "audio_hours": 0.39}
+    entries = {name: {**costs, "latency_ratio": latency} for name, latency in variants.items()}
+    return {
+        "of": "fithubert",
+        "updates": 100,
+        "seeds": seeds,
+        "variants": entries,
+        "trials": [{"variant": name, "seed": seed} for seed in seeds for name in variants],
+        "comparisons": comparisons,
+    }
+
+
 def write_metrics(metrics_dir: Path) -> None:
-    """All of it under `metrics_dir`; one task is not scored for lack of labels, one model's last task has not run."""
+    """All of it under `metrics_dir`, but for the ablation.
+
+    One task is not scored for lack of labels, one model's last task has not run.
+    """
     files: dict[str, Any] = {
         "prepare": prepare(),
         "profile": profile(),
@@ -179,6 +222,7 @@ def write_metrics(metrics_dir: Path) -> None:
             "seconds": 52.0,
         },
     }
+    files["sweep"] = sweep()
     files |= {f"distill/{student}": distill(student) for student in STUDENTS}
     files |= {f"superb/{model}-{task}": superb(model, task) for model in MODELS for task in TASKS}
     del files["superb/distilhubert-sid"]
@@ -186,6 +230,4 @@ def write_metrics(metrics_dir: Path) -> None:
         reason = "no utterance with an intent in the train split"
         files[f"superb/{model}-ic"] = {"task": "ic", "model": model, "metrics": {}, "reason": reason}
     for name, values in files.items():
-        path = metrics_dir / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
+        write_json(metrics_dir / f"{name}.json", values)

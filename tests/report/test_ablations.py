@@ -1,15 +1,15 @@
 """The page's section of ablations: every variant with its figures, and a verdict that follows from the seeds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fithubert.files import write_json
 from fithubert.report.gather import gather
 from fithubert.report.page import render_page
 from fithubert.report.summary import build_summary
-from tests.report.sample import PLAN, write_metrics
+from tests.report.sample import PLAN, ablation, write_metrics
 
 VARIANTS = {"none": (1.08, 0.41, 55.3), "conv1d_x2": (0.44, 0.89, 57.4), "conv1d_x2_middle": (0.76, 0.79, 56.9)}
 
@@ -22,12 +22,8 @@ def comparison(place: int, half_width: float | None, p: float | None) -> dict[st
 
 def page_with(metrics_dir: Path, comparisons: dict[str, Any], seeds: list[int]) -> str:
     write_metrics(metrics_dir)
-    costs = {"params": 1_420_000, "macs_per_second": 92e6, "train_seconds": 38.0, "audio_hours": 0.39}
-    variants = {name: {**costs, "latency_ratio": latency} for name, (latency, _, _) in VARIANTS.items()}
-    ablation = {"of": "fithubert", "updates": 100, "seeds": seeds, "variants": variants, "comparisons": comparisons}
-    ablation["trials"] = [{"variant": name, "seed": seed} for seed in seeds for name in VARIANTS]
-    (metrics_dir / "ablation").mkdir()
-    (metrics_dir / "ablation" / "time_reduction.json").write_text(json.dumps(ablation, sort_keys=True))
+    latencies = {name: latency for name, (latency, _, _) in VARIANTS.items()}
+    write_json(metrics_dir / "ablation" / "time_reduction.json", ablation(latencies, comparisons, seeds))
     metrics = gather(metrics_dir)
     return render_page(build_summary(metrics, PLAN), metrics, PLAN)
 

@@ -1,0 +1,52 @@
+"""The page of a folder of metrics, and what a test asks of one."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from fithubert.report.gather import gather
+from fithubert.report.page import render_page
+from fithubert.report.summary import build_summary
+from tests.report.sample import PLAN
+
+
+def page_of(metrics_dir: Path) -> str:
+    metrics = gather(metrics_dir)
+    return render_page(build_summary(metrics, PLAN), metrics, PLAN)
+
+
+def section_of(page: str, name: str) -> str:
+    """The text of a section, without its markup."""
+    body = page.split(f'<section id="{name}">')[1].split("</section>")[0]
+    return " ".join(" ".join(PageReader(body).text).split())
+
+
+class PageReader(HTMLParser):
+    """Ids, link targets, attributes that load something, images of text, and the visible text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.unnamed: list[str] = []
+        self.headings: list[int] = []
+        self.text: list[str] = []
+        self._hidden = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids += [values["id"] or ""] if "id" in values else []
+        self.links += [values["href"] or ""] if tag == "a" else []
+        self.loads += [v or "" for k, v in attrs if k in ("src", "srcset", "data") or (k == "href" and tag != "a")]
+        self.headings += [int(tag[1])] if tag in ("h1", "h2", "h3", "h4") else []
+        if values.get("role") in ("img", "region") and not values.get("aria-label"):
+            self.unnamed.append(tag)
+        self._hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text.append(data)
