@@ -123,6 +123,7 @@ def test_an_empty_workspace_is_a_page_without_figures(tmp_path: Path) -> None:
     assert {row["model"] for row in rows} == set(MODELS)
     assert all(value is None for row in rows for key, value in row.items() if key != "model")
     assert "| fithubert | not run |" in files.table.read_text()
+    assert "0 %" not in files.table.read_text()
 
 
 def test_a_broken_metrics_file_is_named(tmp_path: Path) -> None:
