@@ -137,9 +137,9 @@ def _log_student(session: Session, student: TrackedStudent, run_id: str) -> str:
 
 def _find_model(session: Session, fingerprint: str) -> str | None:
     """The id of a whole model of these weights."""
-    wanted = f"tags.fingerprint = '{fingerprint}' AND status = 'READY'"
-    found = session.client.search_logged_models([session.experiment_id], wanted, max_results=1)
-    return str(found[0].model_id) if found else None
+    # MLflow 3.17 finds none by `status = 'READY'`, which its search accepts.
+    found = session.client.search_logged_models([session.experiment_id], f"tags.fingerprint = '{fingerprint}'")
+    return next((str(model.model_id) for model in found if model.status == "READY"), None)
 
 
 def _add_version(session: Session, name: str, model_id: str) -> str:
