@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by the DevTools protocol over a pair of pipes: what a page shows, asks for and complains of."""
+"""A headless Chromium, driven by the DevTools protocol over two pipes: what a page shows, asks for and complains of."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ class Page:
     def wait(self, until: str) -> None:
         """Wait until the JavaScript expression `until` is true."""
         end = time.monotonic() + _TIMEOUT_SECONDS
-        while not self.evaluate(f"Boolean({until})"):
+        while not self.evaluate(f"Boolean(document.body && {until})"):
             if time.monotonic() > end:
                 raise TimeoutError(f"{until}: not within {_TIMEOUT_SECONDS:g} s; the page shows {self.text()[:2000]}")
             time.sleep(0.1)

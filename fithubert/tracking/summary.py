@@ -27,8 +27,8 @@ def log_summary(
 ) -> None:
     """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids.
 
-    `shapes`: model -> its parameters. The compare page draws the first three of them that differ, by the alphabet, and
-    the first metric that all runs have, so they are kept to what tells shapes apart; the rest are tags.
+    `shapes`: model -> its parameters. The compare page draws the first three of them that differ, by the alphabet: they
+    are kept to what tells shapes apart, and the rest are tags.
     """
     tags = stage_tags("report", workspace) | {"kind": "summary"}
     entries: Mapping[str, Mapping[str, Any]] = summary["models"]
@@ -59,9 +59,9 @@ def summary_metrics(model: Mapping[str, Any]) -> dict[str, float]:
     is read. A score is called after its task (`ks_acc`) unless the metric belongs to one task alone (`per`). What has
     not run is left out.
     """
-    values = {name: model.get(name) for name in _RATIOS}
-    if model.get("size_ratio"):
-        values["compression_ratio"] = 1 / model["size_ratio"]
+    # The first of them that all runs have is what the compare page draws at first.
+    values = {"compression_ratio": 1 / model["size_ratio"]} if model.get("size_ratio") else {}
+    values |= {name: model.get(name) for name in _RATIOS}
     if (model.get("params") or {}).get("total") is not None:
         values["params_millions"] = model["params"]["total"] / 1e6
     for task, scores in (model.get("superb") or {}).items():
