@@ -4,11 +4,11 @@ MLflow copies this file into the model and executes it there (models from code),
 the student's own source lies beside its weights (`fithubert.export.portable`). Nothing is pickled.
 """
 
+import importlib
 import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,11 @@ class ServedStudent(PythonModel):
         """Build the student from its own source and fill it with its weights."""
         folder = Path(context.artifacts["student"])
         self.record = json.loads((folder / "config.json").read_text())
-        source = _import_folder(folder / "source", f"student_{self.record['fingerprint']}")
-        self.student = source.build.build_student(self.record["student"])
+        package = f"student_{self.record['fingerprint']}_{self.record['fithubert'].replace('.', '_')}"
+        _find_package(folder / "source", package)
+        self.student = importlib.import_module(f"{package}.build").build_student(self.record["student"])
         self.student.load_state_dict(load_file(folder / "model.safetensors"))
-        self.read_states = source.states.read_states
+        self.read_states = importlib.import_module(f"{package}.states").read_states
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for each of `model_input`; raises MlflowException naming the first row that cannot be read."""
@@ -62,18 +63,15 @@ class ServedStudent(PythonModel):
         raise MlflowException.invalid_parameter_value(f"utterance {place} (the first is 0) {wrong}")
 
 
-def _import_folder(folder: Path, name: str) -> ModuleType:
-    """The package in `folder`, with `build` and `states`, as `name`: several models may live in one process."""
+def _find_package(folder: Path, name: str) -> None:
+    """Make the modules in `folder` importable as `name`, so that several models may live in one process."""
+    if name in sys.modules:  # the same student, loaded before
+        return
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     assert spec is not None
-    assert spec.loader is not None
-    package = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(package)
-    for module in ("build", "states"):
-        importlib.import_module(f"{name}.{module}")
-    return package
+    sys.modules[name] = importlib.util.module_from_spec(spec)
 
 
 set_model(ServedStudent())

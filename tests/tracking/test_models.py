@@ -33,7 +33,7 @@ ALONE = """
 import json, sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("fithubert", "pydantic", "torchaudio"):
+        if name.split(".")[0] in ("fithubert", "torchaudio"):
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import mlflow, numpy, pandas
@@ -116,7 +116,7 @@ def test_signature_and_example_are_there_and_agree(model: Path) -> None:
         (table([0.1] * 400, []), r"utterance 1 \(the first is 0\) is empty"),
         (table([0.1] * 399), "has 399 samples; 400 are the least that give a frame"),
         (table([0.1] * 400 + [float("nan")]), "holds values that are not finite"),
-        (table(), "the input has no rows"),
+        (table([0.1] * 400).head(0), "the input has no rows"),
         (pd.DataFrame({"waveform": [[0.1] * 400]}), "Model is missing inputs .*sampling_rate"),
         (pd.DataFrame({"sampling_rate": [16000]}), "Model is missing inputs .*waveform"),
         (table([[0.1] * 400]), "Failed to enforce schema"),
