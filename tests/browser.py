@@ -54,6 +54,15 @@ class Page:
                 raise TimeoutError(f"{until}: not within {_TIMEOUT_SECONDS:g} s; the page shows {self.text()[:2000]}")
             time.sleep(0.1)
 
+    def wait_until_still(self, seconds: float = 1.0) -> None:
+        """Wait until the page has looked the same for `seconds`."""
+        end, since, before = time.monotonic() + _TIMEOUT_SECONDS, time.monotonic(), b""
+        while time.monotonic() < min(end, since + seconds):
+            seen = self._picture()
+            if seen != before:
+                since, before = time.monotonic(), seen
+            time.sleep(0.1)
+
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, or of what it promises."""
         done = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
@@ -67,7 +76,10 @@ class Page:
 
     def save_screenshot(self, path: Path) -> None:
         """Write what is visible as a PNG."""
-        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(self._picture())
+
+    def _picture(self) -> bytes:
+        return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         self._count += 1

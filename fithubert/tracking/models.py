@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fithubert.errors import UserError
 from fithubert.tracking.runs import stage_tags
-from fithubert.tracking.sender import Sender, Session, connect, mlflow_installed, quieten_mlflow, tracking_uri
+from fithubert.tracking.sender import Sender, Session, connect, import_quietly, mlflow_installed, tracking_uri
 from fithubert.tracking.summary import recorded_runs
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_model(student: TrackedStudent, out: Path) -> None:
     numpy, pandas and safetensors are all that it needs. Raises UserError where MLflow is not installed.
     """
     _require_mlflow()
-    quieten_mlflow()
+    import_quietly()
     import pandas as pd
     from mlflow import pyfunc
 

@@ -158,22 +158,24 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
 
 
-def quieten_mlflow() -> None:
-    """Keep MLflow from telling its makers of its use, and from telling the user what is no news; call it before import.
+def import_quietly() -> None:
+    """Import MLflow so that it tells its makers nothing of its use, and the user nothing that is no news.
 
     The migration of a new store is none, and a server that is down is told once, by us.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow  # noqa: F401  (sets the levels of its loggers itself)
+
     for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
 
 
 def connect() -> Session:
     """A session with the store, whose experiment is made where there is none."""
-    quieten_mlflow()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    import_quietly()
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri())
