@@ -33,11 +33,13 @@ class Shot:
     """A picture docs/images/NAME-WIDTH.png for each size.
 
     `serve` gives the page's address while it can be opened; it is whole once the JavaScript expression `ready` is true.
+    `on_phone` is JavaScript that a visitor with a narrow screen would do by hand.
     """
 
     name: str
     serve: Callable[[], AbstractContextManager[str]]
     ready: str
+    on_phone: str = "0"
     sizes: tuple[tuple[int, int], ...] = (DESKTOP, PHONE)
 
 
@@ -52,7 +54,14 @@ def serve_comparison() -> Iterator[str]:
             yield live.addresses[-1]
 
 
-SHOTS = (Shot("mlflow-compare", serve_comparison, "document.querySelector('.parcoords')"),)
+SHOTS = (
+    Shot(
+        "mlflow-compare",
+        serve_comparison,
+        ready="document.querySelector('.parcoords')",
+        on_phone="document.querySelector('[aria-label=\"Toggle sidebar\"]').click()",
+    ),
+)
 
 
 def take(shot: Shot) -> None:
@@ -69,6 +78,8 @@ def take(shot: Shot) -> None:
             page.resize(width, height)
             page.open("about:blank", "true")
             page.open(address, shot.ready)
+            if width == PHONE[0]:
+                page.evaluate(shot.on_phone)
             page.wait_until_still()
             path = IMAGES / f"{shot.name}-{width}.png"
             page.save_screenshot(path)
