@@ -94,7 +94,6 @@ def check_compare_page(page: Page, summary: dict[str, Any], address: str) -> Non
     assert "\nPrompts\n" not in text
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason=f"none of {', '.join(NAMES)} is installed")
 def test_the_compare_page_shows_the_figures_of_the_summary(
     summary: dict[str, Any], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
