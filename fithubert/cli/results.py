@@ -34,8 +34,15 @@ def compare(
             print_table(rows)
 
 
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
-    """Open the tracked runs in MLflow's UI on 127.0.0.1, and print the address that compares the models."""
+def ui(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; else the first free one from 5000 up.")
+    ] = None,
+) -> None:
+    """Run MLflow's server on 127.0.0.1 until Ctrl-C, and print the addresses of the runs and of their comparison.
+
+    Nothing leaves this machine. With MLFLOW_TRACKING_URI at a server elsewhere, only prints the addresses there.
+    """
     with exit_on_user_error(options.debug):
         from fithubert.tracking.ui import serve_ui
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fithubert.cli.start import options, stage
-from fithubert.errors import exit_on_user_error
+from fithubert.errors import UserError, exit_on_user_error
 
 
 def plan(
@@ -81,20 +81,34 @@ def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablations` i
 
 def export(
     student: Annotated[str, typer.Argument(help="A name in artifacts/students, or the folder of a student.")],
-    to: Annotated[str, typer.Option(help="`onnx`, `huggingface` or `s3prl`.")],
-    out: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
+    to: Annotated[str, typer.Option(help="`onnx`, `huggingface`, `s3prl` or `mlflow`.")],
+    out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="With onnx: a graph in int8 as well.")] = False,
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With mlflow: the name in MLflow's model registry.")
+    ] = None,
 ) -> None:
     """Write a student for use elsewhere. It then says what `load_student` and the read-out say here.
 
     `onnx` is a graph for any batch and length, checked against torch; int8 is faster and less exact, and its error is
     measured on the corpus of the workspace. `huggingface` is for AutoModel.from_pretrained with trust_remote_code,
-    where HubertModel is used. `s3prl` is an upstream that s3prl runs unmodified, with a launcher. Neither of these two
-    needs fithubert where it is used. The README in the folder says how it is used and what was measured.
+    where HubertModel is used. `s3prl` is an upstream that s3prl runs unmodified, with a launcher. `mlflow` is for
+    mlflow.pyfunc.load_model and `mlflow models serve`; with `--register` it enters the registry of the tracking store,
+    where `models:/NAME/VERSION` finds it, and `--out` may be left out. All but onnx carry the student's source and need
+    no fithubert where they are used.
     """
     with exit_on_user_error(options.debug):
         from fithubert.stages.export import export as run
+        from fithubert.stages.export import register as run_register
         from fithubert.stages.workspace import Workspace
 
-        done = run(Workspace(options.workspace), student, to, out, int8)
-        print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
+        if register is not None and to != "mlflow":
+            raise UserError(f"--register is for --to mlflow, not for {to}")
+        if out is None and register is None:
+            raise UserError("name a folder that is new or empty with --out")
+        workspace = Workspace(options.workspace)
+        if out is not None:
+            done = run(workspace, student, to, out, int8)
+            print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
+        if register is not None:
+            print(f"models:/{register}/{run_register(workspace, student, register)}")

@@ -1,6 +1,7 @@
 """One student in a form that others run."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from fithubert.errors import UserError
 from fithubert.export.huggingface import export_huggingface
 from fithubert.export.onnx import export_onnx
+from fithubert.export.portable import write_portable
+from fithubert.export.record import describe_export, new_directory
 from fithubert.export.s3prl import export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.profile.timing import paired_ratio, time_in_turn
@@ -18,8 +21,9 @@ from fithubert.speech_model import SpeechModel
 from fithubert.stages.workspace import Workspace, check_name
 from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
+from fithubert.tracking.models import TrackedStudent, register_student, write_model
 
-FORMS = ("onnx", "huggingface", "s3prl")
+FORMS = ("onnx", "huggingface", "s3prl", "mlflow")
 #: What int8 is measured on, and what latencies are taken of.
 _UTTERANCES, _SECONDS, _ROUNDS = 16, 10.0, 7
 
@@ -38,7 +42,21 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
         return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
     if to == "huggingface":
         return export_huggingface(readout, out, _read_scores(workspace, readout.fingerprint))
+    if to == "mlflow":
+        with new_directory(out) as aside:
+            write_model(tracked_student(readout), aside)
+        return describe_export(readout)
     return export_s3prl(readout, out)
+
+
+def register(workspace: Workspace, student: str, name: str) -> str:
+    """The version under which `student`, a folder or a name in the workspace, is in MLflow's registry as `name`."""
+    return register_student(tracked_student(_find_student(workspace, student)), name, workspace.root)
+
+
+def tracked_student(readout: ReadOut) -> TrackedStudent:
+    """What MLflow is told of a student."""
+    return TrackedStudent(readout.name, readout.fingerprint, partial(write_portable, readout))
 
 
 def _find_student(workspace: Workspace, student: str) -> ReadOut:

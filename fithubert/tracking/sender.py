@@ -16,6 +16,8 @@ EXPERIMENT = "fithubert"
 DEFAULT_STORE = "sqlite:///mlflow.db"
 #: Longest wait at the end of a stage for what is still unsent (the first use of a new store migrates it for seconds).
 FLUSH_SECONDS = 30.0
+#: By this tag the pages of MLflow show an experiment as one of training, not of generative AI.
+_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 _SEND_EVERY_SECONDS = 2.0
 _QUEUE_LENGTH = 10_000
 #: MLflow's own limits of one request.
@@ -75,7 +77,7 @@ class Session:
         self.client.set_terminated(self.run_id, status)
 
 
-Job = Callable[[Session], None]
+Job = Callable[[Session], object]
 
 
 class Sender:
@@ -120,7 +122,7 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            self.session = _connect()
+            self.session = connect()
             ended = False
             while not ended and not self._stopped.is_set():
                 points, job, ended = self._collect()
@@ -156,18 +158,34 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
 
 
-def _connect() -> Session:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    from mlflow import MlflowClient
+def import_quietly() -> None:
+    """Import MLflow so that it tells its makers nothing of its use, and the user nothing that is no news.
 
-    # The migration of a new store is no news to the user, and a server that is down is told once, by us.
+    The migration of a new store is none, and a server that is down is told once, by us.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow  # noqa: F401  (sets the levels of its loggers itself)
+
     for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
+
+
+def connect() -> Session:
+    """A session with the store, whose experiment is made where there is none."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    import_quietly()
+    from mlflow import MlflowClient
+
     client = MlflowClient(tracking_uri=tracking_uri())
     found = client.get_experiment_by_name(EXPERIMENT)
-    return Session(client, found.experiment_id if found else client.create_experiment(EXPERIMENT))
+    if found is None:
+        return Session(client, client.create_experiment(EXPERIMENT, tags=_TRAINING))
+    if not found.tags.keys() & _TRAINING.keys():
+        for key, value in _TRAINING.items():
+            client.set_experiment_tag(found.experiment_id, key, value)
+    return Session(client, found.experiment_id)
 
 
 def _key(name: str) -> str:

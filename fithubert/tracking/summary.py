@@ -13,30 +13,34 @@ from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Sessio
 
 #: Metrics that belong to one task alone and need no task before their name.
 _OWN_NAMES = ("per", "wer", "eer", "der", "mtwv")
-_COSTS = ("macs_per_second", "rtf", "size_ratio", "latency_ratio")
+_RATIOS = ("latency_ratio", "macs_ratio", "kept")
+_RECORD = RECORDS / "summary" / "runs.json"
+#: Without it MLflow's sidebar opens for generative AI.
+_TRAINING_VIEW = "workflowType=machine_learning"
 
 
 def log_summary(
-    summary: Mapping[str, Any], files: Sequence[Path], workspace: Path, flush_seconds: float = FLUSH_SECONDS
+    summary: Mapping[str, Any],
+    workspace: Path,
+    shapes: Mapping[str, Mapping[str, Any]] | None = None,
+    files: Sequence[Path] = (),
+    flush_seconds: float = FLUSH_SECONDS,
 ) -> None:
     """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids.
 
-    The run `report` keeps `files`: the page and its figures.
+    `shapes`: model -> its parameters. The compare page draws the first three of them that differ, by the alphabet: they
+    are kept to what tells shapes apart, and the rest are tags. The run `report` keeps `files`: the page and its figures.
     """
     tags = stage_tags("report", workspace) | {"kind": "summary"}
-    models = {name: summary_metrics(values) for name, values in summary["models"].items()}
-    starts = {
-        name: {key: str(values[key]) for key in ("init", "readout") if key in values}
-        for name, values in summary["models"].items()
-    }
+    entries: Mapping[str, Mapping[str, Any]] = summary["models"]
+    models = {name: summary_metrics(entries[name]) for name in dict.fromkeys([*summary.get("order", ()), *entries])}
     runs: dict[str, str] = {}
 
     def log_models(session: Session) -> None:
         now = int(time.time() * 1000)
         for name, metrics in models.items():
-            session.start(
-                name, tags | {"model": name}, {"model": name, "teacher": str(summary["teacher"]), **starts[name]}
-            )
+            params = {"teacher": str(summary["teacher"])} | {k: str(v) for k, v in (shapes or {}).get(name, {}).items()}
+            session.start(name, tags | {"model": name} | _describe(entries[name]), params)
             session.log([MetricPoint(key, value, now) for key, value in metrics.items()])
             session.end()
             runs[name] = str(session.run_id)
@@ -51,34 +55,63 @@ def log_summary(
     sender.submit(keep_files)
     sender.close()
     experiment = sender.session.experiment_id if sender.session is not None else None
-    record = {"runs": runs, "experiment_id": experiment, "models": models, "tags": tags}
-    write_json(workspace / RECORDS / "summary" / "runs.json", record)
+    record = {"runs": runs, "experiment_id": experiment, "models": models, "order": list(models), "tags": tags}
+    write_json(workspace / _RECORD, record)
 
 
 def summary_metrics(model: Mapping[str, Any]) -> dict[str, float]:
     """The figures of one model of summary.json under the names that MLflow's tables show.
 
-    `compression_ratio` is the teacher's parameters over the model's. A score is called after its task (`ks_acc`)
-    unless the metric belongs to one task alone (`per`). What has not run is left out.
+    `compression_ratio` is the teacher's parameters over the model's, `params_millions` those of the trunk and of what
+    is read. A score is called after its task (`ks_acc`) unless the metric belongs to one task alone (`per`). What has
+    not run is left out.
     """
-    values = {f"params_{part}": count for part, count in (model.get("params") or {}).items()}
-    values |= {name: model.get(name) for name in _COSTS}
-    if model.get("size_ratio"):
-        values["compression_ratio"] = 1 / model["size_ratio"]
+    # The first of them that all runs have is what the compare page draws at first.
+    values = {"compression_ratio": 1 / model["size_ratio"]} if model.get("size_ratio") else {}
+    values |= {name: model.get(name) for name in _RATIOS}
+    if (model.get("params") or {}).get("total") is not None:
+        values["params_millions"] = model["params"]["total"] / 1e6
     for task, scores in (model.get("superb") or {}).items():
         for metric, score in (scores or {}).items():
             values[metric if metric in _OWN_NAMES else f"{task.lower()}_{metric}"] = score
     return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-def compare_url(workspace: Path, server: str = "http://127.0.0.1:5000") -> str | None:
-    """The address of MLflow's compare page for the models of the last report; None where there is none."""
-    path = workspace / RECORDS / "summary" / "runs.json"
-    record = read_json(path) if path.exists() else {"runs": {}}
-    if not record["runs"]:
+def recorded_runs(workspace: Path) -> dict[str, str]:
+    """Model -> run of the last summary, in its order; empty where there is none."""
+    record = _read_record(workspace)
+    return {name: record["runs"][name] for name in record.get("order", record["runs"]) if name in record["runs"]}
+
+
+def experiment_url(workspace: Path, server: str) -> str | None:
+    """The address of the experiment's runs in MLflow's training view; None where nothing was logged."""
+    experiment = _read_record(workspace).get("experiment_id")
+    return None if experiment is None else f"{server}/#/experiments/{experiment}/runs?{_TRAINING_VIEW}"
+
+
+def compare_url(workspace: Path, server: str, compressed: bool = False) -> str | None:
+    """The address of MLflow's compare page for the models of the last summary; None where there is none.
+
+    `compressed` leaves out what has no compression ratio (filter banks): the page then draws this ratio at first.
+    """
+    record = _read_record(workspace)
+    runs = recorded_runs(workspace)
+    if compressed:
+        runs = {name: run for name, run in runs.items() if "compression_ratio" in record["models"][name]}
+    if not runs:
         return None
-    runs, experiments = _encode(list(record["runs"].values())), _encode([record["experiment_id"]])
-    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}"
+    query = f"runs={_encode(list(runs.values()))}&experiments={_encode([record['experiment_id']])}"
+    return f"{server}/#/compare-runs?{query}&{_TRAINING_VIEW}"
+
+
+def _describe(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that say where a model's weights come from and what is read of it."""
+    return {key: str(entry[key]) for key in ("init", "readout", "fingerprint") if key in entry}
+
+
+def _read_record(workspace: Path) -> dict[str, Any]:
+    path = workspace / _RECORD
+    return dict(read_json(path)) if path.exists() else {"runs": {}}
 
 
 def _encode(values: Sequence[str]) -> str:

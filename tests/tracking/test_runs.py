@@ -3,12 +3,12 @@
 import hashlib
 import json
 import logging
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
@@ -21,25 +21,10 @@ from fithubert.distill.events import Evaluated, StepDone
 from fithubert.files import read_json, write_json
 from fithubert.tracking.runs import RECORDS, complete_from_lock, figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
-from fithubert.tracking.summary import compare_url, log_summary, summary_metrics
+from fithubert.tracking.summary import compare_url, experiment_url, log_summary, recorded_runs, summary_metrics
 from fithubert.tracking.training import TrackingListener
 
 METRICS = Path("reports/metrics/distill/thin.json")
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store; the first use of one takes seconds, a copy none."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 @pytest.fixture
@@ -177,31 +162,66 @@ def test_runs_get_the_hashes_that_dvc_lock_records(store: MlflowClient, tmp_path
 
 def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient, tmp_path: Path) -> None:
     model = {
-        "params": {"trunk": 900, "readout": 100, "total": 1000},
+        "params": {"trunk": 900_000, "readout": 100_000, "total": 1_000_000},
         "macs_per_second": 5e6,
+        "macs_ratio": 0.2,
         "size_ratio": 0.25,
         "latency_ratio": 0.5,
-        "superb": {"pr": {"per": 30.0}, "ks": {"acc": 90.0}, "sid": {"acc": 80.0}},
+        "superb": {"pr": {"per": 30.0}, "ks": {"acc": 90.0}, "sf": {"f1": 80.0, "cer": 7.0}},
         "init": "cut_teacher",
         "readout": "last",
+        "kept": 0.75,
     }
-    page = tmp_path / "index.html"
-    page.write_text("<!doctype html>")
-    log_summary({"teacher": "teacher", "models": {"thin": model, "unrun": {"superb": {}}}}, [page], tmp_path, 60.0)
+    models = {"fbank": {"superb": {}, "size_ratio": 0.0}, "thin": model, "unrun": {"superb": {}}}
+    shapes = {"thin": {"depth": 12, "width": 120, "time_reduction": "conv1d_x2"}}
+    summary = {"teacher": "teacher", "models": models, "order": ["unrun", "thin", "fbank"]}
+    page_file = tmp_path / "index.html"
+    page_file.write_text("<!doctype html>")
+    log_summary(summary, tmp_path, shapes, [page_file], 60.0)
     runs = {run.info.run_name: run for run in runs_of(store)}
     report = runs.pop("report")
     assert report.data.tags["kind"] == "report"
     assert [file.path for file in store.list_artifacts(report.info.run_id)] == ["index.html"]
-    assert runs["thin"].data.metrics == summary_metrics(model)
-    assert runs["thin"].data.metrics["compression_ratio"] == 4.0
-    started = {"model": "thin", "teacher": "teacher", "init": "cut_teacher", "readout": "last"}
-    assert runs["thin"].data.params == started
-    assert runs["thin"].data.metrics | {"per": 30.0, "ks_acc": 90.0, "sid_acc": 80.0} == runs["thin"].data.metrics
-    assert runs["unrun"].data.metrics == {}
-    url = compare_url(tmp_path, "http://127.0.0.1:5000")
-    assert url is not None
-    assert url.startswith("http://127.0.0.1:5000/#/compare-runs?runs=%5B%22")
-    assert all(run.info.run_id in url for run in runs.values())
+    assert runs["thin"].data.metrics == {
+        "compression_ratio": 4.0,
+        "params_millions": 1.0,
+        "macs_ratio": 0.2,
+        "latency_ratio": 0.5,
+        "kept": 0.75,
+        "per": 30.0,
+        "ks_acc": 90.0,
+        "sf_f1": 80.0,
+        "sf_cer": 7.0,
+    }
+    shape = {"depth": "12", "width": "120", "time_reduction": "conv1d_x2"}
+    assert runs["thin"].data.params == {"teacher": "teacher", **shape}
+    described = {"kind": "summary", "model": "thin", "init": "cut_teacher", "readout": "last"}
+    assert described.items() <= runs["thin"].data.tags.items()
+    assert runs["unrun"].data.metrics == runs["fbank"].data.metrics == {}
+    assert store.get_experiment("1").tags["mlflow.experimentKind"] == "custom_model_development"
+
+    ids = {name: run.info.run_id for name, run in runs.items()}
+    assert list(recorded_runs(tmp_path).items()) == [(name, ids[name]) for name in summary["order"]]
+    for compressed, names in ((False, summary["order"]), (True, ["thin"])):
+        url = compare_url(tmp_path, "http://127.0.0.1:5000", compressed)
+        assert url is not None
+        page, _, query = url.partition("?")
+        assert page == "http://127.0.0.1:5000/#/compare-runs"
+        asked = {key: values[0] for key, values in parse_qs(query).items()}
+        assert json.loads(asked["runs"]) == [ids[name] for name in names]
+        assert json.loads(asked["experiments"]) == ["1"]
+        assert asked["workflowType"] == "machine_learning"
+
+
+def test_without_a_report_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    assert compare_url(tmp_path, "http://127.0.0.1:5000") is None
+    assert experiment_url(tmp_path, "http://127.0.0.1:5000") is None
+
+
+def test_an_older_store_opens_for_training_too(store: MlflowClient, tmp_path: Path) -> None:
+    made = store.create_experiment(EXPERIMENT)
+    track(tmp_path)
+    assert store.get_experiment(made).tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_flattening_keeps_names_and_figures() -> None:

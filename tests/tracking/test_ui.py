@@ -1,0 +1,167 @@
+"""`fithubert ui`: one line for a mistake, a page that shows the figures of summary.json, and nothing left behind."""
+
+import re
+import signal
+import socket
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mlflow")
+
+from mlflow import MlflowClient
+
+from fithubert.errors import UserError
+from fithubert.files import read_json
+from fithubert.report.write import write_report
+from fithubert.tracking import ui
+from fithubert.tracking.summary import log_summary
+from tests.browser import NAMES, Page, find_chromium, open_browser
+from tests.report.sample import PLAN, write_metrics
+from tests.tracking.live import run_ui, start_ui
+
+SHAPES = {name: {"depth": 12, "width": 120, "time_reduction": "conv1d_x2"} for name in ("fithubert", "teacher")}
+#: MLflow's own question whether somebody is logged in, which a server without accounts answers with 404.
+WHO_AM_I = "/ajax-api/2.0/mlflow/users/current"
+
+
+@pytest.fixture
+def summary(store: MlflowClient, tmp_path: Path) -> dict[str, Any]:
+    """A summary.json, logged to the store of `tmp_path`."""
+    write_metrics(tmp_path / "reports" / "metrics")
+    values: dict[str, Any] = read_json(write_report(tmp_path / "reports", PLAN).summary)
+    log_summary(values, tmp_path, SHAPES, flush_seconds=60.0)
+    return values
+
+
+def read_metrics(text: str) -> dict[str, list[str]]:
+    """The compare page's table of metrics: name -> a cell for each run."""
+    table = text.partition("\nMetrics\nShow diff only\n")[2].partition("\nArtifacts\n")[0].split("\n")
+    names = list(takewhile(lambda line: re.fullmatch(r"[a-z]\w*", line), table))
+    cells = table[len(names) :]
+    assert names
+    assert len(cells) % len(names) == 0
+    runs = len(cells) // len(names)
+    return {name: cells[place * runs : (place + 1) * runs] for place, name in enumerate(names)}
+
+
+def agrees(shown: str, value: float | None) -> bool:
+    """Whether a cell says `value`, to the digits that it has."""
+    if value is None or shown == "NaN":
+        return value is None and shown == "NaN"
+    mantissa, _, exponent = shown.partition("e")
+    digits = len(mantissa.partition(".")[2]) - int(exponent or 0)
+    return abs(float(shown) - value) <= 0.5000001 * 10.0**-digits
+
+
+def expect_metrics(summary: dict[str, Any]) -> dict[str, list[float | None]]:
+    """What the table has to say, straight from summary.json."""
+    models = [summary["models"][name] for name in summary["order"]]
+    return {
+        "compression_ratio": [1 / m["size_ratio"] if m["size_ratio"] else None for m in models],
+        "kept": [m.get("kept") for m in models],
+        "ks_acc": [m["superb"]["ks"]["acc"] for m in models],
+        "latency_ratio": [m["latency_ratio"] for m in models],
+        "macs_ratio": [m["macs_ratio"] for m in models],
+        "params_millions": [m["params"]["total"] / 1e6 for m in models],
+        "per": [m["superb"]["pr"]["per"] for m in models],
+        "sid_acc": [m["superb"].get("sid", {}).get("acc") for m in models],
+    }
+
+
+def list_descendants(pid: int) -> set[int]:
+    """Every process below `pid`."""
+    found, parents = set(), [pid]
+    while parents:
+        children = Path(f"/proc/{parents[0]}/task/{parents.pop(0)}/children").read_text().split()
+        parents += [int(child) for child in children]
+        found |= {int(child) for child in children}
+    return found
+
+
+def check_compare_page(page: Page, summary: dict[str, Any], address: str) -> None:
+    page.open(address, "document.body.innerText.includes('sid_acc') && document.querySelector('.parcoords')")
+    text = page.text()
+    shown, expected = read_metrics(text), expect_metrics(summary)
+    assert list(shown) == sorted(expected)
+    for name, values in expected.items():
+        assert len(shown[name]) == len(values)
+        assert all(map(agrees, shown[name], values)), (name, shown[name], values)
+    assert all(f"\n{name}\n" in text for name in summary["order"])
+    assert "\nModel registry\n" in text  # the sidebar of the training view; that of GenAI has prompts in its place
+    assert "\nPrompts\n" not in text
+
+
+@pytest.mark.skipif(find_chromium() is None, reason=f"none of {', '.join(NAMES)} is installed")
+def test_the_compare_page_shows_the_figures_of_the_summary(
+    summary: dict[str, Any], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with run_ui(tmp_path) as live:
+        home, runs, compare, compressed = live.addresses
+        with open_browser(tmp_path_factory.mktemp("browser")) as page:
+            page.resize(3000, 2500)
+            check_compare_page(page, summary, compare)
+            page.open("about:blank", "document.body")
+            page.open(compressed, "document.querySelector('.parcoords')")
+            axes = page.evaluate("[...document.querySelectorAll('.axis-title')].map(title => title.textContent)")
+            assert axes == ["depth", "time_reduction", "width", "compression_ratio"]
+            page.open(runs, "document.body.innerText.includes('fithubert_notr')")
+            server = home.partition("/#")[0]
+            assert all(asked.startswith((f"{server}/", "data:", "blob:")) for asked in page.asked)
+            assert [error for error in page.errors if WHO_AM_I not in error] == []
+        below = list_descendants(live.process.pid)
+        assert len(below) >= 2
+        live.process.send_signal(signal.SIGINT)
+        assert live.process.wait(30) == 0
+        assert live.process.stdout is not None
+        assert live.process.stdout.read() == "MLflow's server has ended\n"
+        assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_taken_port_is_one_line(store: MlflowClient, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with start_ui(tmp_path, "--port", str(port)) as process:
+            said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert said == f"error: port {port} on 127.0.0.1 is taken; name another with --port, or none for a free one\n"
+
+
+def test_without_a_port_the_first_free_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(ui, "_FIRST_PORT", taken.getsockname()[1])
+        assert ui._choose_port(None) > taken.getsockname()[1]
+        monkeypatch.setattr(ui, "_PORTS", 1)
+        with pytest.raises(UserError, match="are taken; name one with --port"):
+            ui._choose_port(None)
+
+
+def test_a_server_that_does_not_start_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuchscheme://store")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with pytest.raises(UserError, match=r"did not start; .*server\.log says why"):
+        ui.serve_ui(tmp_path)
+    assert "nosuchscheme" in (tmp_path / ".tracking" / "server.log").read_text()
+    assert {number: signal.getsignal(number) for number in before} == before
+    assert capfd.readouterr().out == ""
+
+
+def test_a_server_elsewhere_is_only_named(
+    summary: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org:8080/")
+    ui.serve_ui(tmp_path)
+    said = capfd.readouterr().out
+    assert "runs:     http://mlflow.example.org:8080/#/experiments/1/runs?workflowType=machine_learning\n" in said
+    assert said.count("http://mlflow.example.org:8080/#/compare-runs?runs=") == 2
+
+
+def test_before_the_first_report_the_way_to_one_is_named(
+    store: MlflowClient, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ui._print_addresses(tmp_path, "http://127.0.0.1:5000")
+    assert capfd.readouterr().out.count("nothing yet; `dvc repro` writes the summary runs") == 2
