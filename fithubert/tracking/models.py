@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from fithubert.errors import UserError
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.tracking.runs import stage_tags
 from fithubert.tracking.sender import Sender, Session, connect, import_quietly, mlflow_installed, tracking_uri
 from fithubert.tracking.summary import recorded_runs
@@ -48,7 +49,7 @@ def write_model(student: TrackedStudent, out: Path) -> None:
     from mlflow import pyfunc
 
     # A tone of 440 Hz: short, since the example is JSON.
-    tone = [round(0.1 * math.sin(2 * math.pi * 440 * n / 16_000), 4) for n in range(_EXAMPLE_SAMPLES)]
+    tone = [round(0.1 * math.sin(2 * math.pi * 440 * n / SAMPLE_RATE_HZ), 4) for n in range(_EXAMPLE_SAMPLES)]
     with TemporaryDirectory() as aside:
         portable = Path(aside) / "student"
         portable.mkdir()
@@ -58,7 +59,7 @@ def write_model(student: TrackedStudent, out: Path) -> None:
             python_model=str(Path(__file__).with_name("served.py")),
             artifacts={"student": str(portable)},
             signature=_signature(),
-            input_example=pd.DataFrame({"waveform": [tone], "sampling_rate": [16_000]}),
+            input_example=pd.DataFrame({"waveform": [tone], "sampling_rate": [SAMPLE_RATE_HZ]}),
             pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"student": student.name, "fingerprint": student.fingerprint},
         )
