@@ -33,7 +33,7 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
     check_name(to, FORMS, "form")
     if int8 and to != "onnx":
         raise UserError(f"--int8 is a form of onnx, not of {to}")
-    readout = _find_student(workspace, student)
+    readout = find_student(workspace, student)
     if to == "onnx":
         return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
     if to == "huggingface":
@@ -41,7 +41,7 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
     return export_s3prl(readout, out)
 
 
-def _find_student(workspace: Workspace, student: str) -> ReadOut:
+def find_student(workspace: Workspace, student: str) -> ReadOut:
     """The student in the folder `student`, or of that name in the workspace."""
     folder = Path(student)
     if not (folder / "config.json").is_file():
