@@ -11,7 +11,7 @@ from fithubert.data.listing import ListedRecordings, Listing
 from fithubert.errors import UserError
 from fithubert.features.extract import ExtractProgress, ExtractSettings, describe_store, extract_features
 from fithubert.features.reader import FeatureStore, read_index
-from fithubert.features.schema import Expected, StoreInfo, describe_difference, parse_info
+from fithubert.features.schema import Expected, StoreInfo, parse_info
 from fithubert.features.table import DTYPES, TableInfo, describe_table, parts_of, read_info, write_table
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames
 from fithubert.speech_model import SpeechModel
@@ -57,7 +57,7 @@ def write_features(
     )
     store, parts = describe_store(model, recordings, settings), parts_of(out)
     info = describe_table(store)
-    _check_parts(parts, store)
+    _check_parts(parts, info)
     found = _check_out(out, info)
     if not found:
         make_folder(out.parent)
@@ -83,7 +83,7 @@ def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, 
         raise UserError(
             f"no usable recording; {len(skipped)} skipped, the first: {skipped[0].path}: {skipped[0].reason}"
         )
-    return replace(listing.recordings, utterances=tuple(kept)), tuple(sorted(skipped, key=lambda s: s.path))
+    return replace(listing.recordings, utterances=tuple(kept)), tuple(skipped)
 
 
 def make_folder(folder: Path) -> None:
@@ -98,30 +98,42 @@ def _check_out(out: Path, info: TableInfo) -> bool:
     """Whether `out` is finished; raises UserError where it is something else."""
     if not out.exists():
         return False
-    other = "is there already and is something else; delete it, or name another --out"
     try:
-        there = read_info(out)
+        other = _describe_other(read_info(out), info)
     except UserError:
-        raise UserError(f"{out}: {other}") from None
-    if replace(there, model=info.model) != info:
-        raise UserError(f"{out}: {other}: it has layers {list(there.layers)} of {there.model}, in {there.dtype}")
+        other = "something else"
+    if other is not None:
+        raise UserError(f"{out}: is there already and holds {other}; delete it, or name another --out")
     return True
 
 
-def _check_parts(parts: Path, store: StoreInfo) -> None:
-    """Raise UserError where `parts` is there and does not belong to `store`."""
+def _check_parts(parts: Path, info: TableInfo) -> None:
+    """Raise UserError where `parts` is there and not what an interrupted run for `info` left."""
     # Before its index a run leaves nothing but hidden files.
-    if not parts.exists() or (parts.is_dir() and not [p for p in parts.iterdir() if not p.name.startswith(".")]):
+    if not parts.exists() or (parts.is_dir() and all(path.name.startswith(".") for path in parts.iterdir())):
         return
     try:
-        difference = describe_difference(parse_info(read_index(parts).schema.metadata), store)
-    except (UserError, ValueError):
-        difference = "they are not readable"
-    if difference is not None:
+        other = _describe_other(describe_table(parse_info(read_index(parts).schema.metadata)), info)
+    except UserError:
+        raise UserError(f"{parts}: not what an interrupted run leaves; move it, or name another --out") from None
+    if other is not None:
         raise UserError(
-            f"{parts}: unfinished features of another run: {difference}; run that command again to finish them, "
-            "delete the folder, or name another --out"
+            f"{parts}: holds the unfinished {other}; run that command again to finish them, delete the folder, or name "
+            "another --out"
         )
+
+
+def _describe_other(there: TableInfo, wanted: TableInfo) -> str | None:
+    """What else `there` is than `wanted`; None where it is that."""
+    if there.fingerprint != wanted.fingerprint:
+        return f"features of another model ({there.model})"
+    if there.recordings != wanted.recordings:
+        return "features of other recordings"
+    if there.layers != wanted.layers:
+        return f"features of layers {', '.join(map(str, there.layers))}"
+    if there.dtype != wanted.dtype:
+        return f"features in {there.dtype}"
+    return None
 
 
 def _check_space(out: Path, parts: Path, store: StoreInfo, recordings: ListedRecordings) -> None:
