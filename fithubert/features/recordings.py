@@ -79,6 +79,7 @@ def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, 
             kept.append(utterance)
         else:
             skipped.append(Skipped(utterance.id, f"shorter than one frame of {model.name}"))
+    skipped.sort(key=lambda entry: entry.path)
     if not kept:
         raise UserError(
             f"no usable recording; {len(skipped)} skipped, the first: {skipped[0].path}: {skipped[0].reason}"

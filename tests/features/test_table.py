@@ -1,10 +1,10 @@
 """One Parquet file of features: what the model says, read by anyone, whatever happened while it was written."""
 
 import json
+import multiprocessing
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,36 +24,14 @@ from fithubert.features import recordings as room
 from fithubert.features import table
 from fithubert.features.recordings import WrittenFeatures, write_features
 from fithubert.features.table import FeatureTable, load_features, parts_of
+from fithubert.speech_model import SpeechOutput
 from fithubert.student.readout import ReadOut
 from tests.features.fakes import FakeModel
 from tests.recordings import write_folder, write_noise
 from tests.student.shapes import strong, tiny
 
-REPOSITORY = Path(__file__).parents[2]
-
-#: Writes the features of a folder and dies: in the model's call number `sys.argv[3]`, or as the file is put together.
-WORKER = """
-import os, signal, sys
-from pathlib import Path
-from fithubert.data.listing import list_recordings
-from fithubert.features import recordings, table
-from tests.features.fakes import FakeModel
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-class Mortal(FakeModel):
-    def extract(self, *arguments):
-        if len(self.batches) == int(sys.argv[3]):
-            die()
-        return super().extract(*arguments)
-
-if sys.argv[3] == "-1":
-    rows = table._rows
-    table._rows = lambda store, index, *more: die() if index == 5 else rows(store, index, *more)
-recordings._BATCH_SECONDS, recordings._SHARD_MINUTES = 4.0, (0.1, 0.1)
-recordings.write_features(Mortal(), list_recordings([Path(sys.argv[1])]), Path(sys.argv[2]), "all")
-"""
+#: Seconds in a batch and bounds of the minutes in a part.
+SMALL_PARTS = (4.0, (0.1, 0.1))
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_BATCH_SECONDS", 4.0)
-    monkeypatch.setattr(room, "_SHARD_MINUTES", (0.1, 0.1))
+    monkeypatch.setattr(room, "_BATCH_SECONDS", SMALL_PARTS[0])
+    monkeypatch.setattr(room, "_SHARD_MINUTES", SMALL_PARTS[1])
     monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 15_000)
 
 
@@ -137,9 +115,33 @@ def test_the_reader_of_the_file_answers_like_that_of_the_store(folder: Path, tmp
         features.read(0, layers=[0])
 
 
-def run_until_killed(folder: Path, out: Path, dies: int) -> None:
-    killed = subprocess.run([sys.executable, "-c", WORKER, str(folder), str(out), str(dies)], cwd=REPOSITORY)
-    assert killed.returncode == -signal.SIGKILL
+class Mortal(FakeModel):
+    """Its process is killed in its call number `dies`."""
+
+    def __init__(self, dies: int) -> None:
+        super().__init__()
+        self.dies = dies
+
+    def extract(self, *arguments: Any) -> SpeechOutput:
+        if len(self.batches) == self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().extract(*arguments)
+
+
+def run_until_killed(folder: Path, out: Path, dies: int | None) -> None:
+    """Write features in a process that is killed: in the model's call number `dies`, or (None) in the last step."""
+
+    def work() -> None:
+        rows = table._rows
+        room._BATCH_SECONDS, room._SHARD_MINUTES = SMALL_PARTS
+        if dies is None:
+            table._rows = lambda *given: os.kill(os.getpid(), signal.SIGKILL) if given[1] == 5 else rows(*given)
+        write_features(Mortal(-1 if dies is None else dies), list_recordings([folder]), out)
+
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def partial(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_and_run_again_is_never_killed(folder: Path, partial: Path, tmp_path: Path, while_merging: bool) -> None:
     whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
     if while_merging:
-        run_until_killed(folder, out, -1)
+        run_until_killed(folder, out, None)
     else:
         shutil.copytree(partial, parts_of(out))
     assert not out.exists()

@@ -113,7 +113,7 @@ def test_a_codebook_is_read_as_it_was_written(recordings: ListedRecordings, tmp_
         assert again.fingerprint == codebook.fingerprint
     save_codebook(fit(recordings, seed=2), tmp_path / "other")
     (tmp_path / "other" / "config.json").replace(tmp_path / "book" / "config.json")
-    with pytest.raises(UserError, match="is not what config.json beside it describes"):
+    with pytest.raises(UserError, match=r"is not what config\.json beside it describes"):
         load_codebook(tmp_path / "book")
     (tmp_path / "book" / "codebook.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="not readable as a codebook"):
