@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pandas
 import pytest
+import torch
 
 import fithubert
 from fithubert.cli import use
 from fithubert.data.listing import MAX_SECONDS
+from fithubert.export.onnx import export_onnx
 from fithubert.pretrain.discretise import SAMPLE_FRAMES
+from fithubert.stages import models
+from fithubert.stages.workspace import Workspace
 from fithubert.student.checkpoint import save_student
+from tests.export.students import SMALL, tiny_readout
+from tests.features.fakes import FakeModel
 from tests.recordings import write_folder
 from tests.student.shapes import strong, tiny
 from tests.test_cli import run
@@ -61,6 +67,37 @@ def test_features_of_the_layers_that_are_named(
     else:
         assert features.layers == layers
     assert set(pandas.read_parquet(out).frame_rate_hz) == {100.0 if model == "fbank" else 50.0}
+
+
+def test_an_exported_student_says_what_the_student_says(workspace: Path, tmp_path: Path) -> None:
+    readout = tiny_readout("armhubert", **SMALL)
+    save_student(readout.student, tmp_path / "student")
+    export_onnx(readout, tmp_path / "onnx", None, lambda models: dict.fromkeys(models, 1.0))
+    said = []
+    for name in ("student", "onnx", "onnx/model.onnx"):
+        out = tmp_path / f"{len(said)}.parquet"
+        arguments = ["features", str(workspace / "in"), "--model", str(tmp_path / name), "--layers", "all"]
+        assert run(*arguments, "--out", str(out), workspace=workspace)[0] == 0
+        said.append(fithubert.load_features(out))
+    assert len(said[0].layers) > 1
+    for path in said[0].ids:
+        torched, exported, named = (features.read(path).hidden for features in said)
+        for layer, states in torched.items():
+            torch.testing.assert_close(exported[layer], states, rtol=0, atol=1e-4)
+            torch.testing.assert_close(named[layer], exported[layer], rtol=0, atol=0)
+    missing = ["--model", str(tmp_path / "onnx" / "model.int8.onnx"), "--out", str(tmp_path / "x.parquet")]
+    assert "export with --int8" in run("features", str(workspace / "in"), *missing, workspace=workspace)[2]
+
+
+def test_teachers_of_every_kind_go_to_load_teacher(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(models, "load_teacher", lambda spec: asked.append(str(spec)) or FakeModel())
+    file = workspace / "in" / "r01.flac"  # any file: whose it is, load_teacher says
+    specs = ["hf:owner/name", "torchaudio:HUBERT_BASE", "fairseq:/x.pt", str(file), str(workspace), "mini", "fbank"]
+    for spec in specs:
+        models.find_model(Workspace(workspace), spec)
+    models.find_model(Workspace(workspace), "teacher")
+    assert asked == [*specs, str(workspace / "artifacts" / "teacher")]
 
 
 def test_the_folder_of_a_student_is_the_student(workspace: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """From recordings and a model to one Parquet file of features: restartable, whole or absent."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -88,11 +89,13 @@ def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, 
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` where it is not there; raises UserError where that cannot be."""
+    """Make `folder` where it is not there; raises UserError where that cannot be, or nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be made ({error.strerror}); name another --out") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: you may not write here; name another --out")
 
 
 def _check_out(out: Path, info: TableInfo) -> bool:
