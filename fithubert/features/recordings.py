@@ -13,13 +13,12 @@ from fithubert.errors import UserError
 from fithubert.features.extract import ExtractProgress, ExtractSettings, describe_store, extract_features
 from fithubert.features.reader import FeatureStore, read_index
 from fithubert.features.schema import Expected, StoreInfo, parse_info
+from fithubert.features.states import CPU_BATCH_SECONDS
 from fithubert.features.table import DTYPES, TableInfo, describe_table, parts_of, read_info, write_table
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames
 from fithubert.speech_model import SpeechModel
 
 _COMMAND = "fithubert features"
-#: Padded audio in one forward pass.
-_BATCH_SECONDS = 60.0
 #: What a killed run has to do again: a hundredth of the whole, within these bounds.
 _SHARD_MINUTES = (0.5, 10.0)
 
@@ -43,6 +42,7 @@ def write_features(
     layers: Literal["all"] | tuple[int, ...] = "all",
     dtype: str = "float32",
     on_progress: Callable[[ExtractProgress], None] | None = None,
+    batch_seconds: float = CPU_BATCH_SECONDS,
 ) -> WrittenFeatures:
     """Write what `model` says of the recordings to the Parquet file `out` (`fithubert.features.table` says its form).
 
@@ -54,7 +54,7 @@ def write_features(
     seconds = sum(u.num_samples for u in recordings) / SAMPLE_RATE_HZ
     minutes = min(max(seconds / 60 / 100, _SHARD_MINUTES[0]), _SHARD_MINUTES[1])
     settings = ExtractSettings(
-        codec=dtype, layers=layers, shard_minutes=minutes, batch_seconds=_BATCH_SECONDS, with_waveform=False
+        codec=dtype, layers=layers, shard_minutes=minutes, batch_seconds=batch_seconds, with_waveform=False
     )
     store, parts = describe_store(model, recordings, settings), parts_of(out)
     info = describe_table(store)

@@ -13,6 +13,9 @@ from fithubert.features.schema import WAVEFORM_SCALE, StoreInfo
 from fithubert.frames import pad_waveforms
 from fithubert.speech_model import SpeechModel
 
+#: Padded audio in one forward pass on a CPU: more pads more, and takes more memory and time (experiments/LOG.md).
+CPU_BATCH_SECONDS = 16.0
+
 
 @dataclass(frozen=True)
 class UtteranceStates:

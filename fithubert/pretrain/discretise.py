@@ -13,7 +13,7 @@ from torch import Tensor
 from fithubert.data.listing import ListedRecordings
 from fithubert.errors import UserError
 from fithubert.features.plan import PlannedRow, plan_batches_by_length
-from fithubert.features.states import run_batch
+from fithubert.features.states import CPU_BATCH_SECONDS, run_batch
 from fithubert.files import atomic_file
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.pretrain.codebook import Codebook, CodebookInfo
@@ -23,8 +23,8 @@ from fithubert.speech_model import SpeechModel
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000
 _INFO_KEY = b"fithubert.units"
-#: Padded audio in one forward pass, and audio that is sorted by length among itself and written together.
-_BATCH_SECONDS, _WINDOW_SECONDS = 60.0, 600.0
+#: Audio that is sorted by length among itself and written together.
+_WINDOW_SECONDS = 600.0
 
 #: Called with the seconds done and the seconds in all.
 Progress = Callable[[float, float], None]
@@ -42,7 +42,11 @@ class WrittenUnits:
 
 
 def fit_codebook(
-    model: SpeechModel, recordings: ListedRecordings, info: CodebookInfo, on_progress: Progress | None = None
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    info: CodebookInfo,
+    on_progress: Progress | None = None,
+    batch_seconds: float = CPU_BATCH_SECONDS,
 ) -> Codebook:
     """k-means as `info` says: on whole recordings, drawn by its seed until they hold its `sample_frames`.
 
@@ -53,7 +57,9 @@ def fit_codebook(
     rows = _rows(model, recordings)
     drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
     sample = sorted((rows[index] for index in drawn), key=lambda row: (-row.num_samples, row.index))
-    states = [frames.float().cpu() for _, frames in _run(model, recordings, sample, info.layer, on_progress)]
+    states = [
+        frames.float().cpu() for _, frames in _run(model, recordings, sample, info.layer, batch_seconds, on_progress)
+    ]
     return Codebook(info, fit_units(torch.cat(states)[: info.sample_frames], info.clusters, info.seed))
 
 
@@ -76,6 +82,7 @@ def write_units(
     out: Path,
     dedup: bool = False,
     on_progress: Progress | None = None,
+    batch_seconds: float = CPU_BATCH_SECONDS,
 ) -> WrittenUnits:
     """Write the units of every recording to the Parquet file `out`, whole or not at all; a row each, by path:
 
@@ -97,7 +104,7 @@ def write_units(
         for window in _windows(rows):
             found: dict[int, Tensor] = {}
             ordered = sorted(window, key=lambda row: (-row.num_samples, row.index))
-            for row, frames in _run(model, recordings, ordered, info.layer, None):
+            for row, frames in _run(model, recordings, ordered, info.layer, batch_seconds):
                 found[row.index] = codebook.units.assign(frames.float()).cpu()
                 done += row.num_samples / SAMPLE_RATE_HZ
                 if on_progress is not None:
@@ -127,11 +134,12 @@ def _run(
     recordings: ListedRecordings,
     rows: Sequence[PlannedRow],
     layer: int,
-    on_progress: Progress | None,
+    batch_seconds: float,
+    on_progress: Progress | None = None,
 ) -> Iterator[tuple[PlannedRow, Tensor]]:
     """Each of `rows` (longest first) with its states (time, feature) of `layer`, a batch at a time in memory."""
     done, total = 0, sum(row.num_samples for row in rows)
-    for batch in plan_batches_by_length(rows, _BATCH_SECONDS):
+    for batch in plan_batches_by_length(rows, batch_seconds):
         waveforms = [recordings.read(recordings.utterances[row.index]) for row in batch]
         for row, (states,) in zip(batch, run_batch(model, waveforms, batch, (layer,)), strict=True):
             yield row, states

@@ -11,6 +11,7 @@ from fithubert.data.listing import MAX_SECONDS, ListedRecordings, Listing, list_
 from fithubert.errors import UserError
 from fithubert.features.extract import ExtractProgress
 from fithubert.features.recordings import WrittenFeatures, drop_short, make_folder, write_features
+from fithubert.features.states import CPU_BATCH_SECONDS
 from fithubert.features.table import DTYPES
 from fithubert.pretrain.codebook import Codebook, CodebookInfo, load_codebook, save_codebook
 from fithubert.pretrain.discretise import SAMPLE_FRAMES, WrittenUnits, describe_codebook, fit_codebook, write_units
@@ -18,8 +19,10 @@ from fithubert.speech_model import SpeechModel
 from fithubert.stages.models import find_model
 from fithubert.stages.progress import progress_line
 from fithubert.stages.workspace import Workspace, check_name
+from fithubert.teachers.execution import choose_device
 
 _CLUSTERS = 100
+_GPU_BATCH_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def write_recording_features(
     def on_progress(p: ExtractProgress) -> None:
         show(p.audio_seconds, p.total_audio_seconds, f"{p.audio_seconds / 60:.1f} min of audio")
 
-    return write_features(loaded, listing, out, wanted, dtype, on_progress)
+    return write_features(loaded, listing, out, wanted, dtype, on_progress, _batch_seconds(device))
 
 
 def write_recording_units(
@@ -91,11 +94,12 @@ def write_recording_units(
     listing = _list(places, max_seconds)
     recordings, skipped = drop_short(loaded, listing)
     make_folder(out.parent)
+    batch_seconds = _batch_seconds(device)
     folder = codebook or out.with_suffix(".codebook")
     if given is None:
         info = describe_codebook(loaded, recordings, layer, clusters or _CLUSTERS, seed, sample_frames)
-        given = _provide_codebook(loaded, recordings, info, folder)
-    done = write_units(loaded, recordings, given, out, dedup, progress_line(f"units of {loaded.name}"))
+        given = _provide_codebook(loaded, recordings, info, folder, batch_seconds)
+    done = write_units(loaded, recordings, given, out, dedup, progress_line(f"units of {loaded.name}"), batch_seconds)
     return DiscretisedRecordings(done, given, folder, skipped)
 
 
@@ -119,7 +123,9 @@ def parse_layers(texts: Sequence[str], count: int) -> tuple[int, ...]:
     return layers
 
 
-def _provide_codebook(model: SpeechModel, recordings: ListedRecordings, info: CodebookInfo, folder: Path) -> Codebook:
+def _provide_codebook(
+    model: SpeechModel, recordings: ListedRecordings, info: CodebookInfo, folder: Path, batch_seconds: float
+) -> Codebook:
     """The codebook of `info` that an interrupted run left in `folder`, or a new one there."""
     if folder.exists():
         there = load_codebook(folder)
@@ -129,7 +135,7 @@ def _provide_codebook(model: SpeechModel, recordings: ListedRecordings, info: Co
                 "name another --out"
             )
         return there
-    codebook = fit_codebook(model, recordings, info, progress_line(f"clusters of {model.name}"))
+    codebook = fit_codebook(model, recordings, info, progress_line(f"clusters of {model.name}"), batch_seconds)
     save_codebook(codebook, folder)
     return codebook
 
@@ -137,6 +143,11 @@ def _provide_codebook(model: SpeechModel, recordings: ListedRecordings, info: Co
 def _load(workspace: Workspace, model: str, device: str) -> SpeechModel:
     check_name(device, get_args(Device), "device")
     return find_model(workspace, model, cast(Device, device))
+
+
+def _batch_seconds(device: str) -> float:
+    """Padded audio in one forward pass."""
+    return _GPU_BATCH_SECONDS if choose_device(cast(Device, device)) == "cuda" else CPU_BATCH_SECONDS
 
 
 def _list(places: Sequence[Path], max_seconds: float) -> Listing:

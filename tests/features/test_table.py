@@ -30,8 +30,8 @@ from tests.features.fakes import FakeModel
 from tests.recordings import write_folder, write_noise
 from tests.student.shapes import strong, tiny
 
-#: Seconds in a batch and bounds of the minutes in a part.
-SMALL_PARTS = (4.0, (0.1, 0.1))
+#: Bounds of the minutes in a part.
+SMALL_PARTS = (0.1, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_BATCH_SECONDS", SMALL_PARTS[0])
-    monkeypatch.setattr(room, "_SHARD_MINUTES", SMALL_PARTS[1])
+    monkeypatch.setattr(room, "_SHARD_MINUTES", SMALL_PARTS)
     monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 15_000)
 
 
 def write(folder: Path, out: Path, model: Any = None, **options: Any) -> WrittenFeatures:
-    return write_features(model or FakeModel(), list_recordings([folder]), out, **options)
+    return write_features(model or FakeModel(), list_recordings([folder]), out, **{"batch_seconds": 4.0, **options})
 
 
 def hear_alone(model: Any, path: str) -> list[np.ndarray]:
@@ -133,10 +132,10 @@ def run_until_killed(folder: Path, out: Path, dies: int | None) -> None:
 
     def work() -> None:
         rows = table._rows
-        room._BATCH_SECONDS, room._SHARD_MINUTES = SMALL_PARTS
+        room._SHARD_MINUTES = SMALL_PARTS
         if dies is None:
             table._rows = lambda *given: os.kill(os.getpid(), signal.SIGKILL) if given[1] == 5 else rows(*given)
-        write_features(Mortal(-1 if dies is None else dies), list_recordings([folder]), out)
+        write_features(Mortal(-1 if dies is None else dies), list_recordings([folder]), out, batch_seconds=4.0)
 
     worker = multiprocessing.get_context("fork").Process(target=work)
     worker.start()

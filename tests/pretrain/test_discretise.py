@@ -67,8 +67,7 @@ def test_windows_and_batches_change_nothing(
     codebook = fit(recordings)
     write_units(FakeModel(), recordings, codebook, tmp_path / "whole.parquet")
     monkeypatch.setattr(discretise, "_WINDOW_SECONDS", 3.0)
-    monkeypatch.setattr(discretise, "_BATCH_SECONDS", 2.0)
-    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet")
+    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", batch_seconds=2.0)
     assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
     assert pq.read_metadata(tmp_path / "cut.parquet").num_row_groups > 1
 
