@@ -19,7 +19,7 @@ from tests.export.students import SMALL, tiny_readout
 from tests.features.fakes import FakeModel
 from tests.recordings import write_folder
 from tests.student.shapes import strong, tiny
-from tests.test_cli import run
+from tests.test_cli import ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,14 @@ def test_an_exported_student_says_what_the_student_says(workspace: Path, tmp_pat
     assert "export with --int8" in run("features", str(workspace / "in"), *missing, workspace=workspace)[2]
 
 
-def test_teachers_of_every_kind_go_to_load_teacher(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teachers_of_every_kind_go_to_load_teacher(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     monkeypatch.setattr(models, "load_teacher", lambda spec: asked.append(str(spec)) or FakeModel())
     file = workspace / "in" / "r01.flac"  # any file: whose it is, load_teacher says
-    specs = ["hf:owner/name", "torchaudio:HUBERT_BASE", "fairseq:/x.pt", str(file), str(workspace), "mini", "fbank"]
+    (tmp_path / "config.json").write_text("{}")
+    specs = ["hf:owner/name", "torchaudio:HUBERT_BASE", "fairseq:/x.pt", str(file), str(tmp_path), "mini", "fbank"]
     for spec in specs:
         models.find_model(Workspace(workspace), spec)
     models.find_model(Workspace(workspace), "teacher")
@@ -159,8 +162,9 @@ def test_units_go_on_with_the_codebook_of_an_interrupted_run_and_no_other(worksp
     [
         (
             ["--model", "nobody"],
-            "model 'nobody': neither a file or folder, a student (students here: all_heads), teacher",
+            "model 'nobody': no file or folder, no student (students here: all_heads), nor teacher",
         ),
+        (["--model", str(ROOT / "tests")], "a folder without config.json holds no student, export or teacher"),
         (["--model", "mini", "--layer", "13"], "--layer 13: the model has layers 0 to 12"),
         (["--model", "fbank", "--layer", "-1"], "--layer -1: the model has layer 0 alone"),
         (["--model", "fbank", "--layer", "last"], "--layer last: give numbers, or `all`"),

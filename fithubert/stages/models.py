@@ -32,9 +32,11 @@ def find_model(workspace: Workspace, spec: str, device: Device = "auto") -> Spee
     if not path.exists() and ":" not in spec and spec not in ("teacher", "mini", "fbank"):
         students = f"students here: {', '.join(names)}" if names else f"there is no student in {workspace.student('')}"
         raise UserError(
-            f"model {spec!r}: neither a file or folder, a student ({students}), teacher, mini, fbank, nor hf:..., "
-            "torchaudio:..., fairseq:..."
+            f"model {spec!r}: no file or folder, no student ({students}), nor teacher, mini, fbank, hf:..., "
+            "torchaudio:... or fairseq:..."
         )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(f"model {spec!r}: a folder without config.json holds no student, export or teacher")
     loaded = load_teacher(workspace.teacher if spec == "teacher" else spec)
     return prepare_teacher(loaded, device) if isinstance(loaded, HubertTeacher) else loaded
 
