@@ -6,7 +6,7 @@ from typing import Any
 #: Public name -> the module that holds it. Loaded on first use, so that `import fithubert` stays quick.
 _PUBLIC = {
     "build_student": "fithubert.student.model",
-    "load_features": "fithubert.features.reader",
+    "load_features": "fithubert.features.table",
     "load_student": "fithubert.student.checkpoint",
     "load_teacher": "fithubert.teachers.registry",
     "train_student": "fithubert.distill.train",

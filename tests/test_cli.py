@@ -61,6 +61,12 @@ def test_every_command_explains_itself(command: str) -> None:
     assert len(result.stdout) > 300
 
 
+def test_help_loads_no_library_of_a_stage() -> None:
+    program = "import sys, fithubert.cli; print(sorted({'torch', 'pyarrow', 'mlflow', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
     write_librispeech(tmp_path / "corpora")
     arguments = ["prepare", "--source", "librispeech", "--path", str(tmp_path / "corpora")]

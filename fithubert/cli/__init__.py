@@ -9,7 +9,7 @@ try:
 except ImportError:
     sys.exit("error: the command line needs Typer and rich: pip install fithubert[cli]")
 
-from fithubert.cli import corpora, results, scores, students, sweeps, teachers
+from fithubert.cli import corpora, results, scores, setup, students, sweeps, teachers, use
 from fithubert.cli.start import read_options
 
 #: Every command by its name, in the order and under the headings of `fithubert --help`.
@@ -28,6 +28,10 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "import": students.import_checkpoint,
         "export": students.export,
     },
+    "Your own recordings": {
+        "features": use.features,
+        "units": use.units,
+    },
     "Results": {
         "profile": scores.profile,
         "superb": scores.superb,
@@ -35,6 +39,9 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "report": results.report,
         "compare": results.compare,
         "ui": results.ui,
+    },
+    "This machine": {
+        "doctor": setup.doctor,
     },
 }
 

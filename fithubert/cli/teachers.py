@@ -44,7 +44,7 @@ def teacher(
 
 def cache(
     codec: Annotated[
-        str | None, typer.Option(help="`float16`, `int8` or `pca_int8`; else `cache.codec` of params.")
+        str | None, typer.Option(help="`float32`, `float16`, `int8` or `pca_int8`; else `cache.codec` of params.")
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Check every page of the caches there are and write again what is damaged.")

@@ -99,14 +99,14 @@ def find_recordings(root: Path) -> tuple[list[Path], list[Skipped]]:
     skipped: list[Skipped] = []
 
     def note(error: OSError) -> None:
-        skipped.append(Skipped(_printable(Path(error.filename).relative_to(root)), f"folder: {error.strerror}"))
+        skipped.append(Skipped(printable(Path(error.filename).relative_to(root)), f"folder: {error.strerror}"))
 
     for parent, folders, names in os.walk(root, onerror=note, followlinks=False):
         for name in [*folders, *names]:
             path = Path(parent, name)
             relative = path.relative_to(root)
             if path.is_symlink() and (name in folders or path.suffix.lower() in SUFFIXES):
-                skipped.append(Skipped(_printable(relative), "a link; links are not followed"))
+                skipped.append(Skipped(printable(relative), "a link; links are not followed"))
             elif name not in folders and path.suffix.lower() in SUFFIXES:
                 paths.append(relative)
     return sorted(paths, key=os.fsencode), skipped
@@ -125,18 +125,18 @@ def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker
     try:
         checked = check_recording(root / path)
     except UnusableError as error:
-        return _Imported((), (Skipped(_printable(path), str(error)),))
+        return _Imported((), (Skipped(printable(path), str(error)),))
     whole = bool(spoken) and checked.seconds <= MAX_TRANSCRIBED_SECONDS
     skipped = []
     if spoken and not whole:
-        skipped.append(Skipped(_printable(path), f"transcript left out: {checked.seconds:.1f} s are cut into segments"))
+        skipped.append(Skipped(printable(path), f"transcript left out: {checked.seconds:.1f} s are cut into segments"))
     # Just below the mark, so that rounding in the resampling cannot make two segments of one name.
     single = whole or checked.seconds < SEGMENT_SECONDS[1] - 0.1
     utterances = []
     for number, (position, samples) in enumerate(read_segments(root / path, checked.peak, whole)):
         if len(samples) < HUBERT_MIN_SAMPLES or is_silent(samples):
             begin, end = position / SAMPLE_RATE_HZ, (position + len(samples)) / SAMPLE_RATE_HZ
-            skipped.append(Skipped(_printable(path), f"silent from {begin:.1f} s to {end:.1f} s"))
+            skipped.append(Skipped(printable(path), f"silent from {begin:.1f} s to {end:.1f} s"))
             continue
         name = _name(path) if single else f"{_name(path)}-{number:04d}"
         encoded = encode_flac(samples)
@@ -159,7 +159,7 @@ def _drop_copies(
         if original == path:
             kept.append(part.utterances)
         else:
-            copies.append(Skipped(_printable(path), f"the same audio as {_printable(original)}"))
+            copies.append(Skipped(printable(path), f"the same audio as {printable(original)}"))
             for utterance in part.utterances:
                 (folder / Path(utterance.audio).name).unlink()
     return kept, copies
@@ -181,7 +181,7 @@ def _name_speakers(paths: Sequence[Path]) -> dict[Path, str | None]:
     shared = Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
     depth = len(shared.parts)
     return {
-        p: _librispeech_speaker(p) or (_printable(p.parts[depth]) if len(p.parts) > depth + 1 else None) for p in paths
+        p: _librispeech_speaker(p) or (printable(p.parts[depth]) if len(p.parts) > depth + 1 else None) for p in paths
     }
 
 
@@ -198,5 +198,6 @@ def _name(path: Path) -> str:
     return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}".lstrip("-")
 
 
-def _printable(path: Path | str) -> str:
+def printable(path: Path | str) -> str:
+    """`path` as text, whatever bytes are in it."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -37,26 +37,27 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Checked:
-    """A recording that can be used: its peak (1.0 is full scale) and its length."""
+    """A recording that can be used: its peak (1.0 is full scale), its length, and that in samples at 16 kHz."""
 
     peak: float
     seconds: float
+    num_samples: int
 
 
-def check_recording(path: Path) -> Checked:
+def check_recording(path: Path, allow_silence: bool = False) -> Checked:
     """What a recording holds, read to its end; raises UnusableError where it is of no use."""
     try:
         if path.stat().st_size == 0:
             raise UnusableError("empty file")
         with soundfile.SoundFile(name_for_soundfile(path)) as file:
-            return _check_samples(file)
+            return _check_samples(file, allow_silence)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UnusableError(f"not readable as audio ({why_unreadable(error)})") from None
     except OSError as error:
         raise UnusableError(error.strerror or "cannot be read") from None
 
 
-def _check_samples(file: soundfile.SoundFile) -> Checked:
+def _check_samples(file: soundfile.SoundFile, allow_silence: bool) -> Checked:
     if not _RATES_HZ[0] <= file.samplerate <= _RATES_HZ[1]:
         raise UnusableError(f"sample rate of {file.samplerate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz can be read")
     peak, count = 0.0, 0
@@ -68,9 +69,9 @@ def _check_samples(file: soundfile.SoundFile) -> Checked:
         raise UnusableError(f"truncated: {count} of {file.frames} samples")
     if count * SAMPLE_RATE_HZ < HUBERT_MIN_SAMPLES * file.samplerate:
         raise UnusableError(f"shorter than one frame ({count / file.samplerate:.4f} s of {1 / 40} s)")
-    if peak < _SILENT_PEAK:
+    if peak < _SILENT_PEAK and not allow_silence:
         raise UnusableError("silent")
-    return Checked(peak, count / file.samplerate)
+    return Checked(peak, count / file.samplerate, count_samples_at_16_khz(count, file.samplerate))
 
 
 def read_recording(path: Path) -> Tensor:

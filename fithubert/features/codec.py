@@ -65,6 +65,20 @@ def layer_codecs(name: str, layers: tuple[int, ...], basis: Basis | None) -> tup
     return tuple(kind.for_layer(None if basis is None else basis.layers[layer]) for layer in layers)
 
 
+def _count_float32(num_frames: int, width: int) -> int:
+    return 4 * num_frames * width
+
+
+def _encode_float32(x: Tensor) -> tuple[Tensor, int]:
+    return x.flatten().view(torch.uint8), 0
+
+
+def _decode_float32(value: Tensor, start_frame: int, out: Tensor) -> None:
+    begin, size = 4 * start_frame * out.shape[1], 4 * out.numel()
+    # The copy aligns the floats, which start at any byte of the column's buffer.
+    out.copy_(value[begin : begin + size].clone().view(torch.float32).view(out.shape))
+
+
 def _count_float16(num_frames: int, width: int) -> int:
     return 2 * num_frames * width
 
@@ -147,6 +161,7 @@ def _pca_codec(basis: LayerBasis | None) -> Codec:
     )
 
 
+_FLOAT32 = Codec(_count_float32, _encode_float32, _decode_float32)
 _FLOAT16 = Codec(_count_float16, _encode_float16, _decode_float16)
 _INT8 = Codec(_count_int8, _encode_int8, _decode_int8)
 
@@ -168,4 +183,5 @@ CODECS: dict[str, CodecKind] = {
         True,
         _pca_codec,
     ),
+    "float32": CodecKind("num_frames x width float32, little-endian", "none", False, lambda _: _FLOAT32),
 }

@@ -154,7 +154,8 @@ def _write(
 def _encode_rows(states: Iterable[UtteranceStates], codecs: Sequence[Codec], info: StoreInfo) -> Iterator[EncodedRow]:
     for utterance in states:
         row = utterance.row
-        waveform = utterance.samples.numpy().astype("<i2").tobytes() if info.with_waveform else None
+        samples = utterance.samples
+        waveform = None if samples is None else samples.numpy().astype("<i2").tobytes()
         layers = tuple(encode_layer(hidden, codec) for hidden, codec in zip(utterance.layers, codecs, strict=True))
         yield EncodedRow(row.id, row.num_samples, row.num_frames, waveform, layers)
 

@@ -251,11 +251,6 @@ def read_index(directory: Path) -> pa.Table:
     return index
 
 
-def load_features(path: Path | str) -> FeatureStore:
-    """The feature store in the directory `path`; raises UserError where it is not there or not whole."""
-    return FeatureStore.open(path)
-
-
 def _decode_waveform(value: Tensor, start: int, count: int) -> Tensor:
     samples = value[2 * start : 2 * (start + count)].view(torch.int16)
     return samples.to(torch.float32).div_(WAVEFORM_SCALE)

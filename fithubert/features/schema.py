@@ -20,6 +20,7 @@ Columns of a shard:
 
 Codecs (little-endian, C order, T = num_frames, W = the layer's width):
 
+    float32   T x W float32. Value = the number, exactly.
     float16   T x W float16. Value = the number.
     int8      W float32 `scale`, then W float32 `offset`, then T x W int8 `code`. Value = code * scale + offset, with
               one scale and one offset per channel of this utterance.

@@ -13,13 +13,19 @@ from fithubert.features.schema import WAVEFORM_SCALE, StoreInfo
 from fithubert.frames import pad_waveforms
 from fithubert.speech_model import SpeechModel
 
+#: Padded audio in one forward pass on a CPU: more pads more, and takes more memory and time (experiments/LOG.md).
+CPU_BATCH_SECONDS = 16.0
+
 
 @dataclass(frozen=True)
 class UtteranceStates:
-    """One utterance: `samples` (samples,) int16, and `layers`, each (time, feature), on the model's device."""
+    """One utterance: its layers (time, feature) on the model's device, and what is stored of its audio.
+
+    `samples`: (samples,) int16; None where `StoreInfo.with_waveform` is off.
+    """
 
     row: PlannedRow
-    samples: Tensor
+    samples: Tensor | None
     layers: tuple[Tensor, ...]
 
 
@@ -31,34 +37,47 @@ def compute_states(
     Raises UserError where audio is unreadable or a layer is not finite.
     """
     for batch in plan_batches_by_length(rows, batch_seconds):
-        yield from _compute_batch(model, manifest, batch, info)
+        waveforms = [_read(manifest, row) for row in batch]
+        samples: list[Tensor | None] = [None] * len(batch)
+        if info.with_waveform:
+            rounded = [_to_int16(waveform) for waveform in waveforms]
+            # The model hears what is stored, so that a reader of both sees one and the same audio.
+            waveforms = [s.to(torch.float32) / WAVEFORM_SCALE for s in rounded]
+            samples = [*rounded]
+        layers = run_batch(model, waveforms, batch, info.layers)
+        yield from map(UtteranceStates, batch, samples, layers)
 
 
 @torch.inference_mode()
-def _compute_batch(
-    model: SpeechModel, manifest: Manifest, batch: Sequence[PlannedRow], info: StoreInfo
-) -> list[UtteranceStates]:
-    samples = [_to_int16(manifest.read(manifest.utterances[row.index]), row) for row in batch]
-    # The model hears what is stored, so that a reader of both sees one and the same audio.
-    waveforms, lengths = pad_waveforms([s.to(torch.float32) / WAVEFORM_SCALE for s in samples])
-    output = model.extract(waveforms, lengths, info.layers[-1])
-    frames = output.lengths.tolist()
+def run_batch(
+    model: SpeechModel, waveforms: Sequence[Tensor], rows: Sequence[PlannedRow], layers: Sequence[int]
+) -> list[tuple[Tensor, ...]]:
+    """The `layers` (ascending) of each of `waveforms` (samples,), (time, feature) each, without padding.
+
+    `rows` name the utterances and say their frames. Raises UserError where a value is not finite.
+    """
+    output = model.extract(*pad_waveforms(waveforms), layers[-1])
     states = []
-    for place, row in enumerate(batch):
-        if frames[place] != row.num_frames:
-            raise ValueError(f"{model.name}: {frames[place]} frames of {row.id}, expected {row.num_frames}")
-        layers = tuple(output.hidden_states[layer][place, : row.num_frames] for layer in info.layers)
-        for layer, hidden in zip(info.layers, layers, strict=True):
+    for place, (row, frames) in enumerate(zip(rows, output.lengths.tolist(), strict=True)):
+        if frames != row.num_frames:
+            raise ValueError(f"{model.name}: {frames} frames of {row.id}, expected {row.num_frames}")
+        own = tuple(output.hidden_states[layer][place, :frames] for layer in layers)
+        for layer, hidden in zip(layers, own, strict=True):
             if not bool(torch.isfinite(hidden).all()):
                 raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; mend the model")
-        states.append(UtteranceStates(row, samples[place], layers))
+        states.append(own)
     return states
 
 
-def _to_int16(waveform: Tensor, row: PlannedRow) -> Tensor:
+def _read(manifest: Manifest, row: PlannedRow) -> Tensor:
+    waveform = manifest.read(manifest.utterances[row.index])
     if waveform.shape != (row.num_samples,):
         raise UserError(
             f"utterance {row.id}: the manifest says {row.num_samples} samples, the file holds {len(waveform)}; "
             "run `fithubert prepare` again"
         )
+    return waveform
+
+
+def _to_int16(waveform: Tensor) -> Tensor:
     return (waveform * WAVEFORM_SCALE).round().clamp(-WAVEFORM_SCALE, WAVEFORM_SCALE - 1).to(torch.int16)

@@ -16,7 +16,7 @@ from fithubert.engine import on_first_rank, sum_over_ranks
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_CONVOLUTIONS, pad_waveforms
 from fithubert.pretrain.corpus import UnitBank, WaveformBank, write_units
-from fithubert.pretrain.units import UnitModel, UnitQuality, fit_units, measure_units, mfcc_frames
+from fithubert.pretrain.units import UnitModel, UnitQuality, draw_utterances, fit_units, measure_units, mfcc_frames
 from fithubert.teachers.hubert import HubertModel
 
 if TYPE_CHECKING:
@@ -44,14 +44,10 @@ def _fit(
     params: UnitParams, seed: int, bank: WaveformBank, model: HubertModel | None, device: torch.device
 ) -> UnitModel:
     """Units from whole utterances drawn until they hold `sample_frames`."""
-    order = torch.randperm(len(bank.num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
-    sample, seen = [0] * len(order), 0
-    for index in order:
+    sample = [0] * len(bank.num_frames)
+    for index in draw_utterances(bank.num_frames, params.sample_frames, seed):
         sample[index] = bank.num_frames[index]
-        seen += sample[index]
-        if seen >= params.sample_frames:
-            break
-    if not seen:
+    if not sum(sample):
         raise UserError("pretrain: no utterance of the train split is as long as a frame (25 ms)")
     frames = [f for batch in _plan(sample) for _, f in _features(params, bank, model, batch, device)]
     return fit_units(torch.cat(frames), params.clusters, seed)

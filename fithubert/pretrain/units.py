@@ -1,6 +1,7 @@
 """Discrete units: k-means clusters of MFCC frames or of hidden states, and their quality against phones."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,17 @@ class UnitModel:
         scaled = (frames - self.mean.to(frames)) / self.scale.to(frames)
         centres = self.centres.to(scaled)
         return (centres.square().sum(1) - 2 * scaled @ centres.T).argmin(1)
+
+
+def draw_utterances(num_frames: Sequence[int], sample_frames: int, seed: int) -> list[int]:
+    """Indices of utterances in an order drawn by `seed`, until they hold `sample_frames` or there are no more."""
+    drawn, seen = [], 0
+    for index in torch.randperm(len(num_frames), generator=torch.Generator().manual_seed(seed)).tolist():
+        if seen >= sample_frames:
+            break
+        drawn.append(index)
+        seen += num_frames[index]
+    return drawn
 
 
 def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:

@@ -37,7 +37,7 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
     check_name(to, FORMS, "form")
     if int8 and to != "onnx":
         raise UserError(f"--int8 is a form of onnx, not of {to}")
-    readout = _find_student(workspace, student)
+    readout = find_student(workspace, student)
     if to == "onnx":
         return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
     if to == "huggingface":
@@ -51,7 +51,7 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
 
 def register(workspace: Workspace, student: str, name: str) -> str:
     """The version under which `student`, a folder or a name in the workspace, is in MLflow's registry as `name`."""
-    return register_student(tracked_student(_find_student(workspace, student)), name, workspace.root)
+    return register_student(tracked_student(find_student(workspace, student)), name, workspace.root)
 
 
 def tracked_student(readout: ReadOut) -> TrackedStudent:
@@ -59,7 +59,7 @@ def tracked_student(readout: ReadOut) -> TrackedStudent:
     return TrackedStudent(readout.name, readout.fingerprint, partial(write_portable, readout))
 
 
-def _find_student(workspace: Workspace, student: str) -> ReadOut:
+def find_student(workspace: Workspace, student: str) -> ReadOut:
     """The student in the folder `student`, or of that name in the workspace."""
     folder = Path(student)
     if not (folder / "config.json").is_file():

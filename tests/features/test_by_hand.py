@@ -42,6 +42,7 @@ def decode_by_hand(
     """One layer of one utterance, by the lines that the description of the format gives for `codec`."""
     lines = [line.strip() for line in (schema.__doc__ or "").splitlines() if line.startswith("    ")]
     recipes = {
+        "float32": ['value = numpy.frombuffer(row["layer_3"], "<f4").reshape(row["num_frames"], W)'],
         "float16": ['value = numpy.frombuffer(row["layer_3"], "<f2").reshape(row["num_frames"], W)'],
         "int8": lines[lines.index('head = numpy.frombuffer(row["layer_3"], "<f4", count=2 * W).reshape(2, W)') :][:3],
         "pca_int8": lines[lines.index('K, W = basis["components"], basis["width"]') :][:5],

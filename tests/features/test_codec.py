@@ -61,6 +61,15 @@ def test_int8_is_off_by_half_a_step_at_most(x: np.ndarray) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(matrices)
+def test_float32_is_exact(x: np.ndarray) -> None:
+    codec = build("float32")
+    value, saturated = codec.encode(torch.from_numpy(x))
+    assert saturated == 0
+    np.testing.assert_array_equal(decode(value, codec, x.shape), x)
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices)
 def test_float16_is_the_nearest_half_or_counted_as_clipped(x: np.ndarray) -> None:
     codec = build("float16")
     value, saturated = codec.encode(torch.from_numpy(x))

@@ -1,0 +1,186 @@
+"""Recordings as discrete units: k-means clusters of one layer, as HuBERT makes its targets and GSLM its tokens."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from fithubert.data.listing import ListedRecordings
+from fithubert.errors import UserError
+from fithubert.features.plan import PlannedRow, plan_batches_by_length
+from fithubert.features.states import CPU_BATCH_SECONDS, run_batch
+from fithubert.files import atomic_file
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
+from fithubert.pretrain.codebook import Codebook, CodebookInfo
+from fithubert.pretrain.units import draw_utterances, fit_units
+from fithubert.speech_model import SpeechModel
+
+#: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
+SAMPLE_FRAMES = 100_000
+_INFO_KEY = b"fithubert.units"
+#: Audio that is sorted by length among itself and written together.
+_WINDOW_SECONDS = 600.0
+
+#: Called with the seconds done and the seconds in all.
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class WrittenUnits:
+    """What is in the file. `used`: how many of the clusters occur. `tokens`: units in all, fewer where deduplicated."""
+
+    recordings: int
+    audio_seconds: float
+    frames: int
+    tokens: int
+    used: int
+
+
+def fit_codebook(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    info: CodebookInfo,
+    on_progress: Progress | None = None,
+    batch_seconds: float = CPU_BATCH_SECONDS,
+) -> Codebook:
+    """k-means as `info` says: on whole recordings, drawn by its seed until they hold its `sample_frames`.
+
+    Source: HuBERT (Hsu et al. 2021, section IV.B) for the targets, GSLM (Lakhotia et al. 2021, section 3.1) for units
+    of recordings. Differs: features are scaled to deviation 1, and `fit_units` says how k-means itself differs. The
+    same arguments give the same codebook. Raises UserError where there are fewer frames than clusters.
+    """
+    rows = _rows(model, recordings)
+    drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
+    sample = sorted((rows[index] for index in drawn), key=lambda row: (-row.num_samples, row.index))
+    states = [
+        frames.float().cpu() for _, frames in _run(model, recordings, sample, info.layer, batch_seconds, on_progress)
+    ]
+    return Codebook(info, fit_units(torch.cat(states)[: info.sample_frames], info.clusters, info.seed))
+
+
+def describe_codebook(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    layer: int,
+    clusters: int,
+    seed: int = 1,
+    sample_frames: int = SAMPLE_FRAMES,
+) -> CodebookInfo:
+    """The CodebookInfo for `fit_codebook` on these recordings."""
+    return CodebookInfo(model.name, model.fingerprint, layer, clusters, seed, recordings.fingerprint, sample_frames)
+
+
+def write_units(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    codebook: Codebook,
+    out: Path,
+    dedup: bool = False,
+    on_progress: Progress | None = None,
+    batch_seconds: float = CPU_BATCH_SECONDS,
+) -> WrittenUnits:
+    """Write the units of every recording to the Parquet file `out`, whole or not at all; a row each, by path:
+
+    path string; seconds double; frames int32; frame_rate_hz double; units list of int16 (int32 above 32,767
+    clusters), one a frame. With `dedup`, runs of one unit are one unit, and durations is a list of int32, the frames of
+    each. The schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON.
+
+    Raises UserError where the codebook is of another model.
+    """
+    info = codebook.info
+    if info.model_fingerprint != model.fingerprint:
+        raise UserError(f"--codebook: it is of other weights ({info.model}) than those of {model.name}")
+    rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
+    schema = _schema(codebook, rate_hz, dedup)
+    rows = _rows(model, recordings)
+    seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
+    counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0.0, 0
+    with atomic_file(out) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        for window in _windows(rows):
+            found: dict[int, Tensor] = {}
+            ordered = sorted(window, key=lambda row: (-row.num_samples, row.index))
+            for row, frames in _run(model, recordings, ordered, info.layer, batch_seconds):
+                found[row.index] = codebook.units.assign(frames.float()).cpu()
+                done += row.num_samples / SAMPLE_RATE_HZ
+                if on_progress is not None:
+                    on_progress(min(done, seconds), seconds)
+            table = pa.Table.from_pylist([_row_of(row, found[row.index], rate_hz, dedup) for row in window], schema)
+            writer.write_table(table)
+            tokens += len(table.column("units").combine_chunks().flatten())
+            counts += torch.bincount(torch.cat(list(found.values())), minlength=info.clusters)
+    return WrittenUnits(len(rows), seconds, int(counts.sum()), tokens, int((counts > 0).sum()))
+
+
+def join_runs(units: Tensor) -> tuple[Tensor, Tensor]:
+    """`units` (time,) with every run of one unit as one, and the length of each run, (runs,) each."""
+    joined, durations = torch.unique_consecutive(units, return_counts=True)
+    return joined, durations
+
+
+def _rows(model: SpeechModel, recordings: ListedRecordings) -> list[PlannedRow]:
+    return [
+        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions), 0)
+        for place, u in enumerate(recordings)
+    ]
+
+
+def _run(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    rows: Sequence[PlannedRow],
+    layer: int,
+    batch_seconds: float,
+    on_progress: Progress | None = None,
+) -> Iterator[tuple[PlannedRow, Tensor]]:
+    """Each of `rows` (longest first) with its states (time, feature) of `layer`, a batch at a time in memory."""
+    done, total = 0, sum(row.num_samples for row in rows)
+    for batch in plan_batches_by_length(rows, batch_seconds):
+        waveforms = [recordings.read(recordings.utterances[row.index]) for row in batch]
+        for row, (states,) in zip(batch, run_batch(model, waveforms, batch, (layer,)), strict=True):
+            yield row, states
+        done += sum(row.num_samples for row in batch)
+        if on_progress is not None:
+            on_progress(done / SAMPLE_RATE_HZ, total / SAMPLE_RATE_HZ)
+
+
+def _windows(rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
+    """Consecutive rows of about `_WINDOW_SECONDS` together."""
+    window: list[PlannedRow] = []
+    for row in rows:
+        window.append(row)
+        if sum(held.num_samples for held in window) >= _WINDOW_SECONDS * SAMPLE_RATE_HZ:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _schema(codebook: Codebook, rate_hz: float, dedup: bool) -> pa.Schema:
+    columns = [
+        ("path", pa.string()),
+        ("seconds", pa.float64()),
+        ("frames", pa.int32()),
+        ("frame_rate_hz", pa.float64()),
+        ("units", pa.list_(pa.int16() if codebook.info.clusters <= 2**15 else pa.int32())),
+    ]
+    columns += [("durations", pa.list_(pa.int32()))] if dedup else []
+    values = {**asdict(codebook.info), "codebook": codebook.fingerprint, "frame_rate_hz": rate_hz, "dedup": dedup}
+    return pa.schema(columns, {_INFO_KEY: json.dumps(values, sort_keys=True).encode()})
+
+
+def _row_of(row: PlannedRow, units: Tensor, rate_hz: float, dedup: bool) -> dict[str, object]:
+    values: dict[str, object] = {
+        "path": row.id,
+        "seconds": row.num_samples / SAMPLE_RATE_HZ,
+        "frames": row.num_frames,
+        "frame_rate_hz": rate_hz,
+    }
+    if not dedup:
+        return {**values, "units": units.numpy()}
+    joined, durations = join_runs(units)
+    return {**values, "units": joined.numpy(), "durations": durations.numpy()}

@@ -1,0 +1,83 @@
+"""Recordings wherever they lie: what is found, what is left out and why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fithubert.data.listing import list_recordings
+from fithubert.data.recordings import read_recording
+from fithubert.errors import UserError
+from tests.recordings import write_folder, write_noise
+
+
+def test_folders_and_files_are_found_once_and_in_order(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "in")
+    alone = write_noise(tmp_path / "alone.wav", 1.0)
+    listing = list_recordings([alone, root, root / "r01.flac"])
+    names = [u.id for u in listing.recordings]
+    assert len(names) == 13
+    assert names == sorted(set(names))
+    assert str(root / "nested" / "deeper" / "r00.wav") in names
+    assert listing.skipped == ()
+    for utterance in listing.recordings:
+        assert len(listing.recordings.read(utterance)) == utterance.num_samples
+
+
+def test_a_recording_of_more_than_16_bits_is_heard_as_it_is(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "fine.wav", 1.0, subtype="FLOAT")
+    (utterance,) = (recordings := list_recordings([path]).recordings)
+    np.testing.assert_array_equal(recordings.read(utterance).numpy(), soundfile.read(path, dtype="float32")[0])
+    assert (read_recording(path) * 32768 % 1).abs().max() > 0
+
+
+def test_what_cannot_be_used_is_listed_with_the_reason(tmp_path: Path) -> None:
+    write_noise(tmp_path / "good.wav", 1.0)
+    (tmp_path / "text.wav").write_text("not audio")
+    (tmp_path / "empty.flac").touch()
+    (tmp_path / "link.wav").symlink_to(tmp_path / "good.wav")
+    write_noise(tmp_path / "long.wav", 3.0)
+    write_noise(tmp_path / "short.wav", 0.02)
+    whole = write_noise(tmp_path / "cut.flac", 2.0).read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    listing = list_recordings([tmp_path], max_seconds=2.5)
+    assert [Path(u.id).name for u in listing.recordings] == ["good.wav", "silent.wav"]
+    reasons = {Path(entry.path).name: entry.reason for entry in listing.skipped}
+    assert reasons["text.wav"].startswith("not readable as audio")
+    assert reasons["empty.flac"] == "empty file"
+    assert reasons["link.wav"] == "a link; links are not followed"
+    assert reasons["long.wav"] == "3 s long, and --max-seconds is 2.5; cut it"
+    assert reasons["short.wav"].startswith("shorter than one frame")
+    assert reasons["nan.wav"] == "holds NaN or infinite samples"
+    assert "cut.flac" in reasons
+    assert len(reasons) == 7
+
+
+def test_the_fingerprint_knows_names_and_contents(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.wav", 1.0)
+    before = list_recordings([path]).recordings.fingerprint
+    assert list_recordings([path]).recordings.fingerprint == before
+    assert list_recordings([path.rename(tmp_path / "b.wav")]).recordings.fingerprint != before
+    write_noise(tmp_path / "c.wav", 1.0).rename(path)
+    assert list_recordings([path]).recordings.fingerprint != before
+
+
+def test_a_place_that_is_not_there_and_one_without_recordings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        list_recordings([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="no recordings here"):
+        list_recordings([tmp_path])
+
+
+def test_a_file_that_changes_after_it_was_listed_is_named(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.wav", 1.0)
+    (utterance,) = (recordings := list_recordings([path]).recordings)
+    write_noise(path, 2.0)
+    with pytest.raises(UserError, match=r"a\.wav: the file has changed"):
+        recordings.read(utterance)
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.wav: the file has changed"):
+        recordings.read(utterance)

@@ -1,0 +1,151 @@
+"""Recordings as units: the nearest centres of what the model says, the same whenever they are asked for."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fithubert.data.listing import ListedRecordings, list_recordings
+from fithubert.errors import UserError
+from fithubert.pretrain import discretise
+from fithubert.pretrain.codebook import Codebook, load_codebook, save_codebook
+from fithubert.pretrain.discretise import describe_codebook, fit_codebook, join_runs, write_units
+from tests.features.fakes import FakeModel
+from tests.recordings import write_folder
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> ListedRecordings:
+    return list_recordings([write_folder(tmp_path_factory.mktemp("recordings"))]).recordings
+
+
+def fit(recordings: ListedRecordings, **options: Any) -> Codebook:
+    model = FakeModel()
+    return fit_codebook(
+        model, recordings, describe_codebook(model, recordings, **{"layer": 1, "clusters": 7, **options})
+    )
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60))
+def test_joined_runs_repeated_are_the_units(units: list[int]) -> None:
+    joined, durations = join_runs(torch.tensor(units))
+    assert joined.repeat_interleave(durations).tolist() == units
+    assert (joined[1:] != joined[:-1]).all()
+
+
+def test_units_are_the_nearest_centres_of_each_recording_alone(recordings: ListedRecordings, tmp_path: Path) -> None:
+    codebook, out = fit(recordings), tmp_path / "units.parquet"
+    done = write_units(FakeModel(), recordings, codebook, out)
+    rows = duckdb.sql(f"select path, frames, seconds, frame_rate_hz, units from '{out}'").fetchall()
+    assert [row[0] for row in rows] == [u.id for u in recordings]
+    for utterance, (_, frames, seconds, rate, units) in zip(recordings, rows, strict=True):
+        waveform = recordings.read(utterance)
+        states = FakeModel().extract(waveform[None], torch.tensor([len(waveform)])).hidden_states[1][0]
+        scaled = (states - codebook.units.mean) / codebook.units.scale
+        nearest = torch.cdist(scaled.double(), codebook.units.centres.double()).argmin(1)
+        assert units == nearest.tolist()
+        assert (frames, rate) == (len(units), 50.0)
+        assert seconds == pytest.approx(len(waveform) / 16_000)
+    assert pq.read_schema(out).field("units").type.value_type == "int16"
+    assert done.frames == done.tokens == sum(row[1] for row in rows)
+    assert done.used == len({unit for row in rows for unit in row[4]})
+    said = json.loads(pq.read_schema(out).metadata[b"fithubert.units"])
+    assert (said["model"], said["layer"], said["clusters"], said["codebook"]) == ("fake", 1, 7, codebook.fingerprint)
+
+
+def test_windows_and_batches_change_nothing(
+    recordings: ListedRecordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codebook = fit(recordings)
+    write_units(FakeModel(), recordings, codebook, tmp_path / "whole.parquet")
+    monkeypatch.setattr(discretise, "_WINDOW_SECONDS", 3.0)
+    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", batch_seconds=2.0)
+    assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert pq.read_metadata(tmp_path / "cut.parquet").num_row_groups > 1
+
+
+def test_deduplicated_units_with_durations_are_the_units(recordings: ListedRecordings, tmp_path: Path) -> None:
+    codebook = fit(recordings, clusters=2)
+    write_units(FakeModel(), recordings, codebook, tmp_path / "all.parquet")
+    done = write_units(FakeModel(), recordings, codebook, tmp_path / "dedup.parquet", dedup=True)
+    plain, joined = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("all", "dedup"))
+    for row, short in zip(plain, joined, strict=True):
+        assert np.repeat(short["units"], short["durations"]).tolist() == row["units"]
+        assert sum(short["durations"]) == short["frames"]
+    assert done.tokens == sum(len(row["units"]) for row in joined) < done.frames
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(
+    recordings: ListedRecordings, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        write_units(FakeModel(), recordings, fit(recordings, seed=seed), tmp_path / name)
+    one, two, three = ((tmp_path / name).read_bytes() for name in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_the_sample_is_bounded(recordings: ListedRecordings, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, fit_units = [], discretise.fit_units
+    monkeypatch.setattr(
+        discretise, "fit_units", lambda frames, *more: seen.append(len(frames)) or fit_units(frames, *more)
+    )
+    fit(recordings, sample_frames=150)
+    fit(recordings)
+    assert seen[0] == 150
+    assert seen[1] > 500
+
+
+def test_a_codebook_is_read_as_it_was_written(recordings: ListedRecordings, tmp_path: Path) -> None:
+    codebook = fit(recordings)
+    save_codebook(codebook, tmp_path / "book")
+    for place in ("book", "book/codebook.safetensors", "book/config.json"):
+        again = load_codebook(tmp_path / place)
+        assert again.info == codebook.info
+        assert again.fingerprint == codebook.fingerprint
+    save_codebook(fit(recordings, seed=2), tmp_path / "other")
+    (tmp_path / "other" / "config.json").replace(tmp_path / "book" / "config.json")
+    with pytest.raises(UserError, match=r"is not what config\.json beside it describes"):
+        load_codebook(tmp_path / "book")
+    (tmp_path / "book" / "codebook.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="not readable as a codebook"):
+        load_codebook(tmp_path / "book")
+    (tmp_path / "book" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="not a codebook of `fithubert units`"):
+        load_codebook(tmp_path / "book")
+
+
+def test_a_codebook_of_other_weights_is_refused_and_nothing_is_written(
+    recordings: ListedRecordings, tmp_path: Path
+) -> None:
+    codebook = fit(recordings)
+    with pytest.raises(UserError, match=r"--codebook: it is of other weights \(fake\)"):
+        write_units(FakeModel(seed=1), recordings, codebook, tmp_path / "u.parquet")
+    with pytest.raises(UserError, match="clusters need at least as many frames"):
+        fit(recordings, clusters=10_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_more_clusters_than_int16_holds_are_int32(data: st.DataObject) -> None:
+    clusters = data.draw(st.sampled_from([1, 2**15, 2**15 + 1, 2**20]))
+    model = FakeModel()
+    info = replace(describe_codebook(model, ListedRecordings((), Path()), 0, 1), clusters=clusters)
+    units = fit_stub(1)
+    schema = discretise._schema(Codebook(info, units), 50.0, False)
+    largest = np.iinfo(schema.field("units").type.value_type.to_pandas_dtype()).max
+    assert largest >= clusters - 1
+
+
+def fit_stub(width: int) -> Any:
+    from fithubert.pretrain.units import UnitModel
+
+    return UnitModel(torch.zeros(1, width), torch.zeros(width), torch.ones(width))
