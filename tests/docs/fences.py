@@ -103,7 +103,7 @@ class Terminal:
         self._call(fence, [sys.executable, "-"], fence.text)
 
     def _run_diff(self, fence: Fence) -> None:
-        self._call(fence, ["git", "apply", "--unidiff-zero", "-"], fence.text)
+        self._call(fence, ["git", "apply", "-"], fence.text)
 
     def _call(self, fence: Fence, command: list[str], typed: str | None = None) -> None:
         done = subprocess.run(
