@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 UNRUN = ("needs-data", "needs-network", "needs-time")
 #: Languages that may have each marker.
-MARKERS = {"run": ("sh", "python", "diff"), "seen": ("text",), **dict.fromkeys(UNRUN, ("sh",))}
+MARKERS = {"": ("text",), "run": ("sh", "python", "diff"), "seen": ("text",), **dict.fromkeys(UNRUN, ("sh",))}
 #: What a clone needs for its commands to run.
 _CLONE = ("fithubert", "pipeline", "experiments/presets", "params.yaml", "dvc.yaml", ".dvcignore", "pyproject.toml")
 
