@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages (`make docs`). Nothing is fetched, neither when they are built nor when they are read."""
+"""How Sphinx builds these pages (`make docs`). Neither building nor reading them fetches anything."""
 
 from typing import Any
 
@@ -30,8 +30,8 @@ toc_object_entries_show_parents = "hide"
 
 
 def hide_signature(app: Any, what: str, name: str, value: Any, options: Any, signature: str, returns: str) -> Any:
-    """No signature for configuration models: the fields that are listed below it are its arguments."""
-    if what == "class" and hasattr(value, "model_fields"):
+    """No signature for configuration models, whose fields are listed below it, nor for protocols."""
+    if what == "class" and (hasattr(value, "model_fields") or getattr(value, "_is_protocol", False)):
         return "", None
     return signature, returns
 

@@ -14,7 +14,23 @@ from pipeline.compose import compose
 from tests.docs.fences import ROOT
 
 #: What the system has.
-_SHELL = {"cd", "cp", "mkdir", "rm", "ln", "find", "git", "python3", "pip", "pre-commit", "tar", ".", "for", "done", "export"}
+_SHELL = {
+    "cd",
+    "cp",
+    "mkdir",
+    "rm",
+    "ln",
+    "find",
+    "git",
+    "python3",
+    "pip",
+    "pre-commit",
+    "tar",
+    ".",
+    "for",
+    "done",
+    "export",
+}
 
 
 def check_commands(text: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fithubert.files import read_json
 from tests.docs.fences import PAGES, ROOT, Terminal, read_fences
 
 for needed in ("typer", "espeakng_loader", "onnxruntime", "onnxscript", "soundfile"):
@@ -30,6 +31,9 @@ def test_a_reader_gets_to_the_end(page: Path, tmp_path: Path) -> None:
         terminal.follow(fence)
     if page.stem == "your-speech":
         check_that_onnxruntime_is_enough(tmp_path / "my-speech")
+    if page.stem == "extend":
+        scored = read_json(tmp_path / "fithubert" / "try" / "reports" / "metrics" / "superb" / "fbank-rate.json")
+        assert 0 < scored["chance"]["acc"] < 100
 
 
 def check_that_onnxruntime_is_enough(workspace: Path) -> None:
