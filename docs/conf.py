@@ -19,6 +19,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"fithubert {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["seen.css"]
 html_show_sphinx = False
 
 # Docstrings are plain text in which backticks mark code.
