@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Stages are plain `python -m pipeline.STAGE` commands: the environment's python must come first.
 RUN := PATH="$(VENV)/bin:$$PATH" MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=true
 
-.PHONY: repro demo ui test lint params screenshots clean distclean
+.PHONY: repro demo ui test lint params docs screenshots clean distclean
 
 repro: $(INSTALLED)  ## corpus -> report, with MLflow runs; does nothing where nothing has changed
 	$(RUN) dvc repro
@@ -33,6 +33,10 @@ params: $(INSTALLED)  ## write params.yaml anew from experiments/presets
 
 screenshots: $(INSTALLED)  ## docs/images anew from what is recorded in reports/ (needs Chromium)
 	$(RUN) python -m docs.screenshots
+
+docs: $(INSTALLED)  ## guides and API reference to build/docs; any warning is an error
+	$(RUN) sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
 
 clean:  ## what the demo, tests and tools leave; results of `make repro` and the environment stay
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

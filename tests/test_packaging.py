@@ -28,9 +28,9 @@ def test_every_dependency_is_pinned_to_the_version_that_was_tested() -> None:
     assert wanted <= pinned
 
 
-def test_all_is_every_extra_but_dev() -> None:
+def test_all_is_every_extra_but_those_of_developers() -> None:
     (everything,) = EXTRAS["all"]
-    assert set(everything[len("fithubert[") : -1].split(",")) == set(EXTRAS) - {"all", "dev"}
+    assert set(everything[len("fithubert[") : -1].split(",")) == set(EXTRAS) - {"all", "dev", "docs"}
 
 
 def test_weights_and_assets_are_part_of_the_package() -> None:

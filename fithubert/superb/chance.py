@@ -7,15 +7,12 @@ from itertools import combinations
 import numpy as np
 
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.pooled import LabelsOf
-from fithubert.superb.tasks.er import ER
-from fithubert.superb.tasks.ic import IC
-from fithubert.superb.tasks.ks import KS
+from fithubert.superb.pooled import LabelsOf, PooledTask
+from fithubert.superb.run import TRAINED
 from fithubert.superb.tasks.sd import error_counts, has_two_speakers, turn_labels
 from fithubert.superb.tasks.sf import type_f1
-from fithubert.superb.tasks.sid import SID
 
-_POOLED = {task.name: task for task in (KS, SID, ER, IC)}
+_POOLED = {task.name: task for task in TRAINED if isinstance(task, PooledTask)}
 #: Frames of 20 ms for constant diarisations: a constant answer hardly depends on the frame.
 _FRAME_SAMPLES = 320
 
@@ -25,7 +22,7 @@ def chance_levels(task: str, manifest: Manifest) -> dict[str, float]:
 
     Accuracies: the commonest label of train, given always. PER, WER and CER: the empty answer. EER: equal scores for
     all trials. MTWV: nothing found. F1: the set of slot types that is best on train. DER: nobody, one or both speakers
-    all the time, whichever is best on train. Empty where the labels are missing.
+    all the time, whichever is best on train. Empty where the labels are missing, and for a task without such a level.
     """
     if task in _POOLED:
         found = _majority_accuracy(manifest, _POOLED[task].kind, _POOLED[task].labels_of)
@@ -38,7 +35,7 @@ def chance_levels(task: str, manifest: Manifest) -> dict[str, float]:
         "sf": _slots,
         "sd": _diarisation,
     }
-    return makers[task](manifest)
+    return makers[task](manifest) if task in makers else {}
 
 
 def _majority_accuracy(manifest: Manifest, kind: str, labels_of: LabelsOf) -> float | None:

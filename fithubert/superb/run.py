@@ -39,17 +39,18 @@ from fithubert.superb.tasks.sf import SF
 from fithubert.superb.tasks.sid import SID
 from fithubert.superb.train import Fitted, OnProgress, fit
 
-_TRAINED: tuple[Task, ...] = (PR, ASR, KS, SID, ASV, SD, ER, IC, SF)
+#: Tasks whose heads are trained: the entry that a new one needs.
+TRAINED: tuple[Task, ...] = (PR, ASR, KS, SID, ASV, SD, ER, IC, SF)
 _SEARCHED: tuple[SearchTask, ...] = (QBE,)
 #: The names of all tasks.
-TASKS = (*(task.name for task in _TRAINED), *(task.name for task in _SEARCHED))
+TASKS = (*(task.name for task in TRAINED), *(task.name for task in _SEARCHED))
 
 
 def task_kind(name: str) -> str | None:
     """The kind of utterances that a task reads; None for one that reads several. Raises UserError for no task."""
     if name not in TASKS:
         raise UserError(f"superb task {name!r}: not one of {', '.join(TASKS)}")
-    return next((getattr(task, "kind", None) for task in _TRAINED if task.name == name), None)
+    return next((getattr(task, "kind", None) for task in TRAINED if task.name == name), None)
 
 
 def run_task(
@@ -75,7 +76,7 @@ def run_task(
     try:
         if quirks is not None:
             check_supported(name, manifest, quirks)
-        for trained in _TRAINED if quirks is None else official_tasks(quirks):
+        for trained in TRAINED if quirks is None else official_tasks(quirks):
             if trained.name == name:
                 learner = trained.bind(features, manifest, budget, resources)
                 result = _train(trained, learner, budget, seeds, on_progress, start)

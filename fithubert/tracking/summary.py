@@ -29,7 +29,7 @@ def log_summary(
     """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids.
 
     `shapes`: model -> its parameters. The compare page draws the first three of them that differ, by the alphabet: they
-    are kept to what tells shapes apart, and the rest are tags. The run `report` keeps `files`: the page and its figures.
+    are kept to what tells shapes apart, and the rest are tags. `files`, page and figures, go to the run `report`.
     """
     tags = stage_tags("report", workspace) | {"kind": "summary"}
     entries: Mapping[str, Mapping[str, Any]] = summary["models"]

@@ -131,12 +131,12 @@ def test_folding_leaves_39_phones() -> None:
     assert len({drop_stress(p) for p in STRESSED_PHONES} - {"SIL", "SPN"}) == 39
 
 
-def test_the_readme_says_what_the_store_takes() -> None:
-    """An hour of 20 ms frames as the default codec writes them, by the figures of the README's table of disk."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_pages_say_what_the_store_takes() -> None:
+    """An hour of 20 ms frames as the default codec writes them, by the figures of the table of disk."""
+    page = (Path(__file__).parents[2] / "docs" / "superb.md").read_text()
     int8, half = (layer_codecs(name, (0,), None)[0].count_bytes(180_000, 768) for name in ("int8", "float16"))
     assert half == pytest.approx(2 * int8, rel=1e-3)
     gigabytes = [layers * int8 / 1e9 for layers in (13, 1)]
-    assert f"13 x 768: {gigabytes[0]:.1f} GB an hour | one read-out of 768: {gigabytes[1]:.2f} GB an hour" in readme
+    assert f"13 x 768: {gigabytes[0]:.1f} GB an hour | one read-out of 768: {gigabytes[1]:.2f} GB an hour" in page
     for hours in ((51_094 + 6_798 + 3_081) / 3600, 100.6 + 5.4 + 5.4, 352):
-        assert f"| {hours * gigabytes[0]:.0f} GB | {hours * gigabytes[1]:.2g} GB |" in readme
+        assert f"| {hours * gigabytes[0]:.0f} GB | {hours * gigabytes[1]:.2g} GB |" in page
