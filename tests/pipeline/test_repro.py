@@ -195,7 +195,7 @@ def test_a_second_repro_does_nothing_and_says_so(finished: Path) -> None:
 def test_another_student_reruns_nothing_of_the_first(copy: Path) -> None:
     wide = {**STUDENT, "shape": {**STUDENT["shape"], "ffn_width": 12}}  # type: ignore[dict-item]
     write_params(copy, {**PARAMS, "students": {"thin": STUDENT, "wide": wide}})
-    changed = set(json.loads(dvc(copy, "status", "--json")))
+    changed = set(json.loads(dvc(copy, "status", "--json", "dvc.yaml")))
     assert {"distill@wide", "profile", "report"} <= changed
     assert not changed & {"prepare", "teacher", "cache_teacher", "distill@thin", "features@fbank", "superb@thin-pr"}
 
@@ -208,7 +208,7 @@ def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
     variants = {**ablation["variants"], "mean_x2": {"shape": {"time_reduction": {"kind": "mean"}}}}
     del variants["none"]
     write_params(copy, {**PARAMS, "ablations": {"time_reduction": {**ablation, "variants": variants}}})
-    assert set(json.loads(dvc(copy, "status", "--json"))) == {"ablation@time_reduction", "report"}
+    assert set(json.loads(dvc(copy, "status", "--json", "dvc.yaml"))) == {"ablation@time_reduction", "report"}
     dvc(copy, "repro", "ablation@time_reduction")
     after = {path: path.read_text() for path in trials.rglob("trial.json")}
     assert {path.parent.parent.name for path in after} == {"conv1d_x2", "mean_x2"}
