@@ -41,11 +41,11 @@ class SuperStudent(nn.Module):
     def _start_as_mean_and_repetition(self) -> None:
         eye = torch.eye(self.config.width)
         for reduction in self.reductions.values():
-            factor: int = reduction.factor  # type: ignore[assignment]
-            reduction.linear.weight.copy_(eye.repeat_interleave(factor, dim=1) / factor)  # type: ignore[union-attr, operator]
-            reduction.linear.bias.zero_()  # type: ignore[union-attr, operator]
+            factor: int = reduction.factor
+            reduction.linear.weight.copy_(eye.repeat_interleave(factor, dim=1) / factor)
+            reduction.linear.bias.zero_()
         for upsamplings in self.upsamplings.values():
-            for upsampling in upsamplings:  # type: ignore[union-attr]
+            for upsampling in upsamplings:
                 upsampling.weight.copy_(eye.expand_as(upsampling.weight))
                 upsampling.bias.zero_()
 
@@ -183,12 +183,12 @@ def sort_base(student: Student, waveforms: list[Tensor]) -> None:
     _permute_width(student, order, groups)
     for index, layer in enumerate(student.layers):
         heard = [student.encode([w], last_layer=index).states[-1][0] for w in waveforms]
-        middle = [layer.attention_norm(x + layer.attention(x[None], None)[0]) for x in heard]  # type: ignore[operator]
-        units = [torch.nn.functional.gelu(layer.ffn_in(x)) for x in middle]  # type: ignore[operator]
-        strength = layer.ffn_out.weight.double().norm(dim=0)  # type: ignore[union-attr, operator]
+        middle = [layer.attention_norm(x + layer.attention(x[None], None)[0]) for x in heard]
+        units = [torch.nn.functional.gelu(layer.ffn_in(x)) for x in middle]
+        strength = layer.ffn_out.weight.double().norm(dim=0)
         chosen = choose_channels(covariance(units) * strength[:, None] * strength, len(strength))
-        _permute(layer.ffn_in, chosen, 0)  # type: ignore[arg-type]
-        layer.ffn_out.weight.copy_(layer.ffn_out.weight[:, chosen])  # type: ignore[union-attr, operator, index]
+        _permute(layer.ffn_in, chosen, 0)
+        layer.ffn_out.weight.copy_(layer.ffn_out.weight[:, chosen])
     student.train()
 
 
@@ -197,10 +197,10 @@ def _sort_filters(student: Student) -> None:
     layers = list(student.frontend.layers)
     for layer, following in pairwise(layers):
         if layer.kernel == layer.stride == 1:
-            outputs, inputs = layer.conv.weight.shape[:2]  # type: ignore[union-attr, misc]
-            order = interleave(inputs, outputs)  # type: ignore[arg-type]
-            _permute(layer.conv, order, 0)  # type: ignore[arg-type]
-            following.conv.weight.copy_(following.conv.weight[:, order])  # type: ignore[union-attr, operator, index]
+            outputs, inputs = layer.conv.weight.shape[:2]
+            order = interleave(inputs, outputs)
+            _permute(layer.conv, order, 0)
+            following.conv.weight.copy_(following.conv.weight[:, order])
 
 
 def interleave(inputs: int, outputs: int) -> Tensor:
@@ -213,16 +213,16 @@ def interleave(inputs: int, outputs: int) -> Tensor:
 def _permute_width(student: Student, order: Tensor, groups: Tensor) -> None:
     assert student.projection is not None
     _permute(student.projection, order, 0)
-    conv = student.positional.conv  # type: ignore[union-attr]
-    weight = conv.weight[order].unflatten(0, (len(groups), -1))  # type: ignore[index]
+    conv = student.positional.conv
+    weight = conv.weight[order].unflatten(0, (len(groups), -1))
     conv.weight = torch.cat([w[:, g] for w, g in zip(weight, groups, strict=True)])
-    conv.bias.copy_(conv.bias[order])  # type: ignore[union-attr, operator, index]
+    conv.bias.copy_(conv.bias[order])
     _permute(student.encoder_norm, order, 0)
     for layer in student.layers:
-        for linear in (layer.attention.query, layer.attention.key, layer.attention.value, layer.ffn_in):  # type: ignore[union-attr]
-            linear.weight.copy_(linear.weight[:, order])  # type: ignore[union-attr, operator, index]
-        for part in (layer.attention.out, layer.ffn_out, layer.attention_norm, layer.ffn_norm):  # type: ignore[union-attr]
-            _permute(part, order, 0)  # type: ignore[arg-type]
+        for linear in (layer.attention.query, layer.attention.key, layer.attention.value, layer.ffn_in):
+            linear.weight.copy_(linear.weight[:, order])
+        for part in (layer.attention.out, layer.ffn_out, layer.attention_norm, layer.ffn_norm):
+            _permute(part, order, 0)
     for head in student.heads:
         assert isinstance(head, LayerHead)
         head.projection.weight.copy_(head.projection.weight[:, order])

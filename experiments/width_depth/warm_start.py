@@ -40,13 +40,14 @@ from fithubert.student.recipes import resolve
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import run_task, task_kind
 from fithubert.sweep.space import find_choices, make_student
-from fithubert.trials.trial import TrialData
+from fithubert.trials.trial import TrialData, macs_per_second
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "warm_start.csv"
 #: The seed of the draw of shapes, of the full distillations, and (another, so that noise is not shared) of the trials.
 DRAW_SEED, FULL_SEED, TRIAL_SEED = 1, 1, 2
-SHAPES = 8
+#: How many, and what they may cost at most: this times the multiply-accumulates of the student's own shape.
+SHAPES, MOST_COST = 8, 1.25
 #: Updates of the super-student.
 SUPER_UPDATES = 200
 
@@ -105,16 +106,17 @@ class LastLoss(TrainingListener):
         self.value = min(self.value, list(event.layer_losses.values())[-1])
 
 
-def draw_shapes(params: Params, student: StudentParams) -> list[dict[str, Any]]:
+def draw_shapes(params: Params) -> list[dict[str, Any]]:
     """The student's own shape and others drawn from the sweep's space, all with the student's read-out."""
-    space = params.sweep.space
+    student, space = params.students[params.sweep.of], params.sweep.space
     own = find_choices(student, space)
     assert own is not None
-    generator = random.Random(DRAW_SEED)
-    shapes = [own]
+    generator, shapes = random.Random(DRAW_SEED), [own]
     while len(shapes) < SHAPES:
         drawn = {name: generator.choice(values) for name, values in space} | {"readout": own["readout"]}
-        shapes.append(drawn)
+        # The teacher's depth names the heads' targets and costs nothing.
+        if macs_per_second(make_student(student, drawn, 1)) <= MOST_COST * macs_per_second(student):
+            shapes.append(drawn)
     return shapes
 
 
@@ -219,7 +221,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     done = {(row["arm"], int(row["shape"])) for row in read_cells()}
     for arm in arguments.arms:
-        for number, choices in enumerate(draw_shapes(params, params.students[params.sweep.of])):
+        for number, choices in enumerate(draw_shapes(params)):
             if (arm, number) not in done:
                 begun = time.monotonic()
                 cell = run_cell(arm, number, choices, params, data, arguments.work)
