@@ -37,9 +37,9 @@ def render(rows: list[dict[str, str]], super_seconds: float) -> str:
     full = _of(rows, "full")
     losses, errors = ([float(row[name]) for row in full] for name in ("dev_loss", "dev_per"))
     lines = [
-        f"Kendall's tau-b over {len(full)} shapes with full distillations (95 % bootstrap interval over shapes; p of no",
-        "rank correlation). Dev loss is the last head's. CPU seconds: of one trial on average; a trial's share of the",
-        f"super-student's, which {SHARED_BY} trials have in common.",
+        f"Kendall's tau-b with the full distillations of {len(full)} shapes, 95 % bootstrap interval over shapes, p of no",
+        "rank correlation. Dev loss is the last head's, PER the phoneme probe's. CPU seconds of one trial on average, and",
+        f"its share of the super-student's, which {SHARED_BY} trials have in common.",
         "",
         "| figure of the trial | full dev PER | full dev loss | CPU s | super, CPU s |",
         "| --- | --- | --- | ---: | ---: |",
