@@ -20,7 +20,7 @@ from fithubert.distill.hints import HintLoss
 from fithubert.distill.optim import build_optimizer, learning_rate_share, set_learning_rate
 from fithubert.distill.plan import planned_updates
 from fithubert.distill.targets import Targets, stride_samples
-from fithubert.files import write_json
+from fithubert.files import read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.student.model import Student, build_student
 from fithubert.student.recipes import resolve
@@ -36,8 +36,8 @@ def largest_shape(of: StudentParams, space: SpaceParams, teacher_depth: int) -> 
     return resolve(student.recipe, student.shape)
 
 
-def train_super(params: Params, data: TrialData, updates: int, path: Path) -> SuperStudent:
-    """A super-student after `updates`, made once and kept in `path`, with the CPU seconds that it took beside it.
+def train_super(params: Params, data: TrialData, updates: int, path: Path) -> tuple[SuperStudent, float]:
+    """A super-student after `updates`, made once and kept in `path`, and the CPU seconds that it took.
 
     Every update is of the largest shape, the smallest and one drawn from the space, on the same batch.
     """
@@ -47,7 +47,7 @@ def train_super(params: Params, data: TrialData, updates: int, path: Path) -> Su
     whole = SuperStudent(largest_shape(of, space, depth))
     if path.exists():
         whole.load_state_dict(load_file(path))
-        return whole
+        return whole, float(read_json(path.with_suffix(".json"))["cpu_seconds"])
     begun = process_time()
     waveforms = draw_waveforms(data.train, params.sweep.budget.init_seconds, params.sweep.seed)
     cut_teacher(whole.base, data.teacher.model, waveforms)
@@ -80,7 +80,7 @@ def train_super(params: Params, data: TrialData, updates: int, path: Path) -> Su
     seconds = process_time() - begun
     save_file({name: tensor.contiguous() for name, tensor in whole.state_dict().items()}, path)
     write_json(path.with_suffix(".json"), {"cpu_seconds": seconds, "updates": updates})
-    return whole
+    return whole, seconds
 
 
 def slice_student(whole: SuperStudent, config: StudentConfig) -> Student:

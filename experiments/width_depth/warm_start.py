@@ -48,27 +48,31 @@ RESULTS = HERE / "warm_start.csv"
 DRAW_SEED, FULL_SEED, TRIAL_SEED = 1, 1, 2
 #: How many, and what they may cost at most: this times the multiply-accumulates of the student's own shape.
 SHAPES, MOST_COST = 8, 1.25
-#: Updates of the super-student.
-SUPER_UPDATES = 200
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Where first weights come from, and the updates that follow; None: all those of the pipeline."""
+    """Where first weights come from, and the updates that follow; None: all those of the pipeline.
+
+    `super_updates`: those of the super-student that is sliced.
+    """
 
     start: Literal["random", "cut_teacher", "super"]
     updates: int | None
+    super_updates: int = 0
 
 
 ARMS = {
     "full": Arm("cut_teacher", None),
-    "cut_100": Arm("cut_teacher", 100),
-    "super_25": Arm("super", 25),
-    "cut_25": Arm("cut_teacher", 25),
-    "super_0": Arm("super", 0),
-    "cut_0": Arm("cut_teacher", 0),
     "random_100": Arm("random", 100),
-    "super_50": Arm("super", 50),
+    "cut_100": Arm("cut_teacher", 100),
+    "cut_25": Arm("cut_teacher", 25),
+    "cut_0": Arm("cut_teacher", 0),
+    "super_50": Arm("super", 50, 200),
+    "super_25": Arm("super", 25, 200),
+    "super_0": Arm("super", 0, 200),
+    "long_super_25": Arm("super", 25, 800),
+    "long_super_0": Arm("super", 0, 800),
 }
 
 
@@ -77,7 +81,7 @@ class Cell:
     """One training: the arm, the shape, and what came of it.
 
     `dev_loss`: of the head on the teacher's last layer, at its lowest; `dev_per` in percent; `cpu_seconds` of the
-    process for first weights, training and probe, without the super-student's own.
+    process for first weights, training and probe; `super_cpu_seconds`: what the super-student took, once for all.
     """
 
     arm: str
@@ -90,9 +94,11 @@ class Cell:
     time_reduction: str
     factor: int
     position: float
+    mmacs_per_second: int
     dev_loss: float
     dev_per: float
     cpu_seconds: float
+    super_cpu_seconds: float
 
 
 class LastLoss(TrainingListener):
@@ -106,7 +112,7 @@ class LastLoss(TrainingListener):
         self.value = min(self.value, list(event.layer_losses.values())[-1])
 
 
-def draw_shapes(params: Params) -> list[dict[str, Any]]:
+def draw_shapes(params: Params, teacher_depth: int) -> list[dict[str, Any]]:
     """The student's own shape and others drawn from the sweep's space, all with the student's read-out."""
     student, space = params.students[params.sweep.of], params.sweep.space
     own = find_choices(student, space)
@@ -114,8 +120,7 @@ def draw_shapes(params: Params) -> list[dict[str, Any]]:
     generator, shapes = random.Random(DRAW_SEED), [own]
     while len(shapes) < SHAPES:
         drawn = {name: generator.choice(values) for name, values in space} | {"readout": own["readout"]}
-        # The teacher's depth names the heads' targets and costs nothing.
-        if macs_per_second(make_student(student, drawn, 1)) <= MOST_COST * macs_per_second(student):
+        if macs_per_second(make_student(student, drawn, teacher_depth)) <= MOST_COST * macs_per_second(student):
             shapes.append(drawn)
     return shapes
 
@@ -133,7 +138,10 @@ def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, da
     # What was cut has learnt enough for a lower rate; random weights have not.
     rate = None if arm.start == "random" else student.learning_rate
     schedule = schedule.model_copy(update={"learning_rate": rate or schedule.learning_rate})
-    whole = train_super(params, data, SUPER_UPDATES, work / "super.safetensors") if arm.start == "super" else None
+    whole, super_seconds = None, 0.0
+    if arm.start == "super":
+        path = work / f"super-{arm.super_updates}.safetensors"
+        whole, super_seconds = train_super(params, data, arm.super_updates, path)
     folder = work / f"{name}-{number}"
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.process_time()
@@ -150,8 +158,16 @@ def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, da
     per = probe(folder, data, params, task, schedule.seed)
     seconds = time.process_time() - begun
     shutil.rmtree(folder)
-    shape = {key: value for key, value in choices.items() if key != "readout"}
-    return Cell(name, number, **shape, dev_loss=round(loss, 5), dev_per=round(per, 3), cpu_seconds=round(seconds, 1))
+    return Cell(
+        arm=name,
+        shape=number,
+        **{key: value for key, value in choices.items() if key != "readout"},
+        mmacs_per_second=round(macs_per_second(student) / 1e6),
+        dev_loss=round(loss, 5),
+        dev_per=round(per, 3),
+        cpu_seconds=round(seconds, 1),
+        super_cpu_seconds=round(super_seconds, 1),
+    )
 
 
 def train_on(
@@ -221,7 +237,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     done = {(row["arm"], int(row["shape"])) for row in read_cells()}
     for arm in arguments.arms:
-        for number, choices in enumerate(draw_shapes(params)):
+        for number, choices in enumerate(draw_shapes(params, data.teacher.model.config.depth)):
             if (arm, number) not in done:
                 begun = time.monotonic()
                 cell = run_cell(arm, number, choices, params, data, arguments.work)
