@@ -1,0 +1,250 @@
+"""Do cheap trials rank shapes as full distillations do? Trials from three kinds of first weights against the latter.
+
+`python -m experiments.width_depth.warm_start [--arms ARM ...] [--work DIR]` in a workspace where `make repro` has left
+the corpus, the teacher and its cache. A cell that is in warm_start.csv is not run again.
+"""
+
+import argparse
+import csv
+import random
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from experiments.width_depth.train_super import frames_of, slice_student, train_super
+from fithubert.config.distill import DistillParams, StudentParams
+from fithubert.config.params import Params, load_params
+from fithubert.config.trials import TaskBudget
+from fithubert.data.batching import plan_eval_batches
+from fithubert.distill.checkpoint import CheckpointFolder
+from fithubert.distill.events import Evaluated, Listeners, TrainingListener
+from fithubert.distill.first_weights import set_first_weights
+from fithubert.distill.hints import HintLoss
+from fithubert.distill.loop import TrainingLoop
+from fithubert.distill.step import Stepper
+from fithubert.engine import deterministic_torch, open_fabric
+from fithubert.errors import exit_on_user_error
+from fithubert.features.extract import ExtractSettings, extract_features
+from fithubert.features.reader import FeatureStore
+from fithubert.stages.trials import open_trial_data
+from fithubert.stages.workspace import Workspace
+from fithubert.student.checkpoint import load_student, save_student
+from fithubert.student.model import Student, build_student
+from fithubert.student.readout import ReadOut
+from fithubert.student.recipes import resolve
+from fithubert.superb.protocol import TaskResult
+from fithubert.superb.run import run_task, task_kind
+from fithubert.sweep.space import find_choices, make_student
+from fithubert.trials.trial import TrialData, macs_per_second
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "warm_start.csv"
+#: The seed of the draw of shapes, of the full distillations, and (another, so that noise is not shared) of the trials.
+DRAW_SEED, FULL_SEED, TRIAL_SEED = 1, 1, 2
+#: How many, and what they may cost at most: this times the multiply-accumulates of the student's own shape.
+SHAPES, MOST_COST = 8, 1.25
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Where first weights come from, and the updates that follow; None: all those of the pipeline.
+
+    `super_updates`: those of the super-student that is sliced.
+    """
+
+    start: Literal["random", "cut_teacher", "super"]
+    updates: int | None
+    super_updates: int = 0
+
+
+ARMS = {
+    "full": Arm("cut_teacher", None),
+    "random_100": Arm("random", 100),
+    "cut_100": Arm("cut_teacher", 100),
+    "cut_25": Arm("cut_teacher", 25),
+    "cut_0": Arm("cut_teacher", 0),
+    "super_50": Arm("super", 50, 200),
+    "super_25": Arm("super", 25, 200),
+    "super_0": Arm("super", 0, 200),
+    "long_super_25": Arm("super", 25, 400),
+    "long_super_0": Arm("super", 0, 400),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: the arm, the shape, and what came of it.
+
+    `dev_loss`: of the head on the teacher's last layer, at its lowest; `dev_per` in percent; `cpu_seconds` of the
+    process for first weights, training and probe; `super_cpu_seconds`: what the super-student took, once for all.
+    """
+
+    arm: str
+    shape: int
+    depth: int
+    width: int
+    ffn_width: int
+    attention_heads: int
+    front_end: float
+    time_reduction: str
+    factor: int
+    position: float
+    mmacs_per_second: int
+    dev_loss: float
+    dev_per: float
+    cpu_seconds: float
+    super_cpu_seconds: float
+
+
+class LastLoss(TrainingListener):
+    """Hears the lowest dev loss of the last head."""
+
+    def __init__(self) -> None:
+        self.value = float("inf")
+
+    def on_evaluation(self, event: Evaluated) -> None:
+        """Note it."""
+        self.value = min(self.value, list(event.layer_losses.values())[-1])
+
+
+def draw_shapes(params: Params, teacher_depth: int) -> list[dict[str, Any]]:
+    """The student's own shape and others drawn from the sweep's space, all with the student's read-out."""
+    student, space = params.students[params.sweep.of], params.sweep.space
+    own = find_choices(student, space)
+    assert own is not None
+    generator, shapes = random.Random(DRAW_SEED), [own]
+    while len(shapes) < SHAPES:
+        drawn = {name: generator.choice(values) for name, values in space} | {"readout": own["readout"]}
+        if macs_per_second(make_student(student, drawn, teacher_depth)) <= MOST_COST * macs_per_second(student):
+            shapes.append(drawn)
+    return shapes
+
+
+def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, data: TrialData, work: Path) -> Cell:
+    """Train and probe one shape from its beginning."""
+    arm = ARMS[name]
+    student = make_student(params.students[params.sweep.of], choices, data.teacher.model.config.depth)
+    full, budget = arm.updates is None, params.sweep.budget
+    schedule, task = params.distill, params.superb.tasks["pr"] if full else budget.tasks["pr"]
+    if arm.updates is not None:
+        changes = {"seed": TRIAL_SEED, "updates": max(1, arm.updates), "dev_every_updates": budget.dev_every_updates}
+        schedule = schedule.model_copy(update=changes)
+        student = student.model_copy(update={"init_seconds": budget.init_seconds})
+    # What was cut has learnt enough for a lower rate; random weights have not.
+    rate = None if arm.start == "random" else student.learning_rate
+    schedule = schedule.model_copy(update={"learning_rate": rate or schedule.learning_rate})
+    whole, super_seconds = None, 0.0
+    if arm.start == "super":
+        path = work / f"super-{arm.super_updates}.safetensors"
+        whole, super_seconds = train_super(params, data, arm.super_updates, path)
+    folder = work / f"{name}-{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    begun = time.process_time()
+    torch.manual_seed(schedule.seed)
+    config = resolve(student.recipe, student.shape)
+    if whole is not None:
+        built = slice_student(whole, config)
+    else:
+        built = build_student(config)
+        start = student.model_copy(update={"init": arm.start})
+        set_first_weights(built, start, data.teacher, data.train, schedule.seed, torch.device("cpu"))
+    loss = train_on(built, student, schedule, data, folder, trained=arm.updates != 0)
+    save_student(built, folder / "student")
+    per = probe(folder, data, params, task, schedule.seed)
+    seconds = time.process_time() - begun
+    shutil.rmtree(folder)
+    return Cell(
+        arm=name,
+        shape=number,
+        **{key: value for key, value in choices.items() if key != "readout"},
+        mmacs_per_second=round(macs_per_second(student) / 1e6),
+        dev_loss=round(loss, 5),
+        dev_per=round(per, 3),
+        cpu_seconds=round(seconds, 1),
+        super_cpu_seconds=round(super_seconds, 1),
+    )
+
+
+def train_on(
+    built: Student, student: StudentParams, schedule: DistillParams, data: TrialData, folder: Path, trained: bool
+) -> float:
+    """Train `built` (or only evaluate it) and leave its best weights in it; the lowest dev loss of the last head."""
+    hint_loss = HintLoss(student.hints, built.config.heads.layer_map)
+    with deterministic_torch():
+        stepper = Stepper(open_fabric("cpu", schedule.precision, False), built, hint_loss, schedule)
+        if not trained:
+            return evaluate(stepper, data)
+        heard = LastLoss()
+        checkpoints = CheckpointFolder(folder / "checkpoints", {}, 1)
+        loop = TrainingLoop(stepper, schedule, data.train, data.dev, checkpoints, Listeners([heard]))
+        loop.run()
+    built.load_state_dict(loop.best)
+    return heard.value
+
+
+def evaluate(stepper: Stepper, data: TrialData) -> float:
+    """The last head's dev loss of a student as it is."""
+    layers = sorted({teacher for _, teacher in stepper.hint_loss.layer_map})
+    plan = plan_eval_batches(data.dev.num_frames, batch_frames=frames_of(data.dev, stepper.params.batch_seconds))
+    _, heads = stepper.evaluate(data.dev.finish(data.dev.read(crops, layers), crops, layers) for crops in plan)
+    return heads[max(heads)]
+
+
+def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed: int) -> float:
+    """The phone error rate on dev of the student below `folder`."""
+    model = ReadOut(load_student(folder / "student"), "student")
+    heard = data.manifest.select(kind={str(task_kind("pr"))})
+    settings = ExtractSettings(layers="all", with_waveform=False, **params.features.model_dump())
+    extract_features(model, heard, folder / "features", settings)
+    result = run_task("pr", FeatureStore.open(folder / "features"), heard, task, (seed,))
+    assert isinstance(result, TaskResult)
+    return result.dev["per"]
+
+
+def read_cells() -> list[dict[str, str]]:
+    """The rows of warm_start.csv."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_cell(cell: Cell) -> None:
+    """Add a row to warm_start.csv."""
+    begin = not RESULTS.exists()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Cell)], lineterminator="\n")
+        if begin:
+            writer.writeheader()
+        writer.writerow(asdict(cell))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--work", type=Path, default=Path("experiments/width_depth/cells"), help="where cells are trained"
+    )
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS), help="what to run")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    params, workspace = load_params(), Workspace(Path.cwd())
+    data = open_trial_data(params, workspace)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    done = {(row["arm"], int(row["shape"])) for row in read_cells()}
+    for arm in arguments.arms:
+        for number, choices in enumerate(draw_shapes(params, data.teacher.model.config.depth)):
+            if (arm, number) not in done:
+                begun = time.monotonic()
+                cell = run_cell(arm, number, choices, params, data, arguments.work)
+                write_cell(cell)
+                print(cell, f"{time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
