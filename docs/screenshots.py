@@ -54,7 +54,14 @@ def serve_comparison() -> Iterator[str]:
             yield live.addresses[-1]
 
 
+@contextmanager
+def serve_report() -> Iterator[str]:
+    """The page of the report, as it is in reports/."""
+    yield (ROOT / "reports" / "index.html").as_uri()
+
+
 SHOTS = (
+    Shot("report", serve_report, ready="document.querySelector('svg circle, svg path')"),
     Shot(
         "mlflow-compare",
         serve_comparison,
