@@ -39,7 +39,7 @@ EXTRAS = {
     "synthesis": Extra(("espeakng_loader",), "the embedded corpus", True),
     "train": Extra(("lightning_fabric",), "training", True),
     "trials": Extra(("scipy",), "ablations", True),
-    "report": Extra(("jinja2", "matplotlib"), "the page with its figures", True),
+    "report": Extra(("jinja2", "matplotlib", "PIL"), "the page with its figures", True),
     "pipeline": Extra(("dvc", "hydra"), "`dvc repro` and presets", True),
     "tracking": Extra(("mlflow",), "runs in MLflow; without it they are recorded in .tracking/ alone", False),
     "cli": Extra(("typer", "rich"), "this command", False),
