@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from fithubert.frames import reduce_lengths
 from fithubert.superb.bank import ragged_arange
 from fithubert.superb.metrics import IntArray
 
@@ -187,7 +186,8 @@ class SpeakerHead(nn.Module):
 
 def stack_lengths(lengths: IntArray, stack: int) -> IntArray:
     """The lengths of utterances whose frames are read `stack` at a time, an incomplete last one too."""
-    return reduce_lengths(torch.from_numpy(lengths), stack).numpy()
+    # `frames.reduce_lengths` without tensors: lengths stay on the host while heads train elsewhere.
+    return (lengths + stack - 1) // stack
 
 
 def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:
