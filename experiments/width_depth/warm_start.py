@@ -71,8 +71,6 @@ ARMS = {
     "super_50": Arm("super", 50, 200),
     "super_25": Arm("super", 25, 200),
     "super_0": Arm("super", 0, 200),
-    "long_super_25": Arm("super", 25, 400),
-    "long_super_0": Arm("super", 0, 400),
 }
 
 
