@@ -1,6 +1,7 @@
 """Frame arithmetic: convolution strides, time reduction, lengths and padding masks. No other room computes a length."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ SAMPLE_RATE_HZ = 16_000
 HUBERT_CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 HUBERT_STRIDE_SAMPLES = 320
 HUBERT_MIN_SAMPLES = 400
+#: An integer, or a tensor or an array of them.
+Lengths = TypeVar("Lengths", bound=Any)
 
 
 def count_conv_frames(lengths: Tensor, convolutions: Sequence[tuple[int, int]]) -> Tensor:
@@ -44,12 +47,12 @@ def count_samples(num_frames: int, convolutions: Sequence[tuple[int, int]] = HUB
     return field + (num_frames - 1) * step if num_frames > 0 else 0
 
 
-def reduce_lengths(lengths: Tensor, factor: int, drop_last: bool = False) -> Tensor:
+def reduce_lengths(lengths: Lengths, factor: int, drop_last: bool = False) -> Lengths:
     """Frames after time reduction by `factor`: rounded up, so that the last frame is never lost.
 
     `drop_last` rounds down, as the authors' code does; only imported checkpoints want that.
     """
-    return torch.div(lengths if drop_last else lengths + factor - 1, factor, rounding_mode="floor")
+    return (lengths if drop_last else lengths + factor - 1) // factor
 
 
 def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:

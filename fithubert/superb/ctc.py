@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from fithubert.config.params import TaskBudget
 from fithubert.data.labels import END, SPECIALS
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.frames import reduce_lengths
 from fithubert.superb.bank import Bank, FeatureSource, read_banks
-from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, stack_lengths, sum_layers
+from fithubert.superb.heads import LinearHead, RecurrentHead, linear_logits, sum_layers
 from fithubert.superb.metrics import IntArray, Measure
 from fithubert.superb.protocol import (
     ADAM,
@@ -164,7 +165,7 @@ class CtcLearner:
         train, of_batch = self._examples["train"], slice(window.start, window.stop)
         lengths = train.bank.lengths[of_batch]
         logits = self._logits(heads, features, lengths, self._distortion)
-        stacked = stack_lengths(lengths, self._stack)
+        stacked = reduce_lengths(lengths, self._stack)
         return ctc_losses(logits, stacked, train.targets[of_batch], train.target_lengths[of_batch])
 
     def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
@@ -174,7 +175,7 @@ class CtcLearner:
         for window, features in examples.bank.stream(_windows(examples.bank)):
             lengths = examples.bank.lengths[window.start : window.stop]
             best = self._logits(heads, features, lengths).argmax(2).cpu().numpy()
-            stacked = stack_lengths(lengths, self._stack)
+            stacked = reduce_lengths(lengths, self._stack)
             for index, row in enumerate(best):
                 decoded[index] += decode_greedily(row, stacked)
         named = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]

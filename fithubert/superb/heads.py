@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from fithubert.frames import reduce_lengths
 from fithubert.superb.bank import ragged_arange
 from fithubert.superb.metrics import IntArray
 
@@ -108,11 +109,11 @@ class RecurrentHead(nn.Module):
         self.output = nn.Linear(2 * hidden, outputs)
 
     def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
-        """(frame, output) logits of weighted sums (frame, width), utterance after utterance, of `stack_lengths`."""
+        """(frame, output) logits of weighted sums (frame, width), utterance after utterance, of `reduce_lengths`."""
         padded = pad_frames(summed, lengths)
         padded = nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % self.stack))
         x = self.norms[0](self.projector(padded.unflatten(1, (-1, self.stack)).flatten(2)))
-        stacked = stack_lengths(lengths, self.stack)
+        stacked = reduce_lengths(lengths, self.stack)
         for layer, norm in zip(self.recurrent, self.norms[1:], strict=True):
             x = self.dropout(norm(layer(x, torch.from_numpy(stacked))))
         return self.output(unpad_frames(x, stacked))
@@ -182,12 +183,6 @@ class SpeakerHead(nn.Module):
         cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(self.prototypes, dim=0)
         target = nn.functional.one_hot(speakers, cosines.shape[1]).to(cosines.dtype)
         return nn.functional.cross_entropy(scale * (cosines - margin * target), speakers)
-
-
-def stack_lengths(lengths: IntArray, stack: int) -> IntArray:
-    """The lengths of utterances whose frames are read `stack` at a time, an incomplete last one too."""
-    # `frames.reduce_lengths` without tensors: lengths stay on the host while heads train elsewhere.
-    return (lengths + stack - 1) // stack
 
 
 def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:

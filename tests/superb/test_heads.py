@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from fithubert.frames import reduce_lengths
 from fithubert.superb.ctc import ctc_losses, decode_greedily
 from fithubert.superb.heads import (
     BidirectionalLSTM,
@@ -16,7 +17,6 @@ from fithubert.superb.heads import (
     RecurrentHead,
     SpeakerHead,
     linear_logits,
-    stack_lengths,
     sum_layers,
 )
 
@@ -112,7 +112,7 @@ def test_recurrent_heads_do_not_see_padding_and_hear_every_frame(stack: int, lay
     summed = torch.randn(72, 6, requires_grad=True)
     head = RecurrentHead(1, 6, 8, 2, 0.2, 5, stack, layer_norm).eval()
     batched, stacked = head(summed, lengths), -(-lengths // stack)
-    assert stack_lengths(lengths, stack).tolist() == stacked.tolist()
+    assert reduce_lengths(lengths, stack).tolist() == stacked.tolist()
     assert len(batched) == stacked.sum()
     for i, row in enumerate(summed.split(lengths.tolist())):
         first = int(stacked[:i].sum())
