@@ -105,7 +105,7 @@ def _time_encoding(model: SpeechModel, manifest: Manifest, settings: ExtractSett
     rows = order_rows([u.id for u in manifest], [u.num_samples for u in manifest], info)
     basis, _ = provide_basis(model, manifest, rows, directory, info, settings.batch_seconds)
     codecs = layer_codecs(settings.codec, info.layers, basis)
-    states = list(compute_states(model, manifest, rows[:8], info, settings.batch_seconds))
+    states = list(compute_states(model, manifest, rows[:8], info.layers, settings.batch_seconds, info.with_waveform))
     hours = sum(row.num_samples for row in rows[:8]) / SAMPLE_RATE_HZ / 3600
     return hours / _fewest_minutes(
         lambda: [encode_layer(x, codec) for state in states for x, codec in zip(state.layers, codecs, strict=True)]

@@ -102,7 +102,9 @@ def extract_features(
         else:
             if (out_dir / shard.name).exists():
                 problems[shard.name] = problem
-            states = compute_states(model, manifest, shard.rows, info, settings.batch_seconds)
+            states = compute_states(
+                model, manifest, shard.rows, info.layers, settings.batch_seconds, info.with_waveform
+            )
             _write(out_dir, shard, own[place:], info, _encode_rows(states, codecs, info))
             written.append(shard.name)
         seconds += _count_seconds(shard)

@@ -53,7 +53,7 @@ def provide_basis(
     sample = sorted(_take_seconds(rows), key=lambda row: (-row.num_samples, row.id))
     states = [
         tuple(layer.float().cpu() for layer in utterance.layers)
-        for utterance in compute_states(model, manifest, sample, info, batch_seconds)
+        for utterance in compute_states(model, manifest, sample, info.layers, batch_seconds, info.with_waveform)
     ]
     publish_basis(directory, fit_basis(states, info), info)
     return read_basis(directory, info), problems

@@ -9,7 +9,7 @@ from torch import Tensor
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.features.plan import PlannedRow, plan_batches_by_length
-from fithubert.features.schema import WAVEFORM_SCALE, StoreInfo
+from fithubert.features.schema import WAVEFORM_SCALE
 from fithubert.frames import pad_waveforms
 from fithubert.speech_model import SpeechModel
 
@@ -21,7 +21,7 @@ CPU_BATCH_SECONDS = 16.0
 class UtteranceStates:
     """One utterance: its layers (time, feature) on the model's device, and what is stored of its audio.
 
-    `samples`: (samples,) int16; None where `StoreInfo.with_waveform` is off.
+    `samples`: (samples,) int16; None where they are not stored.
     """
 
     row: PlannedRow
@@ -30,26 +30,30 @@ class UtteranceStates:
 
 
 def compute_states(
-    model: SpeechModel, manifest: Manifest, rows: Sequence[PlannedRow], info: StoreInfo, batch_seconds: float
+    model: SpeechModel,
+    manifest: Manifest,
+    rows: Sequence[PlannedRow],
+    layers: Sequence[int],
+    batch_seconds: float,
+    with_waveform: bool = False,
 ) -> Iterator[UtteranceStates]:
-    """The layers of `info` for `rows` (longest first), in order: memory holds one batch of `batch_seconds`.
+    """The `layers` (ascending) of `rows` (longest first), in order: memory holds one batch of `batch_seconds`.
 
     Raises UserError where audio is unreadable or a layer is not finite.
     """
     for batch in plan_batches_by_length(rows, batch_seconds):
         waveforms = [_read(manifest, row) for row in batch]
         samples: list[Tensor | None] = [None] * len(batch)
-        if info.with_waveform:
+        if with_waveform:
             rounded = [_to_int16(waveform) for waveform in waveforms]
             # The model hears what is stored, so that a reader of both sees one and the same audio.
             waveforms = [s.to(torch.float32) / WAVEFORM_SCALE for s in rounded]
             samples = [*rounded]
-        layers = run_batch(model, waveforms, batch, info.layers)
-        yield from map(UtteranceStates, batch, samples, layers)
+        yield from map(UtteranceStates, batch, samples, _run_batch(model, waveforms, batch, layers))
 
 
 @torch.inference_mode()
-def run_batch(
+def _run_batch(
     model: SpeechModel, waveforms: Sequence[Tensor], rows: Sequence[PlannedRow], layers: Sequence[int]
 ) -> list[tuple[Tensor, ...]]:
     """The `layers` (ascending) of each of `waveforms` (samples,), (time, feature) each, without padding.

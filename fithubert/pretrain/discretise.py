@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fithubert.data.listing import ListedRecordings
 from fithubert.errors import UserError
-from fithubert.features.plan import PlannedRow, plan_batches_by_length
-from fithubert.features.states import CPU_BATCH_SECONDS, run_batch
+from fithubert.features.plan import PlannedRow
+from fithubert.features.states import CPU_BATCH_SECONDS, compute_states
 from fithubert.files import atomic_file
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.pretrain.codebook import Codebook, CodebookInfo
@@ -139,11 +139,9 @@ def _run(
 ) -> Iterator[tuple[PlannedRow, Tensor]]:
     """Each of `rows` (longest first) with its states (time, feature) of `layer`, a batch at a time in memory."""
     done, total = 0, sum(row.num_samples for row in rows)
-    for batch in plan_batches_by_length(rows, batch_seconds):
-        waveforms = [recordings.read(recordings.utterances[row.index]) for row in batch]
-        for row, (states,) in zip(batch, run_batch(model, waveforms, batch, (layer,)), strict=True):
-            yield row, states
-        done += sum(row.num_samples for row in batch)
+    for utterance in compute_states(model, recordings, rows, (layer,), batch_seconds):
+        yield utterance.row, utterance.layers[0]
+        done += utterance.row.num_samples
         if on_progress is not None:
             on_progress(done / SAMPLE_RATE_HZ, total / SAMPLE_RATE_HZ)
 
@@ -151,11 +149,13 @@ def _run(
 def _windows(rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
     """Consecutive rows of about `_WINDOW_SECONDS` together."""
     window: list[PlannedRow] = []
+    filled = 0
     for row in rows:
         window.append(row)
-        if sum(held.num_samples for held in window) >= _WINDOW_SECONDS * SAMPLE_RATE_HZ:
+        filled += row.num_samples
+        if filled >= _WINDOW_SECONDS * SAMPLE_RATE_HZ:
             yield window
-            window = []
+            window, filled = [], 0
     if window:
         yield window
 
