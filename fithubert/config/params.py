@@ -19,6 +19,8 @@ from fithubert.errors import UserError
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Runtime = Literal["torch", "compile", "onnx"]
+#: How hidden states are stored (fithubert.features.codec).
+Codec = Literal["float16", "int8", "pca_int8", "float32"]
 
 
 class SyntheticData(StrictModel):
@@ -70,7 +72,7 @@ class TeacherParams(StrictModel):
 class CacheParams(StrictModel):
     """The feature store of the teacher's hidden states."""
 
-    codec: Literal["float16", "int8", "pca_int8", "float32"] = "int8"
+    codec: Codec = "int8"
     #: What `pca_int8` keeps of every layer's variance: the relative error is the root of the rest, 0.9999 is 1 %.
     variance_share: float = Field(0.9999, gt=0, lt=1)
     layers: Literal["all"] | tuple[int, ...] = "all"
@@ -82,7 +84,7 @@ class CacheParams(StrictModel):
 class FeatureParams(StrictModel):
     """The feature store of each evaluated model: what SUPERB reads instead of running the model."""
 
-    codec: Literal["float16", "int8", "pca_int8", "float32"] = "int8"
+    codec: Codec = "int8"
     #: As in `cache`.
     variance_share: float = Field(0.9999, gt=0, lt=1)
     shard_minutes: float = Field(5.0, gt=0)

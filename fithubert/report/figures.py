@@ -9,13 +9,11 @@ from fithubert.report.ablations import Ablation, read_ablations
 from fithubert.report.curves import read_layer_weights, read_probe, read_training
 from fithubert.report.front import plot_front, read_front
 from fithubert.report.gather import Metrics
-from fithubert.report.png import blank_figure, save_png
+from fithubert.report.png import HUES, INK, QUIET, blank_figure, save_png
 from fithubert.report.sections import score_rows
 from fithubert.report.summary import ReportPlan
 from fithubert.report.tasks import Metric, task_info
 
-_INK, _QUIET = "#1b2330", "#8a93a0"
-_HUES = ("#1f6feb", "#c2410c", "#0f8a5f", "#8b3fc4", "#b8860b", "#c02669")
 _MARKERS = "os^Dv*"
 
 
@@ -60,9 +58,9 @@ def _style(axes: Any, title: str, x_label: str, y_label: str) -> None:
 def _look(name: str, summary: Mapping[str, Any], plan: ReportPlan) -> tuple[str, str]:
     """(colour, marker) of a model: the teacher in ink, the baseline grey, the others hued in order."""
     if name in (plan.teacher, plan.baseline):
-        return (_INK, "o") if name == plan.teacher else (_QUIET, "s")
+        return (INK, "o") if name == plan.teacher else (QUIET, "s")
     index = [m for m in summary["models"] if m not in (plan.teacher, plan.baseline)].index(name)
-    return _HUES[index % len(_HUES)], _MARKERS[index % len(_MARKERS)]
+    return HUES[index % len(HUES)], _MARKERS[index % len(_MARKERS)]
 
 
 def _quality_cost(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
@@ -121,7 +119,7 @@ def _scores(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
     axes.imshow(shades, aspect="auto", cmap="Blues", vmin=0, vmax=1.8)
     for y, row in enumerate(rows):
         for x, cell in enumerate(row.cells):
-            colour = _QUIET if cell.missing else _INK
+            colour = QUIET if cell.missing else INK
             axes.text(x, y, cell.text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_xticks(range(len(columns)), [f"{t.upper()}\n{m.label} {'↓' if m.lower else '↑'}" for t, m in columns])
@@ -140,7 +138,7 @@ def _ablation(figure: Any, ablation: Ablation) -> bool:
     panels = figure.subplots(1, len(ablation.figures), sharey=True, squeeze=False)[0]
     for axes, measured in zip(panels, ablation.figures, strict=True):
         for y, name in enumerate(names):
-            axes.errorbar([measured.means[name]], [y], xerr=measured.half_width, fmt="o", color=_HUES[0], capsize=2)
+            axes.errorbar([measured.means[name]], [y], xerr=measured.half_width, fmt="o", color=HUES[0], capsize=2)
         _style(axes, "", f"{measured.title} {'↓' if measured.lower else '↑'}", "")
     latencies = [f"{name} ({100 * ablation.variants[name]['latency_ratio']:.0f} %)" for name in names]
     panels[0].set_yticks(range(len(names)), latencies)
@@ -164,15 +162,13 @@ def _training(figure: Any, metrics: Metrics) -> bool:
     figure.set_size_inches(8, 2.7 * len(trainings))
     for row, training in zip(figure.subplots(len(trainings), 2, squeeze=False), trainings, strict=True):
         if training.train_loss:
-            row[0].plot(*zip(*training.train_loss, strict=True), "--", color=_QUIET, label="train")
-        row[0].plot(*zip(*training.dev_loss, strict=True), color=_HUES[0], label="dev")
+            row[0].plot(*zip(*training.train_loss, strict=True), "--", color=QUIET, label="train")
+        row[0].plot(*zip(*training.dev_loss, strict=True), color=HUES[0], label="dev")
         row[0].legend(fontsize=8, frameon=False)
         _style(row[0], f"{training.student}: loss", "update", "loss")
         deepest = max(training.hints, default=1)
         for layer, points in training.hints.items():
-            row[1].plot(
-                *zip(*points, strict=True), color=_HUES[0], alpha=0.2 + 0.79 * layer / deepest, label=f"{layer}"
-            )
+            row[1].plot(*zip(*points, strict=True), color=HUES[0], alpha=0.2 + 0.79 * layer / deepest, label=f"{layer}")
         row[1].legend(title="teacher layer", title_fontsize=7, fontsize=7, ncols=3, frameon=False)
         _style(row[1], f"{training.student}: dev loss of each head", "update", "loss")
     return True
@@ -184,11 +180,11 @@ def _probe(figure: Any, metrics: Metrics) -> bool:
         return False
     figure.set_size_inches(5, 3.2)
     axes = figure.subplots()
-    axes.plot(*zip(*probe.teacher, strict=True), "o-", color=_INK, label="teacher")
+    axes.plot(*zip(*probe.teacher, strict=True), "o-", color=INK, label="teacher")
     if probe.untrained:
-        axes.plot(*zip(*probe.untrained, strict=True), "s--", color=_HUES[1], label="the same network untrained")
+        axes.plot(*zip(*probe.untrained, strict=True), "s--", color=HUES[1], label="the same network untrained")
     if probe.fbank is not None:
-        axes.axhline(probe.fbank, color=_QUIET, ls=":", label="filter banks")
+        axes.axhline(probe.fbank, color=QUIET, ls=":", label="filter banks")
     axes.legend(fontsize=8, frameon=False)
     _style(axes, "Linear probe for the phone of a frame", "layer", "frames right, %")
     return True

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fithubert.report.png import blank_figure, save_png
+from fithubert.config.sweep import COSTS
+from fithubert.report.png import HUES, QUIET, blank_figure, save_png
 from fithubert.report.svg import Line, line_chart
 from fithubert.report.templates import render
 
@@ -50,7 +51,7 @@ class FrontReport:
     @property
     def costs(self) -> list[str]:
         """The objectives that are costs."""
-        return [o for o in self.objectives if o in ("macs_per_second", "params", "latency_ratio")]
+        return [o for o in self.objectives if o in COSTS]
 
     @property
     def qualities(self) -> list[str]:
@@ -83,11 +84,11 @@ def render_front(report: FrontReport) -> str:
 def plot_front(axes: Any, report: FrontReport) -> None:
     """The first quality against the first cost, every trial and the front."""
     quality, cost = report.qualities[0], report.costs[0]
-    for on_front, colour, name in ((False, "#8a93a0", "trial"), (True, "#1f6feb", "front")):
+    for on_front, colour, name in ((False, QUIET, "trial"), (True, HUES[0], "front")):
         chosen = [point for point in report.finished if point.on_front == on_front]
         axes.scatter([p.values[cost] for p in chosen], [p.values[quality] for p in chosen], c=colour, label=name)
     front = sorted((p.values[cost], p.values[quality]) for p in report.front)
-    axes.step(*zip(*front, strict=True), where="post", color="#1f6feb", ls=":")
+    axes.step(*zip(*front, strict=True), where="post", color=HUES[0], ls=":")
     axes.set_xlabel(report.labels[cost][0])
     axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %" if cost == "latency_ratio" else f"{x / 1e6:g} M")
     label, less = report.labels[quality]
@@ -114,7 +115,7 @@ def draw_importance(path: Path, report: FrontReport) -> None:
         panels[0].set_axis_off()
     for axes, (objective, shares) in zip(panels, report.importance.items(), strict=False):
         ranked = sorted(shares.items(), key=lambda item: item[1])
-        axes.barh([name for name, _ in ranked], [share for _, share in ranked], color="#1f6feb")
+        axes.barh([name for name, _ in ranked], [share for _, share in ranked], color=HUES[0])
         axes.set_title(report.labels[objective][0], fontsize=8, loc="left")
         axes.tick_params(labelsize=8)
     save_png(figure, path)

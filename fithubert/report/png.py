@@ -9,6 +9,9 @@ from fithubert.files import atomic_file
 
 #: Charts have few colours; a palette takes a third of the bytes.
 _COLOURS = 128
+#: Ink, grey, and hues for what has to be told apart; the page has the same as CSS variables.
+INK, QUIET = "#1b2330", "#8a93a0"
+HUES = ("#1f6feb", "#c2410c", "#0f8a5f", "#8b3fc4", "#b8860b", "#c02669")
 
 
 def blank_figure(width: float = 7.5, height: float = 4.2) -> Any:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fithubert.config.params import Params, load_params
+from fithubert.data.manifest import manifest_path
 from fithubert.errors import UserError
 from fithubert.stages.disk import default_bytes, find_link_type, paper_bytes, show_shares
 from fithubert.stages.installation import (
@@ -166,7 +167,7 @@ def _inspect_results(workspace: Workspace) -> list[Finding]:
 
 
 def _describe_corpus(workspace: Workspace) -> str:
-    if not (workspace.data / "manifests" / "corpus.parquet").is_file():
+    if not manifest_path(workspace.data).is_file():
         return ""
     manifest = workspace.load_manifest()
     return f"{len(manifest)} utterances, {manifest.hours:.2f} h"
