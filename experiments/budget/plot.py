@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 
-from experiments.budget.run import HERE, read_results
+from experiments.budget.run import HERE, RESULTS
+from experiments.results import read_rows
 from fithubert.config.base import read_yaml
 from fithubert.errors import exit_on_user_error
 
@@ -27,7 +28,7 @@ def main() -> None:
     from matplotlib import pyplot
 
     points: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_results():
+    for row in read_rows(RESULTS):
         points[row["student"]][int(row["updates"])].append((float(row["audio_hours"]), float(row["test_per"])))
     figure, axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")
     for student in [name for name in read_yaml(HERE / "grid.yaml")["students"] if name in points]:

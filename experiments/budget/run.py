@@ -5,18 +5,18 @@ left the corpus, the teacher and its cache. A cell that is in results.csv is not
 """
 
 import argparse
-import csv
 import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments.results import add_row, read_rows
 from fithubert.config.base import read_yaml, validate
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
@@ -93,24 +93,6 @@ def run_cell(params: Params, entry: dict[str, Any], cell: Cell, home: Path, work
     )
 
 
-def read_results() -> list[dict[str, str]]:
-    """The rows of results.csv."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_result(result: Result) -> None:
-    """Add a row to results.csv."""
-    begin = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
-        if begin:
-            writer.writeheader()
-        writer.writerow(asdict(result))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("experiments/budget/cells"), help="where cells are trained")
@@ -118,7 +100,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="students of the grid to run; all otherwise")
     arguments = parser.parse_args()
     grid, params, home = read_yaml(HERE / "grid.yaml"), load_params(), Path.cwd()
-    done = {(row["student"], int(row["updates"]), int(row["seed"])) for row in read_results()}
+    done = {(row["student"], int(row["updates"]), int(row["seed"])) for row in read_rows(RESULTS)}
     left = [cell for cell in read_cells(grid) if (cell.student, cell.updates, cell.seed) not in done]
     left = [cell for cell in left if not arguments.only or cell.student in arguments.only]
     work = arguments.work.resolve()
@@ -126,7 +108,7 @@ def main() -> None:
         running = [pool.submit(run_cell, params, grid["students"][cell.student], cell, home, work) for cell in left]
         for future in as_completed(running):
             result = future.result()
-            write_result(result)
+            add_row(RESULTS, result)
             print(
                 f"{result.student} {result.updates} updates, seed {result.seed}: PER {result.test_per}", file=sys.stderr
             )

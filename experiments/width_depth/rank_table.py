@@ -6,7 +6,8 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import kendalltau
 
-from experiments.width_depth.warm_start import ARMS, HERE, read_cells
+from experiments.results import read_rows
+from experiments.width_depth.warm_start import ARMS, HERE, RESULTS
 from fithubert.errors import exit_on_user_error
 
 RESAMPLES = 4000
@@ -62,4 +63,4 @@ def _of(rows: list[dict[str, str]], arm: str) -> list[dict[str, str]]:
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (HERE / "warm_start.md").write_text(render(read_cells()))
+        (HERE / "warm_start.md").write_text(render(read_rows(RESULTS)))

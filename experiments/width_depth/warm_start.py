@@ -5,17 +5,17 @@ the corpus, the teacher and its cache. A cell that is in warm_start.csv is not r
 """
 
 import argparse
-import csv
 import random
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from experiments.results import add_row, read_rows
 from experiments.width_depth.train_super import frames_of, slice_student, train_super
 from fithubert.config.distill import DistillParams, StudentParams
 from fithubert.config.params import Params, load_params
@@ -204,24 +204,6 @@ def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed:
     return result.dev["per"]
 
 
-def read_cells() -> list[dict[str, str]]:
-    """The rows of warm_start.csv."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_cell(cell: Cell) -> None:
-    """Add a row to warm_start.csv."""
-    begin = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Cell)], lineterminator="\n")
-        if begin:
-            writer.writeheader()
-        writer.writerow(asdict(cell))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
@@ -233,13 +215,13 @@ def main() -> None:
     params, workspace = load_params(), Workspace(Path.cwd())
     data = open_trial_data(params, workspace)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    done = {(row["arm"], int(row["shape"])) for row in read_cells()}
+    done = {(row["arm"], int(row["shape"])) for row in read_rows(RESULTS)}
     for arm in arguments.arms:
         for number, choices in enumerate(draw_shapes(params, data.teacher.model.config.depth)):
             if (arm, number) not in done:
                 begun = time.monotonic()
                 cell = run_cell(arm, number, choices, params, data, arguments.work)
-                write_cell(cell)
+                add_row(RESULTS, cell)
                 print(cell, f"{time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
 
