@@ -37,7 +37,8 @@ def sweep(
     warm_start: Annotated[
         bool | None,
         typer.Option(
-            "--warm-start/--no-warm-start", help="Cut every trial from the teacher, or start at random; else as `of`."
+            "--warm-start/--no-warm-start",
+            help="Cut every trial from the teacher, or start at random; else as `sweep.of`.",
         ),
     ] = None,
     report: Annotated[str | None, typer.Option(metavar="STUDY", help="Train nothing, write what it found.")] = None,
