@@ -1,6 +1,7 @@
 """What each speaker of the embedded corpus says, in which split and style: a pure function of the parameters."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from fithubert.data.grammar import draw_sentence, draw_text, normalise
 from fithubert.data.voices import Speaker, draw_speakers
 
 #: Of all hours, by kind; `verification` is sentences of the held-out speakers.
-_SHARES = {"sentence": 0.46, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.015, "verification": 0.055}
+_SHARES = {"sentence": 0.45, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.025, "verification": 0.055}
 _SPLITS = {"train": 0.76, "dev": 0.09, "test": 0.15}
 #: Of commands and mixtures, which are few: enough in dev and test that an interval says something.
 _FEW_SPLITS = {"train": 0.6, "dev": 0.15, "test": 0.25}
@@ -27,7 +28,9 @@ _BASE_SECONDS, _LETTER_SECONDS = 0.52, 0.049
 _KEYWORD_SECONDS = 1.0
 #: The ten words, any other word, and silence.
 _KEYWORD_CLASSES = len(lex.KEYWORDS) + 2
-_NEUTRAL_SHARE = 0.4
+#: Of a search query: long enough that it occurs where it was said and hardly by accident.
+_QUERY_WORDS, _QUERY_LETTERS = 3, 12
+_FEWEST_QUERIES = 2
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,17 @@ class _Draft:
         self.silences: list[tuple[str, str]] = []
         self._taken: set[str] = set()
         self._counts: Counter[str] = Counter()
+        self._styles: list[str] = []
 
     def name(self, kind: str) -> str:
         self._counts[kind] += 1
         return f"{kind}-{self._counts[kind]:06d}"
 
     def style(self) -> str:
-        return "neutral" if self.rng.random() < _NEUTRAL_SHARE else self.rng.choice(("excited", "calm", "tense"))
+        """One style after another in rounds, so that none is commoner than another."""
+        if not self._styles:
+            self._styles = self.rng.sample(list(STYLES), len(STYLES))
+        return self._styles.pop()
 
     def sentence(self, split: str) -> str:
         return draw_text(self.rng, lambda rng: draw_sentence(rng, self.world), split, self._taken)
@@ -183,13 +190,21 @@ def _plan_mixtures(draft: _Draft, split: str, names: Sequence[str], seconds: flo
 
 
 def _plan_queries(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
-    """Search words that some but not most sentences of the split hold, each spoken twice by other speakers."""
-    nouns = {noun for noun in (*lex.THINGS, *lex.ROLES, *lex.PLACES, *lex.ANIMALS) if len(noun) >= 4}
-    sentences = [set(normalise(i.text).split()) for i in draft.items if i.split == split and i.kind == "sentence"]
-    counts = Counter(word for words in sentences for word in sorted(words & nouns))
-    wanted = max(1, round(seconds / _KEYWORD_SECONDS / 2))
-    turns = draft.turns(names)
-    for word, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:wanted]:
-        for _ in range(2):
-            item = Item(draft.name("query"), next(turns), split, "query", word, "neutral", query=word)
-            draft.items.append(item)
+    """Search phrases, each out of another sentence of the split and spoken alone by another speaker."""
+    sentences = [i for i in draft.items if i.split == split and i.kind == "sentence"]
+    turns, spent, count = draft.turns(names), 0.0, 0
+    for sentence in draft.rng.sample(sentences, len(sentences)):
+        if spent >= seconds and count >= _FEWEST_QUERIES:
+            return
+        if phrases := _phrases(sentence.text):
+            phrase = draft.rng.choice(phrases)
+            speaker = next(name for name in turns if name != sentence.speaker)
+            draft.items.append(Item(draft.name("query"), speaker, split, "query", phrase, "neutral", query=phrase))
+            spent, count = spent + _seconds(phrase), count + 1
+
+
+def _phrases(text: str) -> list[str]:
+    """The phrases of `text` to search for: as many words as a query has, in one breath."""
+    breaths = [normalise(part).split() for part in re.split(r"[,.?]", text)]
+    windows = [" ".join(words[i : i + _QUERY_WORDS]) for words in breaths for i in range(len(words) - _QUERY_WORDS + 1)]
+    return [phrase for phrase in windows if len(phrase.replace(" ", "")) >= _QUERY_LETTERS]

@@ -123,11 +123,22 @@ def test_every_intent_is_as_common_as_any_other_in_every_split_and_no_constant_a
         assert max(np.mean([type_f1(t, a) for t in types]) for a in answers) < 0.201
 
 
-def test_queries_occur_in_some_sentences_of_their_split(tiny_corpus: Manifest) -> None:
+def test_queries_are_phrases_of_some_sentences_of_their_split_by_other_speakers(tiny_corpus: Manifest) -> None:
     for u in tiny_corpus.select(kind="query"):
+        assert u.query is not None
+        assert (u.text, len(u.query.split())) == (u.query, 3)
         sentences = tiny_corpus.select(split=u.split, kind="sentence")
-        holding = [s for s in sentences if u.query in s.words]
+        holding = [s for s in sentences if f" {u.query} " in f" {s.text} "]
         assert 0 < len(holding) < len(sentences)
+        assert u.speaker not in {s.speaker for s in holding}
+
+
+def test_prosody_styles_are_equally_common_in_every_split() -> None:
+    plan = plan_corpus(SyntheticData())
+    for split in ("train", "dev", "test"):
+        counts = Counter(i.style for i in plan.items if i.kind == "sentence" and i.split == split)
+        assert set(counts) == set(STYLES)
+        assert max(counts.values()) - min(counts.values()) <= 2
 
 
 def test_splits_share_no_text_and_held_out_speakers_are_only_in_verification() -> None:

@@ -1,4 +1,4 @@
-"""QbE: find the recordings that hold a spoken word, by dynamic time warping of one layer at a time; trains nothing.
+"""QbE: find the recordings that hold a spoken phrase, by dynamic time warping of one layer at a time; trains nothing.
 
 The queries of a split and the corpus's documents, with the pairs that match by its own list; or else the sentences of
 the split, whose words say it. As s3prl with its default distance: frames standardised over the split, exp(cosine
@@ -26,7 +26,7 @@ _COST_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class _Split:
-    """Ids, and `targets` (query, recording): whether the recording holds the query's word."""
+    """Ids, and `targets` (query, recording): whether the recording holds the query's words."""
 
     queries: list[str]
     recordings: list[str]
@@ -121,7 +121,9 @@ def _is_listed(query: Utterance, document: Utterance) -> bool:
 
 
 def _is_spoken(query: Utterance, sentence: Utterance) -> bool:
-    return query.query in (sentence.words or ())
+    phrase = tuple((query.query or "").split())
+    words = sentence.words or ()
+    return bool(phrase) and any(words[i : i + len(phrase)] == phrase for i in range(len(words) - len(phrase) + 1))
 
 
 def _pad_rows(costs: FloatArray, lengths: IntArray) -> FloatArray:
