@@ -3,13 +3,15 @@
 import argparse
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from benchmarks.tables import write_tables
 from fithubert.data.manifest import load_manifest
-from fithubert.export.onnx import OnnxStudent, export_onnx
+from fithubert.export.onnx import OnnxStudent, export_onnx, measure_error
 from fithubert.profile.paper_size import PAPER_REFERENCE, paper_size_subjects
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 from fithubert.speech_model import SpeechModel
@@ -27,20 +29,29 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     with torch_threads(options.threads), tempfile.TemporaryDirectory() as folder:
-        models, records = export_students(Path(folder))
-        rows = measure(models, records, options.seconds, options.rounds)
+        speech = read_speech()
+        models, records = export_students(Path(folder), speech)
         words = (
             f"{options.seconds:g} s of audio, random weights, medians of {options.rounds} rounds in turn. "
-            "Latency: of HuBERT Base's in torch, with the 95 % interval. Error: of the last state on synthetic speech, "
-            "relative to torch."
+            "Latency: of HuBERT Base's in torch, with the 95 % interval."
         )
-        write_tables("export", "Exported students of full size", {words: rows})
+        tables = {words: measure(models, records, options.seconds, options.rounds)}
+        words = (
+            "Error of every state that an export gives, relative to torch: the norm of the difference over that of the "
+            f"state, {len(speech)} utterances of synthetic speech."
+        )
+        tables[words] = list_errors(models, speech)
+        write_tables("export", "Exported students of full size", tables)
 
 
-def export_students(folder: Path) -> tuple[dict[str, SpeechModel], dict[str, Any]]:
-    """HuBERT Base, and every student in torch, in ONNX and in int8; and what the exports recorded."""
+def read_speech() -> list[Tensor]:
+    """Sentences of dev that errors are measured on."""
     manifest = load_manifest("data/manifests/corpus.parquet").select("dev", "sentence")
-    speech = [manifest.read(utterance) for utterance in manifest.utterances[:_UTTERANCES]]
+    return [manifest.read(utterance) for utterance in manifest.utterances[:_UTTERANCES]]
+
+
+def export_students(folder: Path, speech: Sequence[Tensor]) -> tuple[dict[str, SpeechModel], dict[str, Any]]:
+    """HuBERT Base, and every student in torch, in ONNX and in int8; and what the exports recorded."""
     subjects = paper_size_subjects()
     models: dict[str, SpeechModel] = {PAPER_REFERENCE: subjects[PAPER_REFERENCE].model}
     records = {}
@@ -73,10 +84,20 @@ def measure(
                 "from": 100 * ratio.low,
                 "to": 100 * ratio.high,
                 "MB": record["bytes"] / 1e6 if record else "",
-                "error": record["relative_error"][-1] if "relative_error" in record else "",
             }
         )
     return rows
+
+
+def list_errors(models: Mapping[str, SpeechModel], speech: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """One row a state, one column an exported student."""
+    columns = {}
+    for name, model in models.items():
+        readout = models[name.partition(", onnx")[0]]
+        if isinstance(readout, ReadOut) and model is not readout:
+            columns[name] = measure_error(readout, model, speech)
+    states = max(map(len, columns.values()))
+    return [{"state": i, **{name: errors[i] for name, errors in columns.items()}} for i in range(states)]
 
 
 if __name__ == "__main__":

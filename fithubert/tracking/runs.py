@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from fithubert.files import read_json, write_json
-from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session
+from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, is_first_rank
 
 #: Where the local records lie, below the workspace.
 RECORDS = Path(".tracking")
@@ -54,7 +54,7 @@ def track_stage(
 
     `params` (nested sections of params.yaml) are flattened with dots. `metrics_file`, relative to the workspace, is
     the stage's metrics JSON: its digest ties the record to the entry of dvc.lock from which `complete_from_lock` takes
-    the hashes, and its figures become metrics of the run.
+    the hashes, and its figures become metrics of the run. Under torchrun the first rank alone has a run and a record.
     """
     run = TrackedRun(stage, stage_tags(stage, workspace) | dict(tags or {}), flatten(params), Sender(flush_seconds))
     run.sender.submit(lambda session: session.start(run.stage, run.tags, run.params))
@@ -77,7 +77,8 @@ def track_stage(
             "metrics_file": metrics_file.as_posix(),
             "metrics_md5": hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
         }
-        write_json(workspace / RECORDS / f"{stage}.json", record)
+        if is_first_rank():
+            write_json(workspace / RECORDS / f"{stage}.json", record)
 
 
 def complete_from_lock(workspace: Path, flush_seconds: float = FLUSH_SECONDS) -> int:

@@ -83,7 +83,7 @@ Job = Callable[[Session], object]
 class Sender:
     """Runs jobs against the tracking server in order; the first failure ends it with one warning.
 
-    Without MLflow installed it takes everything and sends nothing.
+    Without MLflow installed, and on every rank but the first, it takes everything and sends nothing.
     """
 
     def __init__(self, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -92,7 +92,7 @@ class Sender:
         self._jobs: queue.Queue[Job | MetricPoint | None] = queue.Queue(_QUEUE_LENGTH)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
-        if mlflow_installed():
+        if mlflow_installed() and is_first_rank():
             self._thread.start()
         else:
             self._stopped.set()
@@ -146,6 +146,11 @@ class Sender:
                 return points, item, item is None
             points.append(item)
         return points, None, False
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that speaks for a job: the only one, or torchrun's rank 0."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def mlflow_installed() -> bool:

@@ -87,10 +87,10 @@ def _is_free(port: int) -> bool:
 @contextmanager
 def _run_server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The server in a process group of its own, which is gone at the end, workers included."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "fithubert", "--workers", "1"]
     with log.open("wb") as said:
         server = subprocess.Popen(
-            [*command, "--backend-store-uri", uri],
+            [*command, "--host", HOST, "--port", str(port), "--backend-store-uri", uri],
             env=os.environ | _SETTINGS,
             stdin=subprocess.DEVNULL,
             stdout=said,

@@ -69,6 +69,18 @@ def track(workspace: Path, steps: int = 3, flush_seconds: float = 60.0) -> None:
         write_json(workspace / METRICS, {"best_dev_loss": 0.25, "curve": [], "readout": "last"})
 
 
+def test_of_a_job_of_several_ranks_the_first_alone_has_a_run(
+    store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    track(tmp_path)
+    assert not (tmp_path / RECORDS).exists()
+    assert store.get_experiment_by_name(EXPERIMENT) is None
+    monkeypatch.setenv("RANK", "0")
+    track(tmp_path)
+    assert len(runs_of(store)) == 1
+
+
 def test_a_stage_is_one_run_with_params_curve_tags_and_result(store: MlflowClient, tmp_path: Path) -> None:
     track(tmp_path)
     (run,) = runs_of(store)
