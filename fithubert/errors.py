@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 
 class UserError(Exception):
@@ -28,3 +29,11 @@ def exit_on_user_error(debug: bool = False) -> Iterator[None]:
             raise
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def without_password(address: str) -> str:
+    """`address` of a server or a database as a message may show it."""
+    parts = urlsplit(address)
+    login, at, _ = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return address.replace(f"{login}{at}", f"{user}:***{at}", 1) if colon else address

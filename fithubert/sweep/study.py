@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fithubert.config.distill import StudentParams
 from fithubert.config.sweep import COSTS, SpaceParams
-from fithubert.errors import UserError
+from fithubert.errors import UserError, without_password
 from fithubert.report.tasks import task_info
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -54,7 +54,7 @@ class Row:
 def open_storage(url: str) -> BaseStorage:
     """The storage at `url`: a path ending in `.log` is a journal, anything else a database as SQLAlchemy names it.
 
-    Raises UserError where the database or its driver is not there; the message leaves out what may be a password.
+    Raises UserError where the database or its driver is not there; the message leaves out a password.
     """
     if url.endswith(".log"):
         Path(url).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,8 @@ def open_storage(url: str) -> BaseStorage:
         return RDBStorage(url)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--storage {_public(url)}: cannot be opened ({lines[0].replace(url, _public(url))})") from None
+        shown = without_password(url)
+        raise UserError(f"--storage {shown}: cannot be opened ({lines[0].replace(url, shown)})") from None
 
 
 def create_study(
@@ -212,8 +213,3 @@ def _check_settings(study: Study, settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key not in _FREE and made.get(key) != settings[key]:
             raise UserError(f"study {study.study_name!r} was made with another {key}; give another --study")
-
-
-def _public(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from fithubert.errors import without_password
 from fithubert.tracking.sender import tracking_uri
 
 _TIMEOUT_SECONDS = 5.0
@@ -36,7 +37,7 @@ def inspect_store(folder: Path) -> StoreState:
         failure, remark = _why_unwritable(folder / urlsplit(uri).path), "a folder"
     else:
         failure, remark = None, f"not checked: {scheme} is known to MLflow alone"
-    return StoreState(_without_password(uri), failure, remark)
+    return StoreState(without_password(uri), failure, remark)
 
 
 def _ask_server(uri: str) -> tuple[str | None, str]:
@@ -78,10 +79,3 @@ def _why_unwritable(folder: Path) -> str | None:
     while not folder.exists():
         folder = folder.parent
     return None if os.access(folder, os.W_OK) and folder.is_dir() else f"{folder} cannot be written"
-
-
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    login, at, _ = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    return uri.replace(f"{login}{at}", f"{user}:***{at}", 1) if colon else uri
