@@ -14,7 +14,7 @@ def plan(
     teacher: Annotated[str, typer.Option(help="`hubert_base` (shape alone), or any teacher.")] = "hubert_base",
     student: Annotated[str, typer.Option(help="A recipe at full size.")] = "fithubert",
     codec: Annotated[str, typer.Option(help="The codec that is weighed against live targets.")] = "pca_int8",
-    gpus: Annotated[int, typer.Option(help="GPUs that share the work; 0: this machine's CPU, measured.")] = 0,
+    gpus: Annotated[int, typer.Option(help="GPUs that share an epoch; 0: this machine's CPU, measured.")] = 0,
     epochs: Annotated[float, typer.Option(help="Times that all the speech is heard (the paper: 100).")] = 100.0,
     updates: Annotated[int | None, typer.Option(help="In place of --epochs: updates of --batch-seconds.")] = None,
     batch_seconds: Annotated[float, typer.Option(help="Audio of one update, over all devices.")] = 288.0,
