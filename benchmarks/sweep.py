@@ -1,11 +1,12 @@
 """What workers and the sampler of a sweep are worth: `python -m benchmarks.sweep throughput | sampler`.
 
 `throughput`: trials per hour of two workers against one, on real trials of `sweep.budget` (workspace as for `fithubert
-sweep`). `sampler`: hypervolume of Optuna's choices against random ones at equal trials, three seeds; error comes from a
-random forest fitted to experiments/width_depth/front.csv, cost is exact. A surrogate says nothing of the noise of real
-trials.
+sweep`, which it leaves alone). `sampler`: hypervolume of Optuna's choices against random ones at equal trials, three
+seeds; error comes from a random forest fitted to experiments/width_depth/front.csv, cost is exact. A surrogate says
+nothing of the noise of real trials.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from sklearn.model_selection import cross_val_predict
 
 from fithubert.config.distill import StudentParams
 from fithubert.config.params import load_params
+from fithubert.config.sweep import SpaceParams
 from fithubert.files import write_json
 from fithubert.profile.breakdown import PARTS
 from fithubert.stages.sweep import sweep
@@ -34,18 +36,40 @@ RESULTS = Path("reports/benchmarks/sweep.json")
 
 
 def throughput(trials: int = 4) -> dict[str, Any]:
-    """Wall time of the same number of trials with one worker and with two, set-up included."""
+    """Wall time of trials of like cost: by one worker of one thread, two of them, and one with both cores; set-up
+    included."""
     params = load_params()
-    params = params.model_copy(update={"sweep": params.sweep.model_copy(update={"trials": trials, "stop_after": 99})})
+    settings = params.sweep.model_copy(update={"trials": trials, "stop_after": 99})
+    params, shape = params.model_copy(update={"sweep": settings}), params.students[settings.of].shape
+    space = SpaceParams(
+        depth=(shape.get("depth", 12),),
+        width=(shape["width"],),
+        ffn_width=(shape["ffn_width"], shape["ffn_width"] + 4, shape["ffn_width"] + 8),
+        attention_heads=(6, 12),
+        front_end=(1.0,),
+        time_reduction=("conv1d",),
+        factor=(2,),
+        position=(0.0,),
+        readout=("last",),
+    )
     seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for workers in (1, 2):
+    for name, workers, threads in (("one", 1, 1), ("two", 2, 1), ("one, both cores", 1, 2)):
+        with tempfile.TemporaryDirectory() as folder:
+            workspace = _borrow(Path(folder))
+            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
             begun = time.monotonic()
-            # One seed, but two workers draw other shapes than one: what a trial takes is compared, not only the sum.
-            name = f"benchmark-{workers}"
-            sweep(params, Workspace(Path()), name, workers, str(Path(folder) / f"{workers}.log"))
-            seconds[workers] = time.monotonic() - begun
-    return {"trials": trials, "seconds": seconds, "trials_per_hour_ratio": seconds[1] / seconds[2]}
+            sweep(params, workspace, "benchmark", workers, space=space, threads=threads)
+            seconds[name] = time.monotonic() - begun
+    ratios = {name: taken / seconds["two"] for name, taken in seconds.items() if name != "two"}
+    return {"trials": trials, "seconds": seconds, "trials_per_hour_of_two": ratios}
+
+
+def _borrow(folder: Path) -> Workspace:
+    """A workspace that reads corpus, cache and teacher from this one, and keeps what it writes to itself."""
+    (folder / "artifacts").mkdir()
+    for part in ("data", "artifacts/teacher"):
+        (folder / part).symlink_to(Path(part).absolute())
+    return Workspace(folder)
 
 
 def sampler(trials: int = 20, seeds: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:

@@ -21,7 +21,10 @@ def sweep(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trained trials in all; else `sweep.trials` of params.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine; each has its share of cores.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each worker; else its share of the cores.")
+    ] = None,
     study: Annotated[str, typer.Option(help="The study that is begun or goes on.")] = "default",
     storage: Annotated[
         str | None,
@@ -61,7 +64,7 @@ def sweep(
                 params = params.model_copy(update={"sweep": params.sweep.model_copy(update={"trials": trials})})
             limits = Limits(max_params, max_latency_ratio)
             shapes = None if space is None else read_space(space)
-            found = run(params, workspace, study, workers, storage, limits, shapes, warm_start)
+            found = run(params, workspace, study, workers, storage, limits, shapes, warm_start, threads)
         print_table(
             [{"trial": row.name, **{name: f"{v:.4g}" for name, v in row.values.items()}} for row in found.front]
         )

@@ -39,12 +39,13 @@ def sweep(
     limits: Limits = _NO_LIMITS,
     space: SpaceParams | None = None,
     warm_start: bool | None = None,
+    threads: int | None = None,
 ) -> StudyResult:
     """Bring the study `name` to `params.sweep.trials` trained trials, and write `REPORT`.
 
     A study that is there goes on. `warm_start`: every trial starts as a cut of the teacher (True) or from random
-    weights (False), not as the student does. Raises UserError where the space does not fit the teacher or the study was
-    made with other settings.
+    weights (False), not as the student does. `threads` of every worker: else its share of the cores. Raises UserError
+    where the space does not fit the teacher or the study was made with other settings.
     """
     settings = params.sweep if space is None else params.sweep.model_copy(update={"space": space})
     check_name(settings.of, list(params.students), "sweep.of")
@@ -85,7 +86,7 @@ def sweep(
         speed=Speed(**study.user_attrs["speed"]),
         objective="fithubert.stages.sweep:open_objective",
         context=(params, workspace, study.user_attrs.get("mlflow_run")),
-        threads=max(1, (os.cpu_count() or 1) // workers),
+        threads=threads or max(1, (os.cpu_count() or 1) // workers),
     )
     run_workers(plan, workers, progress_line(f"sweep {name}"))
     return report_sweep(workspace, name, storage)
