@@ -7,13 +7,13 @@ from fithubert.errors import exit_on_user_error
 from fithubert.stages.report import report
 from fithubert.stages.tracked import log_report
 from fithubert.stages.workspace import Workspace
-from fithubert.tracking.runs import complete_from_lock
+from fithubert.tracking.runs import complete_runs
 
 
 def run(params: Params, workspace: Workspace) -> None:
     """Write the report; then a summary run per model, a run with the page, and dvc.lock's hashes on every run."""
     log_report(params, workspace, report(params, workspace))
-    complete_from_lock(workspace.root)
+    complete_runs(workspace.root)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def run(params: Params, workspace: Workspace, model: str, task: str) -> None:
     values |= params.superb.model_dump(mode="json", include={"protocol", "quirks"})
     values |= {"budget": params.superb.tasks[task].model_dump(mode="json")}
     tags = {"model": model, "task": task}
-    with track_stage(stage, values, workspace.root, metrics_file(stage), tags=tags):
+    with track_stage(stage, values, workspace.root, metrics_file(stage), tags=tags, live=False):
         superb(params, workspace, model, task)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from fithubert.files import read_json, write_json
-from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, is_first_rank
+from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Sender, Session, is_first_rank
 
 #: Where the local records lie, below the workspace.
 RECORDS = Path(".tracking")
@@ -34,7 +34,7 @@ class TrackedRun:
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Note metrics at `step`; returns at once."""
-        now = int(time.time() * 1000)
+        now = _now()
         for name, value in values.items():
             self.metrics[name] = float(value)
             self.sender.submit(MetricPoint(name, float(value), now, step))
@@ -49,14 +49,18 @@ def track_stage(
     *,
     tags: Mapping[str, str] | None = None,
     flush_seconds: float = FLUSH_SECONDS,
+    live: bool = True,
 ) -> Iterator[TrackedRun]:
     """One MLflow run around the body, named and tagged after the DVC stage (`distill@fithubert`).
 
     `params` (nested sections of params.yaml) are flattened with dots. `metrics_file`, relative to the workspace, is
-    the stage's metrics JSON: its digest ties the record to the entry of dvc.lock from which `complete_from_lock` takes
+    the stage's metrics JSON: its digest ties the record to the entry of dvc.lock from which `complete_runs` takes
     the hashes, and its figures become metrics of the run. Under torchrun the first rank alone has a run and a record.
+    Without `live` the local record is all: `complete_runs` sends it. That is for stages of seconds, which importing
+    MLflow would make a second longer.
     """
-    run = TrackedRun(stage, stage_tags(stage, workspace) | dict(tags or {}), flatten(params), Sender(flush_seconds))
+    tags, begun = stage_tags(stage, workspace) | dict(tags or {}), _now()
+    run = TrackedRun(stage, tags, flatten(params), Sender(flush_seconds, live))
     run.sender.submit(lambda session: session.start(run.stage, run.tags, run.params))
     status, written = "FAILED", workspace / metrics_file
     try:
@@ -73,42 +77,72 @@ def track_stage(
             "run_id": run.sender.session.run_id if run.sender.session is not None else None,
             "tags": run.tags,
             "params": run.params,
+            "begun": begun,
+            "ended": _now(),
             "metrics": {name: value for name, value in run.metrics.items() if math.isfinite(value)},
             "metrics_file": metrics_file.as_posix(),
             "metrics_md5": hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
         }
         if is_first_rank():
-            write_json(workspace / RECORDS / f"{stage}.json", record)
+            _keep_record(workspace / RECORDS / f"{stage}.json", record)
 
 
-def complete_from_lock(workspace: Path, flush_seconds: float = FLUSH_SECONDS) -> int:
-    """Tag the runs that dvc.lock records by now with the hashes of their inputs and outputs; how many were tagged.
+def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
+    """Send the runs that the local record alone knows, and tag those that dvc.lock records by now with the hashes of
+    their inputs and outputs; how many runs were new to the store or to dvc.lock.
 
     DVC enters a stage in dvc.lock only after its command has ended, so this comes later: in the report stage and
     before the UI opens.
     """
     lock_file = workspace / "dvc.lock"
     stages = (yaml.safe_load(lock_file.read_text()) or {}).get("stages", {}) if lock_file.exists() else {}
-    tagged: dict[str, dict[str, str]] = {}
+    jobs: list[Job] = []
     for path in sorted((workspace / RECORDS).glob("*.json")):
         record = read_json(path)
-        entry = stages.get(record.get("stage"))
-        if entry is None or record.get("locked"):
-            continue
-        outs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
-        if outs.get(record["metrics_file"]) != record["metrics_md5"]:
-            continue
-        hashes = {f"dvc.outs.{name}": digest for name, digest in outs.items()}
-        hashes |= {f"dvc.deps.{dep['path']}": dep["md5"] for dep in entry.get("deps", [])}
-        write_json(path, {**record, "locked": True, "tags": record["tags"] | hashes})
-        if record["run_id"]:
-            tagged[record["run_id"]] = hashes
-    if tagged:
-        sender = Sender(flush_seconds)
-        for run_id, hashes in tagged.items():
-            sender.submit(partial(Session.tag, run_id=run_id, tags=hashes))
+        hashes = {} if record.get("locked") else _hashes(record, stages.get(record.get("stage")))
+        if hashes:
+            record |= {"locked": True, "tags": record["tags"] | hashes}
+            write_json(path, record)
+        if not record.get("run_id"):
+            jobs.append(partial(_send_record, path=path, record=record))
+        elif hashes:
+            jobs.append(partial(Session.tag, run_id=record["run_id"], tags=hashes))
+    if jobs:
+        sender = Sender(FLUSH_SECONDS + len(jobs) if flush_seconds is None else flush_seconds)
+        for job in jobs:
+            sender.submit(job)
         sender.close()
-    return len(tagged)
+    return len(jobs)
+
+
+def _keep_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write `record`; an earlier one of the stage that was never sent stays beside it."""
+    if path.exists() and not (before := read_json(path)).get("run_id"):
+        path.rename(path.with_suffix(f".{before.get('begun', 0)}.json"))
+    write_json(path, record)
+
+
+def _hashes(record: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[str, str]:
+    """The tags that dvc.lock has for a record; none where its entry is of another run of the stage."""
+    outs = {out["path"]: out["md5"] for out in (entry or {}).get("outs", [])}
+    if entry is None or outs.get(record["metrics_file"]) != record["metrics_md5"]:
+        return {}
+    hashes = {f"dvc.outs.{name}": digest for name, digest in outs.items()}
+    return hashes | {f"dvc.deps.{dep['path']}": dep["md5"] for dep in entry.get("deps", [])}
+
+
+def _send_record(session: Session, path: Path, record: dict[str, Any]) -> None:
+    """Make a run of a local record, and note in it that there is one."""
+    session.start(record["stage"], record["tags"], record["params"], record.get("begun"))
+    ended = record.get("ended", _now())
+    session.log([MetricPoint(name, value, ended) for name, value in record["metrics"].items()])
+    session.end(record["status"], ended)
+    write_json(path, {**record, "run_id": session.run_id})
+
+
+def _now() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
 
 
 def stage_tags(stage: str, workspace: Path) -> dict[str, str]:

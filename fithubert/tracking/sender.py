@@ -43,11 +43,13 @@ class Session:
     experiment_id: str
     run_id: str | None = None
 
-    def start(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
-        """Open a run."""
+    def start(
+        self, name: str, tags: Mapping[str, str], params: Mapping[str, str], milliseconds: int | None = None
+    ) -> None:
+        """Open a run that began at `milliseconds` since 1970, else now."""
         from mlflow.entities import Param
 
-        run = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
+        run = self.client.create_run(self.experiment_id, milliseconds, dict(tags), run_name=name)
         self.run_id = str(run.info.run_id)
         items = [Param(_key(key), value[:_VALUE_LENGTH]) for key, value in params.items()]
         for start in range(0, len(items), _BATCH_PARAMS):
@@ -72,9 +74,9 @@ class Session:
         for file in files:
             self.client.log_artifact(run_id, str(file))
 
-    def end(self, status: str = "FINISHED") -> None:
-        """Close the open run."""
-        self.client.set_terminated(self.run_id, status)
+    def end(self, status: str = "FINISHED", milliseconds: int | None = None) -> None:
+        """Close the open run, which ended at `milliseconds` since 1970, else now."""
+        self.client.set_terminated(self.run_id, status, milliseconds)
 
 
 Job = Callable[[Session], object]
@@ -83,16 +85,16 @@ Job = Callable[[Session], object]
 class Sender:
     """Runs jobs against the tracking server in order; the first failure ends it with one warning.
 
-    Without MLflow installed, and on every rank but the first, it takes everything and sends nothing.
+    Without MLflow installed, on every rank but the first and where it is not `live` it takes all and sends nothing.
     """
 
-    def __init__(self, flush_seconds: float = FLUSH_SECONDS) -> None:
+    def __init__(self, flush_seconds: float = FLUSH_SECONDS, live: bool = True) -> None:
         self.session: Session | None = None
         self._flush_seconds = flush_seconds
         self._jobs: queue.Queue[Job | MetricPoint | None] = queue.Queue(_QUEUE_LENGTH)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
-        if mlflow_installed() and is_first_rank():
+        if live and mlflow_installed() and is_first_rank():
             self._thread.start()
         else:
             self._stopped.set()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fithubert.errors import UserError
-from fithubert.tracking.runs import RECORDS, complete_from_lock
+from fithubert.tracking.runs import RECORDS, complete_runs
 from fithubert.tracking.sender import mlflow_installed, tracking_uri
 from fithubert.tracking.summary import compare_url, experiment_url
 
@@ -33,7 +33,7 @@ def serve_ui(workspace: Path, port: int | None = None) -> None:
     """
     if not mlflow_installed():
         raise UserError("the UI needs MLflow: pip install fithubert[tracking]")
-    complete_from_lock(workspace)
+    complete_runs(workspace)
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         _print_addresses(workspace, uri.rstrip("/"))

@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mlflow import MlflowClient
 
 from fithubert.distill.events import Evaluated, StepDone
 from fithubert.files import read_json, write_json
-from fithubert.tracking.runs import RECORDS, complete_from_lock, figures, flatten, track_stage
+from fithubert.tracking.runs import RECORDS, complete_runs, figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
 from fithubert.tracking.summary import compare_url, experiment_url, log_summary, recorded_runs, summary_metrics
 from fithubert.tracking.training import TrackingListener
@@ -147,7 +148,7 @@ def test_without_mlflow_the_record_is_kept(tmp_path: Path, monkeypatch: pytest.M
     assert read_json(tmp_path / RECORDS / "distill@thin.json")["status"] == "FINISHED"
 
 
-def write_lock(workspace: Path, metrics_md5: str) -> None:
+def write_lock(workspace: Path, metrics_md5: str, stage: str = "distill@thin") -> None:
     entry = {
         "cmd": "python -m pipeline.distill thin",
         "deps": [{"path": "data/cache", "hash": "md5", "md5": "aa.dir", "size": 1}],
@@ -156,20 +157,47 @@ def write_lock(workspace: Path, metrics_md5: str) -> None:
             {"path": "artifacts/students/thin", "hash": "md5", "md5": "bb.dir", "size": 1},
         ],
     }
-    (workspace / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"distill@thin": entry}}))
+    (workspace / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {stage: entry}}))
 
 
 def test_runs_get_the_hashes_that_dvc_lock_records(store: MlflowClient, tmp_path: Path) -> None:
     track(tmp_path)
-    assert complete_from_lock(tmp_path) == 0
+    assert complete_runs(tmp_path) == 0
     write_lock(tmp_path, "of another run")
-    assert complete_from_lock(tmp_path) == 0
+    assert complete_runs(tmp_path) == 0
     write_lock(tmp_path, hashlib.md5((tmp_path / METRICS).read_bytes()).hexdigest())
-    assert complete_from_lock(tmp_path) == 1
-    assert complete_from_lock(tmp_path) == 0
+    assert complete_runs(tmp_path) == 1
+    assert complete_runs(tmp_path) == 0
     (run,) = runs_of(store)
     assert run.data.tags["dvc.deps.data/cache"] == "aa.dir"
     assert run.data.tags["dvc.outs.artifacts/students/thin"] == "bb.dir"
+
+
+def test_a_run_that_is_not_live_is_sent_once_with_its_own_times(store: MlflowClient, tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        with track_stage("superb@thin-pr", {"model": "thin"}, tmp_path, METRICS, live=False):
+            write_json(tmp_path / METRICS, {"per": value})
+    assert store.get_experiment_by_name(EXPERIMENT) is None
+    write_lock(tmp_path, hashlib.md5((tmp_path / METRICS).read_bytes()).hexdigest(), "superb@thin-pr")
+    before = time.time() * 1000
+    assert complete_runs(tmp_path) == 2
+    assert complete_runs(tmp_path) == 0
+    runs = sorted(runs_of(store), key=lambda run: run.data.metrics["per"])
+    assert [run.data.metrics["per"] for run in runs] == [1.0, 2.0]
+    assert all(run.data.params == {"model": "thin"} and run.info.status == "FINISHED" for run in runs)
+    assert all(run.info.start_time <= run.info.end_time <= before for run in runs)
+    assert [run.data.tags.get("dvc.deps.data/cache") for run in runs] == [None, "aa.dir"]
+
+
+def test_a_run_that_no_server_took_is_sent_when_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: MlflowClient
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("MLFLOW_TRACKING_URI", "nosuchscheme://")
+        track(tmp_path)
+    assert complete_runs(tmp_path) == 1
+    (run,) = runs_of(store)
+    assert run.data.metrics["dev_loss"] == 0.25
 
 
 def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient, tmp_path: Path) -> None:
