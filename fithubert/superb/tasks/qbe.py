@@ -6,6 +6,7 @@ distance) - 1, every query frame scaled to 0..1 over the recording, asymmetric s
 per query. The layer is chosen on dev.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -76,12 +77,16 @@ def _warp(costs: FloatArray, lengths: IntArray) -> FloatArray:
     """(recording,) from costs (query frame, frame), whose rows are scaled to 0..1 within each recording first."""
     costs = _pad_rows(costs, lengths)
     low, high = np.nanmin(costs, axis=2, keepdims=True), np.nanmax(costs, axis=2, keepdims=True)
-    costs = np.nan_to_num((costs - low) / np.maximum(high - low, 1e-8), nan=np.inf)
-    total = costs[:, 0]
+    costs -= low
+    costs /= np.maximum(high - low, 1e-8)
+    costs[np.isnan(costs)] = np.inf
+    # Two frames that no path comes from stand before the first one.
+    total = np.full((len(lengths), costs.shape[2] + 2), np.inf)
+    total[:, 2:] = costs[:, 0]
     for row in range(1, costs.shape[1]):
-        before = np.full((len(lengths), total.shape[1] + 2), np.inf)
-        before[:, 2:] = total
-        total = costs[:, row] + np.minimum(np.minimum(before[:, 2:], before[:, 1:-1]), before[:, :-2])
+        best = np.minimum(total[:, 2:], total[:, 1:-1])
+        np.minimum(best, total[:, :-2], out=best)
+        np.add(best, costs[:, row], out=total[:, 2:])
     return -total.min(axis=1) / costs.shape[1]
 
 
@@ -96,10 +101,14 @@ def _search_layer(features: FeatureSource, split: _Split, layer: int) -> Detecti
     frames.sub_(mean).div_(scale)
     frames.div_(frames.norm(dim=1, keepdim=True).clamp_min(1e-12))
     queries, recordings = frames.split([len(queries), len(recordings)])
-    scores = np.zeros((len(split.queries), len(split.recordings)))
-    for i, query in enumerate(queries.split(np.diff(of_queries).tolist())):
-        if len(query) >= _MIN_FRAMES:
-            scores[i] = warp_scores(query, recordings, lengths)
+
+    def score(query: Tensor) -> FloatArray:
+        short = len(query) < _MIN_FRAMES
+        return np.zeros(len(lengths)) if short else warp_scores(query, recordings, lengths)
+
+    # Array operations let other threads work beside them.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        scores = np.stack(list(pool.map(score, queries.split(np.diff(of_queries).tolist()))))
     deviation = scores.std(axis=1, keepdims=True)
     return Detection((scores - scores.mean(axis=1, keepdims=True)) / np.maximum(deviation, 1e-8), split.targets)
 
