@@ -12,7 +12,7 @@ from fithubert.student.checkpoint import load_student
 from fithubert.student.readout import ReadOut
 from fithubert.student.recipes import resolve
 from fithubert.tracking.models import log_students
-from fithubert.tracking.summary import log_summary
+from fithubert.tracking.summary import log_summary, recorded_runs
 
 
 def log_report(params: Params, workspace: Workspace, files: ReportFiles) -> None:
@@ -20,7 +20,9 @@ def log_report(params: Params, workspace: Workspace, files: ReportFiles) -> None
     summary = read_json(files.summary)
     kept = (files.page, files.table, files.summary, *files.figures)
     log_summary(summary, workspace.root, model_shapes(params, workspace), kept)
-    students = [name for name in workspace.list_students() if name in summary["models"]]
+    # None where MLflow is not installed or did not answer: then no student need be loaded.
+    tracked = recorded_runs(workspace.root)
+    students = [name for name in workspace.list_students() if name in tracked]
     readouts = [ReadOut(load_student(workspace.student(name)), name) for name in students]
     log_students([tracked_student(readout) for readout in readouts], workspace.root)
 
