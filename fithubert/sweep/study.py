@@ -187,7 +187,10 @@ def _measure_one(study: Study, index: int, evaluator: Any) -> dict[str, float]:
     def target(trial: FrozenTrial) -> float:
         return sign * trial.values[index]
 
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
+    with warnings.catch_warnings():
+        # It says that low targets are taken for good ones, which the sign sees to.
+        warnings.simplefilter("ignore", UserWarning)
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
 
 
 def _distribution(values: Sequence[Any]) -> BaseDistribution:
