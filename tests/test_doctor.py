@@ -92,6 +92,16 @@ def test_a_missing_dvc_folder_is_a_problem(workspace: Path) -> None:
     assert problems(found) == "DVC: no repository here (.dvc is missing): dvc init, or `git checkout .dvc`"
 
 
+def test_a_workspace_without_any_dvc_is_none(workspace: Path) -> None:
+    shutil.rmtree(workspace / ".dvc")
+    (workspace / "dvc.yaml").unlink()
+    code, found = look(workspace)
+    assert code == 0
+    assert [f.text for f in found if f.mark == "note" and f.topic == "DVC"] == [
+        "no pipeline here: stages are run one by one"
+    ]
+
+
 def test_a_dvc_cache_elsewhere_is_the_one_that_is_tried(workspace: Path, tmp_path: Path) -> None:
     (workspace / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {tmp_path / 'cache'}\n    type = symlink\n")
     code, found = look(workspace)

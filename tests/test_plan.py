@@ -114,7 +114,7 @@ def test_what_was_measured_given_and_assumed_is_told_apart(tmp_path: Path) -> No
     assumed = stage.plan(960, "hubert_base", "fithubert", "int8", 8, 100, tmp_path, student_speed=700.0)
     assert "assumed, not measured: a GPU that sustains 20 TFLOP/s" in assumed.sources[0]
     assert assumed.sources[1].endswith("700 x real time a device (given)")
-    assert "8 GPUs share an epoch" in assumed.sources[-1]
+    assert "8 GPU(s) share an epoch" in assumed.sources[-1]
     given = stage.plan(960, "hubert_base", "fithubert", "int8", 8, 100, tmp_path, 1e3, 1e3, 2e3)
     assert not any("assumed" in line for line in given.sources)
     assert "2,000 MB/s, shared by all ranks (given)" in given.sources[3]

@@ -37,7 +37,10 @@ def superb(
         from fithubert.stages.features import features
         from fithubert.stages.prepare import prepare as prepare_corpus
         from fithubert.stages.superb import superb as run
+        from fithubert.stages.workspace import check_name
 
+        # Before anything that takes long.
+        check_name(task, list(params.superb.tasks), "task")
         if data is not None:
             prepare_corpus(params, workspace)
         features(params, workspace, model)

@@ -19,22 +19,23 @@ def _count(text: str) -> int:
 
 def sweep(
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Trained trials in all; else `sweep.trials` of params.")
+        int | None, typer.Option(min=1, metavar="N", help="Trained trials in all; else `sweep.trials` of params.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes on this machine.")] = 2,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each worker; else its share of the cores.")
+        int | None, typer.Option(min=1, metavar="N", help="Threads of each worker; else its share of the cores.")
     ] = None,
     study: Annotated[str, typer.Option(help="The study that is begun or goes on.")] = "default",
     storage: Annotated[
         str | None,
-        typer.Option(help="A database (postgresql+psycopg://...) or a journal (*.log); else artifacts/sweeps/STUDY."),
+        typer.Option(help="The URL of a database, or a journal (*.log); else the study has a journal."),
     ] = None,
     max_params: Annotated[
         int | None, typer.Option(parser=_count, metavar="N", help="Parameters at most: 25M, 900k.")
     ] = None,
     max_latency_ratio: Annotated[
-        float | None, typer.Option(min=0.0, help="Estimated latency at most, as a share of the teacher's.")
+        float | None,
+        typer.Option(min=0.0, metavar="SHARE", help="Estimated latency at most, as a share of the teacher's."),
     ] = None,
     space: Annotated[Path | None, typer.Option(help="A YAML file of shapes; else `sweep.space` of params.")] = None,
     warm_start: Annotated[

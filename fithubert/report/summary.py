@@ -58,10 +58,10 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> dict[str, Any]:
 def load_summary(path: Path) -> dict[str, Any]:
     """The summary in `path`; raises UserError where it is missing, with the command that writes it."""
     if not path.exists():
-        raise UserError(f"{path}: no such file; `dvc repro report` writes it")
+        raise UserError(f"{path}: no such file; `fithubert report` (or `dvc repro`) writes it")
     values = read_json(path)
     if not isinstance(values, dict) or "models" not in values:
-        raise UserError(f"{path}: holds no models; `dvc repro report` writes it anew")
+        raise UserError(f"{path}: holds no models; `fithubert report` (or `dvc repro`) writes it anew")
     return values
 
 

@@ -70,10 +70,15 @@ def _inspect_folder(root: Path) -> Finding:
 def _inspect_dvc(root: Path) -> tuple[str | None, list[Finding]]:
     """How DVC will place files from its cache in the workspace (None: unknown), and the findings."""
     found = [_find_dvc()]
-    if not (root / "dvc.yaml").is_file():
+    holder = next((folder for folder in [root.resolve(), *root.resolve().parents] if (folder / ".dvc").is_dir()), None)
+    piped = (root / "dvc.yaml").is_file()
+    if not piped and holder is None:
+        said = "no pipeline here: stages are run one by one"
+        fix = "nothing for `fithubert STAGE`; for `dvc repro` name the project's folder with --workspace"
+        return None, [*found, Finding("note", "DVC", said, fix)]
+    if not piped:
         said = "no dvc.yaml here, so there is nothing to repeat"
         found.append(Finding("problem", "DVC", said, "run this in the project's folder, or name it with --workspace"))
-    holder = next((folder for folder in [root.resolve(), *root.resolve().parents] if (folder / ".dvc").is_dir()), None)
     if holder is None:
         found.append(
             Finding("problem", "DVC", "no repository here (.dvc is missing)", "dvc init, or `git checkout .dvc`")

@@ -72,7 +72,7 @@ def plan(
     costs, live = [cost_of_cache(job, speeds, name) for name in CODECS], cost_of_live(job, speeds)
     chosen = next(cost for cost in costs if cost.targets == codec)
     said_disk = "measured by writing here; taken for reading too" if disk_speed is None else "given"
-    many = f"; {gpus} GPUs share an epoch, each with its own process to read; one writes the cache" if gpus else ""
+    many = f"; {gpus} GPU(s) share an epoch, each with its own process to read; one writes the cache" if gpus else ""
     return Plan(
         tuple(_row(cost, live) for cost in [*costs, live]),
         _verdict(chosen, live, shutil.disk_usage(folder).free),

@@ -147,7 +147,7 @@ def test_rows_to_compare_have_the_same_columns(reports: Path) -> None:
 
 
 def test_a_missing_summary_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such file; `dvc repro report` writes it"):
+    with pytest.raises(UserError, match=r"no such file; `fithubert report` .or `dvc repro`. writes it"):
         load_summary(tmp_path / "summary.json")
 
 
