@@ -12,7 +12,7 @@ from fithubert.report.gather import Metrics
 from fithubert.report.png import HUES, INK, QUIET, blank_figure, save_png
 from fithubert.report.sections import score_rows
 from fithubert.report.summary import ReportPlan
-from fithubert.report.tasks import Metric, task_info
+from fithubert.report.tasks import Metric, task_columns, task_info
 
 _MARKERS = "os^Dv*"
 
@@ -66,8 +66,7 @@ def _look(name: str, summary: Mapping[str, Any], plan: ReportPlan) -> tuple[str,
 def _quality_cost(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
     panels = [
         (task, metric)
-        for task in summary["tasks"]
-        for metric in task_info(task).metrics
+        for task, metric in task_columns(summary)
         if any(metric.name in model["superb"].get(task, {}) for model in summary["models"].values())
     ]
     measured = {name: model for name, model in summary["models"].items() if "macs_per_second" in model}
@@ -109,7 +108,7 @@ def _cost_panel(
 
 def _scores(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
     """Tasks by models, as dark as the score is near the teacher's; the last row is chance."""
-    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
+    columns = task_columns(summary)
     rows = score_rows(summary, plan, columns)
     if all(cell.missing for row in rows if row.name != "chance" for cell in row.cells):
         return False

@@ -6,7 +6,7 @@ from typing import Any
 from fithubert.report.sections import clamp, format_interval, scores_of
 from fithubert.report.summary import ReportPlan
 from fithubert.report.table import format_count, format_score, format_share, score_name, score_note
-from fithubert.report.tasks import share_of_lead, task_info
+from fithubert.report.tasks import share_of_lead, task_columns, task_info
 
 
 def headline(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, Any]:
@@ -44,19 +44,18 @@ def _tracks(summary: Mapping[str, Any], plan: ReportPlan, name: str) -> list[dic
     own, low, high = (scores_of(summary, model) for model in (name, plan.baseline, plan.teacher))
     model = summary["models"].get(name, {})
     tracks = []
-    for task in summary["tasks"]:
-        for metric in task_info(task).metrics:
-            led = task in summary["lead"]["tasks"]
-            share = share_of_lead([metric], own.get(task, {}), low.get(task, {}), high.get(task, {})) if led else None
-            tracks.append(
-                {
-                    "task": task_info(task),
-                    "metric": metric,
-                    "text": format_score(model, task, metric.name),
-                    "interval": format_interval(model.get("ci", {}).get(task, {}).get(metric.name)),
-                    "low": low.get(task, {}).get(metric.name),
-                    "high": high.get(task, {}).get(metric.name),
-                    "share": clamp(share),
-                }
-            )
+    for task, metric in task_columns(summary):
+        led = task in summary["lead"]["tasks"]
+        share = share_of_lead([metric], own.get(task, {}), low.get(task, {}), high.get(task, {})) if led else None
+        tracks.append(
+            {
+                "task": task_info(task),
+                "metric": metric,
+                "text": format_score(model, task, metric.name),
+                "interval": format_interval(model.get("ci", {}).get(task, {}).get(metric.name)),
+                "low": low.get(task, {}).get(metric.name),
+                "high": high.get(task, {}).get(metric.name),
+                "share": clamp(share),
+            }
+        )
     return tracks

@@ -23,7 +23,7 @@ from fithubert.report.sections import (
     skipped_recordings,
 )
 from fithubert.report.summary import ReportPlan
-from fithubert.report.tasks import task_info
+from fithubert.report.tasks import task_columns, task_info
 from fithubert.report.templates import render
 
 
@@ -33,7 +33,7 @@ def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan, dra
     Raises UserError where Jinja2 is not installed.
     """
     colours = model_colours(summary, plan)
-    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
+    columns = task_columns(summary)
     sweep = read_front(metrics.single["sweep"]) if "sweep" in metrics.single else None
     return render(
         "page.html.j2",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fithubert.report.tasks import task_info
+from fithubert.report.tasks import task_columns, task_info
 
 
 def format_count(value: float | None) -> str:
@@ -133,7 +133,7 @@ def _cost_table(summary: Mapping[str, Any]) -> str:
 
 
 def _task_table(summary: Mapping[str, Any]) -> str:
-    columns = [(task, metric) for task in summary["tasks"] for metric in task_info(task).metrics]
+    columns = task_columns(summary)
     header = [f"{task.upper()} {metric.label} {'↓' if metric.lower else '↑'}" for task, metric in columns]
     lines = [["model", *header], ["---"] + ["---:"] * len(columns)]
     for name, model in summary["models"].items():

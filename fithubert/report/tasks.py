@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ TASKS: dict[str, TaskInfo] = {
         TaskInfo("sf", "Slot filling", (Metric("f1", "F1", lower=False), Metric("cer", "CER", lower=True))),
     )
 }
+
+
+def task_columns(summary: Mapping[str, Any]) -> list[tuple[str, Metric]]:
+    """Every task of a summary with each of its metrics; of a task that is not listed, those that a model was given."""
+    measured: dict[str, tuple[str, ...]] = {}
+    for model in summary["models"].values():
+        for task, scores in (model.get("superb") or {}).items():
+            measured.setdefault(task, tuple(scores))
+    return [(task, metric) for task in summary["tasks"] for metric in task_info(task, measured.get(task, ())).metrics]
 
 
 def task_info(name: str, metrics: tuple[str, ...] = ()) -> TaskInfo:

@@ -31,7 +31,8 @@ def score_official(results: Sequence[Mapping[str, Any]]) -> OfficialScore:
     """
     models = sorted({str(result.get("model")) for result in results})
     if len(models) != 1:
-        raise UserError(f"superb_s is a score of one model, and these results are of {', '.join(models) or 'none'}")
+        given = f"results are of {', '.join(models)}" if models else "folders hold no results of it"
+        raise UserError(f"superb_s is a score of one model, and these {given}")
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
         if result.get("metrics"):

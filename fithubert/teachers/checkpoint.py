@@ -42,6 +42,8 @@ def save_teacher(
 
 def read_teacher(directory: Path) -> HubertTeacher:
     """The teacher saved in `directory`; raises UserError naming the file, and the tensor where one is wrong."""
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory / 'config.json'}: no such file; `fithubert teacher` writes a teacher's folder")
     values = read_json(directory / "config.json")
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{directory / 'config.json'}: not a teacher of this project (format {FORMAT!r} expected)")

@@ -1,6 +1,7 @@
 """The report says what was measured, names what was not, and needs no network."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from fithubert.errors import UserError
 from fithubert.report import ReportPlan, build_summary, compare_rows, load_summary, write_report
 from fithubert.report.gather import gather
+from fithubert.report.page import render_page
 from fithubert.report.svg import Line, line_chart, nice_ticks
 from fithubert.report.table import format_count, format_macs, format_seconds, format_share, markdown_table
 from fithubert.report.tasks import TASKS, Metric, share_of_lead, task_info
@@ -52,6 +54,16 @@ def test_what_has_not_run_is_absent_and_what_cannot_be_scored_is_named(reports: 
     assert "sid" not in models["distilhubert"]["unscored"]
     assert "ic" not in models["teacher"]["superb"]
     assert models["teacher"]["unscored"]["ic"] == "no utterance with an intent in the train split"
+
+
+def test_a_task_that_the_report_does_not_know_has_its_column(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    values = json.loads((tmp_path / "superb" / "teacher-ks.json").read_text())
+    (tmp_path / "superb" / "teacher-rate.json").write_text(json.dumps({**values, "task": "rate"}))
+    plan = replace(PLAN, tasks=(*PLAN.tasks, "rate"))
+    summary = build_summary(gather(tmp_path), plan)
+    assert "RATE ACC ↑" in markdown_table(summary)
+    assert "RATE<br>ACC ↑" in render_page(summary, gather(tmp_path), plan)
 
 
 def test_a_lead_that_is_no_more_than_noise_is_in_no_mean(tmp_path: Path) -> None:

@@ -63,5 +63,5 @@ def test_a_missing_fold_or_task_is_named() -> None:
         score_official([r for r in results if r["corpus"] != "iemocap/1"])
     with pytest.raises(UserError, match=r"m has no superb_s: qbe is not scored$"):
         score_official([r for r in results if r["task"] != "qbe"])
-    with pytest.raises(UserError, match="these results are of none"):
+    with pytest.raises(UserError, match="folders hold no results of it"):
         score_official([])
