@@ -2,7 +2,7 @@
 
 The loop is `benchmarks.plain_superb` on a live upstream, as s3prl works: padded batches in every step, utterances one
 at a time in every evaluation. Its steps are timed before, between and after our extraction and our training, so that
-whatever else the machine does meets both. `mini` is trained to the end both ways; of HuBERT Base (random weights) the
+whatever else the machine does meets both. `mini` is trained to the end both ways; of the same at HuBERT Base's size the
 loop's steps are a sample unless `--whole`.
 """
 
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from benchmarks.plain_superb import Hear, PlainTraining, plain_phones
 from benchmarks.tables import write_tables
+from benchmarks.widen import widen_to_base
 from fithubert.config.params import TaskBudget
 from fithubert.config.quirks import OfficialQuirks
-from fithubert.config.teacher import hubert_base
 from fithubert.data.manifest import Manifest
 from fithubert.features.extract import ExtractSettings, extract_features
 from fithubert.features.reader import FeatureStore
@@ -32,11 +32,13 @@ from fithubert.stages.workspace import Workspace
 from fithubert.superb.official import official_budgets, official_tasks
 from fithubert.superb.train import fit
 from fithubert.teachers.execution import prepare_teacher
-from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.teachers.hubert import HubertTeacher
 from fithubert.teachers.registry import load_teacher
 
 _SEED = 1337
 _OFFICIAL = official_budgets()["pr"]
+#: Of the extraction, as `features.batch_seconds` of params.
+_BATCH_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def compare(
 def _extract(teacher: HubertTeacher, manifest: Manifest, folder: Path, options: argparse.Namespace) -> None:
     """Fill the store in `folder`; making ONNX Runtime's graph is part of the cost."""
     ready = prepare_teacher(teacher, "cpu", runtime=options.runtime)
-    extract_features(ready, manifest, folder, ExtractSettings(options.codec, with_waveform=False))
+    settings = ExtractSettings(options.codec, batch_seconds=_BATCH_SECONDS, with_waveform=False)
+    extract_features(ready, manifest, folder, settings)
 
 
 def _feature_error(loop: LiveLoop, store: FeatureStore, start: int) -> float:
@@ -198,8 +201,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), help="holds data/ as `fithubert prepare` writes it")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps of 2 x 16 sentences, as the official")
     parser.add_argument("--eval-every", type=int, default=100)
-    parser.add_argument("--sample", type=int, default=12, help="steps of the loop that are timed with HuBERT Base")
-    parser.add_argument("--whole", action="store_true", help="the loop makes all steps with HuBERT Base too (an hour)")
+    parser.add_argument("--sample", type=int, default=12, help="steps of the loop that are timed at HuBERT Base's size")
+    parser.add_argument("--whole", action="store_true", help="the loop makes all steps at HuBERT Base's size too")
     parser.add_argument("--codec", default="int8")
     parser.add_argument("--runtime", default="onnx", choices=("torch", "onnx"), help="of our extraction")
     parser.add_argument("--threads", type=int, default=2)
@@ -207,13 +210,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     corpus = Workspace(options.workspace).load_manifest().select(kind="sentence")
     manifest = Manifest(tuple(u for u in corpus if u.split in ("train", "dev", "test")), corpus.root)
-    torch.manual_seed(0)
-    base = HubertTeacher(remove_weight_norm(HubertModel(hubert_base())), "hubert_base")
     mini = load_teacher("mini")
     assert isinstance(mini, HubertTeacher)
     load = os.getloadavg()[1]
     walls, costs, errors = [], [], []
-    for name, teacher in (("mini", mini), ("hubert_base, random weights", base)):
+    for name, teacher in (("mini", mini), ("mini at HuBERT Base's size", widen_to_base(mini))):
         sample = None if options.whole or teacher is mini else options.sample
         ours, loop, error = compare(name, teacher, manifest, options, sample)
         walls += list_wall_times(name, ours, loop, options)
@@ -231,8 +232,8 @@ def main() -> None:
         f"(this one's is up to {options.threads})."
     )
     what = (
-        f"Costs: once (extraction, reading), of a step, of one evaluation. With HuBERT Base the loop's step is the "
-        f"mean of {options.steps if options.whole else options.sample} in three pieces around ours."
+        f"Costs: once (extraction, reading), of a step, of one evaluation. At HuBERT Base's size the loop's step is "
+        f"the mean of {options.steps if options.whole else options.sample} in three pieces around ours."
     )
     equal = (
         "Test PER both ways from the same seed, and how far stored features are from those of the loop's padded batch."

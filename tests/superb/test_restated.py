@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain_superb import PlainTask, PlainTraining, hear_stored, plain_classes, plain_phones
+from benchmarks.widen import widen_to_base
 from fithubert.config.params import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.superb.protocol import Learner
 from fithubert.superb.train import fit
+from fithubert.teachers.hubert import HubertTeacher
+from fithubert.teachers.registry import load_teacher
 from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import official, small
 
@@ -81,3 +84,18 @@ def test_the_first_losses_are_equal_before_any_step(name: str, telling: MemorySt
         for batch in (next(batches) for _ in range(90)):
             loss = plain.task.loss(plain.head(*plain.hear([example.id for example in batch])), batch)
             assert float(learner.losses([head])) == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_a_widened_teacher_says_what_it_said() -> None:
+    small = load_teacher("mini")
+    assert isinstance(small, HubertTeacher)
+    wide = widen_to_base(small)
+    assert sum(weight.numel() for weight in wide.model.parameters()) == 94_370_816
+    waveforms, lengths = 0.1 * torch.randn(1, 8000), torch.tensor([8000])
+    pairs = zip(
+        small.extract(waveforms, lengths).hidden_states, wide.extract(waveforms, lengths).hidden_states, strict=True
+    )
+    for ours, copied in pairs:
+        # Every feature four times: their sums are those of the small one.
+        assert torch.allclose(copied.sum(-1), 4 * ours.sum(-1), atol=1e-3)
+        assert torch.allclose(copied.square().sum(-1), 4 * ours.square().sum(-1), rtol=1e-4)

@@ -45,6 +45,14 @@ def _check_consistent(plan: Plan) -> None:
     assert not [t for t in trials if t.state.name in ("RUNNING", "WAITING")]
 
 
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """A shell starts what it puts into the background deaf to interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_study_goes_on(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, trials=4)
     work(plan, 0)
@@ -98,7 +106,7 @@ def test_a_trial_without_signs_of_life_is_tried_again_by_another_machine(tmp_pat
     assert not retry(_study(plan), _study(plan).trials[0], "again"), "a second finder must not queue it again"
 
 
-def test_an_interrupt_keeps_what_is_done_and_queues_the_rest(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_what_is_done_and_queues_the_rest(tmp_path: Path, hears_interrupts: None) -> None:
     plan = make_plan(tmp_path, trials=30, objective="tests.sweep.fakes:open_slow")
 
     def interrupt() -> None:
