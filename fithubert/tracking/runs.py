@@ -5,7 +5,6 @@ import json
 import math
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from fithubert.files import read_json, write_json
-from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Sender, Session, is_first_rank
+from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Sender, Session, is_first_rank, now_milliseconds
 
 #: Where the local records lie, below the workspace.
 RECORDS = Path(".tracking")
@@ -34,7 +33,7 @@ class TrackedRun:
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Note metrics at `step`; returns at once."""
-        now = _now()
+        now = now_milliseconds()
         for name, value in values.items():
             self.metrics[name] = float(value)
             self.sender.submit(MetricPoint(name, float(value), now, step))
@@ -59,7 +58,7 @@ def track_stage(
     Without `live` the local record is all: `complete_runs` sends it. That is for stages of seconds, which importing
     MLflow would make a second longer.
     """
-    tags, begun = stage_tags(stage, workspace) | dict(tags or {}), _now()
+    tags, begun = stage_tags(stage, workspace) | dict(tags or {}), now_milliseconds()
     run = TrackedRun(stage, tags, flatten(params), Sender(flush_seconds, live))
     run.sender.submit(lambda session: session.start(run.stage, run.tags, run.params))
     status, written = "FAILED", workspace / metrics_file
@@ -78,7 +77,7 @@ def track_stage(
             "tags": run.tags,
             "params": run.params,
             "begun": begun,
-            "ended": _now(),
+            "ended": now_milliseconds(),
             "metrics": {name: value for name, value in run.metrics.items() if math.isfinite(value)},
             "metrics_file": metrics_file.as_posix(),
             "metrics_md5": hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
@@ -134,15 +133,10 @@ def _hashes(record: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[
 def _send_record(session: Session, path: Path, record: dict[str, Any]) -> None:
     """Make a run of a local record, and note in it that there is one."""
     session.start(record["stage"], record["tags"], record["params"], record.get("begun"))
-    ended = record.get("ended", _now())
+    ended = record.get("ended", now_milliseconds())
     session.log([MetricPoint(name, value, ended) for name, value in record["metrics"].items()])
     session.end(record["status"], ended)
     write_json(path, {**record, "run_id": session.run_id})
-
-
-def _now() -> int:
-    """Milliseconds since 1970."""
-    return int(time.time() * 1000)
 
 
 def stage_tags(stage: str, workspace: Path) -> dict[str, str]:

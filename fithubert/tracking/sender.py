@@ -150,6 +150,11 @@ class Sender:
         return points, None, False
 
 
+def now_milliseconds() -> int:
+    """Milliseconds since 1970, as MLflow counts time."""
+    return int(time.time() * 1000)
+
+
 def is_first_rank() -> bool:
     """Whether this process is the one that speaks for a job: the only one, or torchrun's rank 0."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,7 +1,6 @@
 """One run per model with its costs and scores, so that MLflow's compare page says something."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from urllib.parse import quote
 
 from fithubert.files import read_json, write_json
 from fithubert.tracking.runs import RECORDS, stage_tags
-from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session
+from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
 
 #: Metrics that belong to one task alone and need no task before their name.
 _OWN_NAMES = ("per", "wer", "eer", "der", "mtwv")
@@ -37,7 +36,7 @@ def log_summary(
     runs: dict[str, str] = {}
 
     def log_models(session: Session) -> None:
-        now = int(time.time() * 1000)
+        now = now_milliseconds()
         for name, metrics in models.items():
             params = {"teacher": str(summary["teacher"])} | {k: str(v) for k, v in (shapes or {}).get(name, {}).items()}
             session.start(name, tags | {"model": name} | _describe(entries[name]), params)

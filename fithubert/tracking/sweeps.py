@@ -1,13 +1,12 @@
 """A study as a run, and every trial as a run nested in it."""
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fithubert.tracking.runs import flatten, stage_tags
-from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session
+from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
 
 #: The tag by which MLflow's pages nest one run in another.
 _PARENT = "mlflow.parentRunId"
@@ -42,7 +41,7 @@ def log_trial(
         return
     tags = {_PARENT: parent, "kind": "trial", "study": study, "state": "finished" if stopped is None else "stopped"}
     tags |= {} if stopped is None else {"stopped": stopped}
-    now = int(time.time() * 1000)
+    now = now_milliseconds()
     points = [MetricPoint(key, float(value), now) for key, value in metrics.items()]
     points += [MetricPoint("dev_loss_last_head", loss, now, update) for update, loss in sorted(curve.items())]
 
@@ -61,7 +60,7 @@ def end_study(
 ) -> None:
     """The figures and files of a study in its run, which is ended."""
     sender = Sender(flush_seconds)
-    now = int(time.time() * 1000)
+    now = now_milliseconds()
     sender.submit(partial(_finish, run=run, metrics=[MetricPoint(k, float(v), now) for k, v in metrics.items()]))
     sender.submit(lambda session: session.keep(run, files))
     sender.close()
