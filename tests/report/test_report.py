@@ -1,6 +1,7 @@
 """The report says what was measured, names what was not, and needs no network."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fithubert.report.page import render_page
 from fithubert.report.svg import Line, line_chart, nice_ticks
 from fithubert.report.table import format_count, format_macs, format_seconds, format_share, markdown_table
 from fithubert.report.tasks import TASKS, Metric, share_of_lead, task_info
+from fithubert.report.terminal import print_table
 from tests.report.pages import PageReader, page_of
 from tests.report.sample import MODELS, PLAN, STUDENTS, write_metrics
 from tests.report.sample import TASKS as SAMPLE_TASKS
@@ -156,6 +158,22 @@ def test_rows_to_compare_have_the_same_columns(reports: Path) -> None:
     assert len({tuple(row) for row in rows}) == 1
     assert rows[2]["pr per"] == 36.8
     assert rows[2]["ic acc"] is None
+
+
+def test_a_narrow_terminal_gets_every_column(
+    reports: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = compare_rows(load_summary(reports / "summary.json"))
+    print_table(rows)
+    whole = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(rows)
+    narrow = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, whole.splitlines())) > 60 >= max(map(len, narrow.splitlines()))
+    assert narrow.count("fbank") > whole.count("fbank")
+    assert set(whole.replace("─", "").split()) <= set(narrow.split())
+    assert "…" not in narrow
 
 
 def test_a_missing_summary_names_the_command(tmp_path: Path) -> None:
