@@ -1,15 +1,16 @@
-"""What workers and the sampler of a sweep are worth: `python -m benchmarks.sweep throughput | sampler`.
+"""What a sweep's workers, sampler and limits are worth: `python -m benchmarks.sweep throughput | sampler | limits`.
 
 `throughput`: trials per hour of two workers against one, on real trials of `sweep.budget` (workspace as for `fithubert
 sweep`, which it leaves alone). `sampler`: hypervolume of Optuna's choices against random ones at equal trials, three
 seeds; error comes from a random forest fitted to experiments/width_depth/front.csv, cost is exact. A surrogate says
-nothing of the noise of real trials.
+nothing of the noise of real trials. `limits`: what a proposal costs that is never trained.
 """
 
 import os
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sklearn.model_selection import cross_val_predict
 from fithubert.config.distill import StudentParams
 from fithubert.config.params import load_params
 from fithubert.config.sweep import SpaceParams
+from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.profile.breakdown import PARTS
 from fithubert.stages.sweep import sweep
@@ -85,7 +87,31 @@ def sampler(trials: int = 20, seeds: tuple[int, ...] = (1, 2, 3)) -> dict[str, A
     return {"trials": trials, "hypervolume": shares, "surrogate_rows": len(error), "surrogate_kendall": float(rank)}
 
 
+def limits() -> dict[str, Any]:
+    """Processor seconds of a hundred proposals that no limit admits, until the worker gives up."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = _plan(Path(folder), trials=1, seed=1, at_random=False, limits=Limits(params=1))
+        begun = time.process_time()
+        with suppress(UserError):
+            work(plan, 0)
+        seconds = time.process_time() - begun
+        proposals = len(join_study(plan.study, open_storage(plan.storage)).trials)
+    return {"proposals": proposals, "seconds_per_hundred": 100 * seconds / proposals}
+
+
 def _search(folder: Path, trials: int, seed: int, at_random: bool) -> float:
+    plan = _plan(folder, trials, seed, at_random, Limits())
+    work(plan, 0)
+    rows = read_rows(join_study(plan.study, open_storage(plan.storage)))
+    points = [(row.values["pr"], row.values["macs_per_second"]) for row in rows]
+    _, error = _table()
+    reference = (float(max(error)), 4e8)
+    best = float(min(error))
+    return hypervolume(points, reference) / ((reference[0] - best) * reference[1])
+
+
+def _plan(folder: Path, trials: int, seed: int, at_random: bool, limits: Limits) -> Plan:
+    """A new study of the default student in `folder`, without real trials."""
     params = load_params()
     settings = params.sweep.model_copy(update={"trials": trials, "seed": seed, "stop_after": 99})
     plan = Plan(
@@ -95,19 +121,13 @@ def _search(folder: Path, trials: int, seed: int, at_random: bool) -> float:
         sweep=settings,
         student=params.students[settings.of],
         teacher_depth=12,
-        limits=Limits(),
+        limits=limits,
         speed=Speed(dict.fromkeys(PARTS, 1e9), 0.0, 1.0),
         objective="benchmarks.sweep:open_surrogate",
         random=at_random,
     )
     create_study(plan.study, open_storage(plan.storage), settings.objectives, {}, None)
-    work(plan, 0)
-    rows = read_rows(join_study(plan.study, open_storage(plan.storage)))
-    points = [(row.values["pr"], row.values["macs_per_second"]) for row in rows]
-    _, error = _table()
-    reference = (float(max(error)), 4e8)
-    best = float(min(error))
-    return hypervolume(points, reference) / ((reference[0] - best) * reference[1])
+    return plan
 
 
 def open_surrogate(plan: Plan) -> RunTrial:
@@ -155,6 +175,6 @@ def _describe(student: StudentParams) -> list[float]:
 
 
 if __name__ == "__main__":
-    found = {"throughput": throughput, "sampler": sampler}[sys.argv[1]]()
+    found = {"throughput": throughput, "sampler": sampler, "limits": limits}[sys.argv[1]]()
     write_json(RESULTS.with_name(f"sweep_{sys.argv[1]}.json"), found)
     print(found)
