@@ -137,8 +137,7 @@ def compare(
     name: str, teacher: HubertTeacher, manifest: Manifest, options: argparse.Namespace, sample: int | None
 ) -> tuple[Costs, Costs, float]:
     """Our costs, the loop's, and how far the stored features are from live ones: relative error of the worst batch."""
-    rates = (options.learning_rate,)
-    changes = {"steps": options.steps, "eval_every": options.eval_every, "learning_rates": rates}
+    changes = {"steps": options.steps, "eval_every": options.eval_every, "learning_rates": (options.learning_rate,)}
     budget = _OFFICIAL.model_copy(update=changes)
     loop = LiveLoop(teacher, manifest, budget)
     share = -(-(sample or budget.steps) // 3)
