@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.tables import write_tables
 from fithubert.data.manifest import load_manifest
 from fithubert.export.onnx import OnnxStudent, export_onnx, measure_error
-from fithubert.profile.paper_size import PAPER_REFERENCE, paper_size_subjects
+from fithubert.models.readout import ReadOut
+from fithubert.models.speech_model import SpeechModel
+from fithubert.profile.run import PAPER_REFERENCE, paper_size_subjects
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
-from fithubert.speech_model import SpeechModel
-from fithubert.student.readout import ReadOut
 
 _STUDENTS = ("fithubert", "fithubert_lite")
 _UTTERANCES = 12

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from benchmarks.tables import write_tables
 from fithubert.data.batching import plan_batches
-from fithubert.features import plan
-from fithubert.features.extract import ExtractSettings, extract_features
-from fithubert.features.prefetch import prefetch
-from fithubert.features.reader import CACHE_BYTES, FeatureStore
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, count_conv_frames
-from fithubert.speech_model import SpeechOutput
+from fithubert.models.speech_model import SpeechOutput
+from fithubert.store import shards as plan
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store.read import CACHE_BYTES, FeatureStore
+from fithubert.training.prefetch import prefetch
 
 _WIDTHS = (96, 96)
 #: Of HuBERT Base's twelve layers of 768.

@@ -1,7 +1,7 @@
 """PR, KS, SID and IC by the official protocol on the teacher's stored features: this package and a plain restatement.
 
 `python -m benchmarks.restated`: same features, seeds and steps (`benchmarks.plain_superb`); the workspace holds
-data/features/teacher. Noise is the deviation of the metric over seeds.
+data/extract/teacher. Noise is the deviation of the metric over seeds.
 """
 
 import argparse
@@ -15,13 +15,12 @@ from torch import Tensor
 
 from benchmarks.plain_superb import PlainTraining, hear_stored, plain_classes, plain_phones
 from benchmarks.tables import write_tables
-from fithubert.config.params import TaskBudget
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
-from fithubert.features.reader import FeatureStore
-from fithubert.stages.workspace import Workspace
+from fithubert.store.read import FeatureStore
+from fithubert.superb.fit import fit
 from fithubert.superb.official import official_budgets, official_tasks
-from fithubert.superb.train import fit
+from fithubert.workspace import Workspace
 
 _NAMES = ("pr", "ks", "sid", "ic")
 
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     workspace = Workspace(options.workspace)
-    manifest, store = workspace.load_manifest(), FeatureStore.open(workspace.features("teacher"))
+    manifest, store = workspace.load_manifest(), FeatureStore.open(workspace.extracted("teacher"))
     rows: list[dict[str, Any]] = []
     for name in _NAMES:
         changes = {"steps": options.steps, "eval_every": options.steps // 3}

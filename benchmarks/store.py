@@ -16,18 +16,18 @@ from torch import Tensor
 from benchmarks.tables import write_tables
 from fithubert.data.batching import plan_batches
 from fithubert.data.manifest import Manifest
-from fithubert.features.codec import layer_codecs
-from fithubert.features.extract import ExtractSettings, describe_store, extract_features
-from fithubert.features.fit import SAMPLE_SECONDS, provide_basis
-from fithubert.features.plan import order_rows, plan_shards
-from fithubert.features.reader import FeatureStore
-from fithubert.features.states import compute_states
-from fithubert.features.writer import encode_layer
 from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.speech_model import SpeechModel, SpeechOutput
-from fithubert.stages.workspace import Workspace
-from fithubert.teachers.registry import load_teacher
+from fithubert.importers.registry import load_teacher
+from fithubert.models.speech_model import SpeechModel, SpeechOutput
+from fithubert.store.codec import layer_codecs
+from fithubert.store.extract import ExtractSettings, describe_store, extract_features
+from fithubert.store.pca import SAMPLE_SECONDS, provide_basis
+from fithubert.store.read import FeatureStore
+from fithubert.store.shards import order_rows, plan_shards
+from fithubert.store.states import compute_states
+from fithubert.store.write import encode_layer
+from fithubert.workspace import Workspace
 
 #: Codec and share of the variance: shares that leave 1, 3, 5 and 10 % of relative error.
 CODECS = (

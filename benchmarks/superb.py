@@ -22,18 +22,17 @@ from torch import Tensor
 from benchmarks.plain_superb import Hear, PlainTraining, plain_phones
 from benchmarks.tables import write_tables
 from benchmarks.widen import widen_to_base
-from fithubert.config.params import TaskBudget
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
-from fithubert.features.extract import ExtractSettings, extract_features
-from fithubert.features.reader import FeatureStore
 from fithubert.frames import pad_waveforms
-from fithubert.stages.workspace import Workspace
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.runtime import prepare_teacher
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store.read import FeatureStore
+from fithubert.superb.fit import fit
 from fithubert.superb.official import official_budgets, official_tasks
-from fithubert.superb.train import fit
-from fithubert.teachers.execution import prepare_teacher
-from fithubert.teachers.hubert import HubertTeacher
-from fithubert.teachers.registry import load_teacher
+from fithubert.workspace import Workspace
 
 _SEED = 1337
 _OFFICIAL = official_budgets()["pr"]

@@ -19,19 +19,19 @@ import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import cross_val_predict
 
-from fithubert.config.distill import StudentParams
 from fithubert.config.params import load_params
+from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.files import write_json
-from fithubert.profile.breakdown import PARTS
+from fithubert.profile.counts import PARTS
+from fithubert.search.front import hypervolume
+from fithubert.search.space import Limits, Speed
+from fithubert.search.stopping import StoppingRule
+from fithubert.search.study import create_study, join_study, open_storage, read_rows
+from fithubert.search.worker import Plan, RunTrial, work
 from fithubert.stages.sweep import sweep
-from fithubert.stages.workspace import Workspace
-from fithubert.sweep.costs import Limits, Speed
-from fithubert.sweep.front import hypervolume
-from fithubert.sweep.stopping import StoppingRule
-from fithubert.sweep.study import create_study, join_study, open_storage, read_rows
-from fithubert.sweep.worker import Plan, RunTrial, work
+from fithubert.workspace import Workspace
 
 TABLE = Path("experiments/width_depth/front.csv")
 RESULTS = Path("reports/benchmarks/sweep.json")

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks.tables import write_tables
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
-from fithubert.speech_model import SpeechOutput
-from fithubert.teachers.execution import prepare_teacher
-from fithubert.teachers.hubert import HubertTeacher
-from fithubert.teachers.registry import load_teacher
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.runtime import prepare_teacher
+from fithubert.models.speech_model import SpeechOutput
 
 _UTTERANCES, _SHORTEST_SECONDS, _LONGEST_SECONDS = 32, 0.5, 20.0
 

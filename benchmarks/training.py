@@ -24,26 +24,27 @@ import torch.nn.functional as F
 
 from benchmarks.store import WideTeacher
 from benchmarks.tables import write_tables
-from fithubert.config.distill import DistillParams, HintParams
+from fithubert.config.distill import DistillParams
+from fithubert.config.students import HintParams
 from fithubert.config.teacher import hubert_base
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.data.manifest import Manifest
 from fithubert.distill.hints import HintLoss
-from fithubert.distill.plan import Part
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import CachedTargets, LiveTargets, Targets
-from fithubert.engine import open_fabric
-from fithubert.features.extract import ExtractSettings, extract_features
-from fithubert.features.prefetch import prefetch
-from fithubert.features.reader import FeatureStore
 from fithubert.files import digest
 from fithubert.frames import pad_waveforms
+from fithubert.importers.registry import load_teacher
+from fithubert.models import recipes
+from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.student import build_student
 from fithubert.profile.timing import paired_ratio
-from fithubert.stages.workspace import Workspace
-from fithubert.student import recipes
-from fithubert.student.model import build_student
-from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
-from fithubert.teachers.registry import load_teacher
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store.read import FeatureStore
+from fithubert.training.prefetch import prefetch
+from fithubert.training.ranks import open_fabric
+from fithubert.training.updates import Part
+from fithubert.workspace import Workspace
 
 CODECS = ("float16", "int8", "pca_int8")
 _LAYERS = tuple(range(1, 13))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fithubert.config.teacher import hubert_base
-from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
 
 
 def widen_to_base(small: HubertTeacher) -> HubertTeacher:

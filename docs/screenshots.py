@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from fithubert.config.params import load_params
 from fithubert.files import read_json
 from fithubert.stages.tracked import model_shapes
-from fithubert.stages.workspace import Workspace
 from fithubert.tracking.summary import log_summary
+from fithubert.workspace import Workspace
 from tests.browser import open_browser
 from tests.tracking.live import run_ui
 

@@ -5,10 +5,10 @@ from typing import Any
 
 #: Public name -> the module that holds it. Loaded on first use, so that `import fithubert` stays quick.
 _PUBLIC = {
-    "build_student": "fithubert.student.model",
-    "load_features": "fithubert.features.table",
-    "load_student": "fithubert.student.checkpoint",
-    "load_teacher": "fithubert.teachers.registry",
+    "build_student": "fithubert.models.student",
+    "load_features": "fithubert.store.table",
+    "load_student": "fithubert.models.weights",
+    "load_teacher": "fithubert.importers.registry",
     "train_student": "fithubert.distill.train",
 }
 

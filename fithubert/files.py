@@ -1,10 +1,16 @@
-"""Outputs that are whole or absent: written aside, then renamed; and digests of what was written."""
+"""Files that are written whole or not at all, digests, and downloads that resume."""
 
 import hashlib
+import http
+import http.client
 import json
 import os
 import secrets
 import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,3 +101,58 @@ def _as_user_error(error: OSError, path: Path) -> Exception:
     if error.errno == 28:
         return UserError(f"{path}: the disk is full; free some space and run the command again")
     return error
+
+
+_CHUNK_BYTES, _TIMEOUT_SECONDS, _REPORT_SECONDS = 2**20, 30.0, 1.0
+
+
+def download(url: str, path: Path, sha256: str | None = None) -> None:
+    """Write what is at `url` to `path`, going on from `path`.partial where an earlier call was interrupted.
+
+    The file gets its name only when it is as long as the server says and, where `sha256` is given, of that digest.
+    Progress goes to standard error. Raises UserError naming `url`; what arrived is kept for the next call, unless the
+    digest is wrong.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(url, partial, path.name)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"{url}: cannot be downloaded ({str(error).strip('<>')})") from None
+    if sha256 is not None and _digest(partial) != sha256:
+        partial.unlink()
+        raise UserError(f"{url}: what was downloaded has another SHA-256 than it should and was deleted; try again")
+    partial.replace(path)
+
+
+def _fetch(url: str, partial: Path, name: str) -> None:
+    """Append to `partial` what it lacks of `url`; raises OSError where the connection ends before the file does."""
+    begun = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if begun and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # there is nothing after what is here already
+        raise
+    with answer:
+        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        done = begun if resumed else 0
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else done + int(length)
+        reported = time.monotonic()
+        with partial.open("ab" if resumed else "wb") as file:
+            while chunk := answer.read(_CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                if time.monotonic() - reported > _REPORT_SECONDS:
+                    reported = time.monotonic()
+                    share = "" if total is None else f" of {total / 1e6:.0f} MB, {done / total:.0%}"
+                    print(f"{name}: {done / 1e6:.0f} MB{share}", file=sys.stderr, flush=True)
+    if total is not None and done != total:
+        raise OSError(f"the connection ended after {done:,} of {total:,} bytes; the same command goes on from there")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,16 +6,16 @@ from pathlib import Path
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.ablation import ablation
-from fithubert.stages.workspace import Workspace, check_name, metrics_file
 from fithubert.tracking.runs import track_stage
+from fithubert.workspace import Workspace, check_name, metrics_file
 
 
 def run(params: Params, workspace: Workspace, name: str) -> None:
     """Run one ablation inside its MLflow run."""
-    check_name(name, list(params.ablations), "ablation")
+    check_name(name, list(params.ablation), "ablation")
     stage = f"ablation@{name}"
-    values = params.model_dump(mode="json", include={"distill", "features", "teacher", "data"})
-    values["ablation"] = params.ablations[name].model_dump(mode="json")
+    values = params.model_dump(mode="json", include={"distill", "extract", "teacher", "data"})
+    values["ablation"] = params.ablation[name].model_dump(mode="json")
     with track_stage(stage, values, workspace.root, metrics_file(stage), tags={"ablation": name}):
         ablation(params, workspace, name)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.distill import distill
-from fithubert.stages.workspace import Workspace, check_name, metrics_file
 from fithubert.tracking.runs import track_stage
 from fithubert.tracking.training import TrackingListener
+from fithubert.workspace import Workspace, check_name, metrics_file
 
 
 def run(params: Params, workspace: Workspace, student: str) -> None:

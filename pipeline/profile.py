@@ -5,8 +5,8 @@ from pathlib import Path
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.profile import profile
-from fithubert.stages.workspace import Workspace, metrics_file
 from fithubert.tracking.runs import track_stage
+from fithubert.workspace import Workspace, metrics_file
 
 
 def run(params: Params, workspace: Workspace) -> None:

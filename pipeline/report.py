@@ -6,8 +6,8 @@ from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.report import report
 from fithubert.stages.tracked import log_report
-from fithubert.stages.workspace import Workspace
 from fithubert.tracking.runs import complete_runs
+from fithubert.workspace import Workspace
 
 
 def run(params: Params, workspace: Workspace) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.superb import superb
-from fithubert.stages.workspace import Workspace, check_name, metrics_file
 from fithubert.tracking.runs import track_stage
+from fithubert.workspace import Workspace, check_name, metrics_file
 
 
 def run(params: Params, workspace: Workspace, model: str, task: str) -> None:

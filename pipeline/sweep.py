@@ -5,7 +5,7 @@ from pathlib import Path
 from fithubert.config.params import load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.sweep import sweep
-from fithubert.stages.workspace import Workspace
+from fithubert.workspace import Workspace
 
 if __name__ == "__main__":
     with exit_on_user_error():

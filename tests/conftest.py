@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fithubert.config.params import SyntheticData
+from fithubert.config.data import SyntheticData
 from fithubert.data.manifest import Manifest
-from fithubert.data.synthesis import synthesise_corpus
+from fithubert.data.synthetic.corpus import synthesise_corpus
 
 torch.set_num_threads(1)
 

@@ -21,9 +21,9 @@ from fithubert.config.base import read_yaml, validate
 from fithubert.config.params import Params, load_params
 from fithubert.errors import exit_on_user_error
 from fithubert.stages.distill import distill
-from fithubert.stages.features import features
+from fithubert.stages.extract import extract
 from fithubert.stages.superb import superb
-from fithubert.stages.workspace import Workspace
+from fithubert.workspace import Workspace
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -71,13 +71,13 @@ def run_cell(params: Params, entry: dict[str, Any], cell: Cell, home: Path, work
     student = params.students[entry["of"]].changed({key: value for key, value in entry.items() if key != "of"})
     values["students"] = {cell.student: student.model_dump(mode="json")}
     # An ablation names students that a cell does not have.
-    values["ablations"] = {}
+    values["ablation"] = {}
     values["distill"] |= {"updates": cell.updates, "seed": cell.seed, "dev_every_updates": max(1, cell.updates // 10)}
     values["distill"]["patience"] = 10
     values["superb"]["models"], values["superb"]["seeds"] = [cell.student], [cell.seed]
     mine, workspace = validate(Params, values, "grid"), Workspace(root)
     trained = distill(mine, workspace, cell.student)
-    features(mine, workspace, cell.student)
+    extract(mine, workspace, cell.student)
     scored = superb(mine, workspace, cell.student, "pr")
     shutil.rmtree(root)
     low, high = scored["intervals"]["per"]

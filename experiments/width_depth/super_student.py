@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fithubert.config.student import StudentConfig
-from fithubert.student.heads import LayerHead
-from fithubert.student.model import Student, build_student
-from fithubert.student.time_reduction import TimeReduction, Upsampling
-from fithubert.warmstart.channels import choose_channels
-from fithubert.warmstart.regression import covariance
+from fithubert.config.students import StudentConfig
+from fithubert.distill.warmstart.regression import choose_channels, covariance
+from fithubert.models.heads import LayerHead
+from fithubert.models.student import Student, build_student
+from fithubert.models.time_reduction import TimeReduction, Upsampling
 
 FACTORS = (2, 3, 4)
 

@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.width_depth.super_student import SuperStudent, sort_base
-from fithubert.config.distill import DistillParams, StudentParams
+from fithubert.config.distill import DistillParams
 from fithubert.config.params import Params
-from fithubert.config.student import StudentConfig
+from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.config.sweep import SpaceParams
 from fithubert.data.batching import Crop, plan_batches
-from fithubert.distill.first_weights import draw_waveforms
 from fithubert.distill.hints import HintLoss
-from fithubert.distill.optim import build_optimizer, learning_rate_share, set_learning_rate
-from fithubert.distill.plan import planned_updates
 from fithubert.distill.targets import Targets, stride_samples
+from fithubert.distill.warmstart.cut import cut_teacher
+from fithubert.distill.warmstart.start import draw_waveforms
 from fithubert.files import read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.student.model import Student, build_student
-from fithubert.student.recipes import resolve
-from fithubert.sweep.space import make_student
-from fithubert.trials.trial import TrialData
-from fithubert.warmstart.cut import cut_teacher
+from fithubert.models.recipes import resolve
+from fithubert.models.student import Student, build_student
+from fithubert.search.space import make_student
+from fithubert.search.trial import TrialData
+from fithubert.training.schedule import build_optimizer, learning_rate_share, set_learning_rate
+from fithubert.training.updates import planned_updates
 
 
 def largest_shape(of: StudentParams, space: SpaceParams, teacher_depth: int) -> StudentConfig:

@@ -17,30 +17,31 @@ import torch
 
 from experiments.results import add_row, read_rows
 from experiments.width_depth.train_super import frames_of, slice_student, train_super
-from fithubert.config.distill import DistillParams, StudentParams
+from fithubert.config.distill import DistillParams
 from fithubert.config.params import Params, load_params
-from fithubert.config.trials import TaskBudget
+from fithubert.config.students import StudentParams
+from fithubert.config.superb import TaskBudget
 from fithubert.data.batching import plan_eval_batches
-from fithubert.distill.checkpoint import CheckpointFolder
-from fithubert.distill.events import Evaluated, Listeners, TrainingListener
-from fithubert.distill.first_weights import set_first_weights
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
-from fithubert.engine import deterministic_torch, open_fabric
+from fithubert.distill.warmstart.start import set_first_weights
 from fithubert.errors import exit_on_user_error
-from fithubert.features.extract import ExtractSettings, extract_features
-from fithubert.features.reader import FeatureStore
+from fithubert.models.readout import ReadOut
+from fithubert.models.recipes import resolve
+from fithubert.models.student import Student, build_student
+from fithubert.models.weights import load_student, save_student
+from fithubert.search.space import find_choices, make_student
+from fithubert.search.trial import TrialData, macs_per_second
 from fithubert.stages.trials import open_trial_data
-from fithubert.stages.workspace import Workspace
-from fithubert.student.checkpoint import load_student, save_student
-from fithubert.student.model import Student, build_student
-from fithubert.student.readout import ReadOut
-from fithubert.student.recipes import resolve
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store.read import FeatureStore
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import run_task, task_kind
-from fithubert.sweep.space import find_choices, make_student
-from fithubert.trials.trial import TrialData, macs_per_second
+from fithubert.training.checkpoint import CheckpointFolder
+from fithubert.training.events import Evaluated, Listeners, TrainingListener
+from fithubert.training.ranks import deterministic_torch, open_fabric
+from fithubert.workspace import Workspace
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "warm_start.csv"
@@ -197,7 +198,7 @@ def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed:
     """The phone error rate on dev of the student below `folder`."""
     model = ReadOut(load_student(folder / "student"), "student")
     heard = data.manifest.select(kind={str(task_kind("pr"))})
-    settings = ExtractSettings(layers="all", with_waveform=False, **params.features.model_dump())
+    settings = ExtractSettings(layers="all", with_waveform=False, **params.extract.model_dump())
     extract_features(model, heard, folder / "features", settings)
     result = run_task("pr", FeatureStore.open(folder / "features"), heard, task, (seed,))
     assert isinstance(result, TaskResult)

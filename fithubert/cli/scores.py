@@ -34,16 +34,16 @@ def superb(
     from fithubert.stages.superb import describe_score, describe_task
 
     with stage(*describe_task(task, data, official, seeds)) as (params, workspace):
-        from fithubert.stages.features import features
+        from fithubert.stages.extract import extract
         from fithubert.stages.prepare import prepare as prepare_corpus
         from fithubert.stages.superb import superb as run
-        from fithubert.stages.workspace import check_name
+        from fithubert.workspace import check_name
 
         # Before anything that takes long.
         check_name(task, list(params.superb.tasks), "task")
         if data is not None:
             prepare_corpus(params, workspace)
-        features(params, workspace, model)
+        extract(params, workspace, model)
         done = run(params, workspace, model, task)
         scores = ", ".join(describe_score(done, name) for name in done["metrics"])
         print(f"{model} on {task}: {scores or done['reason']}")

@@ -19,7 +19,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
     """
     with exit_on_user_error(options.debug):
         from fithubert.stages.doctor import doctor as run
-        from fithubert.stages.workspace import Workspace
+        from fithubert.workspace import Workspace
 
         found = run(Workspace(options.workspace), options.params)
         if as_json:

@@ -43,6 +43,6 @@ def stage(*changes: str) -> Iterator[tuple[Any, Any]]:
     """The checked parameters with the command's own changes, and the workspace; errors become one line."""
     with exit_on_user_error(options.debug):
         from fithubert.config.params import load_params
-        from fithubert.stages.workspace import Workspace
+        from fithubert.workspace import Workspace
 
         yield load_params(options.params, (*changes, *options.changes)), Workspace(options.workspace)

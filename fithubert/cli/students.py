@@ -29,8 +29,8 @@ def plan(
     give `--teacher-speed` and `--student-speed` as soon as you know them.
     """
     with exit_on_user_error(options.debug):
+        from fithubert.profile.plan import plan as run
         from fithubert.report.terminal import print_table
-        from fithubert.stages.plan import plan as run
 
         heard = epochs if updates is None else updates * batch_seconds / 3600 / hours
         speeds = (teacher_speed, student_speed, disk_speed, gpu_tflops)
@@ -61,15 +61,15 @@ def import_checkpoint(
 ) -> None:
     """Turn a checkpoint that the authors published into a student of this project, exactly."""
     with exit_on_user_error(options.debug):
-        from fithubert.student.checkpoint import save_student
-        from fithubert.student.published import import_published
+        from fithubert.importers.published import import_published
+        from fithubert.models.weights import save_student
 
         student = import_published(checkpoint, config)
         save_student(student, out, record={"imported": checkpoint.name})
         print(f"{out}: {student.parameter_counts().trunk:,} parameters in the trunk")
 
 
-def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablations` in params.")]) -> None:
+def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablation` in params.")]) -> None:
     """Train the variants of a student side by side, several seeds each, and compare them."""
     with stage() as (params, workspace):
         from fithubert.report.terminal import print_table
@@ -98,9 +98,9 @@ def export(
     no fithubert where they are used.
     """
     with exit_on_user_error(options.debug):
-        from fithubert.stages.export import export as run
-        from fithubert.stages.export import register as run_register
-        from fithubert.stages.workspace import Workspace
+        from fithubert.export.export import export as run
+        from fithubert.export.export import register as run_register
+        from fithubert.workspace import Workspace
 
         if register is not None and to != "mlflow":
             raise UserError(f"--register is for --to mlflow, not for {to}")

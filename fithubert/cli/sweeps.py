@@ -53,10 +53,9 @@ def sweep(
     """
     with stage() as (params, workspace):
         from fithubert.report.terminal import print_table
+        from fithubert.search.space import Limits, read_space
         from fithubert.stages.sweep import REPORT, report_sweep
         from fithubert.stages.sweep import sweep as run
-        from fithubert.sweep.costs import Limits
-        from fithubert.sweep.space import read_space
 
         if report is not None:
             found = report_sweep(workspace, report, storage)

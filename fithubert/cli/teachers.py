@@ -54,7 +54,7 @@ def cache(
     if repair and codec:
         raise typer.BadParameter("a repair keeps the codec of the cache; leave out --codec or --repair")
     with stage(*([f"cache.codec={codec}"] if codec else [])) as (params, workspace):
-        from fithubert.stages.cache_teacher import cache_teacher as run
+        from fithubert.stages.cache import cache as run
 
         done = run(params, workspace, repair)
         print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")

@@ -50,7 +50,7 @@ def features(
     """
     with exit_on_user_error(options.debug):
         from fithubert.stages.recordings import write_recording_features
-        from fithubert.stages.workspace import Workspace
+        from fithubert.workspace import Workspace
 
         done = write_recording_features(
             Workspace(options.workspace), audio, model, out, layer or (), dtype, device, max_seconds
@@ -87,7 +87,7 @@ def units(
     """
     with exit_on_user_error(options.debug):
         from fithubert.stages.recordings import write_recording_units
-        from fithubert.stages.workspace import Workspace
+        from fithubert.workspace import Workspace
 
         done = write_recording_units(
             Workspace(options.workspace),

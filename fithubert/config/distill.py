@@ -1,11 +1,10 @@
-"""How students are trained: the shared schedule, each student's hints and start."""
+"""The section `distill`: how every student is trained."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from fithubert.config.base import StrictModel, merge
+from fithubert.config.base import StrictModel
 
 
 class DistillParams(StrictModel):
@@ -39,54 +38,3 @@ class DistillParams(StrictModel):
     keep_checkpoints: int = Field(2, gt=0)
     #: Batches read ahead of need.
     prefetch_batches: int = Field(4, gt=0)
-
-
-class HintParams(StrictModel):
-    """The hint loss: a weighted sum over heads of the terms named in `losses`, each with its weight.
-
-    Published FitHuBERT: `mse`, last head 1.0, every other head 0.1. DistilHuBERT: `l1` + `cosine`, both weights 1.0,
-    `average_heads`. STaR: `gram` + `intra_gram` on heads of kind `none`, last and other heads 1.0.
-    """
-
-    losses: dict[Literal["mse", "l1", "cosine", "gram", "intra_gram"], float] = {"mse": 1.0}
-    last_weight: float = Field(1.0, ge=0)
-    hint_weight: float = Field(0.1, ge=0)
-    #: Hint heads drawn anew each epoch beside the last one; None uses all.
-    random_hints: int | None = Field(None, ge=1)
-    #: Share of the updates in which heads join one by one from the lowest layer up (FitNets, Romero et al. 2015); the
-    #: highest one so far then has the last head's weight. 0 trains all from the start.
-    bottom_up_share: float = Field(0.0, ge=0, le=1)
-    #: Frames that are not masked learn from a teacher that hears the same masked speech, masked ones from one that
-    #: hears all of it (ARMHuBERT's masking distillation); needs `shape.masking` and live targets.
-    masked_teacher: bool = False
-    #: Divide the sum by the number of heads.
-    average_heads: bool = False
-
-    @model_validator(mode="after")
-    def _check_terms(self) -> "HintParams":
-        if not any(self.losses.values()) or min(self.losses.values()) < 0:
-            raise ValueError("losses: needs a term, and weights that are not negative")
-        if "intra_gram" in self.losses and self.random_hints is not None:
-            raise ValueError("random_hints: intra_gram compares neighbouring heads and so needs all of them")
-        if self.bottom_up_share and self.random_hints is not None:
-            raise ValueError("bottom_up_share: heads that join one by one cannot be drawn too; leave out random_hints")
-        return self
-
-
-class StudentParams(StrictModel):
-    """One student: a recipe, what differs from it, and how it learns."""
-
-    recipe: str
-    #: Fields of StudentConfig that replace the recipe's; nested sections are merged key by key.
-    shape: dict[str, Any] = {}
-    hints: HintParams = HintParams()
-    #: Where the first weights come from: nowhere; the teacher's lower layers, copied; the whole teacher, cut to size.
-    init: Literal["random", "teacher_layers", "cut_teacher"] = "random"
-    #: Speech of the train split that `cut_teacher` fits the student's layers on.
-    init_seconds: float = Field(300.0, gt=0)
-    #: The peak learning rate that suits this start; None: that of `distill`.
-    learning_rate: float | None = Field(None, gt=0)
-
-    def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
-        """This student with other fields; sections are merged key by key. Raises ValueError for a key that is none."""
-        return StudentParams.model_validate(merge(self.model_dump(mode="json"), changes))

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fithubert.config.ablation import TrialBudget, trial_budget
 from fithubert.config.base import StrictModel
-from fithubert.config.trials import TrialBudget, trial_budget
 
 Count = Annotated[int, Field(gt=0)]
 COSTS = ("macs_per_second", "params", "latency_ratio")

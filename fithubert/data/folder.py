@@ -8,11 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fithubert.config.params import FolderData
-from fithubert.data.grammar import normalise
-from fithubert.data.manifest import SPLITS, Manifest, Utterance, manifest_path
-from fithubert.data.publish import encode_flac, new_audio
-from fithubert.data.recordings import (
+from fithubert.config.data import FolderData
+from fithubert.data.audio import (
     SEGMENT_SECONDS,
     SUFFIXES,
     UnusableError,
@@ -20,6 +17,8 @@ from fithubert.data.recordings import (
     is_silent,
     read_segments,
 )
+from fithubert.data.manifest import SPLITS, Manifest, Utterance, encode_flac, manifest_path, new_audio
+from fithubert.data.synthetic.sentences import normalise
 from fithubert.data.transcripts import find_transcripts
 from fithubert.errors import UserError
 from fithubert.files import digest

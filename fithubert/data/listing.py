@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fithubert.data.audio import SUFFIXES, UnusableError, check_recording, read_recording
 from fithubert.data.folder import Skipped, find_recordings, printable
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.recordings import SUFFIXES, UnusableError, check_recording, read_recording
 from fithubert.errors import UserError
 
 #: The time and, for some models, the memory of attention grow with the square of the length.

@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.corpora import PublishedCorpus
-from fithubert.config.params import DataParams, FolderData, SyntheticData
+from fithubert.config.data import DataParams, FolderData, PublishedCorpus, SyntheticData
 from fithubert.data.folder import Skipped, import_folder
 from fithubert.data.manifest import Manifest
-from fithubert.data.synthesis import synthesise_corpus
+from fithubert.data.synthetic.corpus import synthesise_corpus
 
 Progress = Callable[[int, int], None]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fithubert.config.distill import HintParams
+from fithubert.config.students import HintParams
 from fithubert.distill.losses import cosine_loss, cross_gram_loss, gram_loss, l1_loss, mse_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask

@@ -9,8 +9,13 @@ from typing import NoReturn, TypeVar
 
 from fithubert.config.distill import DistillParams
 from fithubert.data.batching import Crop, plan_batches, plan_eval_batches
-from fithubert.distill.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress
-from fithubert.distill.events import (
+from fithubert.distill.step import Stepper, UpdateLoss, describe_update, find_problem
+from fithubert.distill.targets import DistillBatch, Targets, stride_samples
+from fithubert.errors import UserError
+from fithubert.files import write_json
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.training.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress
+from fithubert.training.events import (
     CheckpointWritten,
     EndReason,
     Evaluated,
@@ -19,16 +24,10 @@ from fithubert.distill.events import (
     TrainingEnded,
     TrainingStarted,
 )
-from fithubert.distill.guard import describe_update, find_problem
-from fithubert.distill.optim import learning_rate_share
-from fithubert.distill.plan import Part, PlannedUpdate, planned_updates, split_update
-from fithubert.distill.step import Stepper, UpdateLoss
-from fithubert.distill.targets import DistillBatch, Targets, stride_samples
-from fithubert.engine import on_first_rank
-from fithubert.errors import UserError
-from fithubert.features.prefetch import prefetch
-from fithubert.files import write_json
-from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.training.prefetch import prefetch
+from fithubert.training.ranks import on_first_rank
+from fithubert.training.schedule import learning_rate_share
+from fithubert.training.updates import Part, PlannedUpdate, planned_updates, split_update
 
 Item = TypeVar("Item")
 

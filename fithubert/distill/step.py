@@ -1,21 +1,22 @@
-"""One update and one dev evaluation, over all ranks; nothing here knows what comes before or after."""
+"""One update and one dev evaluation, over all ranks, and what is wrong with an update."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fithubert.config.distill import DistillParams
 from fithubert.distill.hints import HintLoss, HintLosses
-from fithubert.distill.optim import WeightAverage, build_optimizer, set_learning_rate
-from fithubert.distill.plan import Part, part_seed
 from fithubert.distill.targets import DistillBatch
-from fithubert.engine import sum_over_ranks
-from fithubert.student.masking import draw_mask
-from fithubert.student.model import Student
+from fithubert.models.masking import draw_mask
+from fithubert.models.student import Student
+from fithubert.training.ranks import sum_over_ranks
+from fithubert.training.schedule import WeightAverage, build_optimizer, set_learning_rate
+from fithubert.training.updates import Part, PlannedUpdate, part_seed, split_update
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -173,3 +174,37 @@ def _as_row(losses: HintLosses) -> Tensor:
 
 def _scalar(value: Tensor | None, like: Tensor) -> Tensor:
     return like.new_zeros(1) if value is None else value.to(like)[None]
+
+
+def find_problem(loss: UpdateLoss, params: DistillParams, first_loss: float) -> str | None:
+    """Why this update must not be applied, or None.
+
+    In fp16 a gradient that is not finite is no problem: the loss scaler leaves that update out and goes on.
+    """
+    if not isfinite(loss.total):
+        return f"the loss is {loss.total}"
+    norm = loss.gradient_norm
+    if norm is not None and not isfinite(norm) and params.precision != "16-mixed":
+        return f"the norm of the gradient is {norm}"
+    if loss.total > params.explosion_factor * first_loss:
+        return f"the loss is {loss.total:.4g}, more than {params.explosion_factor:g} times the first"
+    return None
+
+
+def describe_update(number: int, planned: PlannedUpdate, loss: UpdateLoss, ids: tuple[str, ...]) -> dict[str, Any]:
+    """Update `number` as a JSON-able record: for each forward pass its loss, utterances and crops."""
+    return {
+        "update": number,
+        "epoch": planned.epoch,
+        "loss": repr(loss.total),
+        "gradient_norm": repr(loss.gradient_norm),
+        "parts": [
+            {
+                "weighted_loss": repr(value),
+                "utterances": [ids[crop.index] for crop in part.crops],
+                "start_frames": [crop.start_frame for crop in part.crops],
+                "num_frames": [crop.num_frames for crop in part.crops],
+            }
+            for part, value in zip(split_update(planned, len(loss.parts)), loss.parts, strict=True)
+        ],
+    }

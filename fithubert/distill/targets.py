@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from fithubert.config.student import StudentConfig
+from fithubert.config.students import StudentConfig
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_waveforms, receptive_field
-from fithubert.speech_model import SpeechModel
+from fithubert.models.speech_model import SpeechModel
 
 if TYPE_CHECKING:
     from fithubert.data.manifest import Manifest
-    from fithubert.features.reader import FeatureStore
+    from fithubert.store.read import FeatureStore
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 
-from fithubert.config.distill import DistillParams, StudentParams
-from fithubert.config.student import StudentConfig
-from fithubert.distill.checkpoint import CheckpointFolder, CurvePoint, flatten
-from fithubert.distill.events import EndReason, Listeners, TrainingListener
-from fithubert.distill.first_weights import set_first_weights
+from fithubert.config.distill import DistillParams
+from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import Targets, check_targets
-from fithubert.engine import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.distill.warmstart.start import set_first_weights
 from fithubert.errors import UserError
-from fithubert.student.checkpoint import save_student
-from fithubert.student.model import build_student
-from fithubert.student.recipes import resolve
-from fithubert.teachers.hubert import HubertTeacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.recipes import resolve
+from fithubert.models.student import build_student
+from fithubert.models.weights import save_student
+from fithubert.training.checkpoint import CheckpointFolder, CurvePoint, flatten
+from fithubert.training.events import EndReason, Listeners, TrainingListener
+from fithubert.training.ranks import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 
 #: Parameters without influence on the student: another value goes on with the same checkpoints. Accumulation has
 #: none of its own either: what counts is into how many forward passes, over all ranks, an update is cut.

@@ -7,11 +7,18 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from fithubert.export.record import describe_export, describe_states, new_directory
-from fithubert.export.source import describe_shape, read_template, write_source, write_templates
+from fithubert.export.folder import (
+    describe_export,
+    describe_shape,
+    describe_states,
+    new_directory,
+    read_template,
+    write_source,
+    write_templates,
+)
 from fithubert.files import write_json
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.student.readout import ReadOut
+from fithubert.models.readout import ReadOut
 
 _NO_SCORES = "None are known of these weights."
 

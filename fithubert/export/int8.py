@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.blocks.frontend import ConvFrontend, ConvLayer
 from fithubert.frames import count_conv_frames
-from fithubert.student.model import Student
+from fithubert.models.frontend import ConvFrontend, ConvLayer
+from fithubert.models.student import Student
 
 _STEPS, _ZERO = 127, 128
 #: Of a frame of zeros: no division by zero.

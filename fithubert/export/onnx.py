@@ -1,4 +1,4 @@
-"""A student as an ONNX graph of any batch and length, in float32 and in int8."""
+"""Students as ONNX graphs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,17 +9,47 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.errors import UserError
-from fithubert.export.graph import tidy_graph
+from fithubert.export.folder import describe_export, describe_states, new_directory, read_template
 from fithubert.export.int8 import quantise
-from fithubert.export.record import describe_export, describe_states, new_directory
-from fithubert.export.source import read_template
 from fithubert.files import read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms, receptive_field
-from fithubert.speech_model import SpeechModel, SpeechOutput
-from fithubert.student.model import Student
-from fithubert.student.readout import ReadOut
-from fithubert.student.states import read_states
-from fithubert.teachers.onnx import open_session, require_onnx, samples_dim, write_graph
+from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import open_session, require_onnx, samples_dim, write_graph
+from fithubert.models.speech_model import SpeechModel, SpeechOutput
+from fithubert.models.states import read_states
+from fithubert.models.student import Student
+
+
+def tidy_graph(path: Path) -> None:
+    """Leave out of the graph in `path` the guards of attention, and what the exporter noted about where it was."""
+    import onnx
+
+    model = onnx.load(path)
+    _drop_nan_guards(model.graph)
+    for node in model.graph.node:
+        # the lines of source that a node comes from, with the paths of this machine
+        del node.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def _drop_nan_guards(graph: Any) -> None:
+    """Remove what replaces rows of attention that are no numbers.
+
+    torch guards its softmax against rows that are masked throughout. A student's mask never is: every row may attend
+    to its first frame at least (`attention_mask`). The guard is a pass over every attention map.
+    """
+    tests = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "IsNaN"}
+    guards = [node for node in graph.node if node.op_type == "Where" and tests.get(node.input[0]) == node.input[2]]
+    kept = {node.output[0]: node.input[2] for node in guards}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in kept:
+                node.input[index] = kept[name]
+    for node in [*guards, *(node for node in graph.node if node.op_type == "IsNaN")]:
+        graph.node.remove(node)
+
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 #: Samples beyond the shortest input on which every export is compared with torch, alone and as one padded batch.

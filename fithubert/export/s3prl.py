@@ -7,10 +7,17 @@ from typing import Any
 
 import torch
 
-from fithubert.export.record import describe_export, describe_states, new_directory
-from fithubert.export.source import describe_shape, read_template, write_source, write_templates
+from fithubert.export.folder import (
+    describe_export,
+    describe_shape,
+    describe_states,
+    new_directory,
+    read_template,
+    write_source,
+    write_templates,
+)
 from fithubert.files import write_json
-from fithubert.student.readout import ReadOut
+from fithubert.models.readout import ReadOut
 
 
 def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from fithubert.data.listing import ListedRecordings
 from fithubert.errors import UserError
-from fithubert.features.plan import PlannedRow
-from fithubert.features.states import CPU_BATCH_SECONDS, compute_states
 from fithubert.files import atomic_file
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
-from fithubert.pretrain.codebook import Codebook, CodebookInfo
-from fithubert.pretrain.units import draw_utterances, fit_units
-from fithubert.speech_model import SpeechModel
+from fithubert.models.speech_model import SpeechModel
+from fithubert.pretrain.units import Codebook, CodebookInfo, draw_utterances, fit_units
+from fithubert.store.shards import PlannedRow
+from fithubert.store.states import CPU_BATCH_SECONDS, compute_states
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000

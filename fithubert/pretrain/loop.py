@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fithubert.config.teacher import IterationParams, PretrainParams
-from fithubert.engine import on_first_rank, sum_over_ranks
+from fithubert.config.pretrain import IterationParams, PretrainParams
 from fithubert.errors import UserError
-from fithubert.features.prefetch import prefetch
 from fithubert.files import atomic_file
 from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.pretrain.corpus import UnitBank, WaveformBank
 from fithubert.pretrain.objective import UnitPredictor
 from fithubert.pretrain.plan import Part, Update, planned_updates
+from fithubert.training.prefetch import prefetch
+from fithubert.training.ranks import on_first_rank, sum_over_ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fithubert.config.teacher import PretrainParams
+from fithubert.config.pretrain import PretrainParams
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.files import digest
 from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ, padding_mask

@@ -8,19 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from fithubert.blocks.positional import PositionalConv
-from fithubert.config.teacher import PretrainParams
+from fithubert.config.pretrain import PretrainParams
 from fithubert.data.manifest import Manifest
-from fithubert.engine import deterministic_torch, on_first_rank
 from fithubert.errors import UserError
 from fithubert.files import digest_json, read_json, write_json
-from fithubert.pretrain.corpus import WaveformBank, write_waveforms
-from fithubert.pretrain.labels import describe_units, discover_units
+from fithubert.importers.registry import load_teacher
+from fithubert.models.encoder import PositionalConv
+from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
+from fithubert.models.weights import save_teacher
+from fithubert.pretrain.corpus import WaveformBank, describe_units, discover_units, write_waveforms
 from fithubert.pretrain.loop import IterationLoop, Report
 from fithubert.pretrain.objective import UnitPredictor
-from fithubert.teachers.checkpoint import save_teacher
-from fithubert.teachers.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
-from fithubert.teachers.registry import load_teacher
+from fithubert.training.ranks import deterministic_torch, on_first_rank
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

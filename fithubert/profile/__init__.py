@@ -1,7 +1,6 @@
 """What a model costs: parameters, multiply-accumulates, latency, real-time factor, peak memory."""
 
-from fithubert.profile.analytic import analytic_macs
-from fithubert.profile.breakdown import PARTS, PartCost, count_parts, time_parts
+from fithubert.profile.counts import PARTS, PartCost, analytic_macs, count_parts, time_parts
 from fithubert.profile.run import ModelCost, Parameters, ProfileReport, Subject, profile_models
 
 __all__ = [

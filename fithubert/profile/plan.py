@@ -1,102 +1,176 @@
-"""What a distillation will take, on paper: bytes and hours with cached targets in any codec, and with live ones."""
+"""What a distillation will take before it is begun, from what this machine does in a few seconds."""
 
-from collections.abc import Mapping
+import shutil
 from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
 
-from fithubert.features.codec import CODECS, layer_codecs
-from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_field
-
-FRAMES_PER_SECOND = SAMPLE_RATE_HZ / receptive_field(HUBERT_CONVOLUTIONS)[1]
-#: An utterance of LibriSpeech, on average: what is stored once per utterance is spread over it.
-_UTTERANCE_FRAMES = 600
-#: Bits a value that are left of a fitted codec at 1 % of error: it depends on the teacher, and this is
-#: reports/benchmarks/store.md's for layers as wide as HuBERT Base's.
-FITTED_BITS = 5.95
-
-
-@dataclass(frozen=True)
-class Job:
-    """`hours` of speech, heard `epochs` times; `layers` of the teacher, `width` features each, are learnt from.
-
-    `gpus` that share an epoch; 0: this machine's CPU, which then reads with the cores that it trains with.
-    """
-
-    hours: float
-    epochs: float
-    gpus: int
-    layers: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """Seconds of audio a second. `teacher`: one device's forward pass; `student`: one device's whole update.
-
-    `encode` and `read`: codec -> one thread, all layers. `disk_bytes`: bytes a second, either way, shared by all.
-    """
-
-    teacher: float
-    student: float
-    encode: Mapping[str, float]
-    read: Mapping[str, float]
-    disk_bytes: float
+from fithubert.config.students import StudentConfig
+from fithubert.config.teacher import HubertConfig, hubert_base
+from fithubert.errors import UserError
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.recipes import resolve
+from fithubert.profile.budget import (
+    FITTED_BITS,
+    Job,
+    Speeds,
+    TargetCost,
+    break_even_epochs,
+    cost_of_cache,
+    cost_of_live,
+    count_operations,
+    measure_codecs,
+    measure_disk,
+    measure_models,
+)
+from fithubert.store.codec import CODECS, find_codec
 
 
 @dataclass(frozen=True)
-class TargetCost:
-    """What one kind of targets takes. `targets`: a codec, or `live`, which stores nothing.
+class Plan:
+    """A row of text per kind of targets, what decides between cached and live, and where every speed comes from."""
 
-    `slowest`: what an epoch waits for.
+    rows: tuple[dict[str, str], ...]
+    verdict: str
+    sources: tuple[str, ...]
+
+
+def plan(
+    hours: float,
+    teacher: str,
+    student: str,
+    codec: str,
+    gpus: int,
+    epochs: float,
+    folder: Path,
+    teacher_speed: float | None = None,
+    student_speed: float | None = None,
+    disk_speed: float | None = None,
+    gpu_tflops: float = 20.0,
+) -> Plan:
+    """Bytes and hours of a distillation for every codec and for live targets, and when live ones are better.
+
+    `folder` lies on the disk that is to hold the cache; `disk_speed` in MB/s. The other speeds are seconds of audio a
+    second and device; those of models that are not given are measured for the CPU, and for a GPU derived from
+    `gpu_tflops`, an assumption. Raises UserError for an unknown teacher, student or codec, and for numbers that make no
+    sense.
     """
+    speeds_given = {"teacher_speed": teacher_speed, "student_speed": student_speed, "disk_speed": disk_speed}
+    _check_positive(hours=hours, epochs=epochs, gpu_tflops=gpu_tflops, **speeds_given)
+    if gpus < 0:
+        raise UserError(f"--gpus: must be 0, for the CPU, or more (given {gpus})")
+    find_codec(codec)
+    shape = _teacher_shape(teacher)
+    config = resolve(student, {"heads": {"teacher_width": shape.width}})
+    layers = {layer for _, layer in config.heads.layer_map}
+    if max(layers) > shape.depth:
+        raise UserError(f"--student: {student} learns from layer {max(layers)}, and {teacher} has {shape.depth}")
+    job = Job(hours, epochs, gpus, len(layers), shape.width)
+    of_models = _model_speeds(shape, config, (teacher_speed, student_speed), gpus, gpu_tflops)
+    (teacher_speed, said_teacher), (student_speed, said_student) = of_models
+    encode, read = measure_codecs(len(layers), shape.width)
+    disk = measure_disk(folder) if disk_speed is None else disk_speed * 1e6
+    speeds = Speeds(teacher_speed, student_speed, encode, read, disk)
+    costs, live = [cost_of_cache(job, speeds, name) for name in CODECS], cost_of_live(job, speeds)
+    chosen = next(cost for cost in costs if cost.targets == codec)
+    said_disk = "measured by writing here; taken for reading too" if disk_speed is None else "given"
+    many = f"; {gpus} GPU(s) share an epoch, each with its own process to read; one writes the cache" if gpus else ""
+    return Plan(
+        tuple(_row(cost, live) for cost in [*costs, live]),
+        _verdict(chosen, live, shutil.disk_usage(folder).free),
+        (
+            f"teacher {teacher}: {_show_speed(teacher_speed)} real time a device ({said_teacher})",
+            f"student {student}, an update: {_show_speed(student_speed)} real time a device ({said_student})",
+            f"{codec}, {len(layers)} layers: one thread encodes {_show_speed(encode[codec])} and decodes "
+            f"{_show_speed(read[codec])} real time (measured on this CPU; taken for each process anywhere)",
+            f"disk: {disk / 1e6:,.0f} MB/s, shared by all ranks ({said_disk})",
+            f"bytes: counted, with cache.layers: {sorted(layers)}; pca_int8 by the {FITTED_BITS:g} bits a value that "
+            "benchmarks/store.py recorded at 1 % error, for another teacher of HuBERT Base's width",
+            f"an epoch is all {hours:g} h, uncropped{many}",
+        ),
+    )
 
-    targets: str
-    num_bytes: float
-    extraction_hours: float
-    epoch_hours: float
-    slowest: str
-    epochs: float
 
-    @property
-    def total_hours(self) -> float:
-        """Extraction, and all epochs."""
-        return self.extraction_hours + self.epochs * self.epoch_hours
+def _check_positive(**options: float | None) -> None:
+    for name, value in options.items():
+        if value is not None and not (value > 0 and isfinite(value)):
+            raise UserError(f"--{name.replace('_', '-')}: must be above 0 (given {value:g})")
 
 
-def bytes_per_hour(codec: str, layers: int, width: int) -> float:
-    """Bytes on disk of an hour of speech with its waveform; of a fitted codec what `FITTED_BITS` says."""
-    frames = 3600 * FRAMES_PER_SECOND
-    if CODECS[codec].fitted:
-        hidden = frames * layers * width * FITTED_BITS / 8
+def _model_speeds(
+    teacher: HubertConfig,
+    student: StudentConfig,
+    given: tuple[float | None, float | None],
+    gpus: int,
+    gpu_tflops: float,
+) -> list[tuple[float, str]]:
+    """Teacher's and student's speed on one device, each with where it comes from."""
+    if None not in given:
+        derived, said = (0.0, 0.0), ""
+    elif gpus:
+        of_teacher, of_student = count_operations(teacher, student)
+        derived = gpu_tflops * 1e12 / of_teacher, gpu_tflops * 1e12 / of_student
+        said = f"assumed, not measured: a GPU that sustains {gpu_tflops:g} TFLOP/s"
     else:
-        (chosen,) = layer_codecs(codec, (0,), None)
-        hidden = frames / _UTTERANCE_FRAMES * layers * chosen.count_bytes(_UTTERANCE_FRAMES, width)
-    return hidden + 2 * 3600 * SAMPLE_RATE_HZ
+        derived, said = measure_models(teacher, student), "measured on this CPU, random weights"
+    return [(own, said) if speed is None else (speed, "given") for speed, own in zip(given, derived, strict=True)]
 
 
-def cost_of_cache(job: Job, speeds: Speeds, codec: str) -> TargetCost:
-    """Write the teacher's layers once, on one device as `fithubert cache` does; read them in every epoch.
-
-    Computing and the disk go on beside each other, so that the slower decides. A GPU's batches are read beside its
-    updates as well, by one thread, as the trainer does.
-    """
-    size = bytes_per_hour(codec, job.layers, job.width) * job.hours
-    devices = max(1, job.gpus)
-    disk_hours = size / speeds.disk_bytes / 3600
-    extraction = (1 / speeds.teacher + 1 / speeds.encode[codec]) * job.hours
-    update, read = (job.hours / devices / speed for speed in (speeds.student, speeds.read[codec]))
-    waits = {"updates": update, "reading": read} if job.gpus else {"updates": update + read}
-    waits["the disk"] = disk_hours
-    slowest = max(waits, key=lambda name: waits[name])
-    return TargetCost(codec, size, max(extraction, disk_hours), waits[slowest], slowest, job.epochs)
+def _teacher_shape(name: str) -> HubertConfig:
+    if name == "hubert_base":
+        return hubert_base()
+    teacher = load_teacher(name)
+    if not isinstance(teacher, HubertTeacher):
+        raise UserError(f"--teacher: {name} is no HuBERT-family teacher; give hubert_base, or one that is")
+    return teacher.model.config
 
 
-def cost_of_live(job: Job, speeds: Speeds) -> TargetCost:
-    """Hear the teacher again in every epoch, on the device that trains."""
-    epoch = (1 / speeds.teacher + 1 / speeds.student) * job.hours / max(1, job.gpus)
-    return TargetCost("live", 0.0, 0.0, epoch, "teacher, updates", job.epochs)
+def _row(cost: TargetCost, live: TargetCost) -> dict[str, str]:
+    even = break_even_epochs(cost, live)
+    return {
+        "targets": cost.targets,
+        "on disk": show_bytes(cost.num_bytes) if cost.num_bytes else "-",
+        "extraction": show_hours(cost.extraction_hours) if cost.num_bytes else "-",
+        "an epoch": show_hours(cost.epoch_hours),
+        "waits for": cost.slowest,
+        f"{cost.epochs:.3g} epochs": show_hours(cost.epochs * cost.epoch_hours),
+        "in all": show_hours(cost.total_hours),
+        "pays off after": "-" if cost is live else f"{even:.3g} epochs" if isfinite(even) else "never",
+    }
 
 
-def break_even_epochs(cached: TargetCost, live: TargetCost) -> float:
-    """The number of epochs up to which live targets take less time than cached ones; infinite where they always do."""
-    saved = live.epoch_hours - cached.epoch_hours
-    return cached.extraction_hours / saved if saved > 0 else float("inf")
+def _verdict(cached: TargetCost, live: TargetCost, free: int) -> str:
+    even, name = break_even_epochs(cached, live), cached.targets
+    room = "" if cached.num_bytes <= free else f"; there are {show_bytes(free)} free here, so it does not fit"
+    if even >= cached.epochs:
+        waits = f"at any number of epochs, as one on {name} waits for {cached.slowest}"
+        below = f"below {even:.3g} epochs" if isfinite(even) else waits
+        return (
+            f"live beats {name} {below}: {show_hours(live.total_hours)} against {show_hours(cached.total_hours)} for "
+            f"{cached.epochs:.3g}"
+        )
+    return (
+        f"{name} beats live from {even:.3g} epochs on: {show_hours(cached.total_hours)} against "
+        f"{show_hours(live.total_hours)} for {cached.epochs:.3g}, for {show_bytes(cached.num_bytes)} of disk{room}"
+    )
+
+
+def _show_speed(speed: float) -> str:
+    return f"{speed:,.0f} x" if speed >= 100 else f"{speed:.3g} x"
+
+
+def show_bytes(count: float) -> str:
+    """Decimal units, three digits: 1.23 TB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e6:.3g} MB"
+
+
+def show_hours(hours: float) -> str:
+    """Seconds, minutes, hours or days, three digits: 2.5 days."""
+    for unit, size in (("days", 48.0), ("h", 1.0), ("min", 1 / 60)):
+        if hours >= size:
+            return f"{hours / (24 if unit == 'days' else size):.3g} {unit}"
+    return f"{hours * 3600:.3g} s"

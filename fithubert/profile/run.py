@@ -1,4 +1,4 @@
-"""The profile of several models at once: what each holds, does and takes, next to the teacher."""
+"""The costs of every model, and of the published shapes at full size."""
 
 import os
 import platform
@@ -11,11 +11,15 @@ from typing import Any
 import torch
 
 from fithubert.config.params import ProfileParams
+from fithubert.config.teacher import hubert_base
 from fithubert.errors import UserError
-from fithubert.profile.breakdown import PartCost, count_parts, find_module, time_parts
-from fithubert.profile.memory import peak_memory_bytes, weight_bytes
-from fithubert.profile.timing import Ratio, paired_ratio, time_in_turn, torch_threads
-from fithubert.speech_model import SpeechModel
+from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.readout import ReadOut
+from fithubert.models.recipes import RECIPES
+from fithubert.models.speech_model import SpeechModel
+from fithubert.models.student import build_student
+from fithubert.profile.counts import PartCost, count_parts, find_module, time_parts
+from fithubert.profile.timing import Ratio, paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
 
 #: Where costs of a second of audio are taken. Attention grows with the length of an utterance: at 10 s its share is
 #: that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.
@@ -161,3 +165,31 @@ def _parameters(subject: Subject) -> Parameters:
 
 def _ratio(value: int, reference: int) -> float | None:
     return value / reference if reference else None
+
+
+#: The model that the others are compared with.
+PAPER_REFERENCE = "hubert_base"
+#: Recipes that are measured beside it.
+PAPER_STUDENTS = ("fithubert", "fithubert_lite", "distilhubert")
+
+
+def paper_size_subjects() -> dict[str, Subject]:
+    """`hubert_base` and the recipes of `PAPER_STUDENTS` at full size, ready to be measured (about 0.7 GB)."""
+    subjects = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        subjects[PAPER_REFERENCE] = Subject(
+            HubertTeacher(remove_weight_norm(HubertModel(hubert_base())), PAPER_REFERENCE)
+        )
+        for name in PAPER_STUDENTS:
+            student = build_student(RECIPES[name]())
+            counts = student.parameter_counts()
+            parameters = Parameters(counts.trunk, counts.readout, counts.training_only)
+            subjects[name] = Subject(ReadOut(student, name), parameters)
+    return subjects
+
+
+def profile_paper_size(settings: ProfileParams, on_round: Callable[[int, int], None] | None = None) -> ProfileReport:
+    """The cost of full-size shapes against HuBERT Base, timed `settings.paper_rounds` times."""
+    fewer = settings.model_copy(update={"rounds": settings.paper_rounds})
+    return profile_models(paper_size_subjects(), fewer, PAPER_REFERENCE, on_round)

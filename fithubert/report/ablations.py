@@ -6,7 +6,7 @@ from typing import Any
 
 from fithubert.report.gather import Metrics
 from fithubert.report.svg import Mark, mark_chart
-from fithubert.report.tasks import task_info
+from fithubert.tasks import task_info
 
 #: Improbable enough, of one figure over all variants, to be called a difference.
 _LEVEL = 0.05

@@ -7,7 +7,7 @@ from fithubert.report.curves import Training, read_layer_weights, read_probe, re
 from fithubert.report.gather import Metrics
 from fithubert.report.summary import ReportPlan
 from fithubert.report.svg import Line, line_chart
-from fithubert.report.tasks import task_info
+from fithubert.tasks import task_info
 
 
 def training_charts(metrics: Metrics, plan: ReportPlan) -> list[dict[str, Any]]:

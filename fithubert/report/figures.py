@@ -12,7 +12,7 @@ from fithubert.report.gather import Metrics
 from fithubert.report.png import HUES, INK, QUIET, blank_figure, save_png
 from fithubert.report.sections import score_rows
 from fithubert.report.summary import ReportPlan
-from fithubert.report.tasks import Metric, task_columns, task_info
+from fithubert.tasks import Metric, task_columns, task_info
 
 _MARKERS = "os^Dv*"
 

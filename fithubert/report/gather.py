@@ -9,9 +9,9 @@ from fithubert.errors import UserError
 from fithubert.files import read_json
 
 #: The stages with one metrics file each.
-SINGLE_STAGES = ("prepare", "teacher", "cache_teacher", "profile", "sweep")
+SINGLE_STAGES = ("prepare", "teacher", "cache", "profile", "sweep")
 #: The stages with one metrics file for each student, model, or model and task.
-MANY_STAGES = ("distill", "features", "superb", "ablation")
+MANY_STAGES = ("distill", "extract", "superb", "ablation")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Metrics:
         named: dict[str, dict[str, Any]] = dict(self.single)
         named |= {f"distill@{name}": values for name, values in self.distill.items()}
         for name, values in self.features.items():
-            named[f"student_features@{name}" if name in students else f"features@{name}"] = values
+            named[f"extract_student@{name}" if name in students else f"extract@{name}"] = values
         named |= {f"ablation@{name}": values for name, values in self.ablations.items()}
         named |= {f"superb@{model}-{task}": values for (model, task), values in self.superb.items()}
         return {stage: float(values["seconds"]) for stage, values in named.items() if _is_number(values.get("seconds"))}
@@ -69,7 +69,7 @@ def gather(metrics_dir: Path) -> Metrics:
     many = {stage: _read_folder(metrics_dir / stage) for stage in MANY_STAGES}
     # A model's name may hold a hyphen, a task's may not.
     superb = {(name.rpartition("-")[0], name.rpartition("-")[2]): values for name, values in many["superb"].items()}
-    return Metrics(single, many["distill"], many["features"], superb, many["ablation"])
+    return Metrics(single, many["distill"], many["extract"], superb, many["ablation"])
 
 
 def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:

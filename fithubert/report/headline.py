@@ -6,7 +6,7 @@ from typing import Any
 from fithubert.report.sections import clamp, format_interval, scores_of
 from fithubert.report.summary import ReportPlan
 from fithubert.report.table import format_count, format_score, format_share, score_name, score_note
-from fithubert.report.tasks import share_of_lead, task_columns, task_info
+from fithubert.tasks import share_of_lead, task_columns, task_info
 
 
 def headline(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from fithubert.report.sections import (
     skipped_recordings,
 )
 from fithubert.report.summary import ReportPlan
-from fithubert.report.tasks import task_columns, task_info
 from fithubert.report.templates import render
+from fithubert.tasks import task_columns, task_info
 
 
 def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan, drawn: Sequence[str] = ()) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fithubert.report.gather import Metrics
 from fithubert.report.summary import ReportPlan
 from fithubert.report.table import chance_of, format_bytes, format_macs, format_score, score_name
-from fithubert.report.tasks import Metric, share_of_lead, task_info
+from fithubert.tasks import Metric, share_of_lead, task_info
 
 Columns = list[tuple[str, Metric]]
 
@@ -165,7 +165,7 @@ def skipped_recordings(metrics: Metrics) -> list[tuple[str, str]]:
 
 def cache_facts(metrics: Metrics) -> list[tuple[str, str]]:
     """Single facts of the cached teacher."""
-    cache = metrics.single.get("cache_teacher", {})
+    cache = metrics.single.get("cache", {})
     facts = []
     for key, value in cache.items():
         if key == "layers" and isinstance(value, list):

@@ -10,7 +10,7 @@ from typing import Any
 from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.report.gather import Metrics, Score
-from fithubert.report.tasks import share_of_lead, task_info
+from fithubert.tasks import share_of_lead, task_info
 
 #: The packages whose versions decide results.
 PACKAGES = ("fithubert", "torch", "torchaudio", "numpy", "pyarrow", "scikit-learn", "dvc", "mlflow", "optuna")

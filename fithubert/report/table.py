@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fithubert.report.tasks import task_columns, task_info
+from fithubert.tasks import task_columns, task_info
 
 
 def format_count(value: float | None) -> str:

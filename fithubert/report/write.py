@@ -28,7 +28,7 @@ def plan_report(params: Params) -> ReportPlan:
         params.superb.models,
         tuple(params.superb.tasks),
         tuple(params.students),
-        tuple(params.ablations),
+        tuple(params.ablation),
         params.report.title,
     )
 

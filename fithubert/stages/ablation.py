@@ -13,20 +13,21 @@ from typing import Any
 
 import torch
 
-from fithubert.config.distill import StudentParams
-from fithubert.config.params import AblationParams, Params
+from fithubert.config.ablation import AblationParams
+from fithubert.config.params import Params
+from fithubert.config.students import StudentParams
 from fithubert.errors import UserError
 from fithubert.files import write_json
+from fithubert.models.readout import ReadOut
+from fithubert.models.recipes import resolve
+from fithubert.models.student import build_student
+from fithubert.models.weights import read_teacher
 from fithubert.profile.run import ProfileReport, Subject, profile_models
-from fithubert.stages.progress import progress_line
+from fithubert.search.compare import compare_variants
+from fithubert.search.trial import TrialData, TrialResult, run_trial
 from fithubert.stages.trials import open_trial_data
-from fithubert.stages.workspace import Workspace, check_name
-from fithubert.student.model import build_student
-from fithubert.student.readout import ReadOut
-from fithubert.student.recipes import resolve
-from fithubert.teachers.checkpoint import read_teacher
-from fithubert.trials.compare import compare_variants
-from fithubert.trials.trial import TrialData, TrialResult, run_trial
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace, check_name
 
 
 def ablation(params: Params, workspace: Workspace, name: str) -> dict[str, Any]:
@@ -35,9 +36,9 @@ def ablation(params: Params, workspace: Workspace, name: str) -> dict[str, Any]:
     Trials that are there, of the same student, budget, data and code, are not run again; those of other variants are
     deleted. Raises UserError for an unknown ablation and, once the others are done, for a trial that failed.
     """
-    check_name(name, list(params.ablations), "ablation")
+    check_name(name, list(params.ablation), "ablation")
     begun = time.monotonic()
-    entry = params.ablations[name]
+    entry = params.ablation[name]
     students = {variant: params.students[entry.of].changed(changes) for variant, changes in entry.variants.items()}
     _remove_others(workspace, name, entry)
     cells = [_Cell(name, variant, seed, student) for seed in entry.seeds for variant, student in students.items()]
@@ -133,7 +134,7 @@ def _run_cell(cell: _Cell) -> TrialResult:
     assert _opened is not None  # _open ran first
     params, workspace, data = _opened
     directory = workspace.ablation(cell.ablation) / cell.variant / f"seed-{cell.seed}"
-    budget = params.ablations[cell.ablation].budget
+    budget = params.ablation[cell.ablation].budget
     return run_trial(cell.variant, cell.student, budget, params, data, cell.seed, directory)
 
 

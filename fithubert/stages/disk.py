@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.params import Params, SyntheticData
+from fithubert.config.data import SyntheticData
+from fithubert.config.params import Params
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.profile.plan import bytes_per_hour
-from fithubert.stages.plan import show_bytes
-from fithubert.stages.workspace import Workspace
-from fithubert.student.model import build_student
-from fithubert.student.recipes import fithubert, resolve
-from fithubert.student.states import read_widths
-from fithubert.teachers.fbank import FbankModel
-from fithubert.teachers.registry import MINI_DIRECTORY
+from fithubert.importers.registry import MINI_DIRECTORY
+from fithubert.models.fbank import FbankModel
+from fithubert.models.recipes import fithubert, resolve
+from fithubert.models.states import read_widths
+from fithubert.models.student import build_student
+from fithubert.profile.budget import bytes_per_hour
+from fithubert.profile.plan import show_bytes
+from fithubert.workspace import Workspace
 
 _WAVEFORM_BYTES_PER_HOUR = 2 * 3600 * SAMPLE_RATE_HZ
 _PAPER_HOURS, _PAPER_CODEC = 960.0, "pca_int8"
@@ -99,7 +100,7 @@ def _teacher_shape(params: Params, workspace: Workspace) -> HubertConfig:
 
 def _count_features(params: Params, shape: HubertConfig, model: str) -> float:
     """Bytes of an hour of what SUPERB reads from `model`."""
-    codec, rate = params.features.codec, 1
+    codec, rate = params.extract.codec, 1
     if model == "teacher":
         layers, width = shape.depth + 1, shape.width
     elif model == "fbank":

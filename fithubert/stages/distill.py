@@ -5,20 +5,19 @@ from dataclasses import asdict
 from typing import Any
 
 from fithubert.config.params import Params
-from fithubert.distill.events import TrainingListener
-from fithubert.distill.progress import progress_listener
 from fithubert.distill.targets import CachedTargets, LiveTargets, Targets
 from fithubert.distill.train import CurvePoint, train_student
-from fithubert.features.extract import ExtractSettings, describe_store
-from fithubert.features.reader import FeatureStore
-from fithubert.features.schema import Expected
 from fithubert.files import write_json
-from fithubert.stages.workspace import Workspace, check_name
-from fithubert.student.checkpoint import load_student
-from fithubert.student.readout import ReadOut
-from fithubert.teachers.checkpoint import read_teacher
-from fithubert.teachers.execution import set_precision
-from fithubert.teachers.hubert import HubertTeacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import set_precision
+from fithubert.models.weights import load_student, read_teacher
+from fithubert.store.extract import ExtractSettings, describe_store
+from fithubert.store.format import Expected
+from fithubert.store.read import FeatureStore
+from fithubert.training.events import TrainingListener
+from fithubert.training.progress import progress_listener
+from fithubert.workspace import Workspace, check_name
 
 
 def distill(

@@ -12,6 +12,7 @@ from pathlib import Path
 from fithubert.config.params import Params, load_params
 from fithubert.data.manifest import manifest_path
 from fithubert.errors import UserError
+from fithubert.profile.plan import show_bytes
 from fithubert.stages.disk import default_bytes, find_link_type, paper_bytes, show_shares
 from fithubert.stages.installation import (
     Finding,
@@ -21,10 +22,9 @@ from fithubert.stages.installation import (
     inspect_synthesiser,
     inspect_versions,
 )
-from fithubert.stages.plan import show_bytes
-from fithubert.stages.workspace import Workspace
 from fithubert.tracking.reach import inspect_store
 from fithubert.tracking.sender import mlflow_installed
+from fithubert.workspace import Workspace
 
 
 def doctor(workspace: Workspace, params_path: Path) -> list[Finding]:

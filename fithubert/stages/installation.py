@@ -99,7 +99,7 @@ def inspect_gpu() -> Finding:
 
 def inspect_synthesiser() -> Finding:
     """Whether espeak-ng, which speaks the embedded corpus, can be loaded."""
-    from fithubert.data.espeak import find_espeak
+    from fithubert.data.synthetic.speech import find_espeak
 
     try:
         loader = find_espeak()

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fithubert.files import read_json
-from fithubert.stages.workspace import Workspace
-from fithubert.superb.leaderboard import OfficialScore, score_official
 from fithubert.superb.run import TASKS
+from fithubert.superb.score import OfficialScore, score_official
+from fithubert.workspace import Workspace
 
 
 def leaderboard(model: str, workspaces: Sequence[Path]) -> OfficialScore:

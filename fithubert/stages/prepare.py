@@ -3,11 +3,12 @@
 import time
 from typing import Any
 
-from fithubert.config.params import FolderData, Params, SyntheticData
+from fithubert.config.data import FolderData, SyntheticData
+from fithubert.config.params import Params
 from fithubert.errors import UserError
 from fithubert.files import write_json
-from fithubert.stages.progress import progress_line
-from fithubert.stages.workspace import Workspace
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace
 
 #: What the report of a corpus holds and the metrics do not.
 _DETAILS = ("kept", "labelled")

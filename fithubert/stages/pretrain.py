@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 from typing import cast, get_args
 
-from fithubert.config.teacher import ManifestData, PretrainParams, load_pretrain_params
+from fithubert.config.pretrain import ManifestData, PretrainParams, load_pretrain_params
 from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.engine import Accelerator, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.pretrain.train import pretrain as run_pretraining
-from fithubert.stages.progress import progress_line
-from fithubert.stages.workspace import check_name
+from fithubert.training.progress import progress_line
+from fithubert.training.ranks import Accelerator, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.workspace import check_name
 
 #: The recipe's precision -> Lightning Fabric's.
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}

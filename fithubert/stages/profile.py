@@ -5,14 +5,12 @@ from typing import Any
 
 from fithubert.config.params import Params
 from fithubert.files import write_json
-from fithubert.profile.paper_size import profile_paper_size
-from fithubert.profile.run import Parameters, Subject, profile_models
-from fithubert.stages.progress import progress_line
-from fithubert.stages.workspace import Workspace
-from fithubert.student.checkpoint import load_student
-from fithubert.student.readout import ReadOut
-from fithubert.teachers.checkpoint import read_teacher
-from fithubert.teachers.registry import load_teacher
+from fithubert.importers.registry import load_teacher
+from fithubert.models.readout import ReadOut
+from fithubert.models.weights import load_student, read_teacher
+from fithubert.profile.run import Parameters, Subject, profile_models, profile_paper_size
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace
 
 
 def profile(params: Params, workspace: Workspace) -> dict[str, Any]:

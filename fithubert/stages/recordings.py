@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from fithubert.config.params import Device
+from fithubert.config.teacher import Device
 from fithubert.data.folder import Skipped
 from fithubert.data.listing import MAX_SECONDS, ListedRecordings, Listing, list_recordings
 from fithubert.errors import UserError
-from fithubert.features.extract import ExtractProgress
-from fithubert.features.recordings import WrittenFeatures, drop_short, make_folder, write_features
-from fithubert.features.states import CPU_BATCH_SECONDS
-from fithubert.features.table import DTYPES
-from fithubert.pretrain.codebook import Codebook, CodebookInfo, load_codebook, save_codebook
+from fithubert.export.models import find_model
+from fithubert.models.runtime import choose_device
+from fithubert.models.speech_model import SpeechModel
 from fithubert.pretrain.discretise import SAMPLE_FRAMES, WrittenUnits, describe_codebook, fit_codebook, write_units
-from fithubert.speech_model import SpeechModel
-from fithubert.stages.models import find_model
-from fithubert.stages.progress import progress_line
-from fithubert.stages.workspace import Workspace, check_name
-from fithubert.teachers.execution import choose_device
+from fithubert.pretrain.units import Codebook, CodebookInfo, load_codebook, save_codebook
+from fithubert.store.extract import ExtractProgress
+from fithubert.store.recordings import WrittenFeatures, drop_short, make_folder, write_features
+from fithubert.store.states import CPU_BATCH_SECONDS
+from fithubert.store.table import DTYPES
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace, check_name
 
 _CLUSTERS = 100
 _GPU_BATCH_SECONDS = 120.0

@@ -2,7 +2,7 @@
 
 from fithubert.config.params import Params
 from fithubert.report.write import ReportFiles, plan_report, write_report
-from fithubert.stages.workspace import Workspace
+from fithubert.workspace import Workspace
 
 
 def report(params: Params, workspace: Workspace) -> ReportFiles:

@@ -5,19 +5,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.corpora import IemocapData, LibriSpeechData
-from fithubert.config.params import DataParams, Params
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.data import DataParams, IemocapData, LibriSpeechData
+from fithubert.config.params import Params
+from fithubert.config.superb import OfficialQuirks
 from fithubert.errors import UserError
-from fithubert.features.reader import FeatureStore
-from fithubert.features.schema import Expected
 from fithubert.files import read_json, write_json
-from fithubert.stages.workspace import Workspace, check_name
+from fithubert.models.runtime import choose_device
+from fithubert.store.format import Expected
+from fithubert.store.read import FeatureStore
 from fithubert.superb.chance import chance_levels
 from fithubert.superb.official import QUIRKS, SOURCES, SOX_GAIN_DB, official_budgets
 from fithubert.superb.protocol import NotScorable, Resources
 from fithubert.superb.run import run_task
-from fithubert.teachers.execution import choose_device
+from fithubert.workspace import Workspace, check_name
 
 #: Stored crops of a long recording: an epoch hears one of them.
 _CROPS = 8
@@ -27,7 +27,7 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
     """Score `model` on `task` and write the metrics; a corpus without the labels gives a reason instead of scores."""
     check_name(task, list(params.superb.tasks), "task")
     manifest = workspace.load_manifest()
-    store = FeatureStore.open(workspace.features(model), Expected(corpus=manifest.fingerprint))
+    store = FeatureStore.open(workspace.extracted(model), Expected(corpus=manifest.fingerprint))
     official = params.superb.protocol == "official"
     if official:
         _check_prepared(params, workspace)

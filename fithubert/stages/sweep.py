@@ -7,23 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.distill import StudentParams
 from fithubert.config.params import Params
+from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams
-from fithubert.distill.events import StopTraining
-from fithubert.stages.progress import progress_line
+from fithubert.models.weights import read_teacher
+from fithubert.search.front import FILES, StudyResult, write_result
+from fithubert.search.run import run_workers
+from fithubert.search.space import Limits, Speed, check_space, find_choices, measure_speed
+from fithubert.search.stopping import StoppingRule
+from fithubert.search.study import create_study, describe_student, join_study, open_storage
+from fithubert.search.trial import run_trial
+from fithubert.search.worker import Plan, RunTrial
 from fithubert.stages.trials import open_trial_data
-from fithubert.stages.workspace import Workspace, check_name
-from fithubert.sweep.costs import Limits, Speed, measure_speed
-from fithubert.sweep.result import FILES, StudyResult, write_result
-from fithubert.sweep.run import run_workers
-from fithubert.sweep.space import check_space, find_choices
-from fithubert.sweep.stopping import StoppingRule
-from fithubert.sweep.study import create_study, describe_student, join_study, open_storage
-from fithubert.sweep.worker import Plan, RunTrial
-from fithubert.teachers.checkpoint import read_teacher
 from fithubert.tracking.sweeps import end_study, log_trial, start_study
-from fithubert.trials.trial import run_trial
+from fithubert.training.events import StopTraining
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace, check_name
 
 #: Where `report_sweep` writes, below the workspace.
 REPORT = Path("experiments/width_depth")

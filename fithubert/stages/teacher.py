@@ -11,14 +11,14 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.frames import pad_waveforms, receptive_field
-from fithubert.speech_model import SpeechModel
-from fithubert.stages.progress import progress_line
-from fithubert.stages.workspace import Workspace
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.runtime import prepare_teacher
+from fithubert.models.speech_model import SpeechModel
+from fithubert.models.weights import read_teacher, save_teacher
 from fithubert.superb.probe import frame_labels, probe_phones
-from fithubert.teachers.checkpoint import read_teacher, save_teacher
-from fithubert.teachers.execution import prepare_teacher
-from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
-from fithubert.teachers.registry import load_teacher
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace
 
 _BATCH = 8
 

@@ -3,16 +3,16 @@
 from typing import Any
 
 from fithubert.config.params import Params
-from fithubert.config.student import TimeReductionConfig
+from fithubert.config.students import TimeReductionConfig
+from fithubert.export.export import tracked_student
 from fithubert.files import read_json
+from fithubert.models.readout import ReadOut
+from fithubert.models.recipes import resolve
+from fithubert.models.weights import load_student
 from fithubert.report.write import ReportFiles
-from fithubert.stages.export import tracked_student
-from fithubert.stages.workspace import Workspace
-from fithubert.student.checkpoint import load_student
-from fithubert.student.readout import ReadOut
-from fithubert.student.recipes import resolve
 from fithubert.tracking.models import log_students
 from fithubert.tracking.summary import log_summary, recorded_runs
+from fithubert.workspace import Workspace
 
 
 def log_report(params: Params, workspace: Workspace, files: ReportFiles) -> None:

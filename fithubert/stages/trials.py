@@ -1,9 +1,9 @@
 """What trials share, opened from a workspace."""
 
 from fithubert.config.params import Params
+from fithubert.search.trial import TrialData
 from fithubert.stages.distill import open_targets
-from fithubert.stages.workspace import Workspace
-from fithubert.trials.trial import TrialData
+from fithubert.workspace import Workspace
 
 
 def open_trial_data(params: Params, workspace: Workspace) -> TrialData:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fithubert.errors import UserError
-from fithubert.features.prefetch import prefetch
 from fithubert.superb.metrics import IntArray
+from fithubert.training.prefetch import prefetch
 
 #: Numbers of items; those of neighbours as a range.
 Items = IntArray | range

@@ -7,10 +7,10 @@ from itertools import combinations
 import numpy as np
 
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.pooled import LabelsOf, PooledTask
+from fithubert.superb.learners.diarisation import error_counts, has_two_speakers, turn_labels
+from fithubert.superb.learners.pooled import LabelsOf, PooledTask
+from fithubert.superb.learners.recognition import type_f1
 from fithubert.superb.run import TRAINED
-from fithubert.superb.tasks.sd import error_counts, has_two_speakers, turn_labels
-from fithubert.superb.tasks.sf import type_f1
 
 _POOLED = {task.name: task for task in TRAINED if isinstance(task, PooledTask)}
 #: Frames of 20 ms for constant diarisations: a constant answer hardly depends on the frame.

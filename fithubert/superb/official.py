@@ -9,23 +9,16 @@ QbE's false alarms are those of the documents in English.
 
 from dataclasses import replace
 
-from fithubert.config.params import TaskBudget
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
-from fithubert.superb.ctc import CtcTask
-from fithubert.superb.pooled import PooledTask
+from fithubert.superb.learners.ctc import CtcTask
+from fithubert.superb.learners.diarisation import SD
+from fithubert.superb.learners.pooled import ER, IC, KS, SID, PooledTask
+from fithubert.superb.learners.recognition import ASR, PR, SF
+from fithubert.superb.learners.verification import ASV
 from fithubert.superb.protocol import MissingLabels, Selection, Task
-from fithubert.superb.tasks.asr import ASR
-from fithubert.superb.tasks.asv import ASV
-from fithubert.superb.tasks.er import ER
-from fithubert.superb.tasks.ic import IC
-from fithubert.superb.tasks.ks import KS
-from fithubert.superb.tasks.pr import PR
-from fithubert.superb.tasks.sd import SD
-from fithubert.superb.tasks.sf import SF
-from fithubert.superb.tasks.sid import SID
-from fithubert.superb.windows import (
+from fithubert.superb.sampling import (
     ListWindows,
     drop_half_of_long,
     list_buckets,

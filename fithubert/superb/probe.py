@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fithubert.data.alignment import frame_phones
 from fithubert.data.manifest import Utterance
-from fithubert.data.phones import PHONES
+from fithubert.data.synthetic.corpus import frame_phones
+from fithubert.data.synthetic.phones import PHONES
 from fithubert.superb.metrics import IntArray
 
 #: A frame outside every phone; not probed.

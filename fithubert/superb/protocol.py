@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fithubert.config.params import TaskBudget
+from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource
 from fithubert.superb.metrics import Measure, Score

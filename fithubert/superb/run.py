@@ -7,12 +7,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fithubert.config.params import TaskBudget
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.superb.bank import FeatureSource
+from fithubert.superb.fit import Fitted, OnProgress, fit
 from fithubert.superb.heads import LayerSum
+from fithubert.superb.learners.diarisation import SD
+from fithubert.superb.learners.pooled import ER, IC, KS, SID
+from fithubert.superb.learners.recognition import ASR, PR, SF
+from fithubert.superb.learners.search import QBE
+from fithubert.superb.learners.verification import ASV
 from fithubert.superb.metrics import Measure, summarise
 from fithubert.superb.official import check_supported, list_departures, official_tasks
 from fithubert.superb.protocol import (
@@ -27,17 +32,6 @@ from fithubert.superb.protocol import (
     Task,
     TaskResult,
 )
-from fithubert.superb.tasks.asr import ASR
-from fithubert.superb.tasks.asv import ASV
-from fithubert.superb.tasks.er import ER
-from fithubert.superb.tasks.ic import IC
-from fithubert.superb.tasks.ks import KS
-from fithubert.superb.tasks.pr import PR
-from fithubert.superb.tasks.qbe import QBE
-from fithubert.superb.tasks.sd import SD
-from fithubert.superb.tasks.sf import SF
-from fithubert.superb.tasks.sid import SID
-from fithubert.superb.train import Fitted, OnProgress, fit
 
 #: Tasks whose heads are trained: the entry that a new one needs.
 TRAINED: tuple[Task, ...] = (PR, ASR, KS, SID, ASV, SD, ER, IC, SF)

@@ -29,7 +29,7 @@ _EXAMPLE_SAMPLES = 1600
 class TrackedStudent:
     """A student that can be logged.
 
-    `write` writes its source, weights and configuration to a folder (`fithubert.export.portable`).
+    `write` writes its source, weights and configuration to a folder (`fithubert.export.folder`).
     """
 
     name: str

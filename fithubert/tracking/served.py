@@ -1,7 +1,7 @@
 """A student as MLflow runs it: utterances in, the last state of its read-out out.
 
 MLflow copies this file into the model and executes it there (models from code), so it imports nothing of this package:
-the student's own source lies beside its weights (`fithubert.export.portable`). Nothing is pickled.
+the student's own source lies beside its weights (`fithubert.export.folder`). Nothing is pickled.
 """
 
 import importlib

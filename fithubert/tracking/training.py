@@ -1,7 +1,7 @@
 """The listener that turns the events of a training into metrics of its run."""
 
-from fithubert.distill.events import Evaluated, StepDone, TrainingEnded, TrainingListener
 from fithubert.tracking.runs import TrackedRun
+from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingListener
 
 
 class TrackingListener(TrainingListener):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fithubert.config.params import FolderData
+from fithubert.config.data import FolderData
 from fithubert.data.folder import import_folder
 from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.data.prepare import prepare_corpus

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from fithubert.data.audio import read_recording
 from fithubert.data.listing import list_recordings
-from fithubert.data.recordings import read_recording
 from fithubert.errors import UserError
 from tests.recordings import write_folder, write_noise
 

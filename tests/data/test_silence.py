@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fithubert.data.audio import HOLD_SAMPLES, find_sound, trim_silence
 from fithubert.data.manifest import Manifest, Utterance, load_manifest
-from fithubert.data.silence import HOLD_SAMPLES, find_sound, trim_silence
 
 EFFECTS = ["channels", "1", "rate", "16000", "gain", "-3.0", "silence", "1", "0.1", "0.1%", "-1", "0.1", "0.1%"]
 #: (amplitude, samples) of alternating samples; how many sox 14.4.2 leaves of them, and their CRC-32 as 32-bit integers.

@@ -17,22 +17,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from fithubert.config.params import SyntheticData
-from fithubert.data import lexicon, speak
-from fithubert.data.commands import list_commands
-from fithubert.data.espeak import ACCENTS, write_voice_data
-from fithubert.data.grammar import draw_sentence, normalise, split_of, world_of
-from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.config.data import SyntheticData
+from fithubert.data.audio import read_recording
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
-from fithubert.data.phones import PHONES, align_phones
-from fithubert.data.plan import STYLES, plan_corpus
 from fithubert.data.prepare import prepare_corpus
-from fithubert.data.recordings import read_recording
-from fithubert.data.rooms import resample_speech
-from fithubert.data.synthesis import synthesise_corpus
-from fithubert.data.voices import draw_speakers
+from fithubert.data.synthetic import lexicon
+from fithubert.data.synthetic import speech as speak
+from fithubert.data.synthetic.acoustics import resample_speech
+from fithubert.data.synthetic.corpus import synthesise_corpus
+from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.data.synthetic.phones import PHONES, align_phones
+from fithubert.data.synthetic.sentences import draw_sentence, list_commands, normalise, split_of, world_of
+from fithubert.data.synthetic.speakers import STYLES, draw_speakers, plan_corpus
+from fithubert.data.synthetic.speech import ACCENTS, write_voice_data
 from fithubert.errors import UserError
-from fithubert.superb.tasks.sf import type_f1
+from fithubert.superb.learners.recognition import type_f1
 from tests.conftest import TINY
 
 pytest.importorskip("espeakng_loader")
@@ -193,8 +192,8 @@ def test_another_seed_is_another_corpus() -> None:
 _SPEAK_VOCABULARY = """
 import json, sys
 from pathlib import Path
-from fithubert.data.espeak import RATE_HZ, Synthesiser
-from fithubert.data.phones import align_phones
+from fithubert.data.synthetic.speech import RATE_HZ, Synthesiser
+from fithubert.data.synthetic.phones import align_phones
 data, accent, words = json.load(sys.stdin)
 voice = Synthesiser(Path(data), accent, "plain")
 for start in range(0, len(words), 20):
@@ -218,7 +217,7 @@ def test_every_word_has_phones_in_every_accent() -> None:
 
 def test_a_missing_variant_is_an_error_and_not_ignored(tmp_path: Path) -> None:
     write_voice_data(tmp_path / "v", {})
-    code = "import sys; from pathlib import Path; from fithubert.data.espeak import Synthesiser as S"
+    code = "import sys; from pathlib import Path; from fithubert.data.synthetic.speech import Synthesiser as S"
     code += "; S(Path(sys.argv[1]), 'en', 'nobody')"
     command = [sys.executable, "-c", code, str(tmp_path / "v")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.config.distill import DistillParams, HintParams, StudentParams
+from fithubert.config.distill import DistillParams
+from fithubert.config.students import HintParams, StudentParams
 from fithubert.config.teacher import HubertConfig
-from fithubert.distill.events import Evaluated, StepDone, TrainingEnded, TrainingListener, TrainingStarted
 from fithubert.distill.targets import LiveTargets
 from fithubert.distill.train import TrainResult, train_student
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
-from fithubert.speech_model import SpeechOutput
-from fithubert.teachers.hubert import HubertModel, HubertTeacher
+from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.speech_model import SpeechOutput
+from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingListener, TrainingStarted
 
 WIDTH = 6
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fithubert.config.base import validate
-from fithubert.config.distill import HintParams
+from fithubert.config.students import HintParams
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.errors import UserError
-from tests.student.reference import LOSSES, arrays, folder, needs_reference
+from tests.models.reference import LOSSES, arrays, folder, needs_reference
 
 IDENTITY = tuple((layer, layer) for layer in range(1, 13))
 #: Case -> (hint parameters, layers from 0 that are used; None: those of the case's `hint_order` and the last).

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fithubert.config.distill import StudentParams
+from fithubert.config.students import StudentParams
 from fithubert.data.batching import Crop
 from fithubert.distill.targets import LiveTargets
 from fithubert.distill.train import TrainResult

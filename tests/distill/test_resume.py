@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fithubert.distill.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress, flatten
-from fithubert.distill.events import CheckpointWritten, StepDone, TrainingListener
 from fithubert.errors import UserError
 from fithubert.files import read_json
+from fithubert.training.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress, flatten
+from fithubert.training.events import CheckpointWritten, StepDone, TrainingListener
 from tests.distill.fakes import Recorder, distill_params, student_params, train
 
 OUTPUTS = ("model.safetensors", "config.json")

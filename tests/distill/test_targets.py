@@ -8,9 +8,9 @@ import torch
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.distill.targets import CachedTargets, DistillBatch, LiveTargets, Targets
 from fithubert.errors import UserError
-from fithubert.features.extract import ExtractSettings, extract_features
-from fithubert.features.reader import FeatureStore
 from fithubert.frames import count_samples
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store.read import FeatureStore
 from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
 
 #: Enough for two runs to part; ten times the rate multiplies what lies between them by ten.

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fithubert.distill.events import StepDone, TrainingListener
-from fithubert.distill.first_weights import draw_waveforms
 from fithubert.distill.targets import LiveTargets
+from fithubert.distill.warmstart.start import draw_waveforms
 from fithubert.errors import UserError
-from fithubert.student.checkpoint import load_student, read_record
-from fithubert.teachers.hubert import HubertTeacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.weights import load_student, read_record
+from fithubert.training.events import StepDone, TrainingListener
 from tests.distill.fakes import (
     FakeTeacher,
     Recorder,

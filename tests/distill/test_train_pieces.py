@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fithubert.data.batching import Crop
-from fithubert.distill.events import Evaluated, StepDone, TrainingEnded, TrainingStarted
-from fithubert.distill.guard import find_problem
 from fithubert.distill.loop import name_heads
-from fithubert.distill.optim import WeightAverage, build_optimizer, learning_rate_share
-from fithubert.distill.plan import PlannedUpdate, planned_updates, split_update
-from fithubert.distill.progress import ProgressBar, ProgressLines, progress_listener
-from fithubert.distill.step import UpdateLoss
+from fithubert.distill.step import UpdateLoss, find_problem
 from fithubert.errors import UserError
+from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingStarted
+from fithubert.training.progress import ProgressBar, ProgressLines, progress_listener
+from fithubert.training.schedule import WeightAverage, build_optimizer, learning_rate_share
+from fithubert.training.updates import PlannedUpdate, planned_updates, split_update
 from tests.distill.fakes import distill_params
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fithubert.distill.events import CheckpointWritten, TrainingListener
 from fithubert.errors import UserError
+from fithubert.training.events import CheckpointWritten, TrainingListener
 from tests.distill.fakes import Recorder, cut_params, distill_params, tiny_teacher, train
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from fithubert.distill.events import StepDone, TrainingListener
 from fithubert.distill.step import Stepper
 from fithubert.errors import exit_on_user_error
+from fithubert.training.events import StepDone, TrainingListener
 from tests.distill.fakes import cut_params, distill_params, student_params, tiny_teacher, train
 
 

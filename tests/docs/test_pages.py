@@ -11,7 +11,7 @@ pytest.importorskip("typer")
 
 import fithubert
 from fithubert.config.params import load_params
-from fithubert.student.recipes import RECIPES
+from fithubert.models.recipes import RECIPES
 from tests.docs.commands import check_commands
 from tests.docs.fences import MARKERS, PAGES, ROOT, UNRUN, Fence, read_fences
 
@@ -82,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     pages = "".join(path.read_text() for path in (site / "api").glob("*.html"))
     names = [f"fithubert.{name}" for name in fithubert.__all__]
-    names += [f"fithubert.student.recipes.{name}" for name in RECIPES]
+    names += [f"fithubert.models.recipes.{name}" for name in RECIPES]
     assert [name for name in names if f'id="{name}"' not in pages] == []
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.student.readout import ReadOut
-from tests.student.shapes import strong, tiny
+from fithubert.models.readout import ReadOut
+from tests.models.shapes import strong, tiny
 
 #: What each of them reads: the last head, blocks without time reduction, blocks with, every head.
 RECIPES = ("fithubert", "distilhubert", "starhubert", "armhubert")

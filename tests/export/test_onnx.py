@@ -13,8 +13,8 @@ pytest.importorskip("onnxscript")
 from fithubert.errors import UserError
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torch, export_onnx, measure_error
 from fithubert.frames import pad_waveforms
-from fithubert.speech_model import SpeechModel
-from fithubert.student.readout import ReadOut
+from fithubert.models.readout import ReadOut
+from fithubert.models.speech_model import SpeechModel
 from tests.export.students import SMALL, draw_waveforms, read_alone, tiny_readout
 
 LENGTHS = (400, 401, 719, 720, 721, 1039, 5001, 7777, 16000, 16001)

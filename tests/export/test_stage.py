@@ -8,10 +8,10 @@ import pytest
 
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
+from fithubert.export.export import FORMS, export, read_speech
 from fithubert.files import write_json
-from fithubert.stages.export import FORMS, export, read_speech
-from fithubert.stages.workspace import Workspace
-from fithubert.student.checkpoint import save_student
+from fithubert.models.weights import save_student
+from fithubert.workspace import Workspace
 from tests.export.students import tiny_readout
 
 

@@ -16,8 +16,8 @@ import yaml
 
 from fithubert.config.teacher import HubertConfig
 from fithubert.files import read_json
-from fithubert.teachers.checkpoint import save_teacher
-from fithubert.teachers.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.weights import save_teacher
 
 pytest.importorskip("dvc")
 pytest.importorskip("espeakng_loader")
@@ -51,7 +51,7 @@ PARAMS = {
     },
     "students": {"thin": STUDENT},
     "profile": {"seconds": [0.5], "rounds": 1, "threads": 1, "paper_size": False},
-    "features": {"shard_minutes": 0.5},
+    "extract": {"shard_minutes": 0.5},
     "superb": {
         "models": ["fbank", "thin"],
         "protocol": "mini",
@@ -59,7 +59,7 @@ PARAMS = {
         "tasks": {"pr": BUDGET},
         "seeds": [1],
     },
-    "ablations": {
+    "ablation": {
         "time_reduction": {
             "of": "thin",
             "variants": {"none": {"shape": {"time_reduction": {"kind": "none"}}}, "conv1d_x2": {}},
@@ -169,7 +169,7 @@ def test_the_pipeline_ends_with_a_report_of_every_model(finished: Path) -> None:
     assert "thin" in page
     assert "not run" in page.split('<section id="sweep">')[1].split("</section>")[0]
     assert not (finished / "artifacts" / "sweeps").exists()
-    assert set(summary["seconds"]) >= {"prepare", "teacher", "cache_teacher", "distill@thin", "superb@thin-pr"}
+    assert set(summary["seconds"]) >= {"prepare", "teacher", "cache", "distill@thin", "superb@thin-pr"}
 
 
 def test_every_tracked_stage_is_a_run_with_the_hashes_of_dvc_lock(finished: Path) -> None:
@@ -197,17 +197,17 @@ def test_another_student_reruns_nothing_of_the_first(copy: Path) -> None:
     write_params(copy, {**PARAMS, "students": {"thin": STUDENT, "wide": wide}})
     changed = set(json.loads(dvc(copy, "status", "--json", "dvc.yaml")))
     assert {"distill@wide", "profile", "report"} <= changed
-    assert not changed & {"prepare", "teacher", "cache_teacher", "distill@thin", "features@fbank", "superb@thin-pr"}
+    assert not changed & {"prepare", "teacher", "cache", "distill@thin", "extract@fbank", "superb@thin-pr"}
 
 
 def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
-    trials = copy / "artifacts" / "ablations" / "time_reduction"
+    trials = copy / "artifacts" / "ablation" / "time_reduction"
     before = {path: path.read_text() for path in trials.rglob("trial.json")}
     assert {path.parent.parent.name for path in before} == {"none", "conv1d_x2"}
-    ablation = PARAMS["ablations"]["time_reduction"]  # type: ignore[index]
+    ablation = PARAMS["ablation"]["time_reduction"]  # type: ignore[index]
     variants = {**ablation["variants"], "mean_x2": {"shape": {"time_reduction": {"kind": "mean"}}}}
     del variants["none"]
-    write_params(copy, {**PARAMS, "ablations": {"time_reduction": {**ablation, "variants": variants}}})
+    write_params(copy, {**PARAMS, "ablation": {"time_reduction": {**ablation, "variants": variants}}})
     assert set(json.loads(dvc(copy, "status", "--json", "dvc.yaml"))) == {"ablation@time_reduction", "report"}
     dvc(copy, "repro", "ablation@time_reduction")
     after = {path: path.read_text() for path in trials.rglob("trial.json")}
@@ -220,16 +220,16 @@ def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
 
 def test_a_misspelt_parameter_stops_the_stage_with_one_line(copy: Path) -> None:
     write_params(copy, {**PARAMS, "cache": {**PARAMS["cache"], "codek": "int8"}})  # type: ignore[dict-item]
-    said = dvc(copy, "repro", "--single-item", "cache_teacher", status=255)
+    said = dvc(copy, "repro", "--single-item", "cache", status=255)
     assert "error: params.yaml: cache.codek: unknown key; valid keys: codec" in said
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("stage", ["prepare", "cache_teacher", "distill@thin"])
+@pytest.mark.parametrize("stage", ["prepare", "cache", "distill@thin"])
 def test_a_killed_stage_gives_the_same_when_it_is_run_again(stage: str, finished: Path, copy: Path) -> None:
     outputs = {
         "prepare": ("data/audio", "data/manifests"),
-        "cache_teacher": ("data/cache",),
+        "cache": ("data/cache",),
         "distill@thin": ("artifacts/students/thin",),
     }[stage]
     room, _, item = stage.partition("@")
@@ -239,7 +239,7 @@ def test_a_killed_stage_gives_the_same_when_it_is_run_again(stage: str, finished
     (copy / metrics).unlink()
     traces = {
         "prepare": "data/.audio.*.part/*/*/*.flac",
-        "cache_teacher": "data/cache/train/shard-*.parquet",
+        "cache": "data/cache/train/shard-*.parquet",
         "distill@thin": "artifacts/checkpoints/thin/update-*.pt",
     }
     kill_when(copy, stage, lambda: any(copy.glob(traces[stage])))

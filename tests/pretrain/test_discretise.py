@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from fithubert.data.listing import ListedRecordings, list_recordings
 from fithubert.errors import UserError
 from fithubert.pretrain import discretise
-from fithubert.pretrain.codebook import Codebook, load_codebook, save_codebook
 from fithubert.pretrain.discretise import describe_codebook, fit_codebook, join_runs, write_units
-from tests.features.fakes import FakeModel
+from fithubert.pretrain.units import Codebook, load_codebook, save_codebook
 from tests.recordings import write_folder
+from tests.store.fakes import FakeModel
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_samples
+from fithubert.models.hubert import MaskedFrames
 from fithubert.pretrain.objective import CosineClassifier, UnitPredictor
 from fithubert.pretrain.plan import Part, planned_updates
-from fithubert.teachers.hubert import MaskedFrames
 from tests.pretrain.tiny_run import tiny_params
 
 OFF = {"dropout": 0.0, "input_dropout": 0.0, "layer_dropout": 0.0, "frontend_gradient": 1.0, "feature_penalty": 0.0}

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from fithubert.config.teacher import hubert_base, load_pretrain_params
+from fithubert.config.pretrain import load_pretrain_params
+from fithubert.config.teacher import hubert_base
 from fithubert.data.manifest import Manifest
+from fithubert.importers.registry import load_teacher
 from fithubert.stages.pretrain import pretrain
-from fithubert.teachers.registry import load_teacher
-from tests.teachers.test_hubert import CONV
+from tests.models.test_hubert import CONV
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "experiments" / "pretrain").glob("*.yaml"))

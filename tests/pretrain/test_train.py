@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from fithubert.config.base import validate
-from fithubert.config.teacher import IterationParams, PretrainParams, UnitParams
+from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.teachers.registry import load_teacher
+from fithubert.importers.registry import load_teacher
 from tests.pretrain.tiny_run import run, tiny_params
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.config.teacher import IterationParams, PretrainParams, UnitParams
+from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
-from fithubert.engine import open_fabric
-from fithubert.pretrain import corpus, labels, loop, train
-from tests.teachers.test_hubert import tiny_config
+from fithubert.pretrain import corpus, loop, train
+from fithubert.pretrain import corpus as labels
+from fithubert.training.ranks import open_fabric
+from tests.models.test_hubert import tiny_config
 
 #: What is called at a place of a run: (module or class, name). A kill strikes in the middle of the call.
 PLACES: dict[str, tuple[Any, str]] = {

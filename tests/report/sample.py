@@ -209,7 +209,7 @@ def write_metrics(metrics_dir: Path) -> None:
             },
             "seconds": 6.1,
         },
-        "cache_teacher": {
+        "cache": {
             "codec": "int8",
             "model": "teacher",
             "fingerprint": "cac4e" * 6 + "00",

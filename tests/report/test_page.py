@@ -98,7 +98,7 @@ def test_pictures_are_small_and_carry_no_date(reports: Path) -> None:
     [
         ("prepare", ("corpus",)),
         ("teacher", ("layers",)),
-        ("cache_teacher", ("corpus",)),
+        ("cache", ("corpus",)),
         ("profile", ("quality-cost", "cost")),
         ("distill", ("training",)),
         ("superb", ("quality-cost", "scores", "layers")),

@@ -15,8 +15,8 @@ from fithubert.report.gather import gather
 from fithubert.report.page import render_page
 from fithubert.report.svg import Line, line_chart, nice_ticks
 from fithubert.report.table import format_count, format_macs, format_seconds, format_share, markdown_table
-from fithubert.report.tasks import TASKS, Metric, share_of_lead, task_info
 from fithubert.report.terminal import print_table
+from fithubert.tasks import TASKS, Metric, share_of_lead, task_info
 from tests.report.pages import PageReader, page_of
 from tests.report.sample import MODELS, PLAN, STUDENTS, write_metrics
 from tests.report.sample import TASKS as SAMPLE_TASKS

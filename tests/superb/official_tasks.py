@@ -1,7 +1,6 @@
 """The official protocol's tasks with single quirks off, on small budgets."""
 
-from fithubert.config.params import TaskBudget
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.superb.official import official_tasks
 from fithubert.superb.protocol import Task
 

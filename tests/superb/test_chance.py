@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from fithubert.config.params import TaskBudget
+from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.superb.chance import chance_levels
+from fithubert.superb.learners.recognition import score_slots
 from fithubert.superb.metrics import Score
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import TASKS, run_task
-from fithubert.superb.tasks.sf import score_slots
 from tests.superb.fakes import MemoryStore, blind_features, count_frames
 
 CORPUS_SIZES = (160, 160, 160, 80)

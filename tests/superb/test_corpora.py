@@ -9,30 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from fithubert.config.corpora import (
+from fithubert.config.data import (
     IemocapData,
     Libri2MixData,
     LibriSpeechData,
     PlainCorpus,
     PublishedCorpus,
+    SyntheticData,
     VoxCelebData,
 )
-from fithubert.config.params import Params, SuperbParams, SyntheticData, TaskBudget, load_params
-from fithubert.config.quirks import OfficialQuirks
+from fithubert.config.params import Params, load_params
+from fithubert.config.superb import OfficialQuirks, SuperbParams, TaskBudget
 from fithubert.data.corpora.registry import import_corpus, read_corpus
-from fithubert.data.labels import END, UNKNOWN
 from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.stages.features import features
+from fithubert.data.synthetic.phones import END, UNKNOWN
+from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
 from fithubert.stages.superb import describe_score, describe_task, list_corpus_departures, superb
-from fithubert.stages.workspace import Workspace
+from fithubert.superb.learners.pooled import ER, IC, KS
+from fithubert.superb.learners.recognition import ASR, PR, SF
 from fithubert.superb.run import TASKS
-from fithubert.superb.tasks.asr import ASR
-from fithubert.superb.tasks.er import ER
-from fithubert.superb.tasks.ic import IC
-from fithubert.superb.tasks.ks import KS
-from fithubert.superb.tasks.pr import PR
-from fithubert.superb.tasks.sf import SF
+from fithubert.workspace import Workspace
 from tests.data.corpora import miniatures
 from tests.superb.fakes import PHONES, blind_features, label_features, make_corpus
 
@@ -85,7 +82,7 @@ def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) ->
     )
     workspace = Workspace(tmp_path / "work")
     prepare(params, workspace)
-    features(params, workspace, "fbank")
+    extract(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", task)
     assert set(scored["metrics"]) == case.metrics, scored.get("reason")
     assert all(0 <= value < 1000 for value in scored["metrics"].values())
@@ -158,7 +155,7 @@ def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_p
     )
     workspace = Workspace(tmp_path / "work")
     prepare(params, workspace)
-    features(params, workspace, "fbank")
+    extract(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", task)
     assert scored["protocol"] == "official", scored.get("reason")
     selected_on_test = {f"{m}_test_selected" for m in case.metrics & {"eer", "der"}}
@@ -200,13 +197,13 @@ def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> 
         *describe_task("ic", root, official=False, seeds=3),
         "superb.models=[fbank]",
         "students={}",
-        "ablations={}",
+        "ablation={}",
     ]
     small = f"superb.tasks.ic={json.dumps(BUDGET.model_dump(mode='json'))}"
     params = load_params(Path(__file__).parents[2] / "params.yaml", [*changes, small])
     workspace = Workspace(tmp_path / "work")
     prepare(params, workspace)
-    features(params, workspace, "fbank")
+    extract(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", "ic")
     assert scored["seeds"] == (1, 2, 3)
     assert len(scored["selected_steps"]) == 3

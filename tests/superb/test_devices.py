@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
 from fithubert.data.manifest import Manifest
-from fithubert.superb.train import _Run
+from fithubert.superb.fit import _Run
 from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import official, small
 

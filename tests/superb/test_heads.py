@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fithubert.frames import reduce_lengths
-from fithubert.superb.ctc import ctc_losses, decode_greedily
 from fithubert.superb.heads import (
     BidirectionalLSTM,
     LayerSum,
@@ -19,6 +18,7 @@ from fithubert.superb.heads import (
     linear_logits,
     sum_layers,
 )
+from fithubert.superb.learners.ctc import ctc_losses, decode_greedily
 
 
 def plain_logits(head: LinearHead, features: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from scipy.optimize import brentq
 from sklearn.metrics import f1_score, roc_curve
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from fithubert.superb.learners.diarisation import error_counts
+from fithubert.superb.learners.recognition import score_slots
 from fithubert.superb.metrics import Detection, equal_error_rate
-from fithubert.superb.tasks.sd import error_counts
-from fithubert.superb.tasks.sf import score_slots
 
 
 def annotate(active: np.ndarray) -> Annotation:

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from fithubert.errors import UserError
-from fithubert.superb.leaderboard import score_official
 from fithubert.superb.official import SOURCES
-from fithubert.superb.score import superb_s
+from fithubert.superb.score import score_official, superb_s
 from tests.superb.test_score import COLUMNS, ROWS
 
 HUBERT = ROWS["hubert base"]

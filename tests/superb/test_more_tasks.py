@@ -9,17 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fithubert.config.params import TaskBudget
+from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.errors import UserError
+from fithubert.superb.learners import search as qbe
+from fithubert.superb.learners.ctc import spell, split_words
+from fithubert.superb.learners.diarisation import error_counts, permutation_loss, smooth, turn_labels
+from fithubert.superb.learners.recognition import parse_slots, score_slots
+from fithubert.superb.learners.search import warp_scores
 from fithubert.superb.metrics import Detection
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import run_task
-from fithubert.superb.tasks import qbe
-from fithubert.superb.tasks.qbe import warp_scores
-from fithubert.superb.tasks.sd import error_counts, permutation_loss, smooth, turn_labels
-from fithubert.superb.tasks.sf import parse_slots, score_slots
-from fithubert.superb.tokens import spell, split_words
 from tests.superb.fakes import MemoryStore, blind_features
 
 

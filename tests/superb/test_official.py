@@ -9,12 +9,11 @@ import yaml
 from torch import nn
 
 from fithubert.config.base import validate
-from fithubert.config.params import SuperbParams
-from fithubert.config.quirks import OfficialQuirks
-from fithubert.data.labels import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
+from fithubert.config.superb import OfficialQuirks, SuperbParams
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.synthetic.phones import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
 from fithubert.errors import UserError
-from fithubert.features.codec import layer_codecs
+from fithubert.store.codec import layer_codecs
 from fithubert.superb.official import (
     OUTPUTS,
     QUIRKS,

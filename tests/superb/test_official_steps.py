@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.fit import fit
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.official import official_budgets
-from fithubert.superb.train import fit
 from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import official, small
 from tests.superb.test_heads import plain_logits

@@ -11,9 +11,9 @@ from torch import nn
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.superb.bank import FrameBank
 from fithubert.superb.heads import BidirectionalLSTM, DiarisationHead, LinearHead, SpeakerHead
+from fithubert.superb.learners.diarisation import CHUNK_FRAMES, _Examples, chunk_accuracy, turn_labels
 from fithubert.superb.protocol import TaskResult
 from fithubert.superb.run import run_task
-from fithubert.superb.tasks.sd import CHUNK_FRAMES, _Examples, chunk_accuracy, turn_labels
 from tests.superb.fakes import MemoryStore, label_features
 from tests.superb.official_tasks import OPEN, official, small
 

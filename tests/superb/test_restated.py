@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from benchmarks.plain_superb import PlainTask, PlainTraining, hear_stored, plain_classes, plain_phones
 from benchmarks.widen import widen_to_base
-from fithubert.config.params import TaskBudget
+from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.superb.fit import fit
 from fithubert.superb.protocol import Learner
-from fithubert.superb.train import fit
-from fithubert.teachers.hubert import HubertTeacher
-from fithubert.teachers.registry import load_teacher
 from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import official, small
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from fithubert.config.params import TaskBudget, mini_budgets
+from fithubert.config.superb import TaskBudget, mini_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
+from fithubert.superb.fit import fit
 from fithubert.superb.heads import LinearHead
+from fithubert.superb.learners.pooled import KS
+from fithubert.superb.learners.recognition import PR
 from fithubert.superb.protocol import NotScorable, TaskResult
 from fithubert.superb.run import TASKS, run_task
-from fithubert.superb.tasks.ks import KS
-from fithubert.superb.tasks.pr import PR
-from fithubert.superb.train import fit
 from tests.superb.fakes import MemoryStore, blind_features, label_features, make_corpus
 from tests.superb.test_heads import plain_logits
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fithubert.data.manifest import Manifest
 from fithubert.superb import bank as banks
 from fithubert.superb.bank import Bank, FrameBank, StreamedBank, read_banks, read_layer
+from fithubert.superb.fit import fit
 from fithubert.superb.protocol import Resources
 from fithubert.superb.run import TASKS, run_task
-from fithubert.superb.train import fit
 from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import OPEN, official, small
 
@@ -117,7 +117,7 @@ def test_few_batches_are_in_memory_at_a_time(
 ) -> None:
     held, plain = HeldBytes(), StreamedBank.gather
     monkeypatch.setattr(StreamedBank, "gather", lambda bank, items: held.count(plain(bank, items)))
-    monkeypatch.setattr("fithubert.superb.ctc._EVAL_FRAMES", 100)
+    monkeypatch.setattr("fithubert.superb.learners.ctc._EVAL_FRAMES", 100)
     task, budget = official(name, asv_crops=False), small(name, steps=30)
     learner = task.bind(telling, corpus, budget, STREAM)
     fit(learner, task, budget, (1e-2,), seed=3)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fithubert.superb.specaug import augment, draw_masks, draw_warps, warp_taps
-from fithubert.superb.windows import (
+from fithubert.superb.sampling import (
     LONG_SAMPLES,
     WindowOrder,
     drop_half_of_long,
@@ -18,6 +17,7 @@ from fithubert.superb.windows import (
     list_halved_buckets,
     list_starts,
 )
+from fithubert.superb.specaug import augment, draw_masks, draw_warps, warp_taps
 
 
 def descending_slices(count: int, batch: int) -> list[list[int]]:

@@ -19,9 +19,9 @@ from mlflow.exceptions import MlflowException
 
 from fithubert.cli import app
 from fithubert.errors import UserError
-from fithubert.export.portable import write_portable
-from fithubert.student.checkpoint import save_student
-from fithubert.student.readout import ReadOut
+from fithubert.export.folder import write_portable
+from fithubert.models.readout import ReadOut
+from fithubert.models.weights import save_student
 from fithubert.tracking.models import TrackedStudent, log_students, register_student, write_model
 from fithubert.tracking.summary import log_summary, recorded_runs
 from tests.export.students import RECIPES, draw_waveforms, read_alone, tiny_readout

@@ -18,12 +18,12 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 
-from fithubert.distill.events import Evaluated, StepDone
 from fithubert.files import read_json, write_json
 from fithubert.tracking.runs import RECORDS, complete_runs, figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
 from fithubert.tracking.summary import compare_url, experiment_url, log_summary, recorded_runs, summary_metrics
 from fithubert.tracking.training import TrackingListener
+from fithubert.training.events import Evaluated, StepDone
 
 METRICS = Path("reports/metrics/distill/thin.json")
 

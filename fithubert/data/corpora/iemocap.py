@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fithubert.config.corpora import IemocapData
+from fithubert.config.data import IemocapData
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.folder import Skipped
 from fithubert.data.manifest import Utterance

@@ -6,7 +6,7 @@ Own reader: `torchaudio.datasets.LibriMix` gives mixtures and sources, but no tu
 from collections import defaultdict
 from pathlib import Path
 
-from fithubert.config.corpora import Libri2MixData
+from fithubert.config.data import Libri2MixData
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.manifest import Turn
 

@@ -10,9 +10,8 @@ from collections import defaultdict
 from torchaudio.datasets import QUESST14
 from torchaudio.datasets import quesst14 as published
 
-from fithubert.config.corpora import PlainCorpus
-from fithubert.data.corpora.archives import Archive
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.config.data import PlainCorpus
+from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
 
 _FOLDER = "quesst14Database"
 _HOME = f"{published.URL} (`fithubert prepare --source quesst14 --download` fetches it)"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fithubert.config.corpora import LibriSpeechData, PublishedCorpus
+from fithubert.config.data import LibriSpeechData, PublishedCorpus
 from fithubert.data.corpora import (
     fluent_speech_commands,
     iemocap,
@@ -16,10 +16,8 @@ from fithubert.data.corpora import (
     speech_commands,
     voxceleb1,
 )
-from fithubert.data.corpora.archives import Archive, fetch_archive
-from fithubert.data.corpora.layout import Corpus, Progress
-from fithubert.data.manifest import manifest_path
-from fithubert.data.publish import new_audio
+from fithubert.data.corpora.layout import Archive, Corpus, Progress, fetch_archive
+from fithubert.data.manifest import manifest_path, new_audio
 from fithubert.errors import UserError
 
 _READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from torchaudio.datasets import speechcommands as published
 
-from fithubert.config.corpora import PlainCorpus
-from fithubert.data.corpora.archives import Archive
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
-from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.config.data import PlainCorpus
+from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.manifest import Utterance
+from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
 from fithubert.frames import SAMPLE_RATE_HZ
 
 _TRAINING, _TEST, _NOISE = "speech_commands_v0.01", "speech_commands_test_set_v0.01", "_background_noise_"

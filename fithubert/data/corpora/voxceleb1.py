@@ -11,12 +11,11 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fithubert.config.corpora import VoxCelebData
+from fithubert.config.data import VoxCelebData
+from fithubert.data.audio import read_recording, trim_silence
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.folder import Skipped
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.recordings import read_recording
-from fithubert.data.silence import trim_silence
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES
 

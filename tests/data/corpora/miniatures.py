@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fithubert.data.corpora.lexicon import FILES
-from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.data.corpora.librispeech import FILES
+from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR")
 PHONES = {"ONE": "W AH1 N", "TWO": "T UW1", "THREE": "TH R IY1", "FOUR": "F AO1 R"}

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import LibriSpeechData
+from fithubert.config.data import LibriSpeechData
 from fithubert.config.params import Params
-from fithubert.data.corpora import lexicon, librispeech
-from fithubert.data.corpora.archives import Archive, fetch_archive
-from fithubert.data.corpora.lexicon import FILES
+from fithubert.data.corpora import librispeech
+from fithubert.data.corpora import librispeech as lexicon
+from fithubert.data.corpora.layout import Archive, fetch_archive
+from fithubert.data.corpora.librispeech import FILES
 from fithubert.data.corpora.registry import download_corpus
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
-from fithubert.stages.workspace import Workspace
+from fithubert.workspace import Workspace
 from tests.data.corpora.miniatures import write_librispeech
 from tests.http_server import Server, serve
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import PlainCorpus
+from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.fluent_speech_commands import read_fluent_speech_commands
 from fithubert.data.manifest import Intent, Manifest
 from fithubert.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fithubert.config.corpora import IemocapData
+from fithubert.config.data import IemocapData
 from fithubert.data.corpora.iemocap import read_iemocap
 from fithubert.errors import UserError
 from fithubert.files import read_json

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import Libri2MixData
+from fithubert.config.data import Libri2MixData
 from fithubert.data.corpora.libri2mix import read_libri2mix
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError

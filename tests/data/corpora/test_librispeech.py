@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import LibriSpeechData
+from fithubert.config.data import LibriSpeechData
 from fithubert.config.params import Params, load_params
-from fithubert.data.corpora.lexicon import FILES
-from fithubert.data.corpora.librispeech import list_archives, read_librispeech
+from fithubert.data.corpora.librispeech import FILES, list_archives, read_librispeech
 from fithubert.data.corpora.registry import import_corpus
-from fithubert.data.labels import CHARACTERS, STRESSED_PHONES
 from fithubert.data.manifest import load_manifest, manifest_path
+from fithubert.data.synthetic.phones import CHARACTERS, STRESSED_PHONES
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
-from fithubert.stages.workspace import Workspace
+from fithubert.workspace import Workspace
 from tests.data.corpora.miniatures import PHONES, write_audio, write_lexicon, write_librispeech, write_text
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fithubert.config.corpora import PlainCorpus
+from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.quesst14 import list_archives, read_quesst14
 from fithubert.data.manifest import Manifest, load_manifest
 from fithubert.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fithubert.config.corpora import PlainCorpus
+from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.layout import Layout
 from fithubert.data.corpora.snips import VOICES, _parse, read_snips
 from fithubert.data.manifest import Manifest, Slot

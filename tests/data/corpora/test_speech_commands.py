@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from fithubert.config.corpora import PlainCorpus
+from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.speech_commands import list_archives, read_speech_commands, split_of_speaker
-from fithubert.data.lexicon import KEYWORDS, SILENCE, UNKNOWN
 from fithubert.data.manifest import Manifest
+from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
 from fithubert.errors import UserError
 from tests.data.corpora.miniatures import write_speech_commands
 

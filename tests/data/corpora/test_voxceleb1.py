@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from fithubert.config.base import validate
-from fithubert.config.corpora import VoxCelebData
+from fithubert.config.data import VoxCelebData
 from fithubert.data.corpora.registry import read_corpus
 from fithubert.data.corpora.voxceleb1 import read_voxceleb1
 from fithubert.data.manifest import Manifest, load_manifest

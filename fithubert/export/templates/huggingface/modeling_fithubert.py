@@ -13,11 +13,9 @@ from .frames import count_conv_frames
 from .frontend import ConvFrontend  # noqa: F401
 from .heads import LayerHead  # noqa: F401
 from .masking import draw_mask  # noqa: F401
-from .model import Student  # noqa: F401
-from .positional import PositionalConv  # noqa: F401
-from .relative import PositionGate  # noqa: F401
 from .shape import StudentConfig  # noqa: F401
 from .states import read_states
+from .student import Student  # noqa: F401
 from .time_reduction import TimeReduction  # noqa: F401
 
 

@@ -1,7 +1,7 @@
 """A student from its shape."""
 
-from .model import Student
 from .shape import read_shape
+from .student import Student
 
 
 def build_student(values):

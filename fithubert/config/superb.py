@@ -1,0 +1,108 @@
+"""The section `superb`: models, budgets of the tasks, and the habits of s3prl that change numbers."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat
+
+from fithubert.config.base import StrictModel
+from fithubert.config.teacher import Device
+
+
+class OfficialQuirks(StrictModel):
+    """Habits of s3prl that change numbers. All are on in the official protocol; one that is off is a departure from it.
+
+    Source: s3prl/downstream at ec8064b5, the code behind the leaderboard.
+    """
+
+    #: PR: vowels with their stress, 74 outputs; off: without, 44.
+    pr_stress: bool = True
+    #: PR, SF: a batch of neighbours in target length from any start, so that batches overlap; off: every utterance once
+    #: an epoch.
+    overlapping_batches: bool = True
+    #: PR, SF: of a batch whose utterance with the longest target is over 300,000 samples, the shorter half is dropped.
+    half_long_batches: bool = True
+    #: ASR: every full bucket of 32 is trained as two batches of 16 (a threshold in frames, compared with samples).
+    asr_half_batches: bool = True
+    #: ASR, SF: time warp and masks on the weighted sum in training.
+    spec_augment: bool = True
+    #: KS: training draws with replacement, all classes equally often; off: shuffled epochs.
+    ks_balanced_train: bool = True
+    #: KS: dev is drawn likewise, the same draw at every evaluation; off: every dev clip once.
+    ks_resampled_dev: bool = True
+    #: KS, QbE, ASV: recordings are 3 dB quieter, as sox's `gain -3` makes them (`data.gain_db`).
+    sox_gain: bool = True
+    #: SID: training hears 8 s of longer recordings, one of the stored crops (`data.crops`) an epoch; off: all of them.
+    sid_crops: bool = True
+    #: ASV: training hears 8 s of longer recordings and none of at most 2 s; off: all of all.
+    asv_crops: bool = True
+    #: ASV: recordings without their silences, as sox cuts them out (`data.trim_silence`); off: with them.
+    asv_silence_trim: bool = True
+    #: ASV: statistics pooling takes one frame more than is valid.
+    asv_extra_frame: bool = True
+    #: ASV: the checkpoint with the lowest error on test is reported too, as eer_test_selected.
+    asv_test_selection: bool = True
+    #: SD: the recurrent layer reads forwards only; off: both ways.
+    sd_unidirectional: bool = True
+    #: SD: selected by frame accuracy on dev; off: by diarisation error on dev.
+    sd_frame_accuracy: bool = True
+    #: SD: a turn that covers more than a whole chunk of 2,000 frames at both ends is labelled as silence in it.
+    sd_silent_full_chunks: bool = True
+    #: SD: the threshold and median filter of lowest error on test are reported too, as der_test_selected.
+    sd_test_postprocessing: bool = True
+    #: ER: the dev split is drawn in the order of s3prl's lists (`data.lists` of IEMOCAP).
+    er_split_order: bool = True
+
+
+class TaskBudget(StrictModel):
+    """Training budget of one downstream head. The learning rate is chosen on dev from `learning_rates`."""
+
+    #: 0 and no learning rates for QbE, which trains nothing.
+    steps: int = Field(ge=0)
+    batch: int = Field(32, gt=0)
+    #: Batches whose gradients are averaged in one step.
+    accumulate: int = Field(1, gt=0)
+    eval_every: int = Field(100, gt=0)
+    learning_rates: tuple[PositiveFloat, ...] = ()
+    #: Steps after which only the learning rate that is best on dev goes on; None trains all of them to the end.
+    search_steps: int | None = Field(None, gt=0)
+    #: Width of recurrent layers (ASR, SF, SD) and of the x-vector network (ASV); linear heads are always 256 wide.
+    head_width: int = Field(128, gt=0)
+    #: Neighbouring frames that the recurrent head of ASR and SF reads as one (s3prl's `sample_rate`, style `concat`).
+    stack_frames: int = Field(1, gt=0)
+    #: Layer norms after the projector and every recurrent layer of ASR and SF (s3prl's `layer_norm`; official: none).
+    layer_norm: bool = False
+
+
+def mini_budgets() -> dict[str, TaskBudget]:
+    """Budgets of the `mini` protocol for all tasks: a few seconds to half a minute a task and model on two cores."""
+    pooled = {"steps": 1500, "batch": 32, "eval_every": 100}
+    recurrent = {"learning_rates": (3e-3,), "head_width": 64, "stack_frames": 2, "layer_norm": True}
+    return {
+        "pr": TaskBudget(steps=800, batch=16, search_steps=200, learning_rates=(1e-3, 3e-3, 1e-2)),
+        "ks": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "sid": TaskBudget(**pooled, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2)),
+        "er": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "ic": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "asr": TaskBudget(steps=500, batch=16, **recurrent),
+        "sf": TaskBudget(steps=300, batch=32, eval_every=50, **recurrent),
+        "asv": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(1e-3,), head_width=64),
+        "sd": TaskBudget(steps=100, batch=4, eval_every=20, learning_rates=(3e-3,), head_width=64),
+        "qbe": TaskBudget(steps=0),
+    }
+
+
+class SuperbParams(StrictModel):
+    """Evaluation with frozen features: which models, by which protocol, and each task's budget."""
+
+    models: tuple[str, ...]
+    #: `mini`: official heads and small budgets. `official`: s3prl's recipes with their `quirks`; a result says in what
+    #: it departs from them (experiments/presets/superb/official.yaml departs in nothing).
+    protocol: Literal["mini", "official"] = "mini"
+    quirks: OfficialQuirks = OfficialQuirks()
+    tasks: dict[str, TaskBudget] = Field(default_factory=mini_budgets)
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    #: Where heads are trained; auto: a GPU where there is one.
+    device: Device = "auto"
+    #: Frozen features that a task holds in memory, as float16, the smallest splits first; the others are streamed from
+    #: the feature store with a thread that reads ahead. Results are the same.
+    memory_gb: float = Field(8.0, ge=0)

@@ -1,0 +1,102 @@
+"""One student in a form that others run."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fithubert.errors import UserError
+from fithubert.export.folder import describe_export, new_directory, write_portable
+from fithubert.export.huggingface import export_huggingface
+from fithubert.export.onnx import export_onnx
+from fithubert.export.s3prl import export_s3prl
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.models.readout import ReadOut
+from fithubert.models.speech_model import SpeechModel
+from fithubert.models.weights import load_student
+from fithubert.profile.timing import paired_ratio, time_in_turn
+from fithubert.report.summary import load_summary
+from fithubert.tasks import task_info
+from fithubert.tracking.models import TrackedStudent, register_student, write_model
+from fithubert.workspace import Workspace, check_name
+
+FORMS = ("onnx", "huggingface", "s3prl", "mlflow")
+#: What int8 is measured on, and what latencies are taken of.
+_UTTERANCES, _SECONDS, _ROUNDS = 16, 10.0, 7
+
+
+def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = False) -> dict[str, Any]:
+    """Write `student`, a folder or a name in the workspace, to `out` in the form `to`; what the export records.
+
+    `int8` (onnx only) also writes the int8 graph and measures its error on dev of the workspace's corpus. Raises
+    UserError where there is no such student, form or corpus, or where `out` holds something.
+    """
+    check_name(to, FORMS, "form")
+    if int8 and to != "onnx":
+        raise UserError(f"--int8 is a form of onnx, not of {to}")
+    readout = find_student(workspace, student)
+    if to == "onnx":
+        return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
+    if to == "huggingface":
+        return export_huggingface(readout, out, _read_scores(workspace, readout.fingerprint))
+    if to == "mlflow":
+        with new_directory(out) as aside:
+            write_model(tracked_student(readout), aside)
+        return describe_export(readout)
+    return export_s3prl(readout, out)
+
+
+def register(workspace: Workspace, student: str, name: str) -> str:
+    """The version under which `student`, a folder or a name in the workspace, is in MLflow's registry as `name`."""
+    return register_student(tracked_student(find_student(workspace, student)), name, workspace.root)
+
+
+def tracked_student(readout: ReadOut) -> TrackedStudent:
+    """What MLflow is told of a student."""
+    return TrackedStudent(readout.name, readout.fingerprint, partial(write_portable, readout))
+
+
+def find_student(workspace: Workspace, student: str) -> ReadOut:
+    """The student in the folder `student`, or of that name in the workspace."""
+    folder = Path(student)
+    if not (folder / "config.json").is_file():
+        names = workspace.list_students()
+        if student not in names:
+            known = f"not one of {', '.join(names)}" if names else f"there is none in {workspace.student('')}"
+            raise UserError(f"student {student!r}: not the folder of a student, and {known}")
+        folder = workspace.student(student)
+    return ReadOut(load_student(folder), folder.resolve().name)
+
+
+def read_speech(workspace: Workspace) -> list[Tensor]:
+    """Utterances of dev, or of a corpus without dev any, evenly spread."""
+    manifest = workspace.load_manifest()
+    utterances = manifest.select("dev").utterances or manifest.utterances
+    chosen = utterances[:: -(-len(utterances) // _UTTERANCES)]
+    return [manifest.read(utterance)[: round(_SECONDS * SAMPLE_RATE_HZ)] for utterance in chosen]
+
+
+def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:
+    """What the workspace's summary says of the weights of this fingerprint, a row a metric."""
+    path = workspace.reports / "summary.json"
+    summary = load_summary(path) if path.is_file() else {"models": {}}
+    entry: dict[str, Any] = next((e for e in summary["models"].values() if e.get("fingerprint") == fingerprint), {})
+    rows = []
+    for task, scores in entry.get("superb", {}).items():
+        info = task_info(task, tuple(scores))
+        for metric in info.metrics:
+            if metric.name in scores:
+                low, high = entry.get("ci", {}).get(task, {}).get(metric.name, (None, None))
+                interval = "" if low is None else f"{low:.1f} to {high:.1f}"
+                score = f"{scores[metric.name]:.1f} %"
+                rows.append({"task": info.title, "metric": metric.label, "score": score, "95 % interval": interval})
+    return rows
+
+
+def _time_models(models: Mapping[str, SpeechModel]) -> dict[str, float]:
+    """The latency of each model on ten seconds relative to the first, timed in turn."""
+    taken = {name: times[_SECONDS] for name, times in time_in_turn(models, [_SECONDS], _ROUNDS).items()}
+    first = next(iter(taken.values()))
+    return {name: paired_ratio(times, first).median for name, times in taken.items()}

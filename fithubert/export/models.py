@@ -1,0 +1,48 @@
+"""Any model by the name or the place that a user gives."""
+
+from pathlib import Path
+
+from fithubert.config.teacher import Device
+from fithubert.errors import UserError
+from fithubert.export.export import find_student
+from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent
+from fithubert.files import read_json
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.runtime import choose_device, prepare_teacher
+from fithubert.models.speech_model import SpeechModel
+from fithubert.models.weights import STUDENT_FORMAT
+from fithubert.workspace import Workspace
+
+
+def find_model(workspace: Workspace, spec: str, device: Device = "auto") -> SpeechModel:
+    """The model that `spec` names, on `device` where it can be.
+
+    A student's folder or its name in the workspace; a folder that `fithubert export --to onnx` wrote, or one of the
+    graphs in it, which run on the CPU; `teacher`, the workspace's own; else any teacher that `load_teacher` knows.
+    Raises UserError naming what there is.
+    """
+    path, names = Path(spec), workspace.list_students()
+    if path.name == INT8 or (path / FLOAT32).is_file() or path.name == FLOAT32:
+        folder = path if path.is_dir() else path.parent
+        return OnnxStudent(folder, int8=path.name == INT8)
+    if spec in names or _is_student(path):
+        student = find_student(workspace, spec)
+        return student.to(choose_device(device))
+    if not path.exists() and ":" not in spec and spec not in ("teacher", "mini", "fbank"):
+        students = f"students here: {', '.join(names)}" if names else f"there is no student in {workspace.student('')}"
+        raise UserError(
+            f"model {spec!r}: no file or folder, no student ({students}), nor teacher, mini, fbank, hf:..., "
+            "torchaudio:... or fairseq:..."
+        )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(f"model {spec!r}: a folder without config.json holds no student, export or teacher")
+    loaded = load_teacher(workspace.teacher if spec == "teacher" else spec)
+    return prepare_teacher(loaded, device) if isinstance(loaded, HubertTeacher) else loaded
+
+
+def _is_student(path: Path) -> bool:
+    if not (path / "config.json").is_file():
+        return False
+    values = read_json(path / "config.json")
+    return isinstance(values, dict) and values.get("format") == STUDENT_FORMAT

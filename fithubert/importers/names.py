@@ -1,0 +1,112 @@
+"""Tensors of other implementations by this project's names, and each kind of checkpoint's way of writing them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fithubert.config.teacher import HubertConfig
+from fithubert.errors import UserError
+from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.weights import fill_model
+
+_PROJECTIONS = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
+#: WavLM's gates in transformers and torchaudio, and in its authors' code.
+_GATES, _GATE_SCALES = ("gru_rel_pos_linear", "grep_linear"), ("gru_rel_pos_const", "grep_a")
+_BATCH_NORM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one implementation names the tensors of a HuBERT-family model.
+
+    `modules`: (its module, ours) pairs, `{}` standing for a number. `mask_embedding`: its name for that vector.
+    `ignored`: beginnings of names that have no part in hidden states: quantisers, heads, what only training needs.
+    """
+
+    modules: tuple[tuple[str, str], ...]
+    mask_embedding: str
+    ignored: tuple[str, ...] = ()
+
+    def ours(self, name: str) -> str | None:
+        """Our name of the tensor that this implementation calls `name`; None where it is not of the model."""
+        module, _, last = name.rpartition(".")
+        for theirs, ours in self.modules:
+            found = re.fullmatch(re.escape(theirs).replace(r"\{\}", r"(\d+)"), module)
+            if found:
+                return f"{ours.format(*found.groups())}.{last}"
+        return None
+
+    def theirs(self, name: str) -> str:
+        """This implementation's name of our tensor `name`, for messages; ours where it has none."""
+        module, _, last = name.rpartition(".")
+        for theirs, ours in self.modules:
+            found = re.fullmatch(re.escape(ours).replace(r"\{\}", r"(\d+)"), module)
+            if found:
+                return f"{theirs.format(*found.groups())}.{last}"
+        return name
+
+
+def encoder_modules(attention: str, norm: str, ffn_in: str, ffn_out: str) -> tuple[tuple[str, str], ...]:
+    """The module pairs of the transformer layers `encoder.layers.N`, given what their parts are called."""
+    pairs = [(f"{attention}.{theirs}", f"attention.{ours}") for theirs, ours in _PROJECTIONS]
+    pairs += [(f"{attention}.gate{end}", f"attention.gate{end}") for end in ("", ".gates")]
+    pairs += [(norm, "attention_norm"), (ffn_in, "ffn_in"), (ffn_out, "ffn_out"), ("final_layer_norm", "ffn_norm")]
+    return tuple((f"encoder.layers.{{}}.{theirs}", f"layers.{{}}.{ours}") for theirs, ours in pairs)
+
+
+def build_teacher(
+    config: HubertConfig, state: Mapping[str, Tensor], layout: Layout, name: str, source: str
+) -> HubertTeacher:
+    """The teacher of `config`'s shape with the weights `state`, which `layout` names.
+
+    `source` is the file for messages. Raises UserError naming the tensor that is missing, unknown or misshapen.
+    """
+    model = remove_weight_norm(HubertModel(config))
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(layout.ignored)}
+    embedding = state.pop(layout.mask_embedding, None)
+    renamed, unknown = {}, []
+    for key, tensor in _fold(state).items():
+        ours = layout.ours(key)
+        if ours is None:
+            unknown.append(key)
+        else:
+            renamed[ours] = tensor
+    if unknown:
+        raise UserError(f"{source}: tensor {min(unknown)} is of no known part of the model ({len(unknown)} such)")
+    fill_model(model, renamed, source, layout.theirs)
+    return HubertTeacher(model, name, embedding)
+
+
+def _fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with weight norms multiplied out, batch norms as scale and shift, WavLM's gates as `PositionGate`'s."""
+    folded = dict(state)
+    for name in list(folded):
+        module, _, last = name.rpartition(".")
+        parent, _, part = module.rpartition(".")
+        if last in ("weight_v", "original1"):
+            gain = folded.pop(name.replace("weight_v", "weight_g").replace("original1", "original0"), None)
+            if gain is not None:
+                module = module.removesuffix(".parametrizations.weight")
+                folded[f"{module}.weight"] = torch._weight_norm(folded.pop(name).float(), gain.float(), 2)
+        elif last == "running_var":
+            scale = folded.pop(f"{module}.weight").double() / (folded.pop(name).double() + _BATCH_NORM_EPSILON).sqrt()
+            shift = folded.pop(f"{module}.bias").double() - folded.pop(f"{module}.running_mean").double() * scale
+            folded.pop(f"{module}.num_batches_tracked", None)
+            folded |= {f"{parent}.scale": scale.float(), f"{parent}.shift": shift.float()}
+        elif part in _GATES:
+            folded[f"{parent}.gate.gates.{last}"] = folded.pop(name).float().unflatten(0, (2, 4)).sum(1)
+        elif last in _GATE_SCALES:
+            folded[f"{module}.gate.scale"] = folded.pop(name).flatten()
+    return folded
+
+
+def without_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of the model proper, where a head was put on top and the model is one of its modules."""
+    for prefix in prefixes:
+        inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if inner:
+            return inner
+    return dict(state)

@@ -1,0 +1,107 @@
+"""Checkpoints of other frameworks, read without executing anything in them."""
+
+import argparse
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fithubert.errors import UserError
+
+
+def parse_list(text: Any, where: str) -> list[Any]:
+    """A list written as Python: literals joined by + and repeated by *. Parsed, never evaluated."""
+    try:
+        return list(_parse(ast.parse(str(text), mode="eval").body))
+    except (SyntaxError, ValueError, TypeError):
+        raise UserError(f"{where}: not a list of numbers or tuples (given {str(text)!r})") from None
+
+
+def _parse(node: ast.expr) -> Any:
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_parse(item) for item in node.elts]
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
+        left, right = _parse(node.left), _parse(node.right)
+        if isinstance(node.op, ast.Mult) and isinstance(right, int) and right > 100:
+            raise ValueError("too many")
+        return left + right if isinstance(node.op, ast.Add) else left * right
+    raise ValueError("not a list")
+
+
+#: Packages whose objects training frameworks leave in their checkpoints beside the weights. They are never imported.
+_BYSTANDERS = ("fairseq", "omegaconf", "hydra", "numpy", "typing", "enum")
+_PLAIN_TYPES = tuple(f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple"))
+
+
+class Inert:
+    """Stands for an object of a class that is not imported: what it was made of, without its behaviour."""
+
+    def __init__(self, *args: Any, **_: Any) -> None:
+        self.args: tuple[Any, ...] = args
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.args, self.state = (), state
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """The mapping in a torch checkpoint, read without running anything in it (torch's weights-only reader).
+
+    `argparse.Namespace` is read as the plain data that it is; objects of fairseq, omegaconf and numpy become `Inert`.
+    Raises UserError where the file is missing, broken, or holds any other pickled object.
+    """
+    stand_ins: dict[str, type[Inert]] = {}
+    while True:
+        known = [(stand_in, name) for name, stand_in in stand_ins.items()]
+        try:
+            with torch.serialization.safe_globals([argparse.Namespace, *known]):
+                values = torch.load(path, map_location="cpu", weights_only=True)
+            break
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except Exception as error:  # torch raises many kinds for a broken file, and pickle's for a refused one
+            name = _refused_name(error)
+            if name is None or name in stand_ins or not _is_bystander(name):
+                raise UserError(f"{path}: {_why_unreadable(error, name)}") from None
+            stand_ins[name] = type(name.rpartition(".")[2], (Inert,), {})
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no mapping of names to tensors")
+    return values
+
+
+def as_plain_data(value: Any) -> Any:
+    """`value` with namespaces, omegaconf's containers and enumerations as plain data; None for other objects."""
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if isinstance(value, Inert):
+        if isinstance(value.state, dict):
+            return as_plain_data(value.state.get("_content", value.state.get("_val")))
+        # A member of an enumeration is made from its value.
+        return value.args[0] if len(value.args) == 1 else None
+    if isinstance(value, Mapping):
+        return {str(as_plain_data(key)): as_plain_data(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain_data(item) for item in value]
+    return value
+
+
+def _refused_name(error: Exception) -> str | None:
+    """The class or function that torch's reader stopped at, where that is what went wrong."""
+    found = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed global|whose module)", str(error))
+    return found and found.group(1)
+
+
+def _is_bystander(name: str) -> bool:
+    return name.split(".")[0] in _BYSTANDERS or name in _PLAIN_TYPES
+
+
+def _why_unreadable(error: Exception, name: str | None) -> str:
+    if name is None and "WeightsUnpickler" not in str(error) and "weights_only" not in str(error).lower():
+        return f"not a readable checkpoint ({type(error).__name__})"
+    what = name or "objects"
+    return f"refused, nothing was run: it holds pickled Python ({what}); only tensors and plain data are read"

@@ -1,0 +1,253 @@
+"""The transformer encoder: positional convolution, relative positions, layers."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from fithubert.frames import padding_mask, zero_padding
+from fithubert.models.frontend import nothing_padded
+
+
+class PositionalConv(nn.Module):
+    """Relative positions by one grouped, weight-normalised convolution (fairseq `conv_pos`, `conv_pos_groups`).
+
+    Padded frames are zeroed first, so that valid frames see what they would see alone. `batch_norm`: a batch norm
+    before the convolution, with its statistics folded into `scale` and `shift`, in place of the weight norm
+    (fairseq `conv_pos_batch_norm`).
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, batch_norm: bool = False) -> None:
+        super().__init__()
+        conv = _grouped_conv(width, kernel, groups)
+        self.conv = conv if batch_norm else parametrizations.weight_norm(conv, dim=2)
+        self.scale = nn.Parameter(torch.ones(width)) if batch_norm else None
+        self.shift = nn.Parameter(torch.zeros(width)) if batch_norm else None
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """The position embedding of `x` (batch, time, feature), to be added to it."""
+        if self.scale is not None and self.shift is not None:
+            x = x * self.scale + self.shift
+        return F.gelu(_convolve(self.conv, x, lengths)).transpose(1, 2)
+
+    def fold_weight_norm(self) -> None:
+        """Compute the weight once and for all, for inference; nothing happens where that is done already."""
+        if parametrize.is_parametrized(self.conv, "weight"):
+            parametrize.remove_parametrizations(self.conv, "weight")
+
+
+class PositionalConvStack(nn.Module):
+    """Relative positions by `depth` grouped convolutions, each with a layer norm without weights (data2vec-audio).
+
+    Source: fairseq `pos_conv_depth`, where the kernel is max(3, conv_pos / depth). Padded frames are zeroed before
+    each convolution, since the layer norms and biases before it make them something else again.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, depth: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(_grouped_conv(width, kernel, groups) for _ in range(depth))
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """The position embedding of `x` (batch, time, feature), to be added to it."""
+        for conv in self.convs:
+            x = _convolve(conv, x, lengths).transpose(1, 2)  # type: ignore[arg-type]
+            x = F.gelu(F.layer_norm(x, x.shape[-1:]))
+        return x
+
+    def fold_weight_norm(self) -> None:
+        """Nothing: these convolutions have no weight norm."""
+
+
+def _grouped_conv(width: int, kernel: int, groups: int) -> nn.Conv1d:
+    conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
+    nn.init.normal_(conv.weight, std=(4.0 / (kernel * width)) ** 0.5)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def _convolve(conv: nn.Conv1d, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """`conv` over the valid frames of `x` (batch, time, feature), as (batch, feature, time)."""
+    if lengths is not None and not nothing_padded(lengths, x.shape[1]):
+        x = zero_padding(x, lengths)
+    y = conv(x.transpose(1, 2))
+    # An even kernel gives one frame too many.
+    surplus = 1 - conv.kernel_size[0] % 2
+    return y[:, :, : y.shape[2] - surplus]
+
+
+class RelativePositions(nn.Module):
+    """One learnt number per head and bucket of distance, as T5 has it; the first layer's table serves all layers.
+
+    Source: WavLM (Chen et al. 2022, section III.B); unilm `num_buckets`, `max_distance`. Half of the buckets are for
+    keys after the query; of each half, half are for single distances and half grow with the logarithm up to
+    `max_distance` frames, from where on all distances share the last one.
+    """
+
+    def __init__(self, buckets: int, max_distance: int, heads: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.embedding = nn.Embedding(buckets, heads)
+
+    def forward(self, num_frames: int) -> Tensor:
+        """The bias (head, num_frames, num_frames) of each query's attention to each key."""
+        place = torch.arange(num_frames, device=self.embedding.weight.device)
+        # Distances come from 2 T - 1 values: look those up, and spread them over the T x T matrix afterwards.
+        distances = torch.arange(1 - num_frames, num_frames, device=place.device)
+        values = self.embedding(self._bucket(distances)).T
+        return values[:, place[None, :] - place[:, None] + num_frames - 1]
+
+    def _bucket(self, distances: Tensor) -> Tensor:
+        half = self.embedding.num_embeddings // 2
+        exact = half // 2
+        size = distances.abs()
+        growth = torch.log(size.float() / exact) / math.log(self.max_distance / exact) * (half - exact)
+        # log(0) is -inf, which no integer is; those distances are exact ones anyway.
+        logarithmic = (exact + growth.clamp(min=0)).long().clamp(max=half - 1)
+        return torch.where(size < exact, size, logarithmic) + (distances > 0) * half
+
+
+class PositionGate(nn.Module):
+    """How much of the position bias a query takes, from its own input, per head (unilm `gru_rel_pos`).
+
+    `gates` maps a head's share of the input to two gates; unilm's map to 2 x 4 numbers that are summed by fours is
+    the same with the sum taken beforehand.
+    """
+
+    def __init__(self, head_width: int, heads: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(head_width, 2)
+        self.scale = nn.Parameter(torch.ones(heads))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """`bias` (head, time, time) gated for each query of `x` (batch, head, time, head feature)."""
+        update, reset = torch.sigmoid(self.gates(x)).chunk(2, dim=-1)
+        return (update * (reset * self.scale[:, None, None] - 1.0) + 2.0) * bias
+
+
+@dataclass(frozen=True)
+class EncoderLayerConfig:
+    """Sizes and dropout rates of one transformer layer."""
+
+    width: int
+    ffn_width: int
+    attention_heads: int
+    norm_first: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    #: No queries and keys of its own: the layer attends as an earlier one did (ARMHuBERT).
+    reuse_attention: bool = False
+    #: Attention takes a position bias, gated by its input (WavLM).
+    gated_positions: bool = False
+
+
+def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
+    """(batch, 1, 1, time) bool, True where a key may be attended to; None where nothing is padded.
+
+    A row without any valid frame attends to its first one, since a softmax over nothing is not a number.
+    """
+    if lengths is None or nothing_padded(lengths, num_frames):
+        return None
+    return padding_mask(lengths.clamp(min=1), num_frames)[:, None, None, :]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with separate projections (fairseq `MultiheadAttention`).
+
+    `reuse`: without queries and keys; such a layer can only be given the attention map of another. `gated`: takes a
+    position bias, of which each query takes its share (WavLM).
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, reuse: bool = False, gated: bool = False) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.reuse = heads, dropout, reuse
+        if not reuse:
+            self.query = nn.Linear(width, width)
+            self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.gate = PositionGate(width // heads, heads) if gated else None
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None, position_bias: Tensor | None = None
+    ) -> Tensor:
+        """(batch, time, feature) attended over keys where `mask` (batch, 1, 1, time) is True.
+
+        `attention_map` (batch, head, time, time) takes the place of this layer's own; `position_bias`
+        (head, time, time), gated, is added to its scores.
+        """
+        return self.out(self.context(x, self._gated(x, mask, position_bias), attention_map))
+
+    def context(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
+        """What `out` maps: the heads' attended values side by side, (batch, time, feature)."""
+        value, dropout = self._split(self.value(x)), self.dropout if self.training else 0.0
+        if attention_map is None:
+            query, key = self._split(self.query(x)), self._split(self.key(x))
+            y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        else:
+            y = F.dropout(attention_map, dropout, self.training) @ value
+        return y.transpose(1, 2).flatten(2)
+
+    def weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention map (batch, head, time, time): each query's weights over the keys, which add up to 1."""
+        query, key = self._split(self.query(x)), self._split(self.key(x))
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return torch.softmax(scores, dim=-1)
+
+    def _gated(self, x: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:
+        """`mask`, or what is added to the scores where there is a position bias: (batch, head, time, time)."""
+        if self.gate is None or position_bias is None:
+            return mask
+        bias = self.gate(self._split(x), position_bias)
+        return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class EncoderLayer(nn.Module):
+    """One transformer layer, post-norm (HuBERT Base) or pre-norm (Large), GELU feed-forward."""
+
+    def __init__(self, config: EncoderLayerConfig) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.attention = SelfAttention(
+            config.width,
+            config.attention_heads,
+            config.attention_dropout,
+            config.reuse_attention,
+            config.gated_positions,
+        )
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.ffn_in = nn.Linear(config.width, config.ffn_width)
+        self.ffn_out = nn.Linear(config.ffn_width, config.width)
+        self.ffn_norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        for module in self.modules():
+            # fairseq `init_bert_params`: branches start small, which a deep post-norm stack needs to train at all
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None, position_bias: Tensor | None = None
+    ) -> Tensor:
+        """The layer's output for `x` (batch, time, feature); the rest as in `SelfAttention.forward`."""
+        if self.norm_first:
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, attention_map, position_bias))
+            return x + self._feed_forward(self.ffn_norm(x))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, attention_map, position_bias)))
+        return self.ffn_norm(x + self._feed_forward(x))
+
+    def attention_map(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention map (batch, head, time, time) of this layer for its input `x`."""
+        return self.attention.weights(self.attention_norm(x) if self.norm_first else x, mask)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.ffn_out(self.activation_dropout(F.gelu(self.ffn_in(x)))))

@@ -1,0 +1,227 @@
+"""The canonical HuBERT-family model: any checkpoint becomes this module, exact under padding.
+
+Source: Hsu et al. 2021; fairseq `HubertModel`; checked against torchaudio and transformers in tests/teachers.
+Differs: the group norm of the first convolution leaves padding out of its statistics (see `blocks.frontend`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fithubert.config.teacher import HubertConfig, Precision
+from fithubert.errors import UserError
+from fithubert.files import digest
+from fithubert.frames import count_conv_frames, count_frames, padding_mask
+from fithubert.models.encoder import (
+    EncoderLayer,
+    EncoderLayerConfig,
+    PositionalConv,
+    PositionalConvStack,
+    RelativePositions,
+    attention_mask,
+)
+from fithubert.models.frontend import ConvFrontend
+from fithubert.models.speech_model import SpeechOutput, join_outputs
+
+#: Features from which on a model counts as wide: HuBERT Base has 768.
+_WIDE = 512
+
+
+class HubertModel(nn.Module):
+    """Front end, projection, positional convolution and transformer layers of `config`'s shape."""
+
+    def __init__(self, config: HubertConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
+        self.feature_norm = nn.LayerNorm(self.frontend.width)
+        self.projection = nn.Linear(self.frontend.width, config.width)
+        self.positional = _build_positional(config)
+        self.encoder_norm = nn.LayerNorm(config.width)
+        gated = config.relative_buckets is not None
+        layer = EncoderLayerConfig(
+            config.width,
+            config.ffn_width,
+            config.attention_heads,
+            config.norm_first,
+            dropout,
+            dropout,
+            gated_positions=gated,
+        )
+        self.layers = nn.ModuleList(EncoderLayer(layer) for _ in range(config.depth))
+        self.relative: RelativePositions | None = None
+        if config.relative_buckets is not None:
+            self.relative = RelativePositions(
+                config.relative_buckets, config.relative_max_distance, config.attention_heads
+            )
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None, masked: "MaskedFrames | None" = None
+    ) -> SpeechOutput:
+        """Hidden states 0..`last_layer` (all: None) of waveforms (batch, samples) at 16 kHz.
+
+        Layer 0 is the input of the first transformer layer, layers 1..L the outputs; in a pre-norm model the last one
+        is taken after the final layer norm, as s3prl has it (transformers: `last_hidden_state`). `masked` replaces
+        frames before the encoder.
+        """
+        if self.config.normalise_waveform:
+            waveforms = normalise_waveforms(waveforms, lengths)
+        x, frames = self.frontend(waveforms, lengths)
+        x = self.projection(self.feature_norm(x))
+        if masked is not None:
+            x = torch.where(masked.mask[:, :, None], masked.embedding.to(x.dtype), x)
+        return SpeechOutput(self.encode(x, frames, last_layer), frames)
+
+    def forward_unpadded(self, waveforms: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
+        """The same of waveforms (batch, samples) of one length, without any mask: what exporters want to see."""
+        if self.config.normalise_waveform:
+            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:])
+        x = self.projection(self.feature_norm(self.frontend.convolve(waveforms, None)))
+        return self.encode(x, None, last_layer)
+
+    def encode(self, x: Tensor, lengths: Tensor | None, last_layer: int | None = None) -> tuple[Tensor, ...]:
+        """Hidden states 0..`last_layer` (all: None) of projected frames `x` (batch, time, feature).
+
+        `lengths` (batch,) frames; None: nothing is padded.
+        """
+        x = x + self.positional(x, lengths)
+        if not self.config.norm_first:
+            x = self.encoder_norm(x)
+        depth = len(self.layers) if last_layer is None else last_layer
+        states = [x]
+        mask = attention_mask(lengths, x.shape[1])
+        bias = self.relative(x.shape[1]) if self.relative is not None else None
+        for layer in self.layers[:depth]:
+            x = layer(x, mask, position_bias=bias)
+            states.append(x)
+        if self.config.norm_first and depth == len(self.layers):
+            states[-1] = self.encoder_norm(x)
+        return tuple(states)
+
+
+class MaskedFrames:
+    """Which frames are hidden from the encoder, and what stands in their place.
+
+    `mask` (batch, time) bool; `embedding` (feature,), HuBERT's learnt mask embedding.
+    """
+
+    def __init__(self, mask: Tensor, embedding: Tensor) -> None:
+        self.mask, self.embedding = mask, embedding
+
+
+def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Zero mean and unit variance over each utterance's own samples; padding becomes 0 (fairseq `normalize`)."""
+    mask = padding_mask(lengths, waveforms.shape[1])
+    count = lengths[:, None].to(waveforms.dtype)
+    mean = (waveforms * mask).sum(1, keepdim=True) / count
+    centred = (waveforms - mean) * mask
+    variance = centred.square().sum(1, keepdim=True) / count
+    return centred * torch.rsqrt(variance + 1e-5)
+
+
+class HubertTeacher:
+    """A frozen `HubertModel` that answers as a `SpeechModel`.
+
+    `mask_embedding` (feature,): what stood for hidden frames in its pre-training, where that is known. It is no part
+    of what the teacher says of speech, and so of no fingerprint.
+    """
+
+    def __init__(self, model: HubertModel, name: str, mask_embedding: Tensor | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+        self.mask_embedding = None if mask_embedding is None else mask_embedding.detach().float().cpu()
+        self.widths = (model.config.width,) * (model.config.depth + 1)
+        self.convolutions = model.frontend.convolutions
+        self.fingerprint = fingerprint_weights(model)
+        self.precision: Precision = "float32"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so where inputs are moved to."""
+        return self.model.projection.weight.device
+
+    def to(self, device: torch.device | str) -> "HubertTeacher":
+        """This teacher with its weights on `device`."""
+        self.model.to(device)
+        return self
+
+    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
+        return self._run(waveforms, lengths, last_layer, None)
+
+    def extract_masked(
+        self, waveforms: Tensor, lengths: Tensor, masked: Tensor, last_layer: int | None = None
+    ) -> SpeechOutput:
+        """Hidden states as `extract` gives them, with the frames of `masked` (batch, time) bool hidden.
+
+        Raises UserError where the mask embedding is not known.
+        """
+        if self.mask_embedding is None:
+            raise UserError(f"teacher {self.name!r}: has no mask embedding, so no frames can be hidden from it")
+        hidden = MaskedFrames(masked.to(self.device), self.mask_embedding.to(self.device))
+        return self._run(waveforms, lengths, last_layer, hidden)
+
+    @torch.inference_mode()
+    def _run(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
+    ) -> SpeechOutput:
+        waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
+        half = self.precision != "float32"
+        with torch.autocast(self.device.type, getattr(torch, self.precision) if half else None, enabled=half):
+            if self._gains_from_batches or len(lengths) == 1:
+                out = self.model(waveforms, lengths, last_layer, masked)
+            else:
+                out = self._run_one_by_one(waveforms, lengths, last_layer, masked)
+        return SpeechOutput(tuple(state.float() for state in out.hidden_states), out.lengths)
+
+    @property
+    def _gains_from_batches(self) -> bool:
+        # On a CPU a wide model is at its limit with one utterance: a batch only adds padding (benchmarks/teachers.py).
+        return self.device.type != "cpu" or self.model.config.width < _WIDE
+
+    def _run_one_by_one(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
+    ) -> SpeechOutput:
+        alone = []
+        for row, count in enumerate(lengths.tolist()):
+            one = slice(row, row + 1)
+            hidden = masked
+            if masked is not None:
+                frames = count_frames(count, self.convolutions)
+                hidden = MaskedFrames(masked.mask[one, :frames], masked.embedding)
+            alone.append(self.model(waveforms[one, :count], lengths[one], last_layer, hidden).hidden_states)
+        return join_outputs(alone, count_conv_frames(lengths, self.convolutions))
+
+
+def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvStack:
+    shape = config.width, config.pos_conv_kernel, config.pos_conv_groups
+    if config.pos_conv_depth > 1:
+        return PositionalConvStack(*shape, config.pos_conv_depth)
+    return PositionalConv(*shape, config.pos_conv_batch_norm)
+
+
+def fingerprint_weights(model: HubertModel) -> str:
+    """A digest of the shape and of every weight, the same wherever the checkpoint came from."""
+    state = canonical_state(model)
+    # Defaults are left out, so that an option that a later version adds leaves the fingerprints of before.
+    parts: list[bytes | str] = [model.config.model_dump_json(exclude_defaults=True)]
+    for name in sorted(state):
+        parts += [name, state[name].contiguous().numpy().tobytes()]
+    return digest(*parts)
+
+
+def canonical_state(model: HubertModel) -> dict[str, Tensor]:
+    """float32 CPU weights by canonical name, the positional convolution's weight norm folded into `weight`."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".parametrizations.weight.original" not in name:
+            state[name] = tensor.detach().float().cpu()
+    if isinstance(model.positional, PositionalConv):
+        state["positional.conv.weight"] = model.positional.conv.weight.detach().float().cpu()
+    return state
+
+
+def remove_weight_norm(model: HubertModel) -> HubertModel:
+    """`model` with its positional convolution's weight computed once and for all, for inference."""
+    model.positional.fold_weight_norm()
+    return model

@@ -1,0 +1,157 @@
+"""How a teacher is run: device, precision, torch.compile or ONNX Runtime."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fithubert.config.teacher import Device, Precision, Runtime
+from fithubert.errors import UserError
+from fithubert.files import digest
+from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, count_conv_frames
+from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.speech_model import SpeechModel, SpeechOutput, join_outputs
+
+
+class OnnxTeacher:
+    """`teacher` as an ONNX graph that answers as a `SpeechModel`, on the CPU; its fingerprint is the teacher's.
+
+    Utterances run one by one: nothing is padded, which is exact and, on a CPU, fastest. A graph is exported when it is
+    first needed, one for each `last_layer` asked for, and lives as long as this object. Raises UserError where onnx,
+    onnxscript or onnxruntime are not installed.
+    """
+
+    def __init__(self, teacher: HubertTeacher) -> None:
+        require_onnx("runtime onnx")
+        self._teacher = teacher.to("cpu")
+        self._sessions: dict[int, Any] = {}
+        self.name, self.widths, self.convolutions = teacher.name, teacher.widths, teacher.convolutions
+        self.fingerprint = teacher.fingerprint
+
+    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
+        depth = len(self.widths) - 1 if last_layer is None else last_layer
+        session = self._session(depth)
+        alone = []
+        for waveform, count in zip(waveforms, lengths.tolist(), strict=True):
+            states = session.run(None, {"waveforms": waveform[None, :count].numpy()})
+            alone.append([torch.from_numpy(state) for state in states])
+        return join_outputs(alone, count_conv_frames(lengths, self.convolutions))
+
+    def _session(self, last_layer: int) -> Any:
+        if last_layer not in self._sessions:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "teacher.onnx"
+                _export(self._teacher.model, last_layer, path)
+                self._sessions[last_layer] = open_session(path)
+        return self._sessions[last_layer]
+
+
+def require_onnx(what: str) -> None:
+    """Raise UserError naming `what` where onnx, onnxscript or onnxruntime are not installed."""
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  (what torch exports with)
+    except ImportError:
+        raise UserError(f"{what}: needs pip install 'fithubert[onnx]'") from None
+
+
+def open_session(path: Path) -> Any:
+    """An ONNX Runtime session of the graph in `path` on the CPU, with as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def write_graph(
+    module: nn.Module,
+    example: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic_shapes: dict[str, Any],
+    path: Path,
+    external_data: bool = False,
+) -> None:
+    """Write `module` in evaluation mode as a graph in `path`, its inputs named as in `example`.
+
+    `external_data` puts the weights in a file beside it.
+    """
+    # It says on every export that torchvision's operators are not there.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        # One Dim is given to the axes that share a size, which is what it says.
+        warnings.filterwarnings("ignore", message="# The axis name")
+        torch.onnx.export(
+            module.eval(),
+            tuple(example.values()),
+            path,
+            input_names=list(example),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
+            dynamo=True,
+            external_data=external_data,
+            verbose=False,
+        )
+
+
+def samples_dim(shortest: int = HUBERT_MIN_SAMPLES) -> torch.export.Dim:
+    """The axis of samples of an exported graph: from `shortest` up to an hour."""
+    return torch.export.Dim("samples", min=shortest, max=3600 * SAMPLE_RATE_HZ)
+
+
+class _Unpadded(nn.Module):
+    """What is exported: waveforms of one length in, hidden states out."""
+
+    def __init__(self, model: HubertModel, last_layer: int) -> None:
+        super().__init__()
+        self.model, self.last_layer = model, last_layer
+
+    def forward(self, waveforms: Tensor) -> tuple[Tensor, ...]:
+        return self.model.forward_unpadded(waveforms, self.last_layer)
+
+
+def _export(model: HubertModel, last_layer: int, path: Path) -> None:
+    outputs = [f"layer_{layer}" for layer in range(last_layer + 1)]
+    example = {"waveforms": torch.zeros(1, SAMPLE_RATE_HZ)}
+    shapes = {"waveforms": {1: samples_dim()}}
+    write_graph(_Unpadded(model, last_layer), example, outputs, shapes, path, external_data=True)
+
+
+def prepare_teacher(
+    teacher: HubertTeacher, device: Device = "auto", precision: Precision = "float32", runtime: Runtime = "torch"
+) -> SpeechModel:
+    """`teacher`, ready to extract: on `device` (auto: a GPU where there is one), in `precision`, by `runtime`.
+
+    `compile` pays after a minute of compiling, mostly on a GPU; `onnx` is for CPUs and float32. Raises UserError where
+    the device is not there or the runtime cannot do that.
+    """
+    device = choose_device(device) if runtime != "onnx" or device == "cuda" else "cpu"
+    if runtime == "onnx":
+        if device != "cpu" or precision != "float32":
+            raise UserError("runtime onnx: runs on the CPU in float32 only; use runtime torch or compile")
+        return OnnxTeacher(teacher)
+    if runtime == "compile":
+        teacher.model.compile(dynamic=True)
+    return set_precision(teacher, precision).to(device)
+
+
+def choose_device(device: Device) -> Literal["cpu", "cuda"]:
+    """`device`, with auto made out; raises UserError where it is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch finds no CUDA device; use auto or cpu")
+    return device
+
+
+def set_precision(teacher: HubertTeacher, precision: Precision) -> HubertTeacher:
+    """`teacher`, just loaded, computing in `precision`; a half one gives it another fingerprint."""
+    if precision != "float32":
+        teacher.precision, teacher.fingerprint = precision, digest(teacher.fingerprint, precision)
+    return teacher

@@ -1,0 +1,291 @@
+"""The student: front end, projection, positional convolution, time reduction, transformer layers, heads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fithubert.config.students import StudentConfig
+from fithubert.errors import UserError
+from fithubert.frames import pad_waveforms, receptive_field
+from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
+from fithubert.models.frontend import ConvFrontend
+from fithubert.models.heads import LayerHead, NoHead, SharedHeads
+from fithubert.models.masking import draw_mask
+from fithubert.models.time_reduction import TimeReduction, repeat_frames
+
+#: One number of frames, or one for each utterance.
+Frames = TypeVar("Frames", int, Tensor)
+
+
+@dataclass(frozen=True)
+class StudentOutput:
+    """What a student says of one padded batch, all at the teacher's frame rate and with the teacher's frame count.
+
+    `hidden_states`: layer 0..L, each (batch, time, feature); reduced layers have their frames repeated. `lengths`:
+    (batch,) valid frames. `projections[i]` (batch, time, teacher feature) belongs to `config.heads.layer_map[i]`.
+    Values at or after an utterance's length mean nothing.
+    """
+
+    hidden_states: tuple[Tensor, ...]
+    lengths: Tensor
+    projections: tuple[Tensor, ...]
+
+
+torch.export.register_dataclass(StudentOutput)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Layers 0..k at the frame rates they are computed at (`config.factor_of`).
+
+    `lengths` (batch,) and `num_frames` count frames of the teacher's rate.
+    """
+
+    states: tuple[Tensor, ...]
+    lengths: Tensor
+    num_frames: int
+
+
+class Student(nn.Module):
+    """A student of `config`'s shape; `build_student` makes one.
+
+    Source: Lee et al. 2022 (FitHuBERT), sections 2 and 3; module and state names are those of the canonical HuBERT
+    model, so that a teacher's weights fit where the shapes agree. In a pre-norm student the last state, and with it
+    the last head, is taken after the final layer norm (the authors' code does so downstream but not in training).
+    """
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
+        self.feature_norm = nn.LayerNorm(self.frontend.width) if config.feature_norm else None
+        # fairseq: no projection where there is nothing to change
+        self.projection = nn.Linear(self.frontend.width, config.width) if self.frontend.width != config.width else None
+        self.mask_embedding = nn.Parameter(torch.rand(config.width)) if config.masking is not None else None
+        self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
+        self.encoder_norm = nn.LayerNorm(config.width)
+        reduction = config.time_reduction
+        self.time_reduction = None
+        if reduction.kind != "none":
+            self.time_reduction = TimeReduction(
+                reduction.kind, config.width, reduction.factor, reduction.drop_last_frame
+            )
+        self.layers = nn.ModuleList(
+            EncoderLayer(_layer_config(config, index in config.reuse_attention)) for index in range(config.depth)
+        )
+        self.heads: nn.ModuleList | SharedHeads = _build_heads(config)
+
+    def forward(self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None) -> StudentOutput:
+        """Hidden states and all projections of waveforms (batch, samples) float32 at 16 kHz.
+
+        `lengths` (batch,) int64 in samples; None where nothing is padded. A list of 1-D waveforms of any lengths needs
+        none. Raises UserError where the longest waveform is shorter than one frame.
+        """
+        encoded = self.encode(waveforms, lengths)
+        return StudentOutput(self.at_teacher_rate(encoded), encoded.lengths, self.project(encoded))
+
+    def hints(
+        self,
+        waveforms: Tensor | Sequence[Tensor],
+        lengths: Tensor | None = None,
+        heads: Sequence[int] | None = None,
+        masked: Tensor | None = None,
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The projections of `heads` (indices in the layer map; None: all) and the lengths in frames, nothing else.
+
+        `masked` (batch, time) bool marks frames of the teacher's rate whose place the mask embedding takes; None draws
+        them in training as `config.masking` says.
+        """
+        pairs = self.config.heads.layer_map
+        wanted = range(len(pairs)) if heads is None else heads
+        encoded = self.encode(waveforms, lengths, max((pairs[i][0] for i in wanted), default=0), masked)
+        return self.project(encoded, heads), encoded.lengths
+
+    def encode(
+        self,
+        waveforms: Tensor | Sequence[Tensor],
+        lengths: Tensor | None = None,
+        last_layer: int | None = None,
+        masked: Tensor | None = None,
+    ) -> Encoded:
+        """Layers 0..`last_layer` (None: all) at the rates they are computed at."""
+        waveforms, lengths = _as_batch(waveforms, lengths)
+        if not torch.compiler.is_compiling() and waveforms.shape[1] < receptive_field(self.frontend.convolutions)[0]:
+            shortest = receptive_field(self.frontend.convolutions)[0]
+            raise UserError(f"a waveform of {waveforms.shape[1]} samples gives no frame; {shortest} are the least")
+        x, lengths = self._features(waveforms, lengths, masked)
+        reduction, before = self.time_reduction, self.config.time_reduction.before_layer
+        num_frames, teacher_lengths = self.keep_whole_groups(x.shape[1]), self.keep_whole_groups(lengths)
+        depth = self.config.depth if last_layer is None else last_layer
+        if reduction is not None and before == 0:
+            x, lengths = reduction(x, lengths)
+        mask, attention_map, states = attention_mask(lengths, x.shape[1]), None, [x]
+        for index in range(depth):
+            if reduction is not None and index == before > 0:
+                x, lengths = reduction(x, lengths)
+                mask = attention_mask(lengths, x.shape[1])
+            x, attention_map = self._layer(index, x, mask, attention_map)
+            if self.training and self.config.balance_gradients:
+                above = (self.config.depth - index) / (self.config.depth - index + 1)
+                x = _ScaledGradient.apply(x, above)
+                states.append(_ScaledGradient.apply(x, 1 - above))
+            else:
+                states.append(x)
+        if self.config.layer_norm_first and depth == self.config.depth:
+            states[-1] = self.encoder_norm(states[-1])
+        return Encoded(tuple(states), teacher_lengths, num_frames)
+
+    def project(self, encoded: Encoded, heads: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """The projections of `heads` (None: all) from encoded layers, each at the teacher's frame rate."""
+        if isinstance(self.heads, SharedHeads):
+            return self.heads(encoded.states[-1], encoded.num_frames, heads)
+        wanted = range(len(self.heads)) if heads is None else heads
+        pairs = self.config.heads.layer_map
+        return tuple(self.heads[i](encoded.states[pairs[i][0]], encoded.num_frames) for i in wanted)
+
+    def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
+        """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""
+        return tuple(
+            repeat_frames(x, self.config.factor_of(layer), encoded.num_frames) for layer, x in enumerate(encoded.states)
+        )
+
+    def keep_whole_groups(self, frames: Frames) -> Frames:
+        """How many of the front end's frames have a state: all of them, but for `drop_last_frame`."""
+        reduction = self.time_reduction
+        if reduction is None or not reduction.drop_last_frame:
+            return frames
+        return frames // reduction.factor * reduction.factor
+
+    def parameter_counts(self) -> "ParameterCounts":
+        """This student's parameters by what they are for."""
+        return parameter_counts(self.config)
+
+    def _features(self, waveforms: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The input of the time reduction or of the first layer, at the full frame rate."""
+        config = self.config
+        x, lengths = self.frontend(waveforms, lengths)
+        if self.training and config.frontend_gradient != 1.0:
+            x = _ScaledGradient.apply(x, config.frontend_gradient)
+        if self.feature_norm is not None:
+            x = self.feature_norm(x)
+        if self.projection is not None:
+            x = self.projection(x)
+        x = F.dropout(x, config.input_dropout, self.training)
+        if masked is None and config.masking is not None and self.training:
+            masked = draw_mask(lengths, x.shape[1], config.masking)
+        if masked is not None:
+            if self.mask_embedding is None:
+                raise ValueError("frames can be masked only in a student with masking")
+            x = torch.where(masked[:, :, None], self.mask_embedding.to(x.dtype), x)
+        x = x + self.positional(x, lengths)
+        if not config.layer_norm_first:
+            x = self.encoder_norm(x)
+        return F.dropout(x, config.dropout, self.training), lengths
+
+    def _layer(
+        self, index: int, x: Tensor, mask: Tensor | None, attention_map: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output of transformer layer `index` (from 0), and the attention map that the next layer may reuse."""
+        layer: EncoderLayer = self.layers[index]  # type: ignore[assignment]
+        if index not in self.config.reuse_attention:
+            reused = index + 1 in self.config.reuse_attention
+            attention_map = layer.attention_map(x, mask) if reused else None
+        return layer(x, mask, attention_map), attention_map
+
+
+def build_student(config: StudentConfig) -> Student:
+    """A student of `config`'s shape with random weights and all its heads, in training mode."""
+    return Student(config)
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a student by what they are for.
+
+    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads
+    and the mask embedding.
+    `unused_in_reference`: a model-level upsampler that the authors' code builds, counts and never uses; not in `total`.
+    """
+
+    trunk: int
+    readout: int
+    training_only: int
+    unused_in_reference: int
+
+    @property
+    def total(self) -> int:
+        """Everything that is trained."""
+        return self.trunk + self.readout + self.training_only
+
+    @property
+    def downstream(self) -> int:
+        """What downstream use needs: trunk and read-out."""
+        return self.trunk + self.readout
+
+    @property
+    def published(self) -> int:
+        """`downstream` as the authors count it; 22,492,064 for FitHuBERT, the paper's 22.49M."""
+        return self.downstream + self.unused_in_reference
+
+
+def parameter_counts(config: StudentConfig) -> ParameterCounts:
+    """The parameters of a student of `config`'s shape, counted without making one."""
+    with torch.device("meta"):
+        full, released = Student(config), Student(config.released())
+    trunk, readout = _count(released) - _count(released.heads), _count(released.heads)
+    reduced = config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv"
+    unused = config.width**2 * config.time_reduction.factor + config.width
+    per_layer = reduced and config.heads.kind == "per_layer"
+    return ParameterCounts(trunk, readout, _count(full) - trunk - readout, unused if per_layer else 0)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _layer_config(config: StudentConfig, reuse: bool) -> EncoderLayerConfig:
+    return EncoderLayerConfig(
+        width=config.width,
+        ffn_width=config.ffn_width,
+        attention_heads=config.attention_heads,
+        norm_first=config.layer_norm_first,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        activation_dropout=config.activation_dropout,
+        reuse_attention=reuse,
+    )
+
+
+def _build_heads(config: StudentConfig) -> nn.ModuleList | SharedHeads:
+    heads, factors = config.heads, [config.factor_of(layer) for layer, _ in config.heads.layer_map]
+    if heads.kind == "none":
+        return nn.ModuleList(NoHead(factor) for factor in factors)
+    if heads.kind == "shared" and factors:
+        hidden = heads.hidden_width or config.width
+        return SharedHeads(config.width, heads.teacher_width, len(factors), hidden, factors[0], heads.upsampling)
+    return nn.ModuleList(LayerHead(config.width, heads.teacher_width, f, heads.upsampling) for f in factors)
+
+
+def _as_batch(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    if not isinstance(waveforms, Tensor):
+        return pad_waveforms(waveforms)
+    if lengths is None:
+        lengths = torch.full((waveforms.shape[0],), waveforms.shape[1], dtype=torch.int64, device=waveforms.device)
+    return waveforms, lengths
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The same values, with their gradient multiplied by a factor (fairseq `GradMultiply`)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None

@@ -1,0 +1,196 @@
+"""The shapes that a sweep searches, and what each costs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from fithubert.config.base import read_yaml, validate
+from fithubert.config.students import StudentConfig, StudentParams
+from fithubert.config.sweep import SpaceParams
+from fithubert.errors import UserError
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.models.hubert import HubertTeacher
+from fithubert.models.readout import ReadOut
+from fithubert.models.recipes import resolve
+from fithubert.models.student import build_student
+from fithubert.profile.counts import PARTS, analytic_macs, time_parts
+from fithubert.profile.run import REFERENCE_SECONDS
+from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
+
+#: The value of every choice, by the name of its list in `SpaceParams`.
+Choices = Mapping[str, Any]
+#: Channels of the front end are multiples of this.
+_CHANNELS = 4
+
+
+def read_space(path: Path) -> SpaceParams:
+    """The space in a YAML file of `sweep.space`; raises UserError in one line naming the key."""
+    return validate(SpaceParams, read_yaml(path), str(path))
+
+
+def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teacher_width: int) -> None:
+    """Raise UserError where some shape of `space` cannot be built or started as `of` says."""
+    groups = resolve(of.recipe, of.shape).pos_conv_groups
+    for width in space.width:
+        if width % groups:
+            raise UserError(f"space.width: {width} is no multiple of the {groups} groups of the positional convolution")
+    if of.init == "teacher_layers":
+        raise UserError("sweep: a student with init teacher_layers has its teacher's shape; take another for sweep.of")
+    if max(space.depth) > teacher_depth:
+        raise UserError(f"space.depth: {max(space.depth)} is deeper than the teacher, {teacher_depth}")
+    if of.init == "cut_teacher" and max(space.width) > teacher_width:
+        raise UserError(f"space.width: {max(space.width)} is wider than the teacher, {teacher_width}; use init: random")
+
+
+def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> StudentParams:
+    """The student that is `of` but for `choices`; its heads predict teacher layers that are spread evenly."""
+    base, depth = resolve(of.recipe, of.shape), choices["depth"]
+    kind = choices["time_reduction"]
+    reduction: dict[str, Any] = {"kind": kind}
+    if kind != "none":
+        reduction |= {"factor": choices["factor"], "before_layer": int(choices["position"] * depth)}
+    shape = {
+        "depth": depth,
+        "width": choices["width"],
+        "ffn_width": choices["ffn_width"],
+        "attention_heads": choices["attention_heads"],
+        "conv_layers": [
+            [max(_CHANNELS, round(channels * choices["front_end"] / _CHANNELS) * _CHANNELS), kernel, stride]
+            for channels, kernel, stride in base.conv_layers
+        ],
+        "time_reduction": reduction,
+        "readout": choices["readout"],
+        "heads": {"layer_map": [[layer, round(layer * teacher_depth / depth)] for layer in range(1, depth + 1)]},
+    }
+    # Else a factor of `of`'s own would be left where frames are not reduced.
+    merged = of.model_copy(update={"shape": {k: v for k, v in of.shape.items() if k != "time_reduction"}})
+    return merged.changed({"shape": shape})
+
+
+def find_choices(of: StudentParams, space: SpaceParams) -> dict[str, Any] | None:
+    """The choices that give `of` itself, or None where `space` does not hold its shape."""
+    config = resolve(of.recipe, of.shape)
+    reduction = config.time_reduction
+    wanted: dict[str, Any] = {
+        "depth": config.depth,
+        "width": config.width,
+        "ffn_width": config.ffn_width,
+        "attention_heads": config.attention_heads,
+        "front_end": 1.0,
+        "time_reduction": reduction.kind,
+        "factor": reduction.factor if reduction.kind != "none" else space.factor[0],
+        "readout": config.readout,
+    }
+    layer = reduction.before_layer if reduction.kind != "none" else int(space.position[0] * config.depth)
+    positions = [share for share in space.position if int(share * config.depth) == layer]
+    if not positions or any(value not in getattr(space, name) for name, value in wanted.items()):
+        return None
+    return {**wanted, "position": positions[0]}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """`params`: trunk and read-out; `macs_per_second` of audio, on 10 s; `latency_ratio`: estimated, to the teacher."""
+
+    params: int
+    macs_per_second: float
+    latency_ratio: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast this machine is: multiply-accumulates a second in each part of a student, and the teacher's seconds.
+
+    `rest_seconds` is what a pass takes outside all parts. Taken on one utterance of 10 s.
+    """
+
+    macs_per_second: Mapping[str, float]
+    rest_seconds: float
+    teacher_seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a trial may cost at most; None sets no limit."""
+
+    params: int | None = None
+    latency_ratio: float | None = None
+
+    def excess(self, costs: Costs) -> dict[str, float]:
+        """limit -> the share by which it is exceeded, at most 0 where it is kept."""
+        limits = {name: limit for name, limit in asdict(self).items() if limit is not None}
+        return {name: getattr(costs, name) / limit - 1 for name, limit in limits.items()}
+
+
+def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, rounds: int = 7) -> Speed:
+    """Time the student `of` and the teacher in turn, random weights for the student: they do not matter for time.
+
+    A latency that is estimated from this takes every part to run as fast as `of`'s own does.
+    """
+    config = resolve(of.recipe, of.shape)
+    student = ReadOut(build_student(config.released()), "reference")
+    with torch_threads(threads):
+        timings = time_in_turn({"student": student, "teacher": teacher}, (REFERENCE_SECONDS,), rounds)
+        shares = time_parts(student, REFERENCE_SECONDS, rounds)
+    ours, theirs = (timings[name][REFERENCE_SECONDS] for name in ("student", "teacher"))
+    teacher_seconds = median(theirs)
+    # By rounds, in which both met the same load.
+    seconds = teacher_seconds * paired_ratio(ours, theirs).median
+    macs = _macs(config)
+    spent = {part: share * seconds for part, share in shares.items()}
+    overall = sum(macs.values()) / seconds
+    speeds = {p: macs[p] / spent[p] if macs[p] and spent[p] else overall for p in PARTS}
+    rest = sum(spent[part] for part in PARTS if not macs[part])
+    return Speed(speeds, rest, teacher_seconds)
+
+
+def count_costs(student: StudentParams, speed: Speed) -> Costs:
+    """The costs of `student`, from its shape alone, in milliseconds of work."""
+    config = resolve(student.recipe, student.shape)
+    macs = _macs(config)
+    seconds = speed.rest_seconds + sum(count / speed.macs_per_second[part] for part, count in macs.items())
+    return Costs(
+        count_parameters(config.released()),
+        sum(macs.values()) / REFERENCE_SECONDS,
+        seconds / speed.teacher_seconds,
+    )
+
+
+def count_parameters(config: StudentConfig) -> int:
+    """The parameters of trunk and read-out of a shape.
+
+    Layers are all alike, so that two shallow trunks, counted on tensors without memory, tell of every depth.
+    """
+    if config.reuse_attention or config.heads.kind != "per_layer":
+        return _build_and_count(config.released())
+    one, two = (_build_and_count(_trunk(config, depth)) for depth in (1, 2))
+    released, factor = config.released().heads, config.time_reduction.factor
+    total = one + (config.depth - 1) * (two - one)
+    for layer, _ in released.layer_map:
+        total += (config.width + 1) * released.teacher_width
+        if released.upsampling == "transposed_conv" and config.factor_of(layer) > 1:
+            total += factor * config.width**2 + config.width
+    return total
+
+
+def _trunk(config: StudentConfig, depth: int) -> StudentConfig:
+    """`config` without heads, and with fewer layers."""
+    reduction = config.time_reduction.model_copy(update={"before_layer": 0})
+    heads = config.heads.model_copy(update={"layer_map": ()})
+    changes = {"depth": depth, "heads": heads, "readout": "layers", "masking": None, "time_reduction": reduction}
+    return config.model_copy(update=changes)
+
+
+@lru_cache(maxsize=4096)
+def _build_and_count(config: StudentConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_student(config).parameters())
+
+
+def _macs(config: StudentConfig) -> dict[str, int]:
+    return analytic_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))

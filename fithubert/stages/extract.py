@@ -1,0 +1,56 @@
+"""What SUPERB reads from a model, extracted once for all tasks."""
+
+import time
+from typing import Any
+
+from fithubert.config.params import Params
+from fithubert.files import write_json
+from fithubert.importers.registry import load_teacher
+from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import choose_device
+from fithubert.models.speech_model import SpeechModel
+from fithubert.models.weights import load_student
+from fithubert.stages.teacher import load_prepared
+from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features
+from fithubert.training.progress import progress_line
+from fithubert.workspace import Workspace, check_name
+
+#: Models that are not students.
+REFERENCES = ("fbank", "teacher")
+
+
+def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
+    """`fbank`, `teacher`, or the read-out of a finished student; raises UserError with the names for any other."""
+    check_name(name, [*REFERENCES, *params.students], "model")
+    if name == "fbank":
+        return load_teacher("fbank")
+    if name == "teacher":
+        return load_prepared(params, workspace)
+    return ReadOut(load_student(workspace.student(name)), name).to(choose_device(params.teacher.device))
+
+
+def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
+    """Write all hidden states of `model` for the whole corpus to data/extract/{model}; the metrics."""
+    begun = time.monotonic()
+    loaded = load_model(params, workspace, model)
+    show = progress_line(f"extract {model}")
+
+    def on_progress(p: ExtractProgress) -> None:
+        show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
+
+    settings = ExtractSettings(layers="all", with_waveform=False, **params.extract.model_dump())
+    command = f"fithubert superb {model}"
+    report = extract_features(
+        loaded,
+        workspace.load_manifest(),
+        workspace.extracted(model),
+        settings,
+        on_progress,
+        rebuild=command,
+        repair=command,
+    )
+    metrics = {**report.metrics(), "fingerprint": loaded.fingerprint, "seconds": time.monotonic() - begun}
+    if isinstance(loaded, ReadOut):
+        metrics["readout"] = loaded.student.config.readout
+    write_json(workspace.metrics(f"extract@{model}"), metrics)
+    return metrics

@@ -1,0 +1,308 @@
+"""Reading hidden states from a feature store."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from fithubert.data.batching import Crop
+from fithubert.errors import UserError
+from fithubert.frames import count_samples, pad_waveforms, receptive_field
+from fithubert.store.codec import Basis, find_codec, layer_codecs
+from fithubert.store.format import (
+    INDEX_NAME,
+    SHARD_KEY,
+    SHARD_PATTERN,
+    WAVEFORM_SCALE,
+    Expected,
+    IndexInfo,
+    StoreInfo,
+    basis_name,
+    describe_mismatch,
+    layer_column,
+    parse_index,
+    parse_info,
+    shard_name,
+)
+from fithubert.store.pca import read_basis
+from fithubert.store.write import describe_error
+
+
+@dataclass(frozen=True)
+class BinaryColumn:
+    """One binary column of one row group: row i is `data[offsets[i] : offsets[i + 1]]`, (bytes,) uint8."""
+
+    data: Tensor
+    offsets: tuple[int, ...]
+
+    @classmethod
+    def from_arrow(cls, column: pa.ChunkedArray) -> "BinaryColumn":
+        """A copy of `column`, so that Arrow's own memory is free again."""
+        array = column.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks)
+        _, offset_buffer, values = array.buffers()
+        places = torch.frombuffer(bytearray(offset_buffer), dtype=torch.int32)
+        offsets = places[array.offset : array.offset + len(array) + 1]
+        begin, end = int(offsets[0]), int(offsets[-1])
+        # Arrow's buffers may be longer than what is in them.
+        data = torch.frombuffer(bytearray(memoryview(values)[begin:end]), dtype=torch.uint8)
+        return cls(data, tuple((offsets - begin).tolist()))
+
+    def row(self, index: int) -> Tensor:
+        """(bytes,) uint8, a view."""
+        return self.data[self.offsets[index] : self.offsets[index + 1]]
+
+
+class ColumnCache:
+    """Least recently used columns leave first. `limit_bytes` is never passed but by a single column alone."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.num_bytes = 0
+        self._columns: OrderedDict[tuple[int, int, str], BinaryColumn] = OrderedDict()
+
+    def find(self, shard: int, row_group: int, names: Sequence[str]) -> dict[str, BinaryColumn]:
+        """Those of the named columns of a row group that are here."""
+        found = {}
+        for name in names:
+            column = self._columns.get((shard, row_group, name))
+            if column is not None:
+                self._columns.move_to_end((shard, row_group, name))
+                found[name] = column
+        return found
+
+    def add(self, shard: int, row_group: int, columns: dict[str, BinaryColumn]) -> None:
+        """Keep these columns, in the place of those used longest ago."""
+        for name, column in columns.items():
+            self._columns[shard, row_group, name] = column
+            self.num_bytes += column.data.numel()
+            while self.num_bytes > self.limit_bytes and len(self._columns) > 1:
+                self.num_bytes -= self._columns.popitem(last=False)[1].data.numel()
+
+
+CACHE_BYTES = 512 * 2**20
+_OPEN_SHARDS = 16
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """One whole utterance. `waveform` (samples,) float32 or None; `hidden`: layer -> (time, feature) float32."""
+
+    id: str
+    waveform: Tensor | None
+    hidden: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Crops of several utterances, padded with zeros at the end.
+
+    `waveforms` (batch, samples) float32 or None, `lengths` (batch,) samples; `hidden`: layer -> (batch, time, feature)
+    float32, `frame_lengths` (batch,) frames.
+    """
+
+    ids: tuple[str, ...]
+    waveforms: Tensor | None
+    lengths: Tensor
+    hidden: dict[int, Tensor]
+    frame_lengths: Tensor
+
+
+class FeatureStore:
+    """The hidden states of a corpus, in the order of its manifest. Open one with `FeatureStore.open`.
+
+    `ids`, `num_samples`, `num_frames`: per utterance. `groups`: the shard of each; batches whose crops come from one
+    shard, or few, read least. `layers` and `widths`: what is stored. `info`: where it came from. Reading from several
+    threads is safe; a copy sent to another process opens the store anew.
+    """
+
+    def __init__(self, path: Path, index: pa.Table, cache_bytes: int) -> None:
+        self.path = path
+        self.info: StoreInfo = parse_info(index.schema.metadata)
+        self.layers, self.widths = self.info.layers, self.info.widths
+        self._index: IndexInfo = parse_index(index.schema.metadata)
+        columns = {name: tuple(index.column(name).to_pylist()) for name in index.schema.names}
+        self.ids: tuple[str, ...] = columns["id"]
+        self.num_samples: tuple[int, ...] = columns["num_samples"]
+        self.num_frames: tuple[int, ...] = columns["num_frames"]
+        self.groups: tuple[int, ...] = columns["shard"]
+        self._places = list(zip(columns["shard"], columns["row_group"], columns["row"], strict=True))
+        self._index_of = {name: index for index, name in enumerate(self.ids)}
+        self._width_of = dict(zip(self.layers, self.widths, strict=True))
+        codecs = layer_codecs(self.info.codec, self.layers, self._read_basis())
+        self._codec_of = dict(zip(self.layers, codecs, strict=True))
+        self._stride = receptive_field(self.info.convolutions)[1]
+        self._cache = ColumnCache(cache_bytes)
+        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path | str, expect: Expected | None = None, cache_bytes: int = CACHE_BYTES) -> "FeatureStore":
+        """The store in the directory `path`. `cache_bytes` bounds the encoded columns that stay in memory.
+
+        Raises UserError where it is not there, a shard is missing, or it is not what `expect` asks for.
+        """
+        path = Path(path)
+        store = cls(path, read_index(path), cache_bytes)
+        mismatch = describe_mismatch(store.info, expect) if expect else None
+        if mismatch:
+            raise UserError(f"{path}: a foreign feature store: {mismatch}; run `{store._index.rebuild}` again")
+        present = {shard.name for shard in path.glob(SHARD_PATTERN)}
+        missing = [name for name in map(shard_name, range(len(store._index.shard_keys))) if name not in present]
+        if missing:
+            raise UserError(
+                f"{path / missing[0]}: missing ({len(missing)} of {len(store._index.shard_keys)} shards are); "
+                f"run `{store._index.repair}`, which writes only what is missing"
+            )
+        return store
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureStore.open, (self.path, None, self._cache.limit_bytes)
+
+    def read(self, utterance: str | int, layers: Sequence[int] | None = None) -> FeatureRow:
+        """One whole utterance, by its id or its place; `layers` None means all.
+
+        Raises UserError where the id or a layer is not in the store, or its shard is damaged.
+        """
+        index = self._find(utterance)
+        layers = self._check_layers(layers)
+        columns = self._columns(index, layers)
+        row = self._places[index][2]
+        hidden = {layer: torch.empty(self.num_frames[index], self._width_of[layer]) for layer in layers}
+        for layer, out in hidden.items():
+            self._codec_of[layer].decode(columns[layer_column(layer)].row(row), 0, out)
+        waveform = None
+        if self.info.with_waveform:
+            waveform = _decode_waveform(columns["waveform"].row(row), 0, self.num_samples[index])
+        return FeatureRow(self.ids[index], waveform, hidden)
+
+    def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> FeatureBatch:
+        """The crops as one padded batch; only the crops themselves are decoded.
+
+        A crop of n frames from frame s takes the samples that these frames see: from s * stride on, as many as
+        `frames.count_samples(n)`. Raises UserError as `read` does, ValueError where a crop leaves its utterance.
+        """
+        layers = self._check_layers(layers)
+        longest = max(crop.num_frames for crop in crops)
+        hidden = {layer: torch.zeros(len(crops), longest, self._width_of[layer]) for layer in layers}
+        waveforms = []
+        for place, crop in enumerate(crops):
+            end = crop.start_frame + crop.num_frames
+            if crop.start_frame < 0 or crop.num_frames < 1 or end > self.num_frames[crop.index]:
+                raise ValueError(
+                    f"{crop} leaves utterance {self.ids[crop.index]} ({self.num_frames[crop.index]} frames)"
+                )
+            columns = self._columns(crop.index, layers)
+            row = self._places[crop.index][2]
+            for layer, out in hidden.items():
+                value = columns[layer_column(layer)].row(row)
+                self._codec_of[layer].decode(value, crop.start_frame, out[place, : crop.num_frames])
+            if self.info.with_waveform:
+                start, count = crop.start_frame * self._stride, count_samples(crop.num_frames, self.info.convolutions)
+                waveforms.append(_decode_waveform(columns["waveform"].row(row), start, count))
+        padded = pad_waveforms(waveforms)[0] if waveforms else None
+        lengths = torch.tensor([count_samples(crop.num_frames, self.info.convolutions) for crop in crops])
+        frame_lengths = torch.tensor([crop.num_frames for crop in crops])
+        return FeatureBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, hidden, frame_lengths)
+
+    def _read_basis(self) -> Basis | None:
+        """What the codec's axes are; raises UserError where it has some and they are not those of the shards."""
+        if not find_codec(self.info.codec).fitted:
+            return None
+        path = self.path / basis_name(self.info)
+        try:
+            basis = read_basis(self.path, self.info)
+            reason = None if basis.digest == self._index.basis_digest else "not the basis of these shards"
+        except FileNotFoundError:
+            reason = "missing"
+        except (OSError, pa.ArrowException, ValueError) as error:
+            reason = f"damaged ({describe_error(error)})"
+        if reason is not None:
+            raise UserError(f"{path}: {reason}; run `{self._index.repair}`, which fits it again")
+        return basis
+
+    def _find(self, utterance: str | int) -> int:
+        if isinstance(utterance, int):
+            return range(len(self.ids))[utterance]
+        if utterance not in self._index_of:
+            raise UserError(f"{self.path}: no utterance {utterance!r} in this feature store")
+        return self._index_of[utterance]
+
+    def _check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        wanted = self.layers if layers is None else tuple(layers)
+        mismatch = describe_mismatch(self.info, Expected(layers=wanted))
+        if mismatch:
+            raise UserError(f"{self.path}: {mismatch}")
+        return wanted
+
+    def _columns(self, index: int, layers: Sequence[int]) -> dict[str, BinaryColumn]:
+        """The columns of an utterance's row group, from memory or from its shard."""
+        shard, row_group, _ = self._places[index]
+        names = ["waveform"] if self.info.with_waveform else []
+        names += [layer_column(layer) for layer in layers]
+        with self._lock:
+            columns = self._cache.find(shard, row_group, names)
+            missing = [name for name in names if name not in columns]
+            if missing:
+                loaded = self._load(shard, row_group, missing)
+                self._cache.add(shard, row_group, loaded)
+                columns |= loaded
+        return columns
+
+    def _load(self, shard: int, row_group: int, names: Sequence[str]) -> dict[str, BinaryColumn]:
+        path = self.path / shard_name(shard)
+        try:
+            table = self._open_shard(shard, path).read_row_group(row_group, columns=list(names), use_threads=False)
+            return {name: BinaryColumn.from_arrow(table.column(name)) for name in names}
+        except FileNotFoundError:
+            reason = "missing"
+        except (OSError, pa.ArrowException, ValueError, KeyError, IndexError) as error:
+            reason = f"damaged ({describe_error(error)})"
+        raise UserError(f"{path}: {reason}; run `{self._index.repair}`, which writes only such shards again")
+
+    def _open_shard(self, shard: int, path: Path) -> pq.ParquetFile:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard]
+        # Not memory-mapped: pages of many large shards would count as this process's memory, and a shard that shrinks
+        # or cannot be read would end it with SIGBUS instead of a message.
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
+        if (file.metadata.metadata or {}).get(SHARD_KEY) != self._index.shard_keys[shard].encode():
+            file.close()
+            raise ValueError("it belongs to another store")
+        self._files[shard] = file
+        while len(self._files) > _OPEN_SHARDS:
+            self._files.popitem(last=False)[1].close()
+        return file
+
+
+def read_index(directory: Path) -> pa.Table:
+    """The index of the store in `directory`; raises UserError where it is not there or not readable as one."""
+    path = directory / INDEX_NAME
+    if not path.is_file():
+        raise UserError(f"{directory}: no feature store here ({INDEX_NAME} is missing); run `fithubert cache` first")
+    try:
+        index = pq.read_table(path, page_checksum_verification=True)
+        parse_info(index.schema.metadata)
+        parse_index(index.schema.metadata)
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
+        ) from None
+    return index
+
+
+def _decode_waveform(value: Tensor, start: int, count: int) -> Tensor:
+    samples = value[2 * start : 2 * (start + count)].view(torch.int16)
+    return samples.to(torch.float32).div_(WAVEFORM_SCALE)

@@ -1,0 +1,160 @@
+"""ASV: whether two sentences have the same speaker, from an x-vector trained on the speakers of the training split.
+
+Trials: the corpus's own list, or else all pairs of the held-out speakers' sentences (the verification split). SUPERB's
+network with the budget's width (official: 512, pooled 1500), additive-margin softmax, AdamW, clip 1000, whole sentences
+(official: crops of 8 s, and those of the embedded corpus are shorter). The dev split's trials pick the checkpoint,
+whose speakers are those of training; what the official recipe picks on test has a name of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fithubert.config.superb import TaskBudget
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.superb.bank import Bank, FeatureSource, read_banks
+from fithubert.superb.heads import SpeakerHead, sum_layers
+from fithubert.superb.metrics import IntArray, Measure, Verification
+from fithubert.superb.protocol import DEFAULT_RESOURCES, MissingLabels, Resources, Selection, Training
+from fithubert.superb.sampling import ShuffledBatches, Variants
+
+#: 1500 of 512.
+_POOLED_RATIO = 3
+_EVAL_BATCH = 32
+
+
+@dataclass(frozen=True)
+class VerificationTask:
+    """The declaration of ASV."""
+
+    name: str = "asv"
+    selection: Selection = Selection("eer", less_is_better=True)  # noqa: RUF009
+    training: Training = Training(torch.optim.AdamW, 1000.0)  # noqa: RUF009
+    #: Width before pooling; None: three times the budget's.
+    pooled_width: int | None = None
+    extra_frames: int = 0
+    #: Training leaves out shorter recordings.
+    min_train_samples: int = 0
+    #: Where train has several stored crops of a recording, an epoch sees each recording once.
+    crops: bool = False
+    keep_last: bool = False
+
+    def bind(
+        self, features: FeatureSource, manifest: Manifest, budget: TaskBudget, resources: Resources = DEFAULT_RESOURCES
+    ) -> "VerificationLearner":
+        """The task on these features; raises MissingLabels where speakers or trials are too few."""
+        known = [u for u in manifest.select(kind="sentence") if u.speaker is not None]
+        splits = {"train": "train", "dev": "dev", "test": "verification"}
+        members = {name: [u for u in known if u.split == split] for name, split in splits.items()}
+        members["train"] = [u for u in members["train"] if u.num_samples >= self.min_train_samples]
+        if len({u.speaker for u in members["train"]}) < 2:
+            raise MissingLabels("no two speakers in the train split")
+        for name in ("dev", "test"):
+            pairs = _make_trials(members[name])
+            if not pairs.targets.any() or pairs.targets.all():
+                raise MissingLabels(f"no same-speaker and other-speaker pairs in the {splits[name]} split")
+        # Sorted by length, so that neighbours pad little in evaluation.
+        ordered = {name: sorted(rows, key=lambda u: (u.num_samples, u.id)) for name, rows in members.items()}
+        ids = {name: [u.id for u in rows] for name, rows in ordered.items()}
+        banks = read_banks(features, ids, resources.memory_bytes)
+        speakers, labels = np.unique([u.speaker or "" for u in ordered["train"]], return_inverse=True)
+        trials = {name: _make_trials(ordered[name]) for name in ("dev", "test")}
+        recordings = [u.audio if self.crops else u.id for u in ordered["train"]]
+        known_speakers = _Speakers(torch.from_numpy(labels), recordings, len(speakers))
+        return VerificationLearner(self, banks, known_speakers, trials, budget.head_width, resources)
+
+
+@dataclass(frozen=True)
+class _Speakers:
+    """Of the training split: `labels` (item,), `recordings` (item,) that an item is (a crop of), how many speakers."""
+
+    labels: Tensor
+    recordings: list[str]
+    count: int
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The pairs of a split: numbers of both utterances, whether their speaker is one, the first one's speaker."""
+
+    first: IntArray
+    second: IntArray
+    targets: np.ndarray
+    groups: IntArray
+
+
+def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
+    numbers = np.unique([u.speaker or "" for u in utterances], return_inverse=True)[1]
+    if any(u.trials for u in utterances):
+        places = {u.id: place for place, u in enumerate(utterances)}
+        pairs = [(places[u.id], places[other]) for u in utterances for other in u.trials or ()]
+        first, second = np.array(pairs, dtype=np.int64).T
+    else:
+        first, second = np.triu_indices(len(utterances), 1)
+    return _Trials(first, second, numbers[first] == numbers[second], numbers[first])
+
+
+class VerificationLearner:
+    """ASV on one model's features."""
+
+    def __init__(
+        self,
+        task: VerificationTask,
+        banks: dict[str, Bank],
+        speakers: _Speakers,
+        trials: dict[str, _Trials],
+        width: int,
+        resources: Resources,
+    ) -> None:
+        self._device = resources.device
+        self._task, self._banks, self._speakers, self._trials, self._width = task, banks, speakers, trials, width
+        self.num_train, self.num_outputs = len(set(speakers.recordings)), speakers.count
+        self.num_dev, self.num_test = len(trials["dev"].first), len(trials["test"].first)
+        self.start_epochs(0, 1)
+
+    def new_head(self) -> nn.Module:
+        """A SpeakerHead."""
+        layers, features = self._banks["train"].shape
+        pooled = self._task.pooled_width or _POOLED_RATIO * self._width
+        head = SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._task.extra_frames)
+        return head.to(self._device)
+
+    def start_epochs(self, seed: int, batch: int) -> None:
+        """Begin the seeded order of batches anew."""
+        self._crops = Variants(self._speakers.recordings, seed) if self._task.crops else None
+        self._order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._task.keep_last)
+        drawn = self._order.batches()
+        self._batches = self._banks["train"].stream(map(self._crops.draw, drawn) if self._crops else drawn)
+
+    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+        """(head,) additive-margin softmax losses of the next batch."""
+        batch, features = next(self._batches)
+        lengths = self._banks["train"].lengths[batch]
+        speakers = [h for h in heads if isinstance(h, SpeakerHead)]
+        summed = sum_layers([h.layer_sum for h in speakers], features.to(self._device).float())
+        labels = self._speakers.labels[torch.from_numpy(batch)].to(self._device)
+        return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(speakers, summed, strict=True)])
+
+    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+        """The equal error rate of each head over the split's trials, from cosines of embeddings."""
+        speakers = [h for h in heads if isinstance(h, SpeakerHead)]
+        bank, trials = self._banks[split], self._trials[split]
+        parts: list[list[Tensor]] = [[] for _ in speakers]
+        windows = (range(i, min(i + _EVAL_BATCH, len(bank))) for i in range(0, len(bank), _EVAL_BATCH))
+        for window, features in bank.stream(windows):
+            summed = sum_layers([h.layer_sum for h in speakers], features.to(self._device).float())
+            for index, (head, x) in enumerate(zip(speakers, summed, strict=True)):
+                parts[index].append(head.embed(x, bank.lengths[window.start : window.stop])[0].cpu())
+        measures: list[dict[str, Measure]] = []
+        for embeddings in parts:
+            unit = nn.functional.normalize(torch.cat(embeddings), dim=1)
+            scores = (unit @ unit.T).numpy().astype(np.float64)[trials.first, trials.second]
+            # A head that has diverged scores nothing apart from anything.
+            measures.append({"eer": Verification(np.nan_to_num(scores), trials.targets, trials.groups)})
+        return measures
+
+
+ASV = VerificationTask()

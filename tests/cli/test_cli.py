@@ -1,0 +1,189 @@
+"""The command line: help for every command, one line for every mistake, JSON for machines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from fithubert.cli import app
+from fithubert.config.teacher import HubertConfig
+from fithubert.data.manifest import Manifest
+from fithubert.files import write_json
+from fithubert.frames import HUBERT_CONVOLUTIONS
+from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.weights import save_teacher
+from tests.data.corpora.miniatures import write_librispeech
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = (
+    "prepare",
+    "pretrain",
+    "teacher",
+    "cache",
+    "plan",
+    "distill",
+    "profile",
+    "superb",
+    "leaderboard",
+    "report",
+    "compare",
+    "import",
+    "export",
+    "ui",
+)
+SUMMARY = {
+    "models": {
+        "teacher": {"params": {"total": 5_000_000}, "superb": {"pr": {"per": 20.5}}, "size_ratio": 1.0},
+        "fithubert": {"params": {"total": 1_000_000}, "superb": {}, "size_ratio": 0.2},
+    },
+    "teacher": "teacher",
+    "tasks": ["pr"],
+}
+
+
+def run(*arguments: str, params: Path = ROOT / "params.yaml", workspace: Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["--params", str(params), "--workspace", str(workspace), *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.stdout) > 300
+
+
+def test_help_loads_no_library_of_a_stage() -> None:
+    program = "import sys, fithubert.cli; print(sorted({'torch', 'pyarrow', 'mlflow', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
+    write_librispeech(tmp_path / "corpora")
+    arguments = ["prepare", "--source", "librispeech", "--path", str(tmp_path / "corpora")]
+    code, out, error = run("--set", "data.train=[dev-clean]", "--set", "data.dev=[]", *arguments, workspace=tmp_path)
+    assert (code, error.count("error")) == (0, 0)
+    assert out.startswith("16 utterances")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["distill", "nobody"], "'nobody': not one of fithubert"),
+        (["superb", "nobody", "pr"], "'nobody': not one of fbank, teacher, fithubert"),
+        (["superb", "fbank", "ks", "--data", "/no/corpora", "--official"], "/no/corpora: data.path is not a folder"),
+        (["leaderboard", "fbank", "/no/workspace"], "folders hold no results of it"),
+        (["distill", "fithubert"], "no such file"),
+        (["cache"], "artifacts/teacher"),
+        (["cache", "--codec", "int4"], "cache.codec"),
+        (["teacher", "nothing"], "neither a directory, a file, one of fbank, mini"),
+        (["prepare", "/no/such/folder"], "/no/such/folder"),
+        (["prepare", "--source", "librispeech", "--path", "/no/corpora"], "/no/corpora: data.path is not a folder"),
+        (["prepare", "--source", "libri"], "data: Input tag 'libri'"),
+        (["prepare", "--download"], "data.source is synthetic; name a corpus, as --source librispeech"),
+        (["prepare", "--source", "iemocap", "--download"], "iemocap has to be fetched by hand"),
+        (["--set", "data.fold=9", "prepare", "--source", "iemocap"], "data.iemocap.fold"),
+        (["prepare", "--path", "/no/corpora"], "data.synthetic.path: unknown key"),
+        (["--set", "report.titel=x", "report"], "unknown key"),
+        (["plan", "--hours", "1", "--epochs", "0"], "--epochs: must be above 0"),
+        (["compare"], "fithubert report"),
+        (["compare", "/no/summary.json"], "/no/summary.json"),
+        (["--set", "distill.updats=3", "profile"], "unknown key"),
+        (["import", "/no/checkpoint.ckpt"], "no such file"),
+        (
+            ["export", "nobody", "--to", "s3prl", "--out", "x"],
+            "'nobody': not the folder of a student, and",
+        ),
+        (["export", "nobody", "--to", "coreml", "--out", "x"], "form 'coreml': not one of"),
+        (["pretrain", "/no/recipe.yaml", "--out", "x"], "no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(arguments: list[str], said: str, tmp_path: Path) -> None:
+    code, _, error = run(*arguments, workspace=tmp_path)
+    assert code == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fithubert.cli", "--debug", "--params", str(tmp_path / "params.yaml"), "profile"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_text_file_named_wav_is_skipped_and_alone_it_is_an_error(tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    (recordings / "notes.wav").write_text("this is not audio")
+    code, _, error = run("prepare", str(recordings), workspace=tmp_path / "workspace")
+    assert code == 1
+    assert "notes.wav" in error
+    assert not (tmp_path / "workspace" / "data" / "manifests" / "corpus.parquet").exists()
+
+
+def test_a_repair_mends_the_cache_as_it_is_whatever_the_parameters_say(tmp_path: Path, tiny_corpus: Manifest) -> None:
+    (tmp_path / "data").mkdir()
+    for folder in ("audio", "manifests"):
+        (tmp_path / "data" / folder).symlink_to(tiny_corpus.root / folder)
+    shape = HubertConfig(
+        conv_layers=tuple((8, kernel, stride) for kernel, stride in HUBERT_CONVOLUTIONS),
+        width=16,
+        depth=2,
+        ffn_width=16,
+        attention_heads=2,
+        pos_conv_groups=4,
+    )
+    save_teacher(HubertTeacher(HubertModel(shape), "tiny"), tmp_path / "artifacts" / "teacher")
+    code, said, _ = run("--set", "cache.shard_minutes=0.2", "cache", "--codec", "pca_int8", workspace=tmp_path)
+    assert code == 0
+    train = tmp_path / "data" / "cache" / "train"
+    before = {path.name: path.read_bytes() for path in train.iterdir()}
+    shard = train / "shard-00001.parquet"
+    shard.write_bytes(before[shard.name][:1000])
+    (train / "shard-00000.parquet").unlink()
+    code, said, error = run("cache", "--repair", workspace=tmp_path)
+    assert code == 0, error
+    assert f"{train}/shard-00000.parquet: it was missing; written again" in said
+    assert f"{shard}: " in said
+    assert {path.name: path.read_bytes() for path in train.iterdir()} == before
+    assert run("cache", "--repair", "--codec", "int8", workspace=tmp_path)[0] != 0
+
+
+def test_compare_prints_a_table_and_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "reports" / "summary.json", SUMMARY)
+    code, table, _ = run("compare", workspace=tmp_path)
+    assert code == 0
+    assert "fithubert" in table
+    code, text, _ = run("compare", "--json", workspace=tmp_path)
+    rows = json.loads(text)
+    assert code == 0
+    assert {row["model"]: row["params"] for row in rows} == {"teacher": 5_000_000, "fithubert": 1_000_000}
+
+
+def test_a_task_runs_on_its_own_corpus_by_the_official_protocol(tmp_path: Path) -> None:
+    corpora = str(write_librispeech(tmp_path / "corpora"))
+    official = ("superb", "fbank", "pr", "--data", corpora, "--official")
+    code, said, _ = run("--set", "superb.tasks.pr.steps=2", *official, workspace=tmp_path / "work")
+    assert code == 0
+    assert said.splitlines()[1:] == ["  not the official protocol: steps 2 instead of 100000"]
+    code, _, error = run("leaderboard", "fbank", str(tmp_path / "work"), workspace=tmp_path)
+    assert code == 1
+    assert "pr departs from the protocol (steps 2 instead of 100000); asr is not scored" in error
+    code, _, error = run("--set", "superb.protocol=official", "superb", "fbank", "pr", workspace=tmp_path / "work")
+    assert code == 1
+    assert "was prepared from librispeech and data.source is synthetic" in error

@@ -1,0 +1,192 @@
+"""`fithubert features` and `fithubert units` as a user meets them."""
+
+import inspect
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+
+import fithubert
+from fithubert.cli import use
+from fithubert.data.listing import MAX_SECONDS
+from fithubert.export import models
+from fithubert.export.onnx import export_onnx
+from fithubert.models.weights import save_student
+from fithubert.pretrain.discretise import SAMPLE_FRAMES
+from fithubert.workspace import Workspace
+from tests.cli.test_cli import ROOT, run
+from tests.export.students import SMALL, tiny_readout
+from tests.models.shapes import strong, tiny
+from tests.recordings import write_folder
+from tests.store.fakes import FakeModel
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of four heads, `all_heads`, and recordings in `in`."""
+    root = tmp_path_factory.mktemp("workspace")
+    save_student(strong(tiny("armhubert")), root / "artifacts" / "students" / "all_heads")
+    write_folder(root / "in")
+    return root
+
+
+def test_options_have_the_librarys_defaults() -> None:
+    assert inspect.signature(use.features).parameters["max_seconds"].default == MAX_SECONDS
+    assert inspect.signature(use.units).parameters["max_seconds"].default == MAX_SECONDS
+    assert inspect.signature(use.units).parameters["sample_frames"].default == SAMPLE_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "layers"),
+    [
+        ("all_heads", [], None),
+        ("all_heads", ["--layers", "all"], "all"),
+        ("all_heads", ["--layer", "0", "--layer", "1"], (0, 1)),
+        ("all_heads", ["--layer", "1,0"], (0, 1)),
+        ("fbank", [], (0,)),
+        ("mini", ["--layer", "3"], (3,)),
+    ],
+)
+def test_features_of_the_layers_that_are_named(
+    workspace: Path, tmp_path: Path, model: str, options: list[str], layers: tuple[int, ...] | str | None
+) -> None:
+    out = tmp_path / "f.parquet"
+    audio = str(workspace / "in" / "r01.flac")
+    code, said, error = run("features", audio, "--model", model, "--out", str(out), *options, workspace=workspace)
+    assert code == 0, error
+    assert said.startswith(f"{out}: 1 recordings, 0.0 min; layer")
+    assert f"of {model}, " in said
+    features = fithubert.load_features(out)
+    if layers is None:
+        assert features.layers == (features.layers[-1],)
+        assert features.layers != (0,)
+    elif layers == "all":
+        assert features.layers == tuple(range(len(features.layers)))
+        assert len(features.layers) > 1
+    else:
+        assert features.layers == layers
+    assert set(pandas.read_parquet(out).frame_rate_hz) == {100.0 if model == "fbank" else 50.0}
+
+
+def test_an_exported_student_says_what_the_student_says(workspace: Path, tmp_path: Path) -> None:
+    readout = tiny_readout("armhubert", **SMALL)
+    save_student(readout.student, tmp_path / "student")
+    export_onnx(readout, tmp_path / "onnx", None, lambda models: dict.fromkeys(models, 1.0))
+    said = []
+    for name in ("student", "onnx", "onnx/model.onnx"):
+        out = tmp_path / f"{len(said)}.parquet"
+        arguments = ["features", str(workspace / "in"), "--model", str(tmp_path / name), "--layers", "all"]
+        assert run(*arguments, "--out", str(out), workspace=workspace)[0] == 0
+        said.append(fithubert.load_features(out))
+    assert len(said[0].layers) > 1
+    for path in said[0].ids:
+        torched, exported, named = (features.read(path).hidden for features in said)
+        for layer, states in torched.items():
+            torch.testing.assert_close(exported[layer], states, rtol=0, atol=1e-4)
+            torch.testing.assert_close(named[layer], exported[layer], rtol=0, atol=0)
+    missing = ["--model", str(tmp_path / "onnx" / "model.int8.onnx"), "--out", str(tmp_path / "x.parquet")]
+    assert "export with --int8" in run("features", str(workspace / "in"), *missing, workspace=workspace)[2]
+
+
+def test_teachers_of_every_kind_go_to_load_teacher(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(models, "load_teacher", lambda spec: asked.append(str(spec)) or FakeModel())
+    file = workspace / "in" / "r01.flac"  # any file: whose it is, load_teacher says
+    (tmp_path / "config.json").write_text("{}")
+    specs = ["hf:owner/name", "torchaudio:HUBERT_BASE", "fairseq:/x.pt", str(file), str(tmp_path), "mini", "fbank"]
+    for spec in specs:
+        models.find_model(Workspace(workspace), spec)
+    models.find_model(Workspace(workspace), "teacher")
+    assert asked == [*specs, str(workspace / "artifacts" / "teacher")]
+
+
+def test_the_folder_of_a_student_is_the_student(workspace: Path, tmp_path: Path) -> None:
+    for name, model in (("a", "all_heads"), ("b", str(workspace / "artifacts" / "students" / "all_heads"))):
+        out = tmp_path / f"{name}.parquet"
+        assert run("features", str(workspace / "in"), "--model", model, "--out", str(out), workspace=workspace)[0] == 0
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_broken_recording_is_named_and_the_good_part_kept(workspace: Path, tmp_path: Path) -> None:
+    recordings = write_folder(tmp_path / "in", 3)
+    (recordings / "broken.wav").write_text("no audio")
+    for command, extra in (("features", []), ("units", ["--clusters", "5"])):
+        out = tmp_path / f"{command}.parquet"
+        arguments = [command, str(recordings), "--model", "all_heads", "--out", str(out), *extra]
+        code, said, error = run(*arguments, workspace=workspace)
+        assert code == 1
+        assert said.startswith(f"{out}: 3 recordings, ")
+        assert f"skipped {recordings / 'broken.wav'}: not readable as audio" in error
+        assert error.endswith("1 skipped; the others are in the file\n")
+        assert len(set(pandas.read_parquet(out).path)) == 3
+
+
+def test_units_leave_a_codebook_that_gives_the_same_units(workspace: Path, tmp_path: Path) -> None:
+    base = ["units", str(workspace / "in"), "--model", "all_heads"]
+    first, second, third = (tmp_path / f"{name}.parquet" for name in ("first", "second", "third"))
+    code, said, _ = run(*base, "--layer", "0", "--clusters", "8", "--out", str(first), workspace=workspace)
+    assert code == 0
+    assert "8 of 8 clusters of layer 0 of all_heads" in said
+    book = tmp_path / "first.codebook"
+    assert {path.name for path in book.iterdir()} == {"config.json", "codebook.safetensors"}
+    assert run(*base, "--codebook", str(book), "--out", str(second), workspace=workspace)[0] == 0
+    assert second.read_bytes() == first.read_bytes()
+    assert not (tmp_path / "second.codebook").exists()
+    code, _, error = run(*base, "--codebook", str(book), "--layer", "1", "--out", str(third), workspace=workspace)
+    assert code == 1
+    assert f"--layer 1: the codebook {book} has 0; leave --layer out" in error
+    code, _, error = run(*base, "--out", str(first), workspace=workspace)
+    assert code == 1
+    assert f"{first}: is there already" in error
+
+
+def test_units_go_on_with_the_codebook_of_an_interrupted_run_and_no_other(workspace: Path, tmp_path: Path) -> None:
+    base = ["units", str(workspace / "in"), "--model", "all_heads", "--out", str(tmp_path / "u.parquet")]
+    assert run(*base, "--clusters", "8", workspace=workspace)[0] == 0
+    before = (tmp_path / "u.parquet").read_bytes()
+    (tmp_path / "u.parquet").unlink()
+    written = (tmp_path / "u.codebook" / "config.json").stat().st_mtime_ns
+    code, _, error = run(*base, "--clusters", "9", workspace=workspace)
+    assert code == 1
+    assert "u.codebook: a codebook of other settings or recordings; use it with --codebook" in error
+    assert run(*base, "--clusters", "8", workspace=workspace)[0] == 0
+    assert (tmp_path / "u.parquet").read_bytes() == before
+    assert (tmp_path / "u.codebook" / "config.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--model", "nobody"],
+            "model 'nobody': no file or folder, no student (students here: all_heads), nor teacher",
+        ),
+        (["--model", str(ROOT / "tests")], "a folder without config.json holds no student, export or teacher"),
+        (["--model", "mini", "--layer", "13"], "--layer 13: the model has layers 0 to 12"),
+        (["--model", "fbank", "--layer", "-1"], "--layer -1: the model has layer 0 alone"),
+        (["--model", "fbank", "--layer", "last"], "--layer last: give numbers, or `all`"),
+        (["--model", "fbank", "--dtype", "int8"], "dtype 'int8': not one of float32, float16"),
+        (["--model", "fbank", "--device", "tpu"], "device 'tpu': not one of auto, cpu, cuda"),
+        (["--model", "teacher"], "artifacts/teacher"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(workspace: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    audio, out = str(workspace / "in"), str(tmp_path / "f.parquet")
+    code, _, error = run("features", audio, "--out", out, *options, workspace=workspace)
+    assert code == 1
+    assert error.splitlines()[-1].startswith("error: ")
+    assert said in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_does_not_exist_is_named(workspace: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "f.parquet")
+    code, _, error = run("features", "/no/where", "--model", "fbank", "--out", out, workspace=workspace)
+    assert (code, error) == (1, "error: /no/where: no such file or folder\n")
+    nowhere = "/proc/nowhere/f.parquet"
+    code, _, error = run("features", str(workspace / "in"), "--model", "fbank", "--out", nowhere, workspace=workspace)
+    assert code == 1
+    assert "error: /proc/nowhere: cannot be made" in error

@@ -1,0 +1,112 @@
+"""params.yaml, its presets, and what a wrong value is told."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fithubert.config.params import Params, load_params
+from fithubert.errors import UserError
+from fithubert.models.recipes import resolve
+from pipeline.compose import compose
+
+ROOT = Path(__file__).parents[2]
+#: The published experiment.
+PAPER = ["data=librispeech_960", "data.path=/corpora", "teacher=hubert_base", "students=paper", "budget=paper_960h"]
+
+
+def test_params_yaml_is_the_default_composition() -> None:
+    pytest.importorskip("hydra")
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(compose([]))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["data=tiny", "budget=demo"], ["data=folder", "data.path=/recordings"], ["distill.updates=7"], PAPER],
+)
+def test_other_compositions_are_valid(overrides: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    written = tmp_path / "params.yaml"
+    written.write_text(compose(overrides))
+    assert isinstance(load_params(written), Params)
+
+
+@pytest.mark.parametrize("preset", sorted(p.stem for p in (ROOT / "experiments" / "presets" / "data").glob("*.yaml")))
+def test_every_data_preset_is_valid_and_asks_for_what_it_needs(preset: str) -> None:
+    pytest.importorskip("hydra")
+    if "path: ???" in (ROOT / "experiments" / "presets" / "data" / f"{preset}.yaml").read_text():
+        with pytest.raises(UserError, match=r"data\.[a-z0-9_]+\.path: name the folder of"):
+            compose([f"data={preset}"])
+        compose([f"data={preset}", "data.path=/corpora"])
+    else:
+        compose([f"data={preset}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data=folder"], "name the folder of recordings"),
+        (["data=nowhere"], "nowhere"),
+        (["distill.update=7"], "update"),
+    ],
+)
+def test_a_wrong_composition_is_one_line(overrides: list[str], said: str) -> None:
+    pytest.importorskip("hydra")
+    with pytest.raises(UserError, match=said) as error:
+        compose(overrides)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("overrides", "width"), [([], 192), (PAPER, 768)])
+def test_every_student_can_be_built_and_fits_the_teacher(overrides: list[str], width: int, tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    (tmp_path / "params.yaml").write_text(compose(overrides))
+    for student in load_params(tmp_path / "params.yaml").students.values():
+        assert resolve(student.recipe, student.shape).heads.teacher_width == width
+
+
+@pytest.mark.parametrize("overrides", [[], PAPER])
+def test_the_models_are_references_or_students(overrides: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    (tmp_path / "params.yaml").write_text(compose(overrides))
+    params = load_params(tmp_path / "params.yaml")
+    assert set(params.superb.models) - {"fbank", "teacher"} <= set(params.students)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("distill.updats=5", r"distill.updats: unknown key; valid keys: targets, seed"),
+        ("distill.updates=-5", r"distill.updates: .*greater than 0"),
+        ("superb.tasks.pr.steps=many", r"superb.tasks.pr.steps"),
+        ("data.hours=none", r"data.synthetic.hours"),
+        ("nothing.here=1", r"KEY=VALUE"),
+        ("distill.updates", r"KEY=VALUE"),
+        ("distill.updates=[", r"YAML"),
+    ],
+)
+def test_a_wrong_change_is_one_line(change: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        load_params(ROOT / "params.yaml", [change])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ({"width": -8}, "width"),
+        ({"attention_heads": 7}, "does not divide width"),
+        ({"widht": 96}, "widht: unknown key; valid keys: conv_layers"),
+        ({"time_reduction": {"kind": "conv3d"}}, "conv1d"),
+    ],
+)
+def test_a_wrong_student_is_one_line(shape: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        resolve("fithubert", shape)
+    assert "\n" not in str(error.value)
+
+
+def test_changes_replace_what_the_file_says() -> None:
+    params = load_params(ROOT / "params.yaml", ["distill.updates=5", "data={source: folder, path: /tmp}"])
+    assert params.distill.updates == 5
+    assert params.data.source == "folder"

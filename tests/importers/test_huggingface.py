@@ -1,0 +1,173 @@
+"""Teachers from Hugging Face directories say what transformers says, to the last layer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fithubert.errors import UserError
+from fithubert.frames import pad_waveforms
+from fithubert.importers.registry import load_teacher
+from fithubert.models.hubert import HubertTeacher
+from tests.importers import public
+
+STABLE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
+#: (family, options, whether waveforms are normalised): Base, Large and what else is about.
+SHAPES: list[Any] = [
+    ("hubert", {}, False),
+    ("hubert", STABLE, True),
+    ("hubert", {"conv_pos_batch_norm": True}, True),
+    ("wav2vec2", {}, True),
+    ("wav2vec2", {"feat_extract_norm": "layer", "conv_bias": True}, True),
+    ("wavlm", {}, False),
+    ("wavlm", STABLE, True),
+    ("data2vec-audio", {}, True),
+]
+
+
+def load(folder: Path | str) -> HubertTeacher:
+    teacher = load_teacher(f"hf:{folder}")
+    assert isinstance(teacher, HubertTeacher)
+    return teacher
+
+
+def assert_says_the_same(teacher: HubertTeacher, model: Any, normalise: bool, seconds: tuple[float, ...]) -> None:
+    for length in seconds:
+        waveform = 0.1 * torch.randn(int(length * 16_000)) + 0.01
+        ours = teacher.extract(waveform[None], torch.tensor([len(waveform)])).hidden_states
+        theirs = public.hidden_states(model, waveform, normalise)
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert public.relative_error(one[0], other) < 1e-5
+
+
+@pytest.mark.parametrize(("family", "options", "normalise"), SHAPES)
+def test_every_layer_equals_transformers(tmp_path: Path, family: str, options: dict[str, Any], normalise: bool) -> None:
+    model = public.small(family, **options)
+    for buffer in model.buffers():  # the statistics of a batch norm
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2.0)
+    teacher = load(public.save(model, tmp_path, normalise))
+    assert_says_the_same(teacher, model, normalise, (0.025, 0.31, 1.7))
+
+
+@pytest.mark.parametrize("family", public.FAMILIES)
+def test_every_layer_equals_transformers_at_base_size(tmp_path: Path, family: str) -> None:
+    model = public.build(family, std=0.03)
+    teacher = load(public.save(model, tmp_path, normalise=False))
+    assert len(teacher.widths) == 13
+    assert_says_the_same(teacher, model, False, (2.0,))
+
+
+@pytest.mark.parametrize(("family", "options", "normalise"), SHAPES)
+def test_batched_equals_one_by_one(tmp_path: Path, family: str, options: dict[str, Any], normalise: bool) -> None:
+    teacher = load(public.save(public.small(family, **options), tmp_path, normalise))
+    waveforms = [0.1 * torch.randn(length) for length in (9000, 400, 5311, 700)]
+    batched = teacher.extract(*pad_waveforms(waveforms))
+    for row, waveform in enumerate(waveforms):
+        alone = teacher.extract(waveform[None], torch.tensor([len(waveform)]))
+        for one, many in zip(alone.hidden_states, batched.hidden_states, strict=True):
+            assert public.relative_error(many[row, : one.shape[1]], one[0]) < 1e-4
+
+
+@pytest.mark.parametrize("family", public.FAMILIES)
+def test_a_head_on_top_changes_nothing(tmp_path: Path, family: str) -> None:
+    model = public.small(family, ctc=True)
+    public.save(model, tmp_path / "ctc", normalise=False)
+    public.save(getattr(model, model.base_model_prefix), tmp_path / "plain", normalise=False)
+    assert load(tmp_path / "ctc").fingerprint == load(tmp_path / "plain").fingerprint
+
+
+def test_old_and_sharded_files_hold_the_same_teacher(tmp_path: Path) -> None:
+    model = public.small("hubert")
+    fingerprint = load(public.save(model, tmp_path / "new", normalise=False)).fingerprint
+    public.save(model, tmp_path / "shards", False, max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 1
+    assert load(tmp_path / "shards").fingerprint == fingerprint
+    old = public.save(model, tmp_path / "old", normalise=False)
+    (old / "model.safetensors").unlink()
+    torch.save(dict(model.state_dict()), old / "pytorch_model.bin")
+    assert load(old).fingerprint == fingerprint
+    assert load_teacher(old).fingerprint == fingerprint  # a bare directory of transformers is known by its config.json
+
+
+def test_the_mask_embedding_comes_along(tmp_path: Path) -> None:
+    model = public.small("hubert")
+    teacher = load(public.save(model, tmp_path, normalise=False))
+    assert teacher.mask_embedding is not None
+    assert torch.equal(teacher.mask_embedding, model.masked_spec_embed)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return public.save(public.small("hubert"), tmp_path / "model", normalise=False)
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model_type": "whisper"}, r"config\.json: model_type 'whisper' is not one of hubert, wav2vec2"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not understood"),
+        ({"feat_extract_norm": "batch"}, r"config\.json: conv_norm"),
+        ({"conv_stride": [5, 2]}, "must be lists of one length"),
+        ({"num_hidden_layers": 4}, r"model\.safetensors: tensor encoder\.layers\.3\.\S+ is missing \(16 missing"),
+        ({"num_hidden_layers": 2}, r"tensor encoder\.layers\.2\.\S+ does not belong to this model"),
+        ({"intermediate_size": 50}, r"tensor encoder\.layers\.0\.\S+ has shape \(48,\), not \(50,\)"),
+    ],
+)
+def test_a_foreign_configuration_is_named(saved: Path, values: dict[str, Any], words: str) -> None:
+    change(saved / "config.json", **values)
+    with pytest.raises(UserError, match=words):
+        load(saved)
+
+
+def test_wrong_weights_are_named(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    state = load_file(path)
+    save_file({**state, "encoder.stray.weight": torch.ones(2)}, path)
+    with pytest.raises(UserError, match=r"model\.safetensors: tensor encoder\.stray\.weight is of no known part"):
+        load(saved)
+    bias = state.pop("feature_projection.projection.bias")
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"tensor feature_projection\.projection\.bias is missing"):
+        load(saved)
+    save_file({**state, "feature_projection.projection.bias": bias}, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.safetensors: not a readable safetensors file"):
+        load(saved)
+    path.unlink()
+    with pytest.raises(UserError, match=r"holds neither model\.safetensors nor pytorch_model\.bin"):
+        load(saved)
+
+
+def test_an_index_stays_in_its_directory(saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "../elsewhere.safetensors"}}
+    (saved / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="names files outside its directory"):
+        load(saved)
+
+
+def test_normalisation_is_never_guessed(saved: Path) -> None:
+    (saved / "preprocessor_config.json").unlink()
+    with pytest.raises(UserError, match=r'preprocessor_config\.json: no such file.*write \{"do_normalize": false\}'):
+        load(saved)
+    processor = {"feature_extractor": {"do_normalize": True}}
+    (saved / "processor_config.json").write_text(json.dumps(processor))
+    assert load(saved).model.config.normalise_waveform
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"hf:facebook/hubert-base-ls960: cannot be downloaded .*by hand into a folder"):
+        load("facebook/hubert-base-ls960")
+    with pytest.raises(UserError, match="no such directory, and not a repository of the hub"):
+        load(tmp_path / "absent")

@@ -1,0 +1,94 @@
+"""Building blocks: equal to torch's own where nothing is padded, independent of padding where something is."""
+
+import pytest
+import torch
+from torch import nn
+
+from fithubert.models.encoder import (
+    EncoderLayer,
+    EncoderLayerConfig,
+    PositionalConv,
+    SelfAttention,
+    attention_mask,
+)
+from fithubert.models.frontend import ConvFrontend, MaskedGroupNorm
+
+LENGTHS = torch.tensor([12, 7])
+
+
+def test_group_norm_without_padding_is_torchs() -> None:
+    ours, theirs = MaskedGroupNorm(6), nn.GroupNorm(6, 6)
+    x = torch.randn(2, 6, 12) * 3 + 1
+    torch.testing.assert_close(ours(x, torch.tensor([12, 12])), theirs(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_group_norm_leaves_padding_out() -> None:
+    norm, x = MaskedGroupNorm(6), torch.randn(2, 6, 12)
+    x[1, :, 7:] = 50.0
+    torch.testing.assert_close(norm(x, LENGTHS)[1, :, :7], norm(x[1:, :, :7])[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_encoder_layer_equals_torchs(norm_first: bool) -> None:
+    ours = EncoderLayer(EncoderLayerConfig(16, 24, 4, norm_first)).eval()
+    theirs = nn.TransformerEncoderLayer(
+        16, 4, 24, activation="gelu", batch_first=True, norm_first=norm_first, dropout=0.0
+    )
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.normal_(std=0.3)
+        attention = ours.attention
+        projections = (attention.query, attention.key, attention.value)
+        theirs.self_attn.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
+        theirs.self_attn.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
+        theirs.self_attn.out_proj.load_state_dict(attention.out.state_dict())
+        theirs.linear1.load_state_dict(ours.ffn_in.state_dict())
+        theirs.linear2.load_state_dict(ours.ffn_out.state_dict())
+        theirs.norm1.load_state_dict(ours.attention_norm.state_dict())
+        theirs.norm2.load_state_dict(ours.ffn_norm.state_dict())
+    x = torch.randn(2, 12, 16)
+    padding = torch.arange(12)[None] >= LENGTHS[:, None]
+    expected = theirs.train()(x, src_key_padding_mask=padding)
+    torch.testing.assert_close(ours(x, attention_mask(LENGTHS, 12)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_by_its_own_map_is_attention() -> None:
+    attention = SelfAttention(16, 4, dropout=0.0)
+    nn.init.normal_(attention.query.weight)
+    x, mask = torch.randn(2, 12, 16), attention_mask(LENGTHS, 12)
+    weights = attention.weights(x, mask)
+    torch.testing.assert_close(weights.sum(3), torch.ones(2, 4, 12))
+    assert not weights[1, :, :, 7:].any()
+    torch.testing.assert_close(attention(x, mask, weights), attention(x, mask), atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_without_frames_is_finite() -> None:
+    layer = EncoderLayer(EncoderLayerConfig(16, 24, 4))
+    assert layer(torch.randn(2, 5, 16), attention_mask(torch.tensor([5, 0]), 5)).isfinite().all()
+    assert attention_mask(torch.tensor([5, 5]), 5) is None
+
+
+@pytest.mark.parametrize("kernel", [7, 8])
+def test_positional_convolution_keeps_the_frames_and_sees_no_padding(kernel: int) -> None:
+    positional = PositionalConv(16, kernel, 4)
+    x = torch.randn(2, 12, 16)
+    x[1, 7:] = 50.0
+    y = positional(x, LENGTHS)
+    assert y.shape == x.shape
+    torch.testing.assert_close(y[1, :7], positional(x[1:, :7], torch.tensor([7]))[0], atol=1e-5, rtol=1e-5)
+    positional.fold_weight_norm()
+    positional.fold_weight_norm()
+    assert set(positional.state_dict()) == {"conv.weight", "conv.bias"}
+    torch.testing.assert_close(positional(x, LENGTHS), y, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_the_front_end_keeps_the_scale_of_its_input(norm: str) -> None:
+    """From random weights, features are neither vanishing nor exploding behind seven layers."""
+    torch.manual_seed(0)
+    frontend = ConvFrontend(((64, 10, 5), *[(64, 3, 2)] * 4, *[(64, 2, 2)] * 2), norm, bias=False)
+    features, frames = frontend(torch.randn(1, 16_000), torch.tensor([16_000]))
+    assert features.shape == (1, 49, 64)
+    assert frames.tolist() == [49]
+    assert 0.1 < features.std() < 3

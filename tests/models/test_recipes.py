@@ -1,0 +1,100 @@
+"""Recipes: their published parameter counts, and what `resolve` makes of changes."""
+
+import json
+
+import pytest
+
+from fithubert.errors import UserError
+from fithubert.frames import receptive_field
+from fithubert.models.recipes import RECIPES, resolve
+from fithubert.models.student import parameter_counts
+from fithubert.profile.counts import analytic_macs
+from tests.models.reference import folder, needs_reference
+
+#: Recipe -> (what is counted, the exact number, the published number in millions).
+PUBLISHED = {
+    "fithubert": ("published", 22_492_064, 22.49),
+    "distilhubert": ("downstream", 23_491_200, 23.49),
+    "half_width": ("downstream", 26_872_960, 26.87),
+    "armhubert": ("downstream", 26_447_968, 26.45),
+    "armhubert_s": ("downstream", 22_393_648, 22.39),
+    "maskhubert": ("downstream", 26_635_360, 26.64),
+    "starhubert": ("downstream", 22_308_592, 22.31),
+    "starhubert_l": ("downstream", 26_626_672, 26.63),
+}
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_parameters_are_the_published_ones(recipe: str) -> None:
+    what, exact, published = PUBLISHED[recipe]
+    assert getattr(parameter_counts(RECIPES[recipe]()), what) == exact
+    assert round(exact / 1e6, 2) == published
+
+
+def test_fithubert_in_parts() -> None:
+    counts = parameter_counts(resolve("fithubert"))
+    assert (counts.trunk, counts.downstream, counts.total) == (21_200_096, 22_030_784, 31_168_352)
+    assert counts.total + counts.unused_in_reference == 31_629_632  # FitW2V2's published 31.63M
+    assert round(counts.published / 94_371_712 * 100, 1) == 23.8  # of HuBERT Base with its mask embedding
+
+
+def test_the_lite_front_end_costs_less_than_half_at_the_same_frame_rate() -> None:
+    lite, published = resolve("fithubert_lite"), resolve("fithubert")
+    second = [analytic_macs(config, 16_000)["front_end"] for config in (lite, published)]
+    assert second[0] < 0.3 * second[1]
+    assert receptive_field([layer[1:] for layer in lite.conv_layers]) == (400, 320)
+    assert parameter_counts(lite).downstream == 21_063_360
+    assert lite.model_copy(update={"conv_layers": published.conv_layers}) == published
+
+
+def test_every_recipe_is_published_or_ours() -> None:
+    assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite"}
+
+
+@needs_reference
+def test_counts_without_time_reduction_are_the_recorded_ones() -> None:
+    recorded = json.loads(folder("paper_counts.json").read_text())["fithubert_published_tr_off"]
+    counts = parameter_counts(resolve("fithubert", {"time_reduction": {"kind": "none"}}))
+    assert counts.trunk == recorded["total_inference_no_head_no_upsampler"]
+    assert counts.downstream == recorded["total_inference_one_head"]
+    assert counts.total == recorded["total_training_all_heads"]
+
+
+def test_a_scaled_student_keeps_the_rest_of_its_recipe() -> None:
+    shape = {"width": 96, "ffn_width": 96, "heads": {"teacher_width": 192}, "time_reduction": {"factor": 3}}
+    config = resolve("fithubert", shape)
+    assert (config.width, config.depth, config.heads.teacher_width) == (96, 12, 192)
+    assert config.time_reduction.kind == "conv1d"
+    assert config.time_reduction.factor == 3
+    assert config.heads.layer_map == tuple((layer, layer) for layer in range(1, 13))
+
+
+def test_the_layer_map_follows_the_depth() -> None:
+    assert resolve("fithubert", {"depth": 4}).heads.layer_map == ((1, 1), (2, 2), (3, 3), (4, 4))
+    assert resolve("distilhubert", {"depth": 3}).heads.layer_map == ((3, 4), (3, 8), (3, 12))
+    assert resolve("starhubert", {"depth": 2}).heads.layer_map == ((0, 0), (1, 1), (2, 2))
+    assert resolve("armhubert", {"depth": 4}).reuse_attention == (1, 3)
+    mapped = resolve("fithubert", {"depth": 2, "heads": {"layer_map": [[1, 6], [2, 12]]}})
+    assert mapped.heads.layer_map == ((1, 6), (2, 12))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "words"),
+    [
+        ("fithuberto", {}, "not one of armhubert, armhubert_s, distilhubert, fithubert, fithubert_lite"),
+        ("fithubert", {"widht": 96}, "widht: unknown key; valid keys: conv_layers"),
+        ("fithubert", {"width": 100}, "attention_heads 12 does not divide width 100"),
+        ("fithubert", {"heads": {"kid": "none"}}, "unknown key; valid keys: kind, layer_map"),
+        ("fithubert", {"time_reduction": {"before_layer": 12}}, r"before_layer must be 0\.\.11"),
+        ("fithubert", {"heads": {"layer_map": [[13, 1]]}}, r"student layer 13 is not in 1\.\.12"),
+        ("fithubert", {"heads": {"layer_map": [[1, 1], [1, 1]]}}, "a pair is there twice"),
+        ("fithubert", {"heads": {"layer_map": []}}, "readout 'last' needs an entry"),
+        ("distilhubert", {"heads": {"layer_map": [[1, 4]]}}, "shared heads read the last layer, 2, only"),
+        ("fithubert", {"reuse_attention": [0]}, "layer 0 has no layer before it"),
+        ("armhubert", {"time_reduction": {"kind": "mean", "before_layer": 3}}, "layer 3 has no layer before it"),
+    ],
+)
+def test_mistakes_are_named(recipe: str, shape: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        resolve(recipe, shape)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,117 @@
+"""The laws of every student: frames, independence of the batch, gradients everywhere, lists, export."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fithubert.errors import UserError
+from fithubert.frames import count_frames, pad_waveforms
+from fithubert.models.recipes import RECIPES
+from fithubert.models.student import Student, build_student
+from tests.models.shapes import strong, tiny
+
+REDUCTIONS = [("none", 2, 0)] + [
+    (kind, factor, before) for kind in ("conv1d", "fc1", "fc2", "mean") for factor in (2, 3, 4) for before in (0, 1, 2)
+]
+
+
+def reduced(reduction: tuple[str, int, int], **heads: Any) -> Student:
+    kind, factor, before = reduction
+    return strong(tiny(time_reduction={"kind": kind, "factor": factor, "before_layer": before}, heads=heads))
+
+
+def assert_independent_of_the_batch(student: Student, lengths: list[int]) -> None:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    waveforms = [torch.randn(n, generator=generator) * 0.1 for n in lengths]
+    with torch.inference_mode():
+        batch = student(*pad_waveforms(waveforms))
+        for row, waveform in enumerate(waveforms):
+            alone = student(waveform[None])
+            frames = count_frames(len(waveform))
+            assert batch.lengths[row] == alone.lengths[0] == frames
+            for one, many in zip(
+                alone.hidden_states + alone.projections, batch.hidden_states + batch.projections, strict=True
+            ):
+                assert one.shape[1] == frames
+                torch.testing.assert_close(one[0], many[row, :frames], atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    reduction=st.sampled_from(REDUCTIONS),
+    upsampling=st.sampled_from(["transposed_conv", "repeat"]),
+    kind=st.sampled_from(["per_layer", "none", "shared"]),
+    lengths=st.lists(st.integers(400, 60_000), min_size=2, max_size=3),
+)
+def test_batched_equals_one_by_one(
+    reduction: tuple[str, int, int], upsampling: str, kind: str, lengths: list[int]
+) -> None:
+    heads: dict[str, Any] = {"kind": kind, "upsampling": upsampling}
+    if kind == "shared":
+        heads["layer_map"] = ((3, 2), (3, 6))
+    assert_independent_of_the_batch(reduced(reduction, **heads), lengths)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    recipe=st.sampled_from(sorted(RECIPES)),
+    norm_first=st.booleans(),
+    lengths=st.lists(st.integers(400, 30_000), min_size=2, max_size=3),
+)
+def test_every_recipe_is_independent_of_the_batch(recipe: str, norm_first: bool, lengths: list[int]) -> None:
+    assert_independent_of_the_batch(strong(tiny(recipe, layer_norm_first=norm_first)), lengths)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reduction"), [(name, None) for name in RECIPES] + [("fithubert", reduction) for reduction in REDUCTIONS]
+)
+def test_every_parameter_receives_a_gradient(recipe: str, reduction: tuple[str, int, int] | None) -> None:
+    changes: dict[str, Any] = {}
+    if reduction is not None:
+        changes["time_reduction"] = dict(zip(("kind", "factor", "before_layer"), reduction, strict=True))
+    student = build_student(tiny(recipe, **changes))
+    projections, _ = student.hints([torch.randn(8000), torch.randn(7000)])
+    sum(p[:, :20].square().mean() for p in projections).backward()
+    without = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not [name for name in without if not name.endswith("attention.key.bias")]  # softmax does not see it
+
+
+def test_states_and_projections_have_the_teachers_frames() -> None:
+    student = reduced(("conv1d", 2, 1))
+    out = student([torch.randn(16_000), torch.randn(719)])
+    assert out.lengths.tolist() == [49, 1]
+    assert [tuple(x.shape) for x in out.hidden_states] == [(2, 49, 32)] * 4
+    assert [tuple(x.shape) for x in out.projections] == [(2, 49, 24)] * 3
+    # layers below the time reduction keep their frames, those above repeat them
+    assert not torch.equal(out.hidden_states[1][:, 0], out.hidden_states[1][:, 1])
+    assert torch.equal(out.hidden_states[2][:, 0], out.hidden_states[2][:, 1])
+
+
+def test_hints_are_the_projections_of_forward() -> None:
+    student = strong(tiny())
+    waveforms = [torch.randn(9000), torch.randn(5000)]
+    full = student(waveforms)
+    some, lengths = student.hints(waveforms, heads=(0, 2))
+    assert torch.equal(lengths, full.lengths)
+    torch.testing.assert_close(some, (full.projections[0], full.projections[2]))
+
+
+def test_too_short_utterances() -> None:
+    student = strong(tiny())
+    out = student([torch.randn(16_000), torch.randn(300)])
+    assert out.lengths.tolist() == [49, 0]
+    assert all(bool(x.isfinite().all()) for x in out.projections)
+    with pytest.raises(UserError, match="300 samples gives no frame; 400"):
+        student([torch.randn(300)])
+
+
+def test_a_reused_attention_map_is_the_one_of_the_layer_before() -> None:
+    student = strong(tiny(reuse_attention=(1,), time_reduction={"kind": "none"}))
+    x, lengths = torch.randn(2, 9, 32), torch.tensor([9, 5])
+    mask = (torch.arange(9)[None] < lengths[:, None])[:, None, None]
+    first = student.layers[0]
+    torch.testing.assert_close(first(x, mask), first(x, mask, first.attention_map(x, mask)), atol=1e-5, rtol=1e-5)
+    assert not any("layers.1.attention.query" in name for name in student.state_dict())

@@ -1,0 +1,118 @@
+"""Students on disk: what is saved is read, a release is smaller and says the same, broken files are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fithubert.errors import UserError
+from fithubert.models.readout import ReadOut
+from fithubert.models.student import Student
+from fithubert.models.weights import fingerprint, load_student, read_record, release, save_student
+from tests.models.shapes import strong, tiny
+
+WAVEFORMS = [torch.randn(9000, generator=torch.Generator().manual_seed(1)) * 0.1, torch.zeros(4000)]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Student, Path]:
+    student = strong(tiny())
+    save_student(student, tmp_path / "student", record={"updates": 3})
+    return student, tmp_path / "student"
+
+
+def test_a_release_says_the_same_and_drops_what_only_training_needs(saved: tuple[Student, Path]) -> None:
+    student, folder = saved
+    again = load_student(folder)
+    assert again.config.heads.layer_map == ((3, 3),)
+    assert read_record(folder) == {"updates": 3}
+    assert fingerprint(again) == fingerprint(student)
+    counts = student.parameter_counts()
+    assert sum(x.numel() for x in load_file(folder / "model.safetensors").values()) == counts.downstream - 16
+    ours, theirs = student(WAVEFORMS), again(WAVEFORMS)
+    torch.testing.assert_close(theirs.projections[0], ours.projections[-1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(theirs.hidden_states, ours.hidden_states, atol=1e-5, rtol=1e-5)
+
+
+def test_everything_can_be_kept_for_training(tmp_path: Path) -> None:
+    student = strong(tiny("armhubert"))
+    save_student(student, tmp_path / "student", release=False)
+    again = load_student(tmp_path / "student", for_training=True)
+    assert again.training
+    assert again.config == student.config
+    assert {name for name, _ in again.named_parameters()} == {name for name, _ in student.named_parameters()}
+    torch.testing.assert_close(again.eval()(WAVEFORMS).projections, student(WAVEFORMS).projections)
+
+
+@pytest.mark.parametrize("recipe", ["fithubert", "distilhubert", "armhubert", "starhubert"])
+@pytest.mark.parametrize("readout", ["last", "layers", "projections"])
+def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None:
+    student = strong(tiny(recipe, readout=readout))
+    model = ReadOut(student, "tiny")
+    lengths = torch.tensor([9000, 4000])
+    batch = torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), lengths
+    full = student(*batch)
+    wanted = {"last": full.projections[-1:], "layers": full.hidden_states, "projections": full.projections}[readout]
+    states = model.extract(*batch)
+    torch.testing.assert_close(states.hidden_states, wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(states.lengths, full.lengths)
+    assert model.widths == tuple(x.shape[2] for x in states.hidden_states)
+    early = model.extract(*batch, last_layer=0).hidden_states
+    assert len(early) == 1
+    torch.testing.assert_close(early[0], states.hidden_states[0])
+    released = student.config.released()
+    assert sum(p.numel() for p in model.student.parameters()) <= student.parameter_counts().downstream
+    assert model.student.config == released
+
+
+def test_the_fingerprint_follows_weights_and_readout() -> None:
+    student = strong(tiny())
+    first = ReadOut(student, "a").fingerprint
+    assert ReadOut(release(student), "b").fingerprint == first
+    other = Student(student.config.model_copy(update={"readout": "layers"}))
+    other.load_state_dict(student.state_dict())
+    assert ReadOut(other, "a").fingerprint != first
+    with torch.no_grad():
+        student.encoder_norm.bias[0] += 1e-3
+    assert ReadOut(student, "a").fingerprint != first
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(saved: tuple[Student, Path]) -> None:
+    folder = saved[1]
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    bias = state.pop("encoder_norm.bias")
+    for changed, words in (
+        (state, r"encoder_norm\.bias is missing"),
+        ({**state, "encoder_norm.bias": bias[:3].clone()}, r"encoder_norm\.bias has shape \(3,\), not \(32,\)"),
+        ({**state, "encoder_norm.bias": bias, "stray": bias.clone()}, "stray does not belong"),
+    ):
+        save_file(changed, path)
+        with pytest.raises(UserError, match=words):
+            load_student(folder)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"model\.safetensors: not a readable"):
+        load_student(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": "other"}, "not a student of this project"),
+        ({"student": {"width": 32}}, "is required and missing"),
+        ({"student": 7}, "not a student of this project"),
+    ],
+)
+def test_a_foreign_config_is_named(saved: tuple[Student, Path], change: dict[str, Any], words: str) -> None:
+    path = saved[1] / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=words):
+        load_student(saved[1])
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere/config\.json: no such file"):
+        load_student(tmp_path / "nowhere")

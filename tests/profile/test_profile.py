@@ -1,0 +1,223 @@
+"""Costs: what is counted agrees with paper and with the published figures, and the report adds up."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fithubert.config.params import ProfileParams
+from fithubert.config.students import StudentConfig
+from fithubert.config.teacher import HubertConfig, hubert_base
+from fithubert.errors import UserError
+from fithubert.models import recipes
+from fithubert.models.fbank import FbankModel
+from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.readout import ReadOut
+from fithubert.models.speech_model import SpeechOutput
+from fithubert.models.student import build_student
+from fithubert.profile import PARTS, Parameters, Subject, analytic_macs, count_parts, profile_models, time_parts
+from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
+
+GIGA = 1e9
+
+
+def small_config(width: int = 32, depth: int = 2, kernel: int = 16) -> HubertConfig:
+    convolutions = ((16, 10, 5), *[(16, 3, 2)] * 4, *[(24, 2, 2)] * 2)
+    return HubertConfig(
+        conv_layers=convolutions,
+        width=width,
+        depth=depth,
+        ffn_width=48,
+        attention_heads=4,
+        pos_conv_kernel=kernel,
+        pos_conv_groups=4,
+    )
+
+
+def small_teacher(name: str = "teacher", depth: int = 2) -> HubertTeacher:
+    return HubertTeacher(HubertModel(small_config(depth=depth)), name)
+
+
+def small_student(**changes: object) -> StudentConfig:
+    values = small_config().model_dump(exclude_defaults=True) | {"depth": 3, "readout": "last"}
+    heads = changes.pop("heads", {})
+    return StudentConfig.model_validate(values | {"heads": {"teacher_width": 40, **heads}} | changes)
+
+
+STUDENTS = {
+    "paper": small_student(),
+    "no reduction": small_student(time_reduction={"kind": "none"}),
+    "fc2 later": small_student(time_reduction={"kind": "fc2", "factor": 3, "before_layer": 1}, readout="projections"),
+    "mean, repeated": small_student(
+        time_reduction={"kind": "mean"}, heads={"upsampling": "repeat"}, readout="projections"
+    ),
+    "reused attention": small_student(reuse_attention=(1,), readout="layers"),
+    "drops a frame": small_student(time_reduction={"drop_last_frame": True}, readout="projections"),
+    "shared": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="projections"),
+    "shallow head": small_student(heads={"layer_map": ((3, 3), (1, 1))}),
+    "no projection": small_student(width=24),
+}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    samples=st.integers(400, 20_000),
+    depth=st.integers(1, 3),
+    width=st.sampled_from([16, 32]),
+    kernel=st.sampled_from([7, 16]),
+    family=st.sampled_from([{}, {"relative_buckets": 16}, {"pos_conv_depth": 3}]),
+)
+def test_counted_macs_are_the_analytic_ones(
+    samples: int, depth: int, width: int, kernel: int, family: dict[str, int]
+) -> None:
+    config = small_config(width, depth, kernel).model_copy(update=family)
+    seconds = samples / 16_000
+    counted = count_parts(HubertTeacher(HubertModel(config), "teacher"), seconds)
+    assert {part: cost.macs for part, cost in counted.items()} == analytic_macs(config, round(seconds * 16_000))
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("samples", [16_000, 16_320])
+def test_counted_macs_of_a_student_are_the_analytic_ones(name: str, samples: int) -> None:
+    config = STUDENTS[name]
+    counted = count_parts(ReadOut(build_student(config), name), samples / 16_000)
+    assert {part: cost.macs for part, cost in counted.items()} == analytic_macs(config, samples)
+
+
+def test_a_students_parts_hold_its_trunk_and_readout() -> None:
+    student = build_student(STUDENTS["paper"])
+    counted = count_parts(ReadOut(student, "student"), 0.5)
+    counts = student.parameter_counts()
+    assert counted["readout"].params == counts.readout
+    # For inference the positional convolution's weight is computed once; its gains, one per tap, are gone.
+    gains = student.config.pos_conv_kernel
+    assert sum(cost.params for cost in counted.values()) == counts.trunk + counts.readout - gains
+
+
+def test_time_is_shared_out_over_the_parts_that_are_there() -> None:
+    shares = time_parts(ReadOut(build_student(STUDENTS["paper"]), "student"), 0.5)
+    assert tuple(shares) == PARTS
+    assert sum(shares.values()) == pytest.approx(1, abs=0.3)  # medians of shares need not add up to 1 exactly
+    assert all(shares[part] > 0 for part in ("front_end", "transformer", "readout"))
+    assert time_parts(FbankModel(), 0.5)["other"] == pytest.approx(1)
+
+
+def test_parameters_of_the_parts_are_all_parameters() -> None:
+    teacher = small_teacher()
+    counted = count_parts(teacher, 0.5)
+    assert list(counted) == list(PARTS)
+    assert sum(cost.params for cost in counted.values()) == sum(p.numel() for p in teacher.model.parameters())
+    assert counted["other"].params == 0
+    assert counted["other"].macs == 0
+
+
+def test_hubert_base_costs_what_is_published() -> None:
+    # 1665.5 G by the same counter over SUPERB's 224.9 s, which the leaderboard states as 1669.2 G.
+    macs = analytic_macs(hubert_base(), 160_000)
+    assert sum(macs.values()) / 10 / GIGA == pytest.approx(1665.5 / 224.9, rel=0.002)
+
+
+def test_fithubert_costs_what_is_published() -> None:
+    macs = analytic_macs(recipes.fithubert(), 160_000)
+    total = sum(macs.values())
+    assert total / 10 / GIGA == pytest.approx(322.5 / 224.9, rel=0.003)
+    shares = {part: round(100 * count / total) for part, count in macs.items()}
+    assert (shares["front_end"], shares["transformer"], shares["positional_conv"]) == (56, 34, 6)
+    assert shares["projection"] + shares["time_reduction"] + shares["readout"] == 4
+
+
+def test_distilhubert_costs_what_is_published() -> None:
+    macs = analytic_macs(recipes.distilhubert(), 160_000)
+    assert sum(macs.values()) / 10 / GIGA == pytest.approx(785 / 224.9, rel=0.003)
+
+
+def test_readout_of_all_heads_costs_twelve_times_one() -> None:
+    one = recipes.fithubert()
+    twelve = one.model_copy(update={"readout": "projections"})
+    assert analytic_macs(twelve, 160_000)["readout"] == 12 * analytic_macs(one, 160_000)["readout"]
+    assert analytic_macs(one.model_copy(update={"readout": "layers"}), 160_000)["readout"] == 0
+
+
+def test_filter_banks_have_a_cost_and_no_parameters() -> None:
+    counted = count_parts(FbankModel(), 1.0)
+    assert sum(cost.params for cost in counted.values()) == 0
+    assert counted["other"].macs == 98 * 257 * 80
+
+
+def test_report_adds_up_and_is_plain_json() -> None:
+    subjects = {
+        "fbank": Subject(FbankModel()),
+        "teacher": Subject(small_teacher(depth=3)),
+        "student": Subject(small_teacher("student", depth=1), Parameters(trunk=1000, readout=24, training_only=500)),
+    }
+    seen = []
+    params = ProfileParams(seconds=(0.5, 1.0), rounds=3, threads=1)
+    report = profile_models(subjects, params, on_round=lambda done, rounds: seen.append((done, rounds)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert report.reference_seconds == 1.0
+    values = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    student, teacher = values["models"]["student"], values["models"]["teacher"]
+    assert student["params"] == {"trunk": 1000, "readout": 24, "training_only": 500, "total": 1024}
+    assert student["size_ratio"] == 1024 / teacher["params"]["total"]
+    assert teacher["latency_ratio"] == 1.0
+    assert teacher["latency_ratio_ci"] == [1.0, 1.0]
+    assert student["macs_ratio"] < 1
+    assert set(student["rtf_by_seconds"]) == {"0.5", "1"}
+    assert student["rtf"] == student["rtf_by_seconds"]["1"]
+    assert values["models"]["fbank"]["params"]["total"] == 0
+
+
+def test_missing_reference_is_named() -> None:
+    with pytest.raises(UserError, match="no model 'teacher' to compare with among fbank"):
+        profile_models({"fbank": Subject(FbankModel())}, ProfileParams(seconds=(0.5,), rounds=1))
+
+
+class Recorder:
+    """A model that only notes that it was called."""
+
+    name, widths, convolutions, fingerprint = "recorder", (1,), ((400, 160),), "0"
+
+    def __init__(self, name: str, calls: list[tuple[str, int]]) -> None:
+        self.label, self.calls = name, calls
+
+    def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor, last_layer: int | None = None) -> SpeechOutput:
+        self.calls.append((self.label, waveforms.shape[1]))
+        return SpeechOutput((waveforms[:, :, None],), lengths)
+
+
+def test_models_take_turns_in_a_shifting_order() -> None:
+    calls: list[tuple[str, int]] = []
+    timings = time_in_turn({name: Recorder(name, calls) for name in "abc"}, (0.1, 0.2), rounds=2)
+    timed = calls[6:]
+    assert [name for name, _ in timed] == list("abcabc" + "bcabca")
+    assert [samples for _, samples in timed] == ([1600] * 3 + [3200] * 3) * 2
+    assert {len(times) for by_length in timings.values() for times in by_length.values()} == {2}
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=12), st.floats(0.01, 100))
+def test_ratio_ignores_what_slows_both(times: list[float], factor: float) -> None:
+    slowdown = np.linspace(1, 5, len(times))
+    ratio = paired_ratio(factor * np.array(times) * slowdown, np.array(times) * slowdown)
+    assert ratio.low <= ratio.median * (1 + 1e-9)
+    assert ratio.median <= ratio.high * (1 + 1e-9)
+    assert ratio.median == pytest.approx(factor)
+
+
+def test_peak_memory_covers_weights_and_the_widest_activation() -> None:
+    teacher = small_teacher()
+    peak = peak_memory_bytes(teacher, 10.0)
+    if peak is None:
+        pytest.skip("the system offers no high-water mark")
+    first_activation = 16 * 32_000 * 4
+    assert peak >= weight_bytes(teacher) + first_activation
+    assert peak < 300e6

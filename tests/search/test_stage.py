@@ -1,0 +1,82 @@
+"""A real sweep of tiny trials, from the corpus to an entry of `params.students` that trains."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fithubert.config.ablation import TrialBudget, trial_budget
+from fithubert.config.params import Params
+from fithubert.config.sweep import SpaceParams, SweepParams
+from fithubert.data.manifest import Manifest
+from fithubert.errors import UserError
+from fithubert.importers.registry import load_teacher
+from fithubert.models.weights import save_teacher
+from fithubert.search.front import FILES
+from fithubert.stages.cache import cache
+from fithubert.stages.distill import distill
+from fithubert.stages.sweep import REPORT, report_sweep, sweep
+from fithubert.workspace import Workspace
+from tests.search.fakes import SPEED, STUDENT
+
+
+def _params() -> Params:
+    space = SpaceParams(
+        depth=(2, 3), width=(12, 24), ffn_width=(24,), attention_heads=(4,), front_end=(1.0,), readout=("last",)
+    )
+    budget = TrialBudget(
+        updates=2, dev_every_updates=1, init_seconds=4, tasks={"pr": trial_budget("pr", steps=2, eval_every=2)}
+    )
+    return Params.model_validate(
+        {
+            "data": {"source": "synthetic"},
+            "students": {"fithubert": STUDENT.model_copy(update={"init": "cut_teacher"}).model_dump()},
+            "teacher": {"probe_utterances": 0},
+            "distill": {"updates": 1, "batch_seconds": 8, "crop_seconds": 4, "dev_every_updates": 1},
+            "superb": {"models": ["teacher"], "tasks": {}},
+            "sweep": SweepParams(trials=2, space=space, budget=budget).model_dump(mode="json"),
+        }
+    )
+
+
+def test_a_real_sweep_ends_in_a_student_that_trains(
+    tiny_corpus: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fithubert.stages.sweep.measure_speed", lambda *_: SPEED)
+    workspace = Workspace(tmp_path)
+    shutil.copytree(tiny_corpus.root, workspace.data)
+    save_teacher(load_teacher("mini"), workspace.teacher)
+    params = _params()
+    cache(params, workspace)
+    result = sweep(params, workspace, workers=1)
+    assert [row.state for row in result.rows] == ["finished"] * 2
+    assert all(set(row.values) == {"pr", "macs_per_second"} and len(row.curve) == 2 for row in result.rows)
+    assert {path.name for path in (tmp_path / REPORT).iterdir()} == set(FILES)
+    _check_tracked(len(result.rows))
+    entries = yaml.safe_load((tmp_path / REPORT / "best.yaml").read_text())
+    best = result.front[0].name
+    changes = {"students": entries, "sweep": {"of": best}}
+    pasted = Params.model_validate(params.model_dump(mode="json") | changes)
+    assert distill(pasted, workspace, best)["updates"] == 1
+    assert report_sweep(workspace, "default").rows == result.rows
+    with pytest.raises(UserError, match="default"):
+        report_sweep(workspace, "other")
+
+
+def _check_tracked(trials: int) -> None:
+    """One run of the study with its files, and one nested run a trial with its curve."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("fithubert").experiment_id])
+    [study] = [run for run in runs if run.data.tags["kind"] == "sweep"]
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+    assert len(nested) == trials
+    assert study.info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(study.info.run_id)} == set(FILES)
+    for run in nested:
+        assert len(client.get_metric_history(run.info.run_id, "dev_loss_last_head")) == 2
+        assert {"pr", "params", "macs_per_second"} <= set(run.data.metrics)

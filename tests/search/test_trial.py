@@ -1,0 +1,125 @@
+"""One trial: short, kept, and made anew when anything that decides it changes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from fithubert.config.ablation import TrialBudget
+from fithubert.config.base import validate
+from fithubert.config.distill import DistillParams
+from fithubert.config.params import Params
+from fithubert.config.students import StudentParams
+from fithubert.config.superb import TaskBudget
+from fithubert.data.manifest import Manifest
+from fithubert.distill.targets import LiveTargets
+from fithubert.errors import UserError
+from fithubert.search.trial import TrialData, TrialResult, list_code, macs_per_second, run_trial
+from fithubert.superb.run import run_task
+from tests.distill.fakes import student_params, tiny_teacher
+
+STUDENT = student_params()
+SID = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(0.01,))
+BUDGET = TrialBudget(updates=4, dev_every_updates=2, tasks={"sid": SID})
+
+
+@pytest.fixture(scope="module")
+def data(tiny_corpus: Manifest) -> TrialData:
+    teacher = tiny_teacher()
+    train, dev = (LiveTargets(tiny_corpus.select(split=s, kind="sentence"), teacher) for s in ("train", "dev"))
+    return TrialData(tiny_corpus, teacher, train, dev)
+
+
+def params() -> Params:
+    return Params.model_validate(
+        {
+            "data": {"source": "synthetic"},
+            "distill": DistillParams(batch_seconds=4.0, crop_seconds=1.0).model_dump(),
+            "students": {"thin": STUDENT.model_dump()},
+            "superb": {"models": ("thin",)},
+        }
+    )
+
+
+def trial(data: TrialData, folder: Path, budget: TrialBudget = BUDGET, seed: int = 1) -> TrialResult:
+    return run_trial("thin", STUDENT, budget, params(), data, seed, folder)
+
+
+def test_a_trial_says_what_it_came_to(data: TrialData, tmp_path: Path) -> None:
+    result = trial(data, tmp_path / "thin")
+    assert [update for update, _ in result.curve] == [2, 4]
+    assert result.dev_loss == min(loss for _, loss in result.curve)
+    assert set(result.tasks) == {"sid"}
+    low, high = result.tasks["sid"].intervals["acc"]
+    assert low <= result.tasks["sid"].test["acc"] <= high
+    assert result.macs_per_second == macs_per_second(STUDENT) > 0
+    assert not (tmp_path / "thin" / "features").exists()
+
+
+def test_a_finished_trial_is_read_and_not_run(data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = trial(data, tmp_path / "thin")
+    monkeypatch.setattr("fithubert.search.trial.train_student", lambda *_: pytest.fail("trained again"))
+    assert trial(data, tmp_path / "thin") == first
+
+
+@pytest.mark.parametrize("change", [{"updates": 6}, {"tasks": {}}])
+def test_another_budget_is_another_trial(change: dict[str, int], data: TrialData, tmp_path: Path) -> None:
+    trial(data, tmp_path / "thin")
+    again = trial(data, tmp_path / "thin", BUDGET.model_copy(update=change))
+    assert again.updates == change.get("updates", 4)
+    assert set(again.tasks) == set(change.get("tasks", {"sid": SID}))  # type: ignore[call-overload]
+
+
+def test_the_same_trial_elsewhere_is_the_same(data: TrialData, tmp_path: Path) -> None:
+    first, second = trial(data, tmp_path / "a"), trial(data, tmp_path / "b")
+    assert (first.curve, first.tasks) == (second.curve, second.tasks)
+    other = trial(data, tmp_path / "c", seed=2)
+    assert other.curve != first.curve
+
+
+def test_a_score_is_the_mean_of_heads_that_no_two_trials_share(
+    data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, single = [], []
+
+    def record(task: str, store: object, heard: object, budget: TaskBudget, seeds: range) -> object:
+        used.append(tuple(seeds))
+        alone = [run_task(task, store, heard, budget, (seed,)) for seed in seeds]  # type: ignore[arg-type]
+        single.append(fmean(result.metrics["acc"].value for result in alone))  # type: ignore[union-attr]
+        return run_task(task, store, heard, budget, seeds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fithubert.search.trial.run_task", record)
+    results = [trial(data, tmp_path / str(s), BUDGET.model_copy(update={"probe_seeds": 3}), seed=s) for s in (1, 2)]
+    assert [result.tasks["sid"].test["acc"] for result in results] == pytest.approx(single)
+    assert len(set(used[0] + used[1])) == 6
+
+
+def test_all_code_that_a_trial_runs_is_part_of_what_it_is() -> None:
+    lines = (
+        "import sys, fithubert.search.trial",
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('fithubert.')), sep='\\n')",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    package = list_code()[0].parents[1]
+    missed = {Path(line).relative_to(package).as_posix() for line in done.stdout.split()}
+    missed -= {path.relative_to(package).as_posix() for path in list_code()}
+    # Messages, paths and clocks: no figure of a trial comes from them.
+    assert {name for name in missed if not name.startswith("profile/")} == {"errors.py", "files.py"}
+    assert "profile/counts.py" not in missed
+
+
+def test_a_variant_is_what_differs_and_no_more() -> None:
+    student = StudentParams(recipe="fithubert", shape={"width": 8, "heads": {"teacher_width": 8}})
+    changed = student.changed({"shape": {"time_reduction": {"factor": 3}, "heads": {"upsampling": "repeat"}}})
+    assert changed.shape["time_reduction"] == {"factor": 3}
+    assert changed.shape["heads"] == {"teacher_width": 8, "upsampling": "repeat"}
+    assert changed.shape["width"] == 8
+
+
+def test_a_variant_with_an_unknown_key_is_named() -> None:
+    values = params().model_dump(mode="json")
+    values["ablation"] = {"rate": {"of": "thin", "variants": {"a": {}, "b": {"shap": {}}}}}
+    with pytest.raises(UserError, match=r"ablation\.rate\.variants\.b"):
+        validate(Params, values, "params.yaml")

@@ -1,0 +1,263 @@
+"""What happens to a store when a worker is killed, a disk fills, or a byte rots."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from fithubert.errors import UserError
+from fithubert.store import extract
+from fithubert.store import write as writer
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store.read import FeatureStore
+from tests.store.fakes import FakeModel, fake_manifest
+
+SMALL = {codec: ExtractSettings(codec, shard_minutes=0.05, batch_seconds=2.0) for codec in ("int8", "pca_int8")}
+REPOSITORY = Path(__file__).parents[2]
+
+#: Writes the store and stops for good before row `stop`; says so, so that the test kills it there.
+WORKER = """
+import sys
+from pathlib import Path
+from tests.store.fakes import FakeModel, fake_manifest
+from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.store import write as writer
+
+stop, seen, table = int(sys.argv[2]), 0, writer._table
+def counted(rows, schema, info):
+    global seen
+    seen += len(rows)
+    if seen > stop:
+        print("ready", flush=True)
+        sys.stdin.read()
+    return table(rows, schema, info)
+writer._table = counted
+small = ExtractSettings(sys.argv[3], shard_minutes=0.05, batch_seconds=2.0)
+extract_features(FakeModel(), fake_manifest(), Path(sys.argv[1]), small)
+"""
+
+
+def start_worker(path: Path, stop: int, codec: str) -> "subprocess.Popen[bytes]":
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path), str(stop), codec],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"ready\n"
+    return worker
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+@pytest.fixture(scope="module", params=sorted(SMALL))
+def codec(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, codec: str) -> Path:
+    path = tmp_path_factory.mktemp("whole")
+    extract_features(FakeModel(), fake_manifest(), path, SMALL[codec])
+    return path
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    for name, data in contents(whole).items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def test_killed_and_run_again_is_never_killed(codec: str, whole: Path, tmp_path: Path) -> None:
+    worker = start_worker(tmp_path, 5, codec)
+    unfinished = list(tmp_path.glob(".*.part"))
+    assert len(unfinished) == 1
+    finished = {name for name in contents(tmp_path) if name.startswith("shard-")}
+    # Another job on the same cache leaves the unfinished shard of a living one alone.
+    extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec], rank=99, world_size=100)
+    assert unfinished[0].exists()
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    with pytest.raises(UserError, match="missing"):
+        FeatureStore.open(tmp_path)
+    report = extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
+    assert finished
+    assert set(report.kept) == finished
+    assert report.problems == {}
+    assert contents(tmp_path) == contents(whole)
+    assert report.metrics() == extract_features(FakeModel(), fake_manifest(), whole, SMALL[codec]).metrics()
+
+
+def test_two_jobs_at_once_do_no_harm(codec: str, whole: Path, tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_any_flipped_byte_is_found_or_harmless(copy: Path, whole: Path) -> None:
+    shard = copy / "shard-00001.parquet"
+    data = shard.read_bytes()
+    good = FeatureStore.open(whole)
+    members = [index for index, group in enumerate(good.groups) if group == 1]
+    messages = []
+    places = sorted({*range(0, len(data), len(data) // 60), *range(len(data) - 400, len(data), 40)})
+    for place in places:
+        shard.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        store = FeatureStore.open(copy)
+        try:
+            rows = [store.read(index) for index in members]
+        except UserError as error:
+            messages.append(str(error))
+            continue
+        for row, expected in zip(rows, [good.read(index) for index in members], strict=True):
+            assert torch.equal(row.waveform, expected.waveform)  # type: ignore[arg-type]
+            assert all(torch.equal(row.hidden[layer], expected.hidden[layer]) for layer in good.layers)
+    assert len(messages) > 0.8 * len(places)
+    for message in messages:
+        assert message.startswith(f"{shard}: damaged (")
+        assert message.endswith("run `fithubert cache --repair`, which writes only such shards again")
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "empty", "text"])
+def test_running_again_writes_just_the_damaged_shard(codec: str, copy: Path, whole: Path, harm: str) -> None:
+    shard = copy / "shard-00001.parquet"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 1
+    match harm:
+        case "flip":
+            shard.write_bytes(data)
+        case "cut":
+            shard.write_bytes(data[: len(data) // 2])
+        case "delete":
+            shard.unlink()
+        case "empty":
+            shard.write_bytes(b"")
+        case "text":
+            shard.write_text("not Parquet")
+    # The command of whoever wrote the store last.
+    extract_features(
+        FakeModel(), fake_manifest(), copy, SMALL[codec], rank=99, world_size=100, repair="dvc repro features"
+    )
+    with pytest.raises(UserError, match=r"shard-00001.parquet: (missing|damaged).*run `dvc repro features`"):
+        FeatureStore.open(copy).read(FeatureStore.open(whole).groups.index(1))
+    model = FakeModel()
+    report = extract_features(model, fake_manifest(), copy, SMALL[codec])
+    assert report.written == (shard.name,)
+    assert sum(rows for rows, _ in model.batches) == FeatureStore.open(whole).groups.count(1)
+    assert contents(copy) == contents(whole)
+
+
+def test_shard_of_another_store_is_refused(codec: str, copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    extract_features(FakeModel(1), fake_manifest(), other, SMALL[codec])
+    (copy / "shard-00000.parquet").write_bytes((other / "shard-00000.parquet").read_bytes())
+    store = FeatureStore.open(copy)
+    with pytest.raises(UserError, match=r"shard-00000.parquet: damaged \(it belongs to another store\)"):
+        store.read(store.groups.index(0))
+
+
+@pytest.mark.parametrize("harm", ["delete", "flip", "foreign"])
+def test_broken_index_is_named(copy: Path, harm: str) -> None:
+    index = copy / "_index.parquet"
+    data = bytearray(index.read_bytes())
+    if harm == "delete":
+        index.unlink()
+    elif harm == "flip":
+        data[40] ^= 1
+        index.write_bytes(data)
+    else:
+        pq.write_table(pq.read_table(index).replace_schema_metadata(None), index)
+    with pytest.raises(UserError, match=r"no feature store here|not readable as a feature store"):
+        FeatureStore.open(copy)
+
+
+def test_space_is_checked_before_anything_is_written(
+    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    model = FakeModel()
+    with pytest.raises(UserError, match=r"4 shards need 0.004 GB and 0.001 GB are free; the 0 shards there are kept"):
+        extract_features(model, fake_manifest(), tmp_path, SMALL[codec])
+    # Only the sample that the axes are fitted on is heard before it is known what the shards need.
+    assert bool(model.batches) == (codec == "pca_int8")
+    assert not list(tmp_path.glob("*shard*"))
+    assert not (tmp_path / "_index.parquet").exists()
+
+
+class FullDisk:
+    """A file that takes `room` bytes and no more."""
+
+    closed = False
+
+    def __init__(self, file: object, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: bytes) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(data)  # type: ignore[attr-defined,no-any-return]
+
+    def tell(self) -> int:
+        return self.file.tell()  # type: ignore[attr-defined,no-any-return]
+
+    def flush(self) -> None:
+        self.file.flush()  # type: ignore[attr-defined]
+
+
+def test_full_disk_says_what_is_needed_and_keeps_the_rest(
+    codec: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, original = [], writer._open_writer
+
+    def open_writer(file: object, *rest: object) -> object:
+        opened.append(file)
+        return original(FullDisk(file, 10**9 if len(opened) < 3 else 50_000), *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_open_writer", open_writer)
+        with pytest.raises(
+            UserError, match=r"2 shards need .* the 2 shards there are kept: .* run the same command again"
+        ):
+            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("_basis")) == [
+        "_index.parquet",
+        "shard-00000.parquet",
+        "shard-00001.parquet",
+    ]
+    report = extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
+    assert len(report.kept) == 2
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_audio_of_another_length_is_named(tmp_path: Path) -> None:
+    manifest = fake_manifest(3)
+    object.__setattr__(manifest, "read", lambda _: torch.zeros(500))
+    with pytest.raises(UserError, match=r"utterance utt-0\d: the manifest says \d+ samples, the file holds 500"):
+        extract_features(FakeModel(), manifest, tmp_path)
