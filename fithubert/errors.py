@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake a user can mend, and how a command ends on it."""
+"""The exception for mistakes that a user can fix, and how a command ends when it is raised."""
 
 import errno
 import sys
@@ -27,12 +27,12 @@ def exit_on_user_error(debug: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         if debug:
             raise
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         raise SystemExit(130) from None
 
 
 def without_password(address: str) -> str:
-    """`address` of a server or a database as a message may show it."""
+    """The address of a server or a database with its password replaced by ***."""
     parts = urlsplit(address)
     login, at, _ = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")

@@ -1,4 +1,4 @@
-"""Frame arithmetic: convolution strides, time reduction, lengths and padding masks. No other room computes a length."""
+"""Frame arithmetic: convolution strides, time reduction, lengths and padding masks. All length arithmetic is here."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ Lengths = TypeVar("Lengths", bound=Any)
 
 
 def count_conv_frames(lengths: Tensor, convolutions: Sequence[tuple[int, int]]) -> Tensor:
-    """Frames left of `lengths` samples after unpadded convolutions of `(kernel, stride)`; 0 where too short.
+    """Frames that unpadded convolutions of `(kernel, stride)` give for `lengths` samples; 0 if too short.
 
     Works on any integer tensor. The same arithmetic as fairseq and torchaudio: floor((n - kernel) / stride) + 1.
     """
@@ -33,7 +33,7 @@ def count_frames(num_samples: int, convolutions: Sequence[tuple[int, int]] = HUB
 
 
 def receptive_field(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(samples seen by one frame, samples between frames) of a stack of `(kernel, stride)` convolutions."""
+    """The samples that one frame depends on, and the samples between frames, of `(kernel, stride)` convolutions."""
     field, step = 1, 1
     for kernel, stride in convolutions:
         field += (kernel - 1) * step
@@ -42,15 +42,15 @@ def receptive_field(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def count_samples(num_frames: int, convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS) -> int:
-    """The fewest samples that give exactly `num_frames` frames; the inverse of `count_frames` on its steps."""
+    """The smallest number of samples that gives exactly `num_frames` frames."""
     field, step = receptive_field(convolutions)
     return field + (num_frames - 1) * step if num_frames > 0 else 0
 
 
 def reduce_lengths(lengths: Lengths, factor: int, drop_last: bool = False) -> Lengths:
-    """Frames after time reduction by `factor`: rounded up, so that the last frame is never lost.
+    """Frames after time reduction by `factor`, rounded up so that the last frame is kept.
 
-    `drop_last` rounds down, as the authors' code does; only imported checkpoints want that.
+    `drop_last` rounds down, as the authors' code does; only imported checkpoints use it.
     """
     return (lengths if drop_last else lengths + factor - 1) // factor
 

@@ -37,9 +37,9 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises UserError where the file is missing, broken or not a mapping."""
+    """The mapping in a YAML file; raises UserError if the file is missing, broken or not a mapping."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _describe(error: ValidationError, model: Any) -> str:
-    """The first problem of a pydantic error in one line; an unknown key comes with its valid neighbours."""
+    """The first problem of a pydantic error in one line; an unknown key is listed with the valid ones."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -25,7 +25,8 @@ class CacheParams(StrictModel):
     """The feature store of the teacher's hidden states."""
 
     codec: Codec = "int8"
-    #: What `pca_int8` keeps of every layer's variance: the relative error is the root of the rest, 0.9999 is 1 %.
+    #: Share of each layer's variance that `pca_int8` keeps. The relative error is the square root of the rest: 0.9999
+    #: gives 1 %.
     variance_share: float = Field(0.9999, gt=0, lt=1)
     layers: Literal["all"] | tuple[int, ...] = "all"
     shard_minutes: float = Field(5.0, gt=0)
@@ -34,7 +35,7 @@ class CacheParams(StrictModel):
 
 
 class ExtractParams(StrictModel):
-    """The feature store of each evaluated model: what SUPERB reads instead of running the model."""
+    """The feature store of each evaluated model, which SUPERB reads instead of running the model."""
 
     codec: Codec = "int8"
     #: As in `cache`.
@@ -46,11 +47,11 @@ class ExtractParams(StrictModel):
 class ProfileParams(StrictModel):
     """Cost measurements: every model is timed in turn, `rounds` times, in one process."""
 
-    #: Lengths of the utterances that are timed. Ratios and the real-time factor are taken at 10 s where it is listed.
+    #: Lengths of the timed utterances. Ratios and the real-time factor use 10 s if it is listed.
     seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0, 5.0, 10.0, 20.0), min_length=1)
     rounds: int = Field(10, gt=0)
     threads: int = Field(2, gt=0)
-    #: Also HuBERT Base, FitHuBERT and DistilHuBERT at full size with random weights, in fewer rounds.
+    #: Also time HuBERT Base, FitHuBERT and DistilHuBERT at full size with random weights, in fewer rounds.
     paper_size: bool = True
     paper_rounds: int = Field(3, gt=0)
 
@@ -90,9 +91,10 @@ class Params(StrictModel):
 
 
 def load_params(path: Path | str = "params.yaml", changes: Sequence[str] = ()) -> Params:
-    """The checked parameters in `path`; raises UserError in one line naming the key and the valid ones.
+    """The checked parameters in `path`.
 
-    `changes` are `section.key=value` with the value as YAML; they replace what the file says before it is checked.
+    `changes` are `section.key=value` with the value as YAML. They replace values of the file before the check. Raises
+    UserError in one line that names the key and the valid keys.
     """
     path = Path(path)
     values = read_yaml(path)
@@ -105,9 +107,10 @@ def _apply(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     *sections, last = key.split(".")
     for section in sections:
-        values = values.get(section) if isinstance(values, dict) else None  # type: ignore[assignment]
+        # A section that the file leaves out gets its defaults; the check refuses a name that is none.
+        values = values.setdefault(section, {}) if isinstance(values, dict) else None  # type: ignore[assignment]
     if not equals or not isinstance(values, dict):
-        raise UserError(f"{change!r}: must be KEY=VALUE with a key of the parameters, as distill.updates=500")
+        raise UserError(f"{change!r}: must be KEY=VALUE with a key of the parameters, for example distill.updates=500")
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError:

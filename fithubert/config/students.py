@@ -9,31 +9,33 @@ from fithubert.config.base import StrictModel, merge
 
 
 class TimeReductionConfig(StrictModel):
-    """Where and how the frame rate drops. `before_layer` counts transformer layers from 0: 0 is the paper's place."""
+    """Time reduction: how the frame rate drops, and before which transformer layer (from 0; the paper uses 0)."""
 
     kind: Literal["conv1d", "fc1", "fc2", "mean", "none"] = "conv1d"
     factor: int = Field(2, ge=2, le=4)
     before_layer: int = Field(0, ge=0)
-    #: Lose the last frame of odd lengths, as the authors' code does. Only imported checkpoints set this.
+    #: Drop the last frame of odd lengths, as the authors' code does. Only imported checkpoints set this.
     drop_last_frame: bool = False
 
 
 class MaskingConfig(StrictModel):
-    """Frames hidden from a student in training, as in HuBERT's pre-training (ARMHuBERT's masking distillation)."""
+    """Spans of frames that are masked in training, as in HuBERT's pre-training (ARMHuBERT's masking distillation)."""
 
     #: Share of the frames that the spans cover [mask_prob].
     share: float = Field(0.8, gt=0, lt=1)
-    #: Frames in a row that are hidden together [mask_length].
+    #: Frames of one masked span [mask_length].
     span_frames: int = Field(10, gt=0)
 
 
 class HeadsConfig(StrictModel):
     """The projection heads: which student layers they read and which teacher layers they predict.
 
-    `kind` `per_layer`: one upsampler + linear per entry (FitHuBERT). `shared`: several predictions from the last layer
-    through one hidden projection (DistilHuBERT). `none`: the layers themselves, without parameters, for losses that
-    compare widths of any size (STaR). `layer_map` pairs (student layer, teacher layer), layers from 1, or with `none`
-    from 0; left out, each layer is paired with the teacher's of the same number. The last entry is the last head.
+    `kind`: `per_layer` has one upsampler and one linear layer per entry (FitHuBERT). `shared` makes several predictions
+    from the last layer through one hidden projection (DistilHuBERT). `none` has no parameters and compares the layers
+    themselves, with losses that allow any width (STaR).
+
+    `layer_map`: pairs (student layer, teacher layer), counted from 1, or from 0 with `none`. Default: each layer with
+    the teacher layer of the same number. The last entry is the last head.
     """
 
     kind: Literal["per_layer", "shared", "none"] = "per_layer"
@@ -46,12 +48,12 @@ class HeadsConfig(StrictModel):
     @model_validator(mode="after")
     def _check_pairs(self) -> "HeadsConfig":
         if len(set(self.layer_map)) < len(self.layer_map):
-            raise ValueError("layer_map: a pair is there twice")
+            raise ValueError("layer_map: the same pair is listed twice")
         return self
 
 
 class StudentConfig(StrictModel):
-    """A student's whole shape. Sizes are counts of channels, features, layers or frames."""
+    """The architecture of a student. Sizes are counts of channels, features, layers or frames."""
 
     #: (channels, kernel, stride) of each convolution of the front end.
     conv_layers: tuple[tuple[int, int, int], ...]
@@ -63,9 +65,9 @@ class StudentConfig(StrictModel):
     depth: int = Field(gt=0)
     ffn_width: int = Field(gt=0)
     attention_heads: int = Field(gt=0)
-    #: Transformer layers, counted from 0, that attend as the layer before them did (ARMHuBERT).
+    #: Transformer layers, counted from 0, that reuse the attention map of the layer before (ARMHuBERT).
     reuse_attention: tuple[int, ...] = ()
-    #: A learnt embedding takes the place of random frames in training (ARMHuBERT); None hides none.
+    #: A learnt embedding replaces random frames in training (ARMHuBERT); None masks no frames.
     masking: MaskingConfig | None = None
     #: Factor on the gradients that reach the front end [feature_grad_mult].
     frontend_gradient: float = Field(1.0, gt=0, le=1)
@@ -80,13 +82,13 @@ class StudentConfig(StrictModel):
     input_dropout: float = Field(0.05, ge=0, lt=1)
     time_reduction: TimeReductionConfig = TimeReductionConfig()
     heads: HeadsConfig
-    #: What downstream use reads: the last head (the paper), every block, or every head.
+    #: The hidden states that downstream tasks read: the last head (the paper), every block, or every head.
     readout: Literal["last", "layers", "projections"] = "last"
 
     @model_validator(mode="before")
     @classmethod
     def _pair_layers(cls, values: Any) -> Any:
-        """Each student layer with the teacher's of the same number, where no layer map is given."""
+        """Pair each student layer with the teacher layer of the same number if no layer map is given."""
         heads = values.get("heads") if isinstance(values, dict) else None
         if isinstance(heads, dict) and "layer_map" not in heads and isinstance(values.get("depth"), int):
             identity = tuple((layer, layer) for layer in range(1, values["depth"] + 1))
@@ -121,18 +123,18 @@ class StudentConfig(StrictModel):
 
     @property
     def first_reduced(self) -> int:
-        """The first layer (0..depth) whose state has the reduced frame rate; depth + 1 where none has."""
+        """The first layer (0..depth) whose state has the reduced frame rate; depth + 1 if none has."""
         if self.time_reduction.kind == "none":
             return self.depth + 1
         before = self.time_reduction.before_layer
         return before + 1 if before > 0 else 0
 
     def factor_of(self, layer: int) -> int:
-        """By how much the frame rate of `layer`'s state (0..depth) is reduced."""
+        """The factor by which the frame rate of the state of `layer` (0..depth) is reduced."""
         return self.time_reduction.factor if layer >= self.first_reduced else 1
 
     def released(self) -> "StudentConfig":
-        """This shape without what only training needs: heads that `readout` does not read, the mask embedding."""
+        """This architecture without the parts that only training needs: unread heads and the mask embedding."""
         pairs = {"last": self.heads.layer_map[-1:], "layers": (), "projections": self.heads.layer_map}[self.readout]
         heads = self.heads.model_copy(update={"layer_map": pairs})
         return self.model_copy(update={"heads": heads, "masking": None})
@@ -148,13 +150,13 @@ class HintParams(StrictModel):
     losses: dict[Literal["mse", "l1", "cosine", "gram", "intra_gram"], float] = {"mse": 1.0}
     last_weight: float = Field(1.0, ge=0)
     hint_weight: float = Field(0.1, ge=0)
-    #: Hint heads drawn anew each epoch beside the last one; None uses all.
+    #: Hint heads drawn for each epoch in addition to the last head; None uses all.
     random_hints: int | None = Field(None, ge=1)
-    #: Share of the updates in which heads join one by one from the lowest layer up (FitNets, Romero et al. 2015); the
-    #: highest one so far then has the last head's weight. 0 trains all from the start.
+    #: Share of the updates in which heads are added one by one from the lowest layer up (FitNets, Romero et al. 2015).
+    #: Until then the highest one has the weight of the last head. 0 trains all heads from the start.
     bottom_up_share: float = Field(0.0, ge=0, le=1)
-    #: Frames that are not masked learn from a teacher that hears the same masked speech, masked ones from one that
-    #: hears all of it (ARMHuBERT's masking distillation); needs `shape.masking` and live targets.
+    #: ARMHuBERT's masking distillation: the targets of unmasked frames come from a teacher with masked input, those of
+    #: masked frames from one with unmasked input. Needs `shape.masking` and live targets.
     masked_teacher: bool = False
     #: Divide the sum by the number of heads.
     average_heads: bool = False
@@ -162,28 +164,28 @@ class HintParams(StrictModel):
     @model_validator(mode="after")
     def _check_terms(self) -> "HintParams":
         if not any(self.losses.values()) or min(self.losses.values()) < 0:
-            raise ValueError("losses: needs a term, and weights that are not negative")
+            raise ValueError("losses: needs at least one term, and no negative weight")
         if "intra_gram" in self.losses and self.random_hints is not None:
-            raise ValueError("random_hints: intra_gram compares neighbouring heads and so needs all of them")
+            raise ValueError("random_hints: intra_gram compares neighbouring heads, so it needs all heads")
         if self.bottom_up_share and self.random_hints is not None:
-            raise ValueError("bottom_up_share: heads that join one by one cannot be drawn too; leave out random_hints")
+            raise ValueError("bottom_up_share: cannot be combined with random_hints; leave one of them out")
         return self
 
 
 class StudentParams(StrictModel):
-    """One student: a recipe, what differs from it, and how it learns."""
+    """One student: a recipe, the changes to it, its hints and its initial weights."""
 
     recipe: str
     #: Fields of StudentConfig that replace the recipe's; nested sections are merged key by key.
     shape: dict[str, Any] = {}
     hints: HintParams = HintParams()
-    #: Where the first weights come from: nowhere; the teacher's lower layers, copied; the whole teacher, cut to size.
+    #: Initial weights: random; a copy of the lowest teacher layers; or the whole teacher, cut to the student's size.
     init: Literal["random", "teacher_layers", "cut_teacher"] = "random"
-    #: Speech of the train split that `cut_teacher` fits the student's layers on.
+    #: Seconds of train speech on which `cut_teacher` fits the layers of the student.
     init_seconds: float = Field(300.0, gt=0)
-    #: The peak learning rate that suits this start; None: that of `distill`.
+    #: The peak learning rate for these initial weights; None: that of `distill`.
     learning_rate: float | None = Field(None, gt=0)
 
     def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
-        """This student with other fields; sections are merged key by key. Raises ValueError for a key that is none."""
+        """A copy with some fields changed; sections are merged key by key. Raises ValueError for an unknown key."""
         return StudentParams.model_validate(merge(self.model_dump(mode="json"), changes))

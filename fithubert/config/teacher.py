@@ -6,28 +6,28 @@ from pydantic import Field, model_validator
 
 from fithubert.config.base import StrictModel
 
-#: Where and how a teacher is run; weights stay float32 whatever it computes in.
+#: Where and how a teacher is run. Its weights are float32 at any precision.
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Runtime = Literal["torch", "compile", "onnx"]
 
 
 class TeacherParams(StrictModel):
-    """`source`: any spec that `load_teacher` understands; `mini` is the embedded teacher. The rest: how it is run."""
+    """The teacher: `source` is any name that `load_teacher` takes (`mini` is embedded); the rest says how it runs."""
 
     source: str = "mini"
-    #: auto: a GPU where there is one.
+    #: auto: a GPU if there is one.
     device: Device = "auto"
-    #: Halves are for GPUs; what they say differs a little, and so does the fingerprint of what is cached.
+    #: float16 and bfloat16 are for GPUs. Their hidden states differ slightly, so caches get another fingerprint.
     precision: Precision = "float32"
     #: `compile` is torch.compile; `onnx` is ONNX Runtime, the fastest on a CPU.
     runtime: Runtime = "torch"
-    #: Sentences of train (and a third as many of dev) on which every layer is probed for phones; 0 probes nothing.
+    #: Train sentences (and a third as many of dev) for the phone probe of every layer; 0 skips the probe.
     probe_utterances: int = Field(240, ge=0)
 
 
 class HubertConfig(StrictModel):
-    """A HuBERT-family model's whole shape; the names in brackets are fairseq's options."""
+    """The architecture of a HuBERT-family model. Names in brackets are fairseq's options."""
 
     #: (channels, kernel, stride) of each convolution [conv_feature_layers].
     conv_layers: tuple[tuple[int, int, int], ...]
@@ -42,13 +42,13 @@ class HubertConfig(StrictModel):
     norm_first: bool = False
     pos_conv_kernel: int = Field(128, gt=0)
     pos_conv_groups: int = Field(16, gt=0)
-    #: 1: one weight-normalised convolution; more: a stack with layer norms between, as data2vec has [pos_conv_depth].
+    #: 1: one weight-normalised convolution; more: a stack with layer norms, as in data2vec [pos_conv_depth].
     pos_conv_depth: int = Field(1, gt=0)
-    #: Batch norm before the convolution in place of its weight norm, as mHuBERT-147 has [conv_pos_batch_norm].
+    #: Batch norm before the convolution instead of weight norm, as in mHuBERT-147 [conv_pos_batch_norm].
     pos_conv_batch_norm: bool = False
-    #: Buckets of WavLM's gated relative position bias [num_buckets]; None: attention without it.
+    #: Buckets of WavLM's gated relative position bias [num_buckets]; None: no bias.
     relative_buckets: int | None = Field(None, gt=0)
-    #: Frames from which on all distances share a bucket [max_distance].
+    #: Distances of this many frames and more share one bucket [max_distance].
     relative_max_distance: int = Field(800, gt=0)
     #: Zero mean and unit variance per utterance before the front end [normalize].
     normalise_waveform: bool = False
@@ -60,7 +60,7 @@ class HubertConfig(StrictModel):
         if self.width % self.pos_conv_groups:
             raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
         if self.pos_conv_depth > 1 and self.pos_conv_batch_norm:
-            raise ValueError("pos_conv_batch_norm: only one positional convolution has it; leave out pos_conv_depth")
+            raise ValueError("pos_conv_batch_norm: needs a single positional convolution; leave out pos_conv_depth")
         if self.relative_buckets is not None and self.relative_buckets % 4:
             raise ValueError(f"relative_buckets {self.relative_buckets}: must be a multiple of 4")
         return self

@@ -80,7 +80,7 @@ def test_the_models_are_references_or_students(overrides: list[str], tmp_path: P
         ("distill.updates=-5", r"distill.updates: .*greater than 0"),
         ("superb.tasks.pr.steps=many", r"superb.tasks.pr.steps"),
         ("data.hours=none", r"data.synthetic.hours"),
-        ("nothing.here=1", r"KEY=VALUE"),
+        ("nothing.here=1", r"nothing: unknown key; valid keys: data, teacher"),
         ("distill.updates", r"KEY=VALUE"),
         ("distill.updates=[", r"YAML"),
     ],
@@ -89,6 +89,13 @@ def test_a_wrong_change_is_one_line(change: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as error:
         load_params(ROOT / "params.yaml", [change])
     assert "\n" not in str(error.value)
+
+
+def test_a_change_may_name_a_section_that_the_file_leaves_out(tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    del values["sweep"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    assert load_params(tmp_path / "params.yaml", ["sweep.space.depth=[2, 3]"]).sweep.space.depth == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_the_layer_map_follows_the_depth() -> None:
         ("fithubert", {"heads": {"kid": "none"}}, "unknown key; valid keys: kind, layer_map"),
         ("fithubert", {"time_reduction": {"before_layer": 12}}, r"before_layer must be 0\.\.11"),
         ("fithubert", {"heads": {"layer_map": [[13, 1]]}}, r"student layer 13 is not in 1\.\.12"),
-        ("fithubert", {"heads": {"layer_map": [[1, 1], [1, 1]]}}, "a pair is there twice"),
+        ("fithubert", {"heads": {"layer_map": [[1, 1], [1, 1]]}}, "the same pair is listed twice"),
         ("fithubert", {"heads": {"layer_map": []}}, "readout 'last' needs an entry"),
         ("distilhubert", {"heads": {"layer_map": [[1, 4]]}}, "shared heads read the last layer, 2, only"),
         ("fithubert", {"reuse_attention": [0]}, "layer 0 has no layer before it"),
