@@ -40,7 +40,7 @@ def train_plainly(name: str, store: FeatureStore, manifest: Manifest, budget: Ta
 
     @cache
     def read(row_id: str) -> list[Tensor]:
-        hidden = store.read(row_id).hidden
+        hidden = store.read(row_id).hidden_states
         return [hidden[layer] for layer in sorted(hidden)]
 
     training = PlainTraining(

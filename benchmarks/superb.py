@@ -164,7 +164,7 @@ def _feature_error(loop: LiveLoop, store: FeatureStore, start: int) -> float:
     """Of a padded batch of the loop against what is stored."""
     ids = [example.id for example in loop.training.task.examples["train"][start : start + 4]]
     hidden, lengths = loop.hear(ids)
-    rows = [store.read(row_id).hidden for row_id in ids]
+    rows = [store.read(row_id).hidden_states for row_id in ids]
     errors = []
     for place, (row, frames) in enumerate(zip(rows, lengths, strict=True)):
         live, stored = torch.stack([h[place, :frames] for h in hidden]), torch.stack([row[k] for k in sorted(row)])

@@ -6,8 +6,11 @@ All lengths are frames. The cost of a batch is what it takes after padding: its 
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 #: Crops whose lengths are compared when neighbours are put together; larger pads less and mixes less.
 _POOL_BATCHES = 32
@@ -20,6 +23,27 @@ class Crop:
     index: int
     start_frame: int
     num_frames: int
+
+
+def group_consecutive(
+    items: Iterable[Item], size_of: Callable[[Item], float], limit: float, *, padded: bool = False
+) -> list[list[Item]]:
+    """`items` in order, cut into groups of at most `limit` together; an item that is larger is a group of its own.
+
+    A group's size is the sum of its items' sizes or, if `padded`, that of its largest item times their number.
+    """
+    groups: list[list[Item]] = []
+    total = largest = 0.0
+    for item in items:
+        size = size_of(item)
+        filled = max(largest, size) * (len(groups[-1]) + 1) if padded and groups else total + size
+        if groups and filled <= limit:
+            total, largest = total + size, max(largest, size)
+            groups[-1].append(item)
+        else:
+            total = largest = size
+            groups.append([item])
+    return groups
 
 
 def plan_batches(
@@ -102,12 +126,4 @@ def _by_length(crop: Crop) -> int:
 
 
 def _fill(crops: list[Crop], batch_frames: int) -> list[list[Crop]]:
-    """Cut crops, longest first, into batches of at most `batch_frames` padded, one crop at least."""
-    batches: list[list[Crop]] = []
-    for crop in crops:
-        # The first crop of a batch is its longest.
-        if batches and batches[-1][0].num_frames * (len(batches[-1]) + 1) <= batch_frames:
-            batches[-1].append(crop)
-        else:
-            batches.append([crop])
-    return batches
+    return group_consecutive(crops, lambda crop: crop.num_frames, batch_frames, padded=True)

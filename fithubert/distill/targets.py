@@ -106,7 +106,9 @@ class CachedTargets:
         batch = self._store.read_batch(rows, layers)
         if batch.waveforms is None:
             raise UserError("the cache holds no waveforms; build it again with them (fithubert cache)")
-        return DistillBatch(tuple(batch.ids), batch.waveforms, batch.lengths, dict(batch.hidden), batch.frame_lengths)
+        return DistillBatch(
+            tuple(batch.ids), batch.waveforms, batch.lengths, dict(batch.hidden_states), batch.frame_lengths
+        )
 
     def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
         """`batch` as it is."""

@@ -94,26 +94,44 @@ _OPEN_SHARDS = 16
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """One whole utterance. `waveform` (samples,) float32 or None; `hidden`: layer -> (time, feature) float32."""
+    """One whole utterance.
+
+    `waveform`: (samples,) float32 at 16 kHz, or None. `hidden_states`: layer -> (time, feature) float32.
+    """
 
     id: str
     waveform: Tensor | None
-    hidden: dict[int, Tensor]
+    hidden_states: dict[int, Tensor]
 
 
 @dataclass(frozen=True)
-class FeatureBatch:
+class HiddenStateBatch:
     """Crops of several utterances, padded with zeros at the end.
 
-    `waveforms` (batch, samples) float32 or None, `lengths` (batch,) samples; `hidden`: layer -> (batch, time, feature)
-    float32, `frame_lengths` (batch,) frames.
+    `waveforms`: (batch, samples) float32 at 16 kHz, or None. `lengths`: (batch,) samples. `hidden_states`: layer ->
+    (batch, time, feature) float32. `frame_lengths`: (batch,) frames. `masked`: (batch, time) bool, the frames that a
+    student must predict without reading them, or None.
     """
 
     ids: tuple[str, ...]
     waveforms: Tensor | None
     lengths: Tensor
-    hidden: dict[int, Tensor]
+    hidden_states: dict[int, Tensor]
     frame_lengths: Tensor
+    masked: Tensor | None = None
+
+    def to(self, device: torch.device) -> "HiddenStateBatch":
+        """The same batch with its tensors on `device`."""
+        if device.type == "cpu":
+            return self
+        return HiddenStateBatch(
+            self.ids,
+            None if self.waveforms is None else _move(self.waveforms, device),
+            _move(self.lengths, device),
+            {layer: _move(states, device) for layer, states in self.hidden_states.items()},
+            _move(self.frame_lengths, device),
+            None if self.masked is None else _move(self.masked, device),
+        )
 
 
 class FeatureStore:
@@ -187,7 +205,7 @@ class FeatureStore:
             waveform = _decode_waveform(columns["waveform"].row(row), 0, self.num_samples[index])
         return FeatureRow(self.ids[index], waveform, hidden)
 
-    def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> FeatureBatch:
+    def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> HiddenStateBatch:
         """The crops as one padded batch; only the crops themselves are decoded.
 
         A crop of n frames from frame s takes the samples that these frames see: from s * stride on, as many as
@@ -214,7 +232,7 @@ class FeatureStore:
         padded = pad_waveforms(waveforms)[0] if waveforms else None
         lengths = torch.tensor([count_samples(crop.num_frames, self.info.convolutions) for crop in crops])
         frame_lengths = torch.tensor([crop.num_frames for crop in crops])
-        return FeatureBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, hidden, frame_lengths)
+        return HiddenStateBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, hidden, frame_lengths)
 
     def _read_basis(self) -> Basis | None:
         """What the codec's axes are; raises UserError where it has some and they are not those of the shards."""
@@ -306,3 +324,8 @@ def read_index(directory: Path) -> pa.Table:
 def _decode_waveform(value: Tensor, start: int, count: int) -> Tensor:
     samples = value[2 * start : 2 * (start + count)].view(torch.int16)
     return samples.to(torch.float32).div_(WAVEFORM_SCALE)
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    # The copy from pinned memory overlaps with the computation.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -9,6 +9,7 @@ from typing import IO
 
 import pyarrow as pa
 
+from fithubert.data.batching import group_consecutive
 from fithubert.errors import UserError
 from fithubert.files import atomic_file, digest
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames
@@ -127,15 +128,7 @@ def plan_shards(
 
     A shard is thus a random sample of the corpus, so that reading shard by shard is already a good shuffle.
     """
-    limit = shard_minutes * 60 * SAMPLE_RATE_HZ
-    members: list[list[PlannedRow]] = [[]]
-    filled = 0
-    for row in rows:
-        if members[-1] and filled + row.num_samples > limit:
-            members.append([])
-            filled = 0
-        members[-1].append(row)
-        filled += row.num_samples
+    members = group_consecutive(rows, lambda row: row.num_samples, shard_minutes * 60 * SAMPLE_RATE_HZ)
     codecs = layer_codecs(info.codec, info.layers, basis)
     store = digest(info.fingerprint, basis.digest) if basis is not None else info.fingerprint
     shards = []
@@ -147,14 +140,7 @@ def plan_shards(
 
 def plan_batches_by_length(rows: Sequence[PlannedRow], batch_seconds: float) -> list[list[PlannedRow]]:
     """Consecutive rows (longest first) in batches of at most `batch_seconds` of padded audio, at least one row each."""
-    limit = batch_seconds * SAMPLE_RATE_HZ
-    batches: list[list[PlannedRow]] = []
-    for row in rows:
-        if batches and batches[-1][0].num_samples * (len(batches[-1]) + 1) <= limit:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
+    return group_consecutive(rows, lambda row: row.num_samples, batch_seconds * SAMPLE_RATE_HZ, padded=True)
 
 
 def index_table(shards: Sequence[PlannedShard], info: StoreInfo, index: IndexInfo) -> pa.Table:

@@ -203,7 +203,7 @@ def _row_groups(store: FeatureStore, info: TableInfo) -> Iterator[list[int]]:
 
 
 def _rows(store: FeatureStore, index: int, info: TableInfo, schema: pa.Schema) -> pa.Table:
-    hidden = store.read(index).hidden
+    hidden = store.read(index).hidden_states
     flat = np.concatenate([hidden[layer].numpy().ravel() for layer in info.layers]).astype(info.dtype)
     ends = np.cumsum([0, *(store.num_frames[index] * width for width in info.widths)]).astype(np.int32)
     count = len(info.layers)

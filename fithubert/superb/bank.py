@@ -23,10 +23,10 @@ _BATCHES_AHEAD = 2
 
 
 class FeatureRow(Protocol):
-    """The features of one utterance: `hidden[layer]` is (time, width) float."""
+    """The features of one utterance: `hidden_states[layer]` is (time, width) float."""
 
     @property
-    def hidden(self) -> Mapping[int, Tensor]:
+    def hidden_states(self) -> Mapping[int, Tensor]:
         """Layer -> (time, width)."""
         ...
 
@@ -206,7 +206,7 @@ def read_layer(source: FeatureSource, ids: Sequence[str], layer: int) -> tuple[T
     offsets = _count_offsets(source, ids)
     features: Tensor | None = None
     for position in _reading_order(source, ids):
-        row = source.read(ids[position], (layer,)).hidden[layer]
+        row = source.read(ids[position], (layer,)).hidden_states[layer]
         if features is None:
             features = torch.empty(int(offsets[-1]), row.shape[1])
         features[int(offsets[position]) : int(offsets[position + 1])] = row.clamp(-_LARGEST, _LARGEST).half()
@@ -258,7 +258,7 @@ def _stack_layers(source: FeatureSource, row_id: str) -> Tensor:
 
 def _read_layers(source: FeatureSource, row_id: str) -> Tensor:
     """(layer, time, width) float32, layers in ascending order."""
-    hidden = source.read(row_id).hidden
+    hidden = source.read(row_id).hidden_states
     layers = [hidden[layer] for layer in sorted(hidden)]
     widths = {layer.shape[1] for layer in layers}
     if len(widths) != 1:

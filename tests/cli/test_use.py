@@ -81,7 +81,7 @@ def test_an_exported_student_says_what_the_student_says(workspace: Path, tmp_pat
         said.append(fithubert.load_features(out))
     assert len(said[0].layers) > 1
     for path in said[0].ids:
-        torched, exported, named = (features.read(path).hidden for features in said)
+        torched, exported, named = (features.read(path).hidden_states for features in said)
         for layer, states in torched.items():
             torch.testing.assert_close(exported[layer], states, rtol=0, atol=1e-4)
             torch.testing.assert_close(named[layer], exported[layer], rtol=0, atol=0)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fithubert.data.batching import padded_frames, plan_batches, plan_eval_batches
+from fithubert.data.batching import group_consecutive, padded_frames, plan_batches, plan_eval_batches
 
 lengths = st.lists(st.integers(0, 400), max_size=60)
 budgets = st.integers(1, 1200)
@@ -87,3 +87,15 @@ def test_padding_stays_small() -> None:
     num_frames = [40 + index * 37 % 360 for index in range(600)]
     batches = plan_batches(num_frames, batch_frames=1600, crop_frames=None, seed=1, epoch=0)
     assert sum(num_frames) / sum(padded_frames(batch) for batch in batches) > 0.95
+
+
+@given(lengths, budgets, st.booleans())
+def test_groups_keep_the_order_and_are_as_full_as_the_limit_allows(sizes: list[int], limit: int, padded: bool) -> None:
+    groups = group_consecutive(sizes, float, limit, padded=padded)
+    assert [size for group in groups for size in group] == sizes
+
+    def cost(group: list[int]) -> int:
+        return max(group) * len(group) if padded else sum(group)
+
+    assert all(len(group) == 1 or cost(group) <= limit for group in groups)
+    assert all(cost([*group, after[0]]) > limit for group, after in pairwise(groups))

@@ -31,7 +31,7 @@ def test_readable_without_the_project(codec: str, tmp_path: Path) -> None:
         utterance = next(u for u in manifest.utterances if u.id == row["id"])
         waveform = np.frombuffer(row["waveform"], "<i2").astype(np.float32) / 32768
         np.testing.assert_array_equal(waveform, manifest.read(utterance).numpy())
-        for layer, hidden in store.read(row["id"]).hidden.items():
+        for layer, hidden in store.read(row["id"]).hidden_states.items():
             value = decode_by_hand(codec, row, layer, hidden.shape[1], axes.get(layer))
             np.testing.assert_allclose(value, hidden.numpy(), rtol=1e-5, atol=1e-5)
 

@@ -136,7 +136,7 @@ def test_any_flipped_byte_is_found_or_harmless(copy: Path, whole: Path) -> None:
             continue
         for row, expected in zip(rows, [good.read(index) for index in members], strict=True):
             assert torch.equal(row.waveform, expected.waveform)  # type: ignore[arg-type]
-            assert all(torch.equal(row.hidden[layer], expected.hidden[layer]) for layer in good.layers)
+            assert all(torch.equal(row.hidden_states[layer], expected.hidden_states[layer]) for layer in good.layers)
     assert len(messages) > 0.8 * len(places)
     for message in messages:
         assert message.startswith(f"{shard}: damaged (")

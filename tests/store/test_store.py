@@ -59,10 +59,10 @@ def test_cached_is_live_within_the_stated_error(stored: SimpleNamespace) -> None
         row = store.read(utterance.id)
         assert row.waveform is not None
         assert torch.equal(row.waveform, waveform)
-        assert torch.equal(store.read(index, [1]).hidden[1], row.hidden[1])
+        assert torch.equal(store.read(index, [1]).hidden_states[1], row.hidden_states[1])
         for layer, state in enumerate(live(stored.model, waveform)):
-            assert row.hidden[layer].shape == state.shape
-            error[layer] += (row.hidden[layer].double() - state.double()).square().sum()
+            assert row.hidden_states[layer].shape == state.shape
+            error[layer] += (row.hidden_states[layer].double() - state.double()).square().sum()
             spread[layer] += (state.double() - state.double().mean(0)).square().sum()
     measured = (error / spread).sqrt().tolist()
     for layer, value in zip(stored.report.layers, measured, strict=True):
@@ -95,7 +95,7 @@ def test_crops_are_slices(stored: SimpleNamespace, data: st.DataObject) -> None:
         crops.append(Crop(index=index, start_frame=start, num_frames=count))
     layers = data.draw(st.lists(st.sampled_from([0, 1, 2]), unique=True, min_size=1))
     batch = store.read_batch(crops, layers)
-    assert list(batch.hidden) == layers
+    assert list(batch.hidden_states) == layers
     assert batch.frame_lengths.tolist() == [crop.num_frames for crop in crops]
     assert batch.waveforms is not None
     for place, crop in enumerate(crops):
@@ -108,11 +108,11 @@ def test_crops_are_slices(stored: SimpleNamespace, data: st.DataObject) -> None:
         assert torch.equal(batch.waveforms[place, :samples], heard)
         assert not batch.waveforms[place, samples:].any()
         for layer in layers:
-            part = whole.hidden[layer][crop.start_frame : crop.start_frame + frames]
+            part = whole.hidden_states[layer][crop.start_frame : crop.start_frame + frames]
             # A rotation adds up in an order that depends on the number of frames.
             tolerance = 1e-5 * float(part.abs().max()) if stored.codec == "pca_int8" else 0.0
-            torch.testing.assert_close(batch.hidden[layer][place, :frames], part, rtol=0, atol=tolerance)
-            assert not batch.hidden[layer][place, frames:].any()
+            torch.testing.assert_close(batch.hidden_states[layer][place, :frames], part, rtol=0, atol=tolerance)
+            assert not batch.hidden_states[layer][place, frames:].any()
 
 
 def test_values_do_not_depend_on_batching_or_sharding(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_values_do_not_depend_on_batching_or_sharding(tmp_path: Path) -> None:
     assert one.info == whole.info
     for index in range(len(one)):
         for layer in one.layers:
-            torch.testing.assert_close(one.read(index).hidden[layer], whole.read(index).hidden[layer])
+            torch.testing.assert_close(one.read(index).hidden_states[layer], whole.read(index).hidden_states[layer])
 
 
 def test_batches_are_by_length_and_within_the_budget(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_memory_stays_within_the_bound(stored: SimpleNamespace) -> None:
 def test_store_travels_to_other_processes(stored: SimpleNamespace) -> None:
     store = FeatureStore.open(stored.path)
     copy = pickle.loads(pickle.dumps(store))
-    assert torch.equal(copy.read(3).hidden[1], store.read(3).hidden[1])
+    assert torch.equal(copy.read(3).hidden_states[1], store.read(3).hidden_states[1])
 
 
 @pytest.mark.parametrize(
@@ -272,4 +272,4 @@ def test_real_corpus_and_teacher(tmp_path: Path) -> None:
         assert torch.equal(row.waveform, waveform)  # type: ignore[arg-type]
         for layer, state in enumerate(states):
             step = (state[0].amax(0) - state[0].amin(0)) / 254
-            assert ((row.hidden[layer] - state[0]).abs() <= 0.51 * step + 1e-4).all()
+            assert ((row.hidden_states[layer] - state[0]).abs() <= 0.51 * step + 1e-4).all()

@@ -84,7 +84,7 @@ def test_a_real_student_says_in_batches_what_it_says_alone(folder: Path, tmp_pat
     features = fithubert.load_features(tmp_path / "f.parquet")
     for path in features.ids:
         for layer, alone in enumerate(hear_alone(student, path)):
-            np.testing.assert_allclose(features.read(path).hidden[layer].numpy(), alone, atol=1e-4)
+            np.testing.assert_allclose(features.read(path).hidden_states[layer].numpy(), alone, atol=1e-4)
 
 
 def test_the_schema_says_where_the_features_came_from(folder: Path, tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_the_reader_of_the_file_answers_like_that_of_the_store(folder: Path, tmp
         alone = hear_alone(FakeModel(), path)
         row = features.read(index, layers=[2])
         assert row.id == path
-        assert set(row.hidden) == {2}
-        torch.testing.assert_close(row.hidden[2], torch.from_numpy(alone[2]))
+        assert set(row.hidden_states) == {2}
+        torch.testing.assert_close(row.hidden_states[2], torch.from_numpy(alone[2]))
         assert len(alone[0]) == features.num_frames[index]
     with pytest.raises(UserError, match="no features of 'nobody'"):
         features.read("nobody")
@@ -224,7 +224,7 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     rotten[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
     out.write_bytes(rotten)
     features = load_features(out)
-    assert features.read(0).hidden
+    assert features.read(0).hidden_states
     with pytest.raises(UserError, match="damaged"):
         [features.read(index) for index in range(len(features))]
     with pytest.raises(UserError, match=r"no such file$"):
