@@ -25,7 +25,7 @@ SPLITS = ("train",) * 6 + ("dev", "test")
 class Row:
     """One utterance's features."""
 
-    hidden: Mapping[int, Tensor]
+    hidden_states: Mapping[int, Tensor]
 
 
 @dataclass(frozen=True)
