@@ -11,8 +11,6 @@ from experiments.width_depth.warm_start import ARMS, HERE, RESULTS
 from fithubert.errors import exit_on_user_error
 
 RESAMPLES = 4000
-#: Trials that share one super-student's cost.
-SHARED_BY = 20
 
 
 def rank(predicted: Sequence[float], reference: Sequence[float]) -> str:
@@ -32,24 +30,22 @@ def render(rows: list[dict[str, str]]) -> str:
     losses, errors, macs = (_column(full, name) for name in ("dev_loss", "dev_per", "mmacs_per_second"))
     lines = [
         f"Kendall's tau-b with the full distillations of {len(full)} shapes, 95 % bootstrap interval over shapes, p of",
-        "no rank correlation. Dev loss is the last head's, PER the phoneme probe's. CPU seconds of one trial, and its",
-        f"share of the super-student's, which {SHARED_BY} trials have in common.",
+        "no rank correlation. Dev loss is that of the last head, PER that of the phoneme probe. CPU seconds per trial.",
         "",
-        "| trial | its figure | mean | full dev PER | full dev loss | CPU s | super, CPU s |",
-        "| --- | --- | ---: | --- | --- | ---: | ---: |",
+        "| trial | its figure | mean | full dev PER | full dev loss | CPU s |",
+        "| --- | --- | ---: | --- | --- | ---: |",
     ]
     most = [-count for count in macs]
-    lines.append(f"| none | MMAC a second | {fmean(macs):.0f} | {rank(most, errors)} | {rank(most, losses)} | 0 | |")
+    lines.append(f"| none | MMAC a second | {fmean(macs):.0f} | {rank(most, errors)} | {rank(most, losses)} | 0 |")
     for arm in ARMS:
         cells = _of(rows, arm)
         if len(cells) < len(full):
             continue
-        seconds, share = fmean(_column(cells, "cpu_seconds")), _column(cells, "super_cpu_seconds")[0] / SHARED_BY
+        seconds = fmean(_column(cells, "cpu_seconds"))
         for figure in ("dev_loss", "dev_per"):
             values = _column(cells, figure)
             ranks = f"{rank(values, errors)} | {rank(values, losses)}"
-            costs = f"{seconds:.0f} | {f'{share:.0f}' if share else ''}"
-            lines.append(f"| {arm} | {figure} | {fmean(values):.2f} | {ranks} | {costs} |")
+            lines.append(f"| {arm} | {figure} | {fmean(values):.2f} | {ranks} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Do cheap trials rank shapes as full distillations do? Trials from three kinds of first weights against the latter.
+"""Do cheap trials rank shapes as full distillations do? Trials from two kinds of first weights are compared with them.
 
-`python -m experiments.width_depth.warm_start [--arms ARM ...] [--work DIR]` in a workspace where `make repro` has left
-the corpus, the teacher and its cache. A cell that is in warm_start.csv is not run again.
+`python -m experiments.width_depth.warm_start [--arms ARM ...] [--work DIR]`, in a workspace with the corpus, the
+teacher and its cache (`make repro` makes them). A cell that is already in warm_start.csv is not run again.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 
 from experiments.results import add_row, read_rows
-from experiments.width_depth.train_super import frames_of, slice_student, train_super
 from fithubert.config.distill import DistillParams
 from fithubert.config.params import Params, load_params
 from fithubert.config.students import StudentParams
@@ -25,8 +24,10 @@ from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
+from fithubert.distill.targets import Targets, stride_samples
 from fithubert.distill.warmstart.start import set_first_weights
 from fithubert.errors import exit_on_user_error
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
@@ -53,14 +54,10 @@ SHAPES, MOST_COST = 8, 1.25
 
 @dataclass(frozen=True)
 class Arm:
-    """Where first weights come from, and the updates that follow; None: all those of the pipeline.
+    """Where the first weights come from, and the number of updates after them; None: as many as the pipeline."""
 
-    `super_updates`: those of the super-student that is sliced.
-    """
-
-    start: Literal["random", "cut_teacher", "super"]
+    start: Literal["random", "cut_teacher"]
     updates: int | None
-    super_updates: int = 0
 
 
 ARMS = {
@@ -69,18 +66,15 @@ ARMS = {
     "cut_100": Arm("cut_teacher", 100),
     "cut_25": Arm("cut_teacher", 25),
     "cut_0": Arm("cut_teacher", 0),
-    "super_50": Arm("super", 50, 200),
-    "super_25": Arm("super", 25, 200),
-    "super_0": Arm("super", 0, 200),
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: the arm, the shape, and what came of it.
+    """One training: the arm, the shape, and the result.
 
-    `dev_loss`: of the head on the teacher's last layer, at its lowest; `dev_per` in percent; `cpu_seconds` of the
-    process for first weights, training and probe; `super_cpu_seconds`: what the super-student took, once for all.
+    `dev_loss`: the lowest of the head on the teacher's last layer; `dev_per` in percent; `cpu_seconds`: processor time
+    for first weights, training and probe.
     """
 
     arm: str
@@ -97,17 +91,16 @@ class Cell:
     dev_loss: float
     dev_per: float
     cpu_seconds: float
-    super_cpu_seconds: float
 
 
 class LastLoss(TrainingListener):
-    """Hears the lowest dev loss of the last head."""
+    """Keeps the lowest dev loss of the last head."""
 
     def __init__(self) -> None:
         self.value = float("inf")
 
     def on_evaluation(self, event: Evaluated) -> None:
-        """Note it."""
+        """Keep the lowest loss."""
         self.value = min(self.value, list(event.layer_losses.values())[-1])
 
 
@@ -125,7 +118,7 @@ def draw_shapes(params: Params, teacher_depth: int) -> list[dict[str, Any]]:
 
 
 def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, data: TrialData, work: Path) -> Cell:
-    """Train and probe one shape from its beginning."""
+    """Train and probe one shape from scratch."""
     arm = ARMS[name]
     student = make_student(params.students[params.sweep.of], choices, data.teacher.model.config.depth)
     full, budget = arm.updates is None, params.sweep.budget
@@ -134,24 +127,16 @@ def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, da
         changes = {"seed": TRIAL_SEED, "updates": max(1, arm.updates), "dev_every_updates": budget.dev_every_updates}
         schedule = schedule.model_copy(update=changes)
         student = student.model_copy(update={"init_seconds": budget.init_seconds})
-    # What was cut has learnt enough for a lower rate; random weights have not.
+    # Weights cut from the teacher need a lower rate than random ones.
     rate = None if arm.start == "random" else student.learning_rate
     schedule = schedule.model_copy(update={"learning_rate": rate or schedule.learning_rate})
-    whole, super_seconds = None, 0.0
-    if arm.start == "super":
-        path = work / f"super-{arm.super_updates}.safetensors"
-        whole, super_seconds = train_super(params, data, arm.super_updates, path)
     folder = work / f"{name}-{number}"
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.process_time()
     torch.manual_seed(schedule.seed)
-    config = resolve(student.recipe, student.shape)
-    if whole is not None:
-        built = slice_student(whole, config)
-    else:
-        built = build_student(config)
-        start = student.model_copy(update={"init": arm.start})
-        set_first_weights(built, start, data.teacher, data.train, schedule.seed, torch.device("cpu"))
+    built = build_student(resolve(student.recipe, student.shape))
+    start = student.model_copy(update={"init": arm.start})
+    set_first_weights(built, start, data.teacher, data.train, schedule.seed, torch.device("cpu"))
     loss = train_on(built, student, schedule, data, folder, trained=arm.updates != 0)
     save_student(built, folder / "student")
     per = probe(folder, data, params, task, schedule.seed)
@@ -165,7 +150,6 @@ def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, da
         dev_loss=round(loss, 5),
         dev_per=round(per, 3),
         cpu_seconds=round(seconds, 1),
-        super_cpu_seconds=round(super_seconds, 1),
     )
 
 
@@ -178,12 +162,12 @@ def train_on(
         stepper = Stepper(open_fabric("cpu", schedule.precision, False), built, hint_loss, schedule)
         if not trained:
             return evaluate(stepper, data)
-        heard = LastLoss()
+        lowest = LastLoss()
         checkpoints = CheckpointFolder(folder / "checkpoints", {}, 1)
-        loop = TrainingLoop(stepper, schedule, data.train, data.dev, checkpoints, Listeners([heard]))
+        loop = TrainingLoop(stepper, schedule, data.train, data.dev, checkpoints, Listeners([lowest]))
         loop.run()
     built.load_state_dict(loop.best)
-    return heard.value
+    return lowest.value
 
 
 def evaluate(stepper: Stepper, data: TrialData) -> float:
@@ -194,13 +178,18 @@ def evaluate(stepper: Stepper, data: TrialData) -> float:
     return heads[max(heads)]
 
 
+def frames_of(targets: Targets, seconds: float) -> int:
+    """The number of teacher frames in `seconds`."""
+    return max(1, round(seconds * SAMPLE_RATE_HZ / stride_samples(targets)))
+
+
 def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed: int) -> float:
     """The phone error rate on dev of the student below `folder`."""
     model = ReadOut(load_student(folder / "student"), "student")
-    heard = data.manifest.select(kind={str(task_kind("pr"))})
+    manifest = data.manifest.select(kind={str(task_kind("pr"))})
     settings = ExtractSettings(layers="all", with_waveform=False, **params.extract.model_dump())
-    extract_features(model, heard, folder / "features", settings)
-    result = run_task("pr", FeatureStore.open(folder / "features"), heard, task, (seed,))
+    extract_features(model, manifest, folder / "features", settings)
+    result = run_task("pr", FeatureStore.open(folder / "features"), manifest, task, (seed,))
     assert isinstance(result, TaskResult)
     return result.dev["per"]
 
