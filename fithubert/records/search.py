@@ -1,0 +1,141 @@
+"""The metrics files of ablations and of the sweep: `reports/metrics/ablation/*.json` and `sweep.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fithubert.config.students import TimeReductionConfig
+from fithubert.config.sweep import COSTS
+from fithubert.records.base import Record
+
+
+@dataclass(frozen=True)
+class TaskScore(Record):
+    """One probed task. `dev`: the metric that selects, by name; `test`: its metrics, with `intervals` (low, high)."""
+
+    dev: Mapping[str, float]
+    test: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class AblationTrial(Record):
+    """One variant trained with one seed. `curve`: (update, dev loss). `tasks`: task -> its scores."""
+
+    variant: str
+    seed: int
+    dev_loss: float
+    curve: tuple[tuple[int, float], ...]
+    tasks: Mapping[str, TaskScore]
+    parameters: int
+    macs_per_second: float
+    updates: int
+    audio_hours: float
+    train_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class VariantCost(Record):
+    """The cost of one variant. Ratios are to the teacher; `train_seconds` is the mean over seeds."""
+
+    time_reduction: TimeReductionConfig
+    params: int
+    size_ratio: float | None
+    macs_per_second: float
+    macs_ratio: float | None
+    latency_ratio: float
+    latency_ratio_ci: tuple[float, float]
+    train_seconds: float
+    audio_hours: float
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """One figure over variants, each with one value per seed.
+
+    `half_width`: half the 95 % interval of a variant's mean, from the deviation between seeds pooled over variants
+    (Student's t); that of a difference of two variants is the root of 2 times as wide. `seed_deviation`: the pooled
+    deviation. `f`, `p`: one-way analysis of variance. They are None without enough seeds.
+    """
+
+    means: Mapping[str, float]
+    half_width: float | None
+    seed_deviation: float | None
+    f: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class TimingSettings(Record):
+    """How variants were timed: rounds, threads, and the seconds of audio of one utterance."""
+
+    rounds: int
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AblationMetrics(Record):
+    """One ablation of the student `of`. `comparisons`: figure (`dev_loss`, `pr_per`) -> its comparison of variants."""
+
+    of: str
+    updates: int
+    seeds: tuple[int, ...]
+    variants: Mapping[str, VariantCost]
+    comparisons: Mapping[str, Comparison]
+    profile: TimingSettings
+    trials: tuple[AblationTrial, ...]
+    seconds: float
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The variants in the order of params.yaml, which the sorted keys of a JSON file lose."""
+        return tuple(dict.fromkeys(trial.variant for trial in self.trials))
+
+
+@dataclass(frozen=True)
+class SweepPoint(Record):
+    """A trained trial. `values` is empty if it was stopped early. `curve`: (update, dev loss of the last head)."""
+
+    name: str
+    on_front: bool
+    choices: Mapping[str, bool | int | float | str]
+    values: Mapping[str, int | float]
+    metrics: Mapping[str, int | float]
+    curve: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class SweepMetrics(Record):
+    """A study of shapes. `choices`: names in order. `labels`: objective -> its axis label and if lower is better.
+
+    `importance`: objective -> choice -> the share of the objective's variance that the choice explains.
+    """
+
+    study: str
+    objectives: tuple[str, ...]
+    choices: tuple[str, ...]
+    points: tuple[SweepPoint, ...]
+    labels: Mapping[str, tuple[str, bool]]
+    importance: Mapping[str, Mapping[str, float]]
+
+    @property
+    def finished(self) -> list[SweepPoint]:
+        """The trials that were not stopped early."""
+        return [point for point in self.points if point.values]
+
+    @property
+    def front(self) -> list[SweepPoint]:
+        """The trials on the Pareto front, the cheapest first."""
+        cost = self.costs[0] if self.costs else self.objectives[0]
+        return sorted((p for p in self.finished if p.on_front), key=lambda point: point.values[cost])
+
+    @property
+    def costs(self) -> list[str]:
+        """The objectives that are costs."""
+        return [name for name in self.objectives if name in COSTS]
+
+    @property
+    def qualities(self) -> list[str]:
+        """The objectives that are not costs."""
+        return [name for name in self.objectives if name not in COSTS]
