@@ -15,11 +15,11 @@ from torch import Tensor
 
 from benchmarks.plain_superb import PlainTraining, hear_stored, plain_classes, plain_phones
 from benchmarks.tables import write_tables
-from fithubert.config.superb import OfficialQuirks, TaskBudget
+from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.store.read import FeatureStore
 from fithubert.superb.fit import fit
-from fithubert.superb.official import official_budgets, official_tasks
+from fithubert.superb.official import official_tasks
 from fithubert.workspace import Workspace
 
 _NAMES = ("pr", "ks", "sid", "ic")
@@ -31,7 +31,7 @@ def train_ours(name: str, store: FeatureStore, manifest: Manifest, budget: TaskB
     learner = task.bind(store, manifest, budget)
     [fitted] = fit(learner, task, budget, budget.learning_rates[:1], seed)
     with torch.no_grad():
-        return learner.evaluate([fitted.head], "test")[0][task.selection.metric].value
+        return learner.evaluate([fitted.head], "test")[0][task.selection.name].value
 
 
 def train_plainly(name: str, store: FeatureStore, manifest: Manifest, budget: TaskBudget, seed: int) -> float:

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.plain_superb import Hear, PlainTraining, plain_phones
 from benchmarks.tables import write_tables
 from benchmarks.widen import widen_to_base
-from fithubert.config.superb import OfficialQuirks, TaskBudget
+from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.frames import pad_waveforms
 from fithubert.importers.registry import load_teacher
@@ -31,7 +31,7 @@ from fithubert.models.runtime import prepare_teacher
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.superb.fit import fit
-from fithubert.superb.official import official_budgets, official_tasks
+from fithubert.superb.official import official_tasks
 from fithubert.workspace import Workspace
 
 _SEED = 1337

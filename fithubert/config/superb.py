@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat
 
 from fithubert.config.base import StrictModel
 from fithubert.config.teacher import Device
+from fithubert.tasks import TASKS
 
 
 class OfficialQuirks(StrictModel):
@@ -75,20 +76,12 @@ class TaskBudget(StrictModel):
 
 def mini_budgets() -> dict[str, TaskBudget]:
     """Budgets of the `mini` protocol for all tasks: a few seconds to half a minute a task and model on two cores."""
-    pooled = {"steps": 1500, "batch": 32, "eval_every": 100}
-    recurrent = {"learning_rates": (3e-3,), "head_width": 64, "stack_frames": 2, "layer_norm": True}
-    return {
-        "pr": TaskBudget(steps=800, batch=16, search_steps=200, learning_rates=(1e-3, 3e-3, 1e-2)),
-        "ks": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "sid": TaskBudget(**pooled, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2)),
-        "er": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "ic": TaskBudget(**pooled, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2)),
-        "asr": TaskBudget(steps=500, batch=16, **recurrent),
-        "sf": TaskBudget(steps=300, batch=32, eval_every=50, **recurrent),
-        "asv": TaskBudget(steps=200, batch=16, eval_every=50, learning_rates=(1e-3,), head_width=64),
-        "sd": TaskBudget(steps=100, batch=4, eval_every=20, learning_rates=(3e-3,), head_width=64),
-        "qbe": TaskBudget(steps=0),
-    }
+    return {name: TaskBudget.model_validate(task.mini) for name, task in TASKS.items()}
+
+
+def official_budgets() -> dict[str, TaskBudget]:
+    """s3prl's settings of all tasks with its default learning rates: micro-batches, accumulation, optimiser steps."""
+    return {name: TaskBudget.model_validate(task.official) for name, task in TASKS.items()}
 
 
 class SuperbParams(StrictModel):

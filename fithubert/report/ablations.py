@@ -6,7 +6,7 @@ from typing import Any
 
 from fithubert.report.gather import Metrics
 from fithubert.report.svg import Mark, mark_chart
-from fithubert.tasks import task_info
+from fithubert.tasks import find_metric
 
 #: Improbable enough, of one figure over all variants, to be called a difference.
 _LEVEL = 0.05
@@ -79,9 +79,7 @@ def _read(name: str, values: Mapping[str, Any] | None) -> Ablation | None:
 
 def _figure(key: str, comparison: Mapping[str, Any], order: Sequence[str]) -> AblationFigure:
     task, _, metric = key.partition("_")
-    found = (
-        None if key == "dev_loss" else next((m for m in task_info(task, (metric,)).metrics if m.name == metric), None)
-    )
+    found = None if key == "dev_loss" else find_metric(task, metric)
     title = "hint loss on dev" if found is None else f"{task.upper()} {found.label}, %"
     return AblationFigure(
         title=title,

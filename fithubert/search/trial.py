@@ -42,6 +42,7 @@ _ROOMS = (
     "search/trial.py",
     "store",
     "superb",
+    "tasks.py",
     "training",
 )
 _PACKAGE = Path(__file__).resolve().parents[1]

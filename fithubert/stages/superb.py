@@ -7,16 +7,17 @@ from typing import Any
 
 from fithubert.config.data import DataParams, IemocapData, LibriSpeechData
 from fithubert.config.params import Params
-from fithubert.config.superb import OfficialQuirks
+from fithubert.config.superb import OfficialQuirks, official_budgets
 from fithubert.errors import UserError
 from fithubert.files import read_json, write_json
 from fithubert.models.runtime import choose_device
 from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore
 from fithubert.superb.chance import chance_levels
-from fithubert.superb.official import QUIRKS, SOURCES, SOX_GAIN_DB, official_budgets
+from fithubert.superb.official import SOX_GAIN_DB
 from fithubert.superb.protocol import NotScorable, Resources
 from fithubert.superb.run import run_task
+from fithubert.tasks import TASKS
 from fithubert.workspace import Workspace, check_name
 
 #: Stored crops of a long recording: an epoch hears one of them.
@@ -73,15 +74,15 @@ def describe_score(metrics: dict[str, Any], name: str) -> str:
 def describe_task(task: str, data: Path | None, official: bool, seeds: int | None = None) -> list[str]:
     """Changes of the parameters: the task's own corpus in `data`, SUPERB's settings where the run is `official`, and
     the seeds 1 to `seeds`."""
-    if task not in SOURCES:
+    if task not in TASKS:
         return []
     changes = []
     if data is not None:
-        corpus: dict[str, Any] = {"source": SOURCES[task], "path": str(data)}
-        if SOURCES[task] == "voxceleb1":
+        corpus: dict[str, Any] = {"source": TASKS[task].corpus, "path": str(data)}
+        if TASKS[task].corpus == "voxceleb1":
             corpus |= {"task": task, "crops": _CROPS if official else 0}
             corpus |= {"trim_silence": True} if official and task == "asv" else {}
-        if official and "sox_gain" in QUIRKS[task]:
+        if official and "sox_gain" in TASKS[task].quirks:
             corpus["gain_db"] = SOX_GAIN_DB
         changes.append(f"data={json.dumps(corpus)}")
     if official:
@@ -94,8 +95,8 @@ def describe_task(task: str, data: Path | None, official: bool, seeds: int | Non
 
 def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) -> tuple[str, ...]:
     """In what the corpus is not the one that the leaderboard scores `task` on."""
-    if data.source != SOURCES[task]:
-        return (f"corpus {data.source} instead of {SOURCES[task]}",)
+    if data.source != TASKS[task].corpus:
+        return (f"corpus {data.source} instead of {TASKS[task].corpus}",)
     departures = []
     if isinstance(data, LibriSpeechData):
         given = {"train": data.train, "dev": data.dev, "test": data.test}

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
 from fithubert.superb.metrics import Measure
-from fithubert.superb.protocol import Learner, Selection, Task
+from fithubert.superb.protocol import Learner, Task
+from fithubert.tasks import Metric
 
 #: Called with the number of steps done and the number of all steps.
 OnProgress = Callable[[int, int], None]
@@ -114,18 +115,18 @@ def _keep_best(learner: Learner, task: Task, runs: Sequence[_Run], step: int) ->
         run.head.eval()
     if task.training.test_selection:
         for run, measures in zip(runs, learner.evaluate(heads, "test"), strict=True):
-            found = measures[selection.metric]
+            found = measures[selection.name]
             if selection.is_better(found.value, run.on_test.value if run.on_test else None):
                 run.on_test = found
     for run, measures in zip(runs, learner.evaluate(heads, "dev"), strict=True):
-        value = measures[selection.metric].value
+        value = measures[selection.name].value
         if selection.is_better(value, run.best.dev if run.best else None):
             state = {name: tensor.clone() for name, tensor in run.head.state_dict().items()}
             run.best = _Best(value, step, state)
         run.head.train()
 
 
-def _find_best(runs: Sequence[_Run], selection: Selection) -> _Run:
+def _find_best(runs: Sequence[_Run], selection: Metric) -> _Run:
     best = runs[0]
     for run in runs[1:]:
         if run.best and best.best and selection.is_better(run.best.dev, best.best.dev):

@@ -9,7 +9,7 @@ QbE's false alarms are those of the documents in English.
 
 from dataclasses import replace
 
-from fithubert.config.superb import OfficialQuirks, TaskBudget
+from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
 from fithubert.superb.learners.ctc import CtcTask
@@ -17,7 +17,7 @@ from fithubert.superb.learners.diarisation import SD
 from fithubert.superb.learners.pooled import ER, IC, KS, SID, PooledTask
 from fithubert.superb.learners.recognition import ASR, PR, SF
 from fithubert.superb.learners.verification import ASV
-from fithubert.superb.protocol import MissingLabels, Selection, Task
+from fithubert.superb.protocol import MissingLabels, Task
 from fithubert.superb.sampling import (
     ListWindows,
     drop_half_of_long,
@@ -26,58 +26,11 @@ from fithubert.superb.sampling import (
     list_disjoint,
     list_halved_buckets,
 )
+from fithubert.tasks import TASKS
 
 SOX_GAIN_DB = -3.0
-#: Size of the head's output on the official corpus; 1,211 are the speakers of VoxCeleb1's dev part.
-OUTPUTS = {"pr": 74, "asr": 32, "ks": 12, "sid": 1251, "asv": 1211, "sd": 2, "er": 4, "ic": 24, "sf": 109}
-#: The corpus of each task, as `data.source` names it.
-SOURCES = {
-    "pr": "librispeech",
-    "asr": "librispeech",
-    "ks": "speech_commands",
-    "qbe": "quesst14",
-    "sid": "voxceleb1",
-    "asv": "voxceleb1",
-    "sd": "libri2mix",
-    "er": "iemocap",
-    "ic": "fluent_speech_commands",
-    "sf": "snips",
-}
-#: The quirks that concern each task.
-QUIRKS: dict[str, tuple[str, ...]] = {
-    "pr": ("pr_stress", "overlapping_batches", "half_long_batches"),
-    "asr": ("asr_half_batches", "spec_augment"),
-    "ks": ("sox_gain", "ks_balanced_train", "ks_resampled_dev"),
-    "qbe": ("sox_gain",),
-    "sid": ("sid_crops",),
-    "asv": ("sox_gain", "asv_crops", "asv_silence_trim", "asv_extra_frame", "asv_test_selection"),
-    "sd": ("sd_unidirectional", "sd_frame_accuracy", "sd_silent_full_chunks", "sd_test_postprocessing"),
-    "er": ("er_split_order",),
-    "ic": (),
-    "sf": ("overlapping_batches", "half_long_batches", "spec_augment"),
-}
 #: What a budget has no say in under the official protocol; the learning rate is free, as on the leaderboard.
 _FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width", "stack_frames", "layer_norm")
-
-
-def official_budgets() -> dict[str, TaskBudget]:
-    """s3prl's settings of all tasks with its default learning rates: micro-batches, accumulation, optimiser steps."""
-    pooled = {"steps": 200_000, "eval_every": 5_000, "learning_rates": (1e-4,)}
-    ctc = {"steps": 200_000, "eval_every": 2_000, "learning_rates": (1e-4,), "batch": 32, "head_width": 1024}
-    return {
-        "pr": TaskBudget(steps=100_000, batch=16, accumulate=2, eval_every=1_000, learning_rates=(1e-2,)),
-        "asr": TaskBudget(**ctc),
-        "ks": TaskBudget(**pooled, batch=32),
-        "sid": TaskBudget(**pooled, batch=8, accumulate=4),
-        "asv": TaskBudget(
-            steps=200_000, batch=10, accumulate=5, eval_every=20_000, learning_rates=(1e-4,), head_width=512
-        ),
-        "sd": TaskBudget(steps=30_000, batch=8, accumulate=4, eval_every=500, learning_rates=(1e-4,), head_width=512),
-        "er": TaskBudget(steps=30_000, batch=4, accumulate=8, eval_every=1_000, learning_rates=(1e-4,)),
-        "ic": TaskBudget(**pooled, batch=32),
-        "sf": TaskBudget(**ctc),
-        "qbe": TaskBudget(steps=0),
-    }
 
 
 def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
@@ -107,7 +60,7 @@ def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
         ),
         replace(
             SD,
-            selection=SD.selection if quirks.sd_frame_accuracy else Selection("der", less_is_better=True),
+            selection=SD.selection if quirks.sd_frame_accuracy else TASKS["sd"].metrics[0],
             both_ways=not quirks.sd_unidirectional,
             accuracy_by_chunk=True,
             silent_full_chunks=quirks.sd_silent_full_chunks,
@@ -128,7 +81,7 @@ def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> No
             "superb.quirks.asv_silence_trim=false hears all of them"
         )
     louder = [u for u in manifest if u.gain_db != SOX_GAIN_DB]
-    if "sox_gain" in QUIRKS[task] and quirks.sox_gain and louder:
+    if "sox_gain" in TASKS[task].quirks and quirks.sox_gain and louder:
         raise MissingLabels(
             f"the official {task} reads recordings with sox's gain of {SOX_GAIN_DB:g} dB; prepare with "
             f"data.gain_db={SOX_GAIN_DB:g}, or superb.quirks.sox_gain=false goes without"
@@ -147,9 +100,9 @@ def list_departures(task: str, budget: TaskBudget, quirks: OfficialQuirks, outpu
     official = official_budgets()[task]
     given = {name: (getattr(budget, name), getattr(official, name)) for name in _FIXED if official.steps}
     departures = [f"{name} {ours} instead of {theirs}" for name, (ours, theirs) in given.items() if ours != theirs]
-    departures += [f"{name} is off" for name in QUIRKS[task] if not getattr(quirks, name)]
-    if outputs is not None and outputs != OUTPUTS[task]:
-        departures.append(f"{outputs} outputs instead of {OUTPUTS[task]}")
+    departures += [f"{name} is off" for name in TASKS[task].quirks if not getattr(quirks, name)]
+    if outputs is not None and outputs != TASKS[task].outputs:
+        departures.append(f"{outputs} outputs instead of {TASKS[task].outputs}")
     return tuple(departures)
 
 

@@ -11,6 +11,7 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import FeatureSource
 from fithubert.superb.metrics import Measure, Score
+from fithubert.tasks import Metric
 
 #: Projector width before the head of PR, KS, SID, ER and IC.
 PROJECTOR_WIDTH = 256
@@ -79,18 +80,6 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The metric that decides on dev."""
-
-    metric: str
-    less_is_better: bool
-
-    def is_better(self, value: float, best: float | None) -> bool:
-        """Whether `value` is strictly better than `best`; anything is better than None."""
-        return best is None or (value < best if self.less_is_better else value > best)
-
-
-@dataclass(frozen=True)
 class Training:
     """The optimiser with its defaults (AdamW's weight decay is 0.01) and the norm that gradients are clipped to.
 
@@ -144,7 +133,7 @@ class Task(Protocol):
         ...
 
     @property
-    def selection(self) -> Selection:
+    def selection(self) -> Metric:
         """What decides on dev."""
         ...
 

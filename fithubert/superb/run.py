@@ -28,10 +28,10 @@ from fithubert.superb.protocol import (
     NotScorable,
     Resources,
     SearchTask,
-    Selection,
     Task,
     TaskResult,
 )
+from fithubert.tasks import Metric
 
 #: Tasks whose heads are trained: the entry that a new one needs.
 TRAINED: tuple[Task, ...] = (PR, ASR, KS, SID, ASV, SD, ER, IC, SF)
@@ -131,7 +131,7 @@ def _search(task: SearchTask, features: FeatureSource, manifest: Manifest, start
     )
 
 
-def _best(fitted: Sequence[Fitted], selection: Selection) -> Fitted:
+def _best(fitted: Sequence[Fitted], selection: Metric) -> Fitted:
     best = fitted[0]
     for other in fitted[1:]:
         if selection.is_better(other.dev, best.dev):
@@ -139,12 +139,12 @@ def _best(fitted: Sequence[Fitted], selection: Selection) -> Fitted:
     return best
 
 
-def _best_on_test(selection: Selection, searched: Sequence[Fitted], runs: Sequence[Fitted]) -> list[Measure]:
+def _best_on_test(selection: Metric, searched: Sequence[Fitted], runs: Sequence[Fitted]) -> list[Measure]:
     """The best measure on test of every seed: of all learning rates with the first, of the chosen one with others."""
     best: list[Measure] = []
     for candidates in (searched, *([run] for run in runs[1:])):
         found = [fitted.on_test for fitted in candidates if fitted.on_test is not None]
-        best.append((min if selection.less_is_better else max)(found, key=lambda measure: measure.value))
+        best.append((min if selection.lower else max)(found, key=lambda measure: measure.value))
     return best
 
 
@@ -161,13 +161,13 @@ def _result(
     measures = [learner.evaluate([run.head], "test")[0] for run in runs]
     metrics = {name: summarise([m[name] for m in measures]) for name in measures[0]}
     if task.training.test_selection:
-        metrics[f"{task.selection.metric}_test_selected"] = summarise(_best_on_test(task.selection, searched, runs))
+        metrics[f"{task.selection.name}_test_selected"] = summarise(_best_on_test(task.selection, searched, runs))
     shares = [s.shares().cpu().numpy() for run in runs for s in run.head.modules() if isinstance(s, LayerSum)]
     return TaskResult(
         task=task.name,
         protocol="mini",
         metrics=metrics,
-        dev={task.selection.metric: float(np.mean([run.dev for run in runs]))},
+        dev={task.selection.name: float(np.mean([run.dev for run in runs]))},
         learning_rate=runs[0].learning_rate,
         candidates=tuple(Candidate(f.learning_rate, f.dev) for f in searched),
         layer_weights=tuple(float(x) for x in np.mean(shares, axis=0)),

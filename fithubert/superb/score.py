@@ -7,25 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from fithubert.errors import UserError
-from fithubert.superb.official import SOURCES
-
-#: Metric -> (fbank, state of the art): the reference points in the leaderboard's code
-#: (superbbenchmark/website-react).
-#: MTWV in percent, as every other metric here. The printed policy swaps some of them; the code does not.
-REFERENCE_POINTS: dict[str, dict[str, tuple[float, float]]] = {
-    "pr": {"per": (82.01, 3.53)},
-    "asr": {"wer": (23.18, 3.62)},
-    "ks": {"acc": (41.3826674, 96.66)},
-    "qbe": {"mtwv": (0.58, 7.36)},
-    "sid": {"acc": (20.058174, 90.3)},
-    "asv": {"eer": (9.56, 5.11)},
-    "sd": {"der": (10.05, 5.62)},
-    "ic": {"acc": (9.649354219, 98.76)},
-    "sf": {"f1": (69.64, 89.81), "cer": (52.94, 21.76)},
-    "er": {"acc": (48.23672168, 67.62)},
-}
-#: Metrics of which less is better.
-ERROR_METRICS = frozenset({"per", "wer", "eer", "der", "cer"})
+from fithubert.tasks import TASKS
 
 #: Task -> metric -> value in percent.
 Metrics = Mapping[str, Mapping[str, float]]
@@ -36,26 +18,25 @@ def superb_s(metrics: Metrics) -> float:
 
     Each metric maps fbank to 0 and the reference state of the art to 1000, unclamped; metrics are averaged inside a
     task (SF has two), then tasks. Only meaningful for the official protocol on the real corpora. Raises ValueError
-    where a metric is missing: the leaderboard leaves the score undefined.
+    if a metric is missing: the leaderboard leaves the score undefined.
     """
-    _require(metrics, REFERENCE_POINTS)
+    _require(metrics)
     return fmean(
-        fmean(1000.0 * (metrics[task][name] - low) / (high - low) for name, (low, high) in of_task.items())
-        for task, of_task in REFERENCE_POINTS.items()
+        fmean(1000.0 * (metrics[name][m.name] - m.fbank) / (m.best - m.fbank) for m in task.metrics)
+        for name, task in TASKS.items()
     )
 
 
 def overall_score(metrics: Metrics) -> float:
     """The mean of the eleven metrics with errors as 100 - x: `Overall` in the ARMHuBERT and STaRHuBERT papers."""
-    _require(metrics, REFERENCE_POINTS)
-    values = [(m, metrics[task][m]) for task, points in REFERENCE_POINTS.items() for m in points]
-    return fmean(100.0 - value if name in ERROR_METRICS else value for name, value in values)
+    _require(metrics)
+    values = [(metric, metrics[name][metric.name]) for name, task in TASKS.items() for metric in task.metrics]
+    return fmean(100.0 - value if metric.lower else value for metric, value in values)
 
 
-def _require(metrics: Metrics, points: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
-    missing = [
-        f"{task} {name}" for task, of_task in points.items() for name in of_task if name not in metrics.get(task, {})
-    ]
+def _require(metrics: Metrics) -> None:
+    wanted = [(name, metric.name) for name, task in TASKS.items() for metric in task.metrics]
+    missing = [f"{task} {metric}" for task, metric in wanted if metric not in metrics.get(task, {})]
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}")
 
@@ -87,12 +68,14 @@ def score_official(results: Sequence[Mapping[str, Any]]) -> OfficialScore:
     for result in results:
         if result.get("metrics"):
             found[str(result["task"])].append(result)
-    obstacles = [problem for task in SOURCES for problem in _find_obstacles(task, found[task])]
+    obstacles = [problem for task in TASKS for problem in _find_obstacles(task, found[task])]
     if obstacles:
         raise UserError(f"{models[0]} has no superb_s: {'; '.join(obstacles)}")
     metrics = {
-        task: {name: fmean(_official_value(result["metrics"], name) for result in found[task]) for name in points}
-        for task, points in REFERENCE_POINTS.items()
+        name: {
+            m.name: fmean(_official_value(result["metrics"], m.name) for result in found[name]) for m in task.metrics
+        }
+        for name, task in TASKS.items()
     }
     return OfficialScore(metrics, superb_s(metrics), overall_score(metrics))
 
@@ -100,7 +83,7 @@ def score_official(results: Sequence[Mapping[str, Any]]) -> OfficialScore:
 def _find_obstacles(task: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
     if not results:
         return [f"{task} is not scored"]
-    expected = _FOLDS if task == "er" else (SOURCES[task],)
+    expected = _FOLDS if task == "er" else (str(TASKS[task].corpus),)
     corpora = sorted(str(result.get("corpus")) for result in results)
     obstacles = []
     if any(result.get("protocol") != "official" for result in results):

@@ -7,11 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 from fithubert.files import read_json, write_json
+from fithubert.tasks import metric_key
 from fithubert.tracking.runs import RECORDS, stage_tags
 from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
 
-#: Metrics that belong to one task alone and need no task before their name.
-_OWN_NAMES = ("per", "wer", "eer", "der", "mtwv")
 _RATIOS = ("latency_ratio", "macs_ratio", "kept")
 _RECORD = RECORDS / "summary" / "runs.json"
 #: Without it MLflow's sidebar opens for generative AI.
@@ -72,7 +71,7 @@ def summary_metrics(model: Mapping[str, Any]) -> dict[str, float]:
         values["params_millions"] = model["params"]["total"] / 1e6
     for task, scores in (model.get("superb") or {}).items():
         for metric, score in (scores or {}).items():
-            values[metric if metric in _OWN_NAMES else f"{task.lower()}_{metric}"] = score
+            values[metric_key(task, metric)] = score
     return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 

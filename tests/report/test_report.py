@@ -64,8 +64,8 @@ def test_a_task_that_the_report_does_not_know_has_its_column(tmp_path: Path) -> 
     (tmp_path / "superb" / "teacher-rate.json").write_text(json.dumps({**values, "task": "rate"}))
     plan = replace(PLAN, tasks=(*PLAN.tasks, "rate"))
     summary = build_summary(gather(tmp_path), plan)
-    assert "RATE ACC ↑" in markdown_table(summary)
-    assert "RATE<br>ACC ↑" in render_page(summary, gather(tmp_path), plan)
+    assert "RATE Acc ↑" in markdown_table(summary)
+    assert "RATE<br>Acc ↑" in render_page(summary, gather(tmp_path), plan)
 
 
 def test_a_lead_that_is_no_more_than_noise_is_in_no_mean(tmp_path: Path) -> None:

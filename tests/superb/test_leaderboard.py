@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from fithubert.errors import UserError
-from fithubert.superb.official import SOURCES
 from fithubert.superb.score import score_official, superb_s
+from fithubert.tasks import TASKS
 from tests.superb.test_score import COLUMNS, ROWS
 
 HUBERT = ROWS["hubert base"]
@@ -22,7 +22,7 @@ def make_results(**changes: dict[str, Any]) -> list[dict[str, Any]]:
         if on_dev != value:
             metrics[task][f"{name}_test_selected"] = value
     results = []
-    for task, source in SOURCES.items():
+    for task, source in ((name, str(task.corpus)) for name, task in TASKS.items()):
         corpora = [f"{source}/{fold}" for fold in range(1, 6)] if task == "er" else [source]
         for place, corpus in enumerate(corpora):
             values = {"acc": metrics[task]["acc"] + place - 2} if task == "er" else metrics[task]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fithubert.config.superb import official_budgets
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.fit import fit
 from fithubert.superb.heads import LinearHead
-from fithubert.superb.official import official_budgets
 from tests.superb.fakes import MemoryStore
 from tests.superb.official_tasks import official, small
 from tests.superb.test_heads import plain_logits

@@ -154,4 +154,4 @@ def test_frame_accuracy_is_the_mean_of_chunks_in_the_order_of_lower_loss() -> No
     # The first chunk is right in its given order by three frames of four, and its loss is lower in the other one.
     logits = np.array([[0.1, -0.1]] * 3 + [[-50.0, 50.0], [-1.0, 1.0], [-1.0, -1.0]])
     assert chunk_accuracy(logits, examples).value == pytest.approx(100 * (0.25 + 1 + 0) / 3)
-    assert official("sd").selection.metric == "frame_acc"
+    assert official("sd").selection.name == "frame_acc"

@@ -65,7 +65,7 @@ def test_losses_and_metrics_are_those_of_the_restatement(name: str, telling: Mem
     assert heard.tolist() == pytest.approx(plain.losses, rel=5e-3, abs=1e-5)
     with torch.no_grad():
         [values] = listener._learner.evaluate([ours.head], "test")
-    assert values[task.selection.metric].value == pytest.approx(expected, abs=0.5)
+    assert values[task.selection.name].value == pytest.approx(expected, abs=0.5)
     # It has learnt: the equality is not that of two heads at chance.
     assert plain.losses[-1] < 0.7 * plain.losses[0]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fithubert.config.superb import TaskBudget, mini_budgets
+from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.superb.fit import fit
@@ -136,7 +136,3 @@ def test_unknown_tasks_and_foreign_stores_are_named(telling: MemoryStore, corpus
     missing = MemoryStore({k: v for k, v in telling.rows.items() if k != "word0003"})
     with pytest.raises(UserError, match="lacks 1 utterances of the manifest, first word0003"):
         run_task("ks", missing, corpus, BUDGET)
-
-
-def test_every_budget_has_its_task() -> None:
-    assert set(mini_budgets()) == set(TASKS)

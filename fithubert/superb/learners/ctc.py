@@ -22,12 +22,12 @@ from fithubert.superb.protocol import (
     PROJECTOR_WIDTH,
     MissingLabels,
     Resources,
-    Selection,
     Training,
     split_labelled,
 )
 from fithubert.superb.sampling import ListWindows, WindowOrder, list_starts
 from fithubert.superb.specaug import augment
+from fithubert.tasks import Metric
 
 
 def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:
@@ -76,7 +76,7 @@ class CtcTask:
     wanted: str
     tokens_of: TokensOf
     score: ScoreTokens
-    selection: Selection
+    selection: Metric
     inventory: str
     head: Literal["linear", "recurrent"] = "linear"
     vocabulary: tuple[str, ...] | None = None

@@ -20,8 +20,9 @@ from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
 from fithubert.superb.bank import Bank, FeatureSource, read_banks
 from fithubert.superb.heads import DiarisationHead, sum_layers
 from fithubert.superb.metrics import IntArray, Measure, Ratio
-from fithubert.superb.protocol import ADAM, DEFAULT_RESOURCES, Resources, Selection, Training, split_labelled
+from fithubert.superb.protocol import ADAM, DEFAULT_RESOURCES, Resources, Training, split_labelled
 from fithubert.superb.sampling import ShuffledBatches
+from fithubert.tasks import TASKS, Metric
 
 CHUNK_FRAMES = 2000
 #: What is tried on dev: thresholds on the probability, widths of the median filter in frames.
@@ -35,7 +36,7 @@ class DiarisationTask:
     """The declaration of SD."""
 
     name: str = "sd"
-    selection: Selection = Selection("frame_acc", less_is_better=False)  # noqa: RUF009
+    selection: Metric = TASKS["sd"].selection
     training: Training = ADAM
     both_ways: bool = False
     #: s3prl's label of a turn that begins before and ends after a chunk.
@@ -162,7 +163,7 @@ class DiarisationLearner:
 
         With dev's post-processing, and where the task asks for it with that of lowest error on test.
         """
-        examples, selected = self._examples[split], self._task.selection.metric
+        examples, selected = self._examples[split], self._task.selection.name
         logits = self._predict(heads, split)
         if split == "dev":
             measure_dev = _error_rate_on_dev if selected == "der" else self._frame_accuracy

@@ -19,11 +19,11 @@ from fithubert.superb.protocol import (
     PROJECTOR_WIDTH,
     MissingLabels,
     Resources,
-    Selection,
     Training,
     split_labelled,
 )
 from fithubert.superb.sampling import ShuffledBatches, Variants
+from fithubert.tasks import ACCURACY, Metric
 
 #: The label of an utterance in each slot, or None where it has none.
 LabelsOf = Callable[[Utterance], tuple[str, ...] | None]
@@ -32,7 +32,6 @@ LabelsOf = Callable[[Utterance], tuple[str, ...] | None]
 _SPLITS = ("train", "dev", "test")
 #: s3prl's seed, to which it returns before every evaluation.
 _DEV_SEED = 1337
-_ACCURACY = Selection("acc", less_is_better=False)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class PooledTask:
     dev: Literal["plain", "expected", "resampled"] = "plain"
     crops: bool = False
     keep_last: bool = False
-    selection: Selection = _ACCURACY
+    selection: Metric = ACCURACY
     training: Training = ADAM
 
     def bind(

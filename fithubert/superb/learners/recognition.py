@@ -7,7 +7,7 @@ import numpy as np
 from fithubert.data.manifest import Utterance
 from fithubert.superb.learners.ctc import CHARACTERS, WORD_EDGE, CtcTask, number_tokens, spell, split_words
 from fithubert.superb.metrics import IntArray, Measure, Ratio, edit_distances, error_rate
-from fithubert.superb.protocol import Selection
+from fithubert.tasks import TASKS
 
 
 def _characters(utterance: Utterance) -> tuple[str, ...] | None:
@@ -25,7 +25,7 @@ ASR = CtcTask(
     wanted="words",
     tokens_of=_characters,
     score=_asr_score,
-    selection=Selection("wer", less_is_better=True),
+    selection=TASKS["asr"].selection,
     inventory="characters",
     head="recurrent",
     vocabulary=CHARACTERS,
@@ -48,7 +48,7 @@ PR = CtcTask(
     wanted="phones",
     tokens_of=_phones,
     score=_pr_score,
-    selection=Selection("per", less_is_better=True),
+    selection=TASKS["pr"].selection,
     inventory="phones",
 )
 
@@ -116,7 +116,7 @@ SF = CtcTask(
     wanted="slots",
     tokens_of=_tagged,
     score=score_slots,
-    selection=Selection("f1", less_is_better=False),
+    selection=TASKS["sf"].selection,
     inventory="slots",
     head="recurrent",
 )

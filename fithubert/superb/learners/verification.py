@@ -18,8 +18,9 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.bank import Bank, FeatureSource, read_banks
 from fithubert.superb.heads import SpeakerHead, sum_layers
 from fithubert.superb.metrics import IntArray, Measure, Verification
-from fithubert.superb.protocol import DEFAULT_RESOURCES, MissingLabels, Resources, Selection, Training
+from fithubert.superb.protocol import DEFAULT_RESOURCES, MissingLabels, Resources, Training
 from fithubert.superb.sampling import ShuffledBatches, Variants
+from fithubert.tasks import TASKS, Metric
 
 #: 1500 of 512.
 _POOLED_RATIO = 3
@@ -31,7 +32,7 @@ class VerificationTask:
     """The declaration of ASV."""
 
     name: str = "asv"
-    selection: Selection = Selection("eer", less_is_better=True)  # noqa: RUF009
+    selection: Metric = TASKS["asv"].selection
     training: Training = Training(torch.optim.AdamW, 1000.0)  # noqa: RUF009
     #: Width before pooling; None: three times the budget's.
     pooled_width: int | None = None
