@@ -11,7 +11,7 @@ One row for each recording and layer, recordings by path, layers ascending, no r
     frame_rate_hz   double; frame t begins at t / frame_rate_hz seconds
     features        list of float32 or float16, frames x width numbers, frame after frame
 
-In pandas: `row.features.reshape(row.frames, row.width)`. The schema's metadata has `fithubert.store`, a TableInfo as
+In pandas: `row.features.reshape(row.frames, row.width)`. The schema's metadata has `fithubert.features`, a TableInfo as
 JSON.
 """
 
@@ -34,7 +34,7 @@ from fithubert.store.read import FeatureRow, FeatureStore
 from fithubert.store.write import describe_error
 
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
-_INFO_KEY = b"fithubert.store"
+_INFO_KEY = b"fithubert.features"
 _VERSION = 1
 #: Large enough for others to read fast, small enough to hold in memory.
 _ROW_GROUP_BYTES = 16 * 2**20

@@ -89,7 +89,7 @@ def test_a_real_student_says_in_batches_what_it_says_alone(folder: Path, tmp_pat
 
 def test_the_schema_says_where_the_features_came_from(folder: Path, tmp_path: Path) -> None:
     write(folder, tmp_path / "f.parquet", layers=(0, 2))
-    said = json.loads(pq.read_schema(tmp_path / "f.parquet").metadata[b"fithubert.store"])
+    said = json.loads(pq.read_schema(tmp_path / "f.parquet").metadata[b"fithubert.features"])
     assert said["model"] == "fake"
     assert said["fingerprint"] == FakeModel().fingerprint
     assert (said["layers"], said["widths"], said["frame_rate_hz"], said["dtype"]) == ([0, 2], [6, 5], 50.0, "float32")
