@@ -1,4 +1,4 @@
-"""Where everything lies in a workspace: the one place that knows the folders that stages hand on to each other."""
+"""The paths of a workspace: the only place that names the folders through which stages exchange results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class Workspace:
 
     @property
     def reports(self) -> Path:
-        """The page, the summary, and below `metrics` one file per stage."""
+        """The page and the summary; its `metrics` folder has one file per stage."""
         return self.root / "reports"
 
     def cache(self, split: str) -> Path:
@@ -33,19 +33,26 @@ class Workspace:
         return self.data / "cache" / split
 
     def extracted(self, model: str) -> Path:
-        """The feature store of what SUPERB reads from a model."""
+        """The feature store that SUPERB reads for a model."""
         return self.data / "extract" / model
 
     def student(self, name: str) -> Path:
-        """A finished student."""
+        """The folder of a student."""
         return self.root / "artifacts" / "students" / name
+
+    def finished_student(self, name: str) -> Path:
+        """The folder of a finished student; raises UserError with the command that makes it if there is none."""
+        folder = self.student(name)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder}: no finished student; run `fithubert distill {name}` first")
+        return folder
 
     def list_students(self) -> list[str]:
         """The names of the finished students."""
         return sorted(path.parent.name for path in self.student("").glob("*/config.json"))
 
     def checkpoints(self, student: str) -> Path:
-        """A student in training: no output of any stage, so that it outlives a killed one."""
+        """The checkpoints of a student in training. DVC does not know this folder, so a killed stage leaves it."""
         return self.root / "artifacts" / "checkpoints" / student
 
     def ablation(self, name: str) -> Path:
@@ -53,7 +60,7 @@ class Workspace:
         return self.root / "artifacts" / "ablation" / name
 
     def sweep(self, study: str) -> Path:
-        """The journal of a study and its trials, one folder each."""
+        """A study and its trials, one folder each."""
         return self.root / "artifacts" / "sweeps" / study
 
     def metrics(self, stage: str) -> Path:
@@ -61,7 +68,7 @@ class Workspace:
         return self.root / metrics_file(stage)
 
     def load_manifest(self) -> Manifest:
-        """The corpus; raises UserError where it has not been prepared."""
+        """The corpus; raises UserError if it has not been prepared."""
         return load_manifest(manifest_path(self.data), self.data)
 
 
@@ -72,6 +79,8 @@ def metrics_file(stage: str) -> Path:
 
 
 def check_name(name: str, known: tuple[str, ...] | list[str], what: str) -> None:
-    """Raise UserError with the list of names where `name` is not one of them."""
+    """Raise UserError with all names of `known` if `name` is not one of them; `what` says what they name."""
+    if not known:
+        raise UserError(f"{what} {name!r}: params.yaml has no {what}")
     if name not in known:
         raise UserError(f"{what} {name!r}: not one of {', '.join(known)}")

@@ -1,12 +1,7 @@
 """DVC stage teacher: `python -m pipeline.teacher`."""
 
-from pathlib import Path
-
-from fithubert.config.params import load_params
-from fithubert.errors import exit_on_user_error
 from fithubert.stages.teacher import teacher
-from fithubert.workspace import Workspace
+from pipeline import run_stage
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        teacher(load_params(), Workspace(Path()))
+    run_stage(teacher)

@@ -1,4 +1,4 @@
-"""`python -m fithubert.cli`: the command where its script is not on the path, as under torchrun."""
+"""`python -m fithubert.cli`: the command without its script on the path, as under torchrun."""
 
 from fithubert.cli import main
 

@@ -1,4 +1,73 @@
-"""One function per DVC stage: reads what the stage reads, calls the room that does the work, writes what it writes.
+"""One function per DVC stage: reads the stage's inputs, calls the room that does the work, writes its outputs.
 
-The pipeline and the command line call the same functions.
+`dvc repro` (pipeline/) and the command line (cli/) call the same functions, so both are tracked alike. This module
+holds what the stages share: their names, and what the MLflow run of a stage records.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fithubert.config.params import Params
+from fithubert.tracking.runs import TrackedRun, track_stage
+from fithubert.workspace import Workspace, metrics_file
+
+#: Every stage in the order of dvc.yaml. A stage has one name in every place: its section of params.yaml (that of
+#: `prepare` is `data`), its file in pipeline/, cli/ and stages/, and its files below reports/metrics.
+STAGES = ("prepare", "teacher", "cache", "distill", "ablation", "extract", "profile", "superb", "report")
+#: The models that `extract` reads besides the students.
+REFERENCES = ("fbank", "teacher")
+#: Stage -> the sections of the parameters that its MLflow run records as they are.
+_SECTIONS = {
+    "distill": ("distill", "cache", "teacher", "data"),
+    "ablation": ("distill", "extract", "teacher", "data"),
+    "profile": ("profile", "students", "teacher"),
+    "superb": (),
+}
+#: Stage -> the tags of its run, one for each item in the name of the stage.
+_TAGS = {"distill": ("model",), "ablation": ("ablation",), "superb": ("model", "task")}
+#: Importing MLflow would make each of these short stages a second longer, so the report sends their runs.
+_SENT_LATER = ("superb",)
+
+
+def list_stages(params: Params) -> list[str]:
+    """Every stage of `dvc repro` with these parameters, as DVC names it (`superb@teacher-pr`), in DVC's order."""
+    return [
+        "prepare",
+        "teacher",
+        "cache",
+        *(f"distill@{name}" for name in params.students),
+        *(f"ablation@{name}" for name in params.ablation),
+        *(f"extract@{name}" for name in REFERENCES),
+        *(f"extract_student@{name}" for name in params.students),
+        "profile",
+        *(f"superb@{model}-{task}" for model in params.superb.models for task in params.superb.tasks),
+        "report",
+    ]
+
+
+@contextmanager
+def tracked_stage(params: Params, workspace: Workspace, stage: str, *items: str) -> Iterator[TrackedRun]:
+    """One MLflow run and one local record around the body, for `stage` of `items` (`superb`, `teacher`, `pr`)."""
+    name = f"{stage}@{'-'.join(items)}" if items else stage
+    tags = dict(zip(_TAGS.get(stage, ()), items, strict=True))
+    values = _recorded(params, stage, items)
+    live = stage not in _SENT_LATER
+    with track_stage(name, values, workspace.root, metrics_file(name), tags=tags, live=live) as run:
+        yield run
+
+
+def _recorded(params: Params, stage: str, items: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters that the run records: whole sections, and of the others only the item that the stage is about."""
+    values = params.model_dump(mode="json")
+    recorded = {section: values[section] for section in _SECTIONS[stage]}
+    if stage == "distill":
+        recorded["student"] = values["students"][items[0]]
+    if stage == "ablation":
+        recorded["ablation"] = values["ablation"][items[0]]
+    if stage == "superb":
+        model, task = items
+        budget = values["superb"]["tasks"][task]
+        recorded |= {"model": model, "task": task, "budget": budget}
+        recorded |= {key: values["superb"][key] for key in ("seeds", "protocol", "quirks")}
+    return recorded

@@ -25,6 +25,7 @@ from fithubert.models.weights import read_teacher
 from fithubert.profile.run import ProfileReport, Subject, profile_models
 from fithubert.search.compare import compare_variants
 from fithubert.search.trial import TrialData, TrialResult, run_trial
+from fithubert.stages import tracked_stage
 from fithubert.stages.trials import open_trial_data
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
@@ -37,6 +38,11 @@ def ablation(params: Params, workspace: Workspace, name: str) -> dict[str, Any]:
     deleted. Raises UserError for an unknown ablation and, once the others are done, for a trial that failed.
     """
     check_name(name, list(params.ablation), "ablation")
+    with tracked_stage(params, workspace, "ablation", name):
+        return _compare_variants(params, workspace, name)
+
+
+def _compare_variants(params: Params, workspace: Workspace, name: str) -> dict[str, Any]:
     begun = time.monotonic()
     entry = params.ablation[name]
     students = {variant: params.students[entry.of].changed(changes) for variant, changes in entry.variants.items()}

@@ -1,6 +1,5 @@
 """One student, from the teacher's cached or live hidden states."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,31 +11,44 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.readout import ReadOut
 from fithubert.models.runtime import set_precision
 from fithubert.models.weights import load_student, read_teacher
+from fithubert.stages import tracked_stage
 from fithubert.store.extract import ExtractSettings, describe_store
 from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore
+from fithubert.tracking.training import TrackingListener
 from fithubert.training.events import TrainingListener
 from fithubert.training.progress import progress_listener
 from fithubert.workspace import Workspace, check_name
 
 
-def distill(
-    params: Params, workspace: Workspace, student: str, listeners: Iterable[TrainingListener] = ()
-) -> dict[str, Any]:
+def distill(params: Params, workspace: Workspace, student: str) -> dict[str, Any]:
     """Train the student that `params.students` calls `student` and save it; the metrics with its curve.
 
     A training that was killed goes on from its last checkpoint. Raises UserError for an unknown student.
     """
     check_name(student, list(params.students), "student")
+    # A missing input is found before the run begins.
+    data = open_targets(params, workspace)
+    with tracked_stage(params, workspace, "distill", student) as run:
+        return _train(params, workspace, student, data, TrackingListener(run))
+
+
+def _train(
+    params: Params,
+    workspace: Workspace,
+    student: str,
+    data: tuple[HubertTeacher, Targets, Targets],
+    listener: TrainingListener,
+) -> dict[str, Any]:
     student_params = params.students[student]
-    teacher, train, dev = open_targets(params, workspace)
+    teacher, train, dev = data
     result = train_student(
         student_params,
         params.distill,
         train,
         dev,
         workspace.student(student),
-        [progress_listener(f"distill {student}"), *listeners],
+        [progress_listener(f"distill {student}"), listener],
         teacher,
         checkpoint_dir=workspace.checkpoints(student),
     )

@@ -10,13 +10,11 @@ from fithubert.models.readout import ReadOut
 from fithubert.models.runtime import choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
+from fithubert.stages import REFERENCES
 from fithubert.stages.teacher import load_prepared
 from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
-
-#: Models that are not students.
-REFERENCES = ("fbank", "teacher")
 
 
 def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
@@ -26,7 +24,7 @@ def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
         return load_teacher("fbank")
     if name == "teacher":
         return load_prepared(params, workspace)
-    return ReadOut(load_student(workspace.student(name)), name).to(choose_device(params.teacher.device))
+    return ReadOut(load_student(workspace.finished_student(name)), name).to(choose_device(params.teacher.device))
 
 
 def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:

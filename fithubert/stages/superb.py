@@ -11,6 +11,7 @@ from fithubert.config.superb import OfficialQuirks, official_budgets
 from fithubert.errors import UserError
 from fithubert.files import read_json, write_json
 from fithubert.models.runtime import choose_device
+from fithubert.stages import tracked_stage
 from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore
 from fithubert.superb.chance import chance_levels
@@ -27,6 +28,11 @@ _CROPS = 8
 def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[str, Any]:
     """Score `model` on `task` and write the metrics; a corpus without the labels gives a reason instead of scores."""
     check_name(task, list(params.superb.tasks), "task")
+    with tracked_stage(params, workspace, "superb", model, task):
+        return _score(params, workspace, model, task)
+
+
+def _score(params: Params, workspace: Workspace, model: str, task: str) -> dict[str, Any]:
     manifest = workspace.load_manifest()
     store = FeatureStore.open(workspace.extracted(model), Expected(corpus=manifest.fingerprint))
     official = params.superb.protocol == "official"
@@ -62,6 +68,12 @@ def superb(params: Params, workspace: Workspace, model: str, task: str) -> dict[
         }
     write_json(workspace.metrics(f"superb@{model}-{task}"), metrics)
     return metrics
+
+
+def describe_scores(metrics: dict[str, Any]) -> str:
+    """One line: `teacher pr: per 46.60 [44.90, 48.40]`, or the reason why there are no scores."""
+    scores = ", ".join(describe_score(metrics, name) for name in metrics["metrics"])
+    return f"{metrics['model']} {metrics['task']}: {scores or metrics['reason']}"
 
 
 def describe_score(metrics: dict[str, Any], name: str) -> str:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import fithubert
+from fithubert.errors import UserError
+
 pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from fithubert.cli import app
+from fithubert.cli import COMMANDS, app
 from fithubert.config.teacher import HubertConfig
 from fithubert.data.manifest import Manifest
 from fithubert.files import write_json
@@ -21,22 +24,6 @@ from fithubert.models.weights import save_teacher
 from tests.data.corpora.miniatures import write_librispeech
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (
-    "prepare",
-    "pretrain",
-    "teacher",
-    "cache",
-    "plan",
-    "distill",
-    "profile",
-    "superb",
-    "leaderboard",
-    "report",
-    "compare",
-    "import",
-    "export",
-    "ui",
-)
 SUMMARY = {
     "models": {
         "teacher": {"params": {"total": 5_000_000}, "superb": {"pr": {"per": 20.5}}, "size_ratio": 1.0},
@@ -54,11 +41,39 @@ def run(*arguments: str, params: Path = ROOT / "params.yaml", workspace: Path) -
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"])
+NAMES = [command.__name__.rstrip("_") for commands in COMMANDS.values() for command in commands]
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_every_command_has_help_with_an_example_and_no_types_of_flags(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "100"})
     assert result.exit_code == 0
-    assert len(result.stdout) > 300
+    assert f"Example: fithubert {command}" in result.stdout
+    assert "--workspace FOLDER" in result.stdout
+    assert "bool" not in result.stdout
+
+
+def test_every_command_is_a_file_of_its_name() -> None:
+    files = {path.stem.rstrip("_") for path in (ROOT / "fithubert" / "cli").glob("*.py")}
+    assert files == {*NAMES, "options", "__init__".rstrip("_"), "__main__".rstrip("_")}
+
+
+@pytest.mark.parametrize("module", ["fithubert", "fithubert.cli"])
+def test_both_modules_are_the_command(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"fithubert {fithubert.__version__}\n"
+
+
+def test_global_options_may_follow_the_command(tmp_path: Path) -> None:
+    write_json(tmp_path / "reports" / "summary.json", SUMMARY)
+    result = CliRunner().invoke(app, ["compare", "--json", "--workspace", str(tmp_path), "--debug"])
+    assert [row["model"] for row in json.loads(result.stdout)] == ["fithubert", "teacher"]
+    with pytest.raises(UserError, match=r"distill.updats: unknown key"):
+        CliRunner().invoke(
+            app,
+            ["profile", f"--params={ROOT / 'params.yaml'}", "--set", "distill.updats=3", "--debug"],
+            catch_exceptions=False,
+        )
 
 
 def test_help_loads_no_library_of_a_stage() -> None:
@@ -83,6 +98,8 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["superb", "fbank", "ks", "--data", "/no/corpora", "--official"], "/no/corpora: data.path is not a folder"),
         (["leaderboard", "fbank", "/no/workspace"], "folders hold no results of it"),
         (["distill", "fithubert"], "no such file"),
+        (["extract", "fithubert"], "no finished student; run `fithubert distill fithubert` first"),
+        (["--set", "ablation={}", "ablation", "x"], "ablation 'x': params.yaml has no ablation"),
         (["cache"], "artifacts/teacher"),
         (["cache", "--codec", "int4"], "cache.codec"),
         (["teacher", "nothing"], "neither a directory, a file, one of fbank, mini"),

@@ -1,4 +1,4 @@
-"""Commands that make a corpus."""
+"""`fithubert prepare`: the corpus."""
 
 import json
 from pathlib import Path
@@ -6,22 +6,27 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.start import stage
+from fithubert.cli.options import stage
 
 
 def prepare(
     folder: Annotated[
-        Path | None, typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3; nested); else `data` of params.")
+        Path | None,
+        typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3; nested); default: `data` of params."),
     ] = None,
     transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
     source: Annotated[str | None, typer.Option(help="A published corpus: librispeech, voxceleb1, snips ...")] = None,
-    path: Annotated[Path | None, typer.Option(help="Where it lies, or the folder around it; else `corpora`.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch what is missing of the corpus first.")] = False,
+    path: Annotated[
+        Path | None, typer.Option(help="The folder of the published corpus or its parent; default: `corpora`.")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="First download missing parts of the corpus.")] = False,
 ) -> None:
-    """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays where it is.
+    """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays in place.
 
-    Files of the folder that cannot be used are listed and skipped. Downloads (librispeech, speech_commands, quesst14)
-    go on where they were interrupted. `--set data.KEY=VALUE` chooses a part of a published corpus: `data.fold=2`.
+    Unusable files of a folder are listed and skipped. librispeech, speech_commands and quesst14 can be downloaded; an
+    interrupted download resumes. `--set data.KEY=VALUE` chooses a part of a published corpus, as data.fold=2.
+
+    Example: `fithubert prepare --source librispeech --path /corpora`
     """
     changes = []
     if source is not None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fithubert
-from fithubert.cli import use
+from fithubert.cli.features import features as features_command
+from fithubert.cli.units import units as units_command
 from fithubert.data.listing import MAX_SECONDS
 from fithubert.export import models
 from fithubert.export.onnx import export_onnx
@@ -32,9 +33,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_have_the_librarys_defaults() -> None:
-    assert inspect.signature(use.features).parameters["max_seconds"].default == MAX_SECONDS
-    assert inspect.signature(use.units).parameters["max_seconds"].default == MAX_SECONDS
-    assert inspect.signature(use.units).parameters["sample_frames"].default == SAMPLE_FRAMES
+    assert inspect.signature(features_command).parameters["max_seconds"].default == MAX_SECONDS
+    assert inspect.signature(units_command).parameters["max_seconds"].default == MAX_SECONDS
+    assert inspect.signature(units_command).parameters["sample_frames"].default == SAMPLE_FRAMES
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command that searches shapes."""
+"""`fithubert sweep`: search shapes of a student."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.start import stage
+from fithubert.cli.options import stage
 
 
 def _count(text: str) -> int:
@@ -19,16 +19,16 @@ def _count(text: str) -> int:
 
 def sweep(
     trials: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Trained trials in all; else `sweep.trials` of params.")
+        int | None, typer.Option(min=1, metavar="N", help="Trained trials in all; default: `sweep.trials` of params.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes on this machine.")] = 2,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads of each worker; else its share of the cores.")
+        int | None, typer.Option(min=1, metavar="N", help="Threads of each worker; default: its share of the cores.")
     ] = None,
-    study: Annotated[str, typer.Option(help="The study that is begun or goes on.")] = "default",
+    study: Annotated[str, typer.Option(help="The name of the study; an existing one is continued.")] = "default",
     storage: Annotated[
         str | None,
-        typer.Option(help="The URL of a database, or a journal (*.log); else the study has a journal."),
+        typer.Option(help="The URL of a database, or a journal (*.log); default: a journal in the study's folder."),
     ] = None,
     max_params: Annotated[
         int | None, typer.Option(parser=_count, metavar="N", help="Parameters at most: 25M, 900k.")
@@ -37,19 +37,24 @@ def sweep(
         float | None,
         typer.Option(min=0.0, metavar="SHARE", help="Estimated latency at most, as a share of the teacher's."),
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="A YAML file of shapes; else `sweep.space` of params.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A YAML file of shapes; default: `sweep.space` of params.")] = None,
     warm_start: Annotated[
         bool | None,
         typer.Option(
             "--warm-start/--no-warm-start",
-            help="Cut every trial from the teacher, or start at random; else as `sweep.of`.",
+            help="Start every trial from layers of the teacher, or from random weights; default: as `sweep.of`.",
         ),
     ] = None,
-    report: Annotated[str | None, typer.Option(metavar="STUDY", help="Train nothing, write what it found.")] = None,
+    report: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Train nothing; only write the results of STUDY.")
+    ] = None,
 ) -> None:
-    """Search shapes of a student for the front of quality against cost; goes on where it was stopped.
+    """Search shapes of a student for the Pareto front of quality against cost.
 
-    The same command on other machines, with one `--storage`, joins the study. Trials above a limit are never trained.
+    If it was interrupted, the same command continues. On other machines, the same command with the same `--storage`
+    joins the study. Trials above a limit are never trained.
+
+    Example: `fithubert sweep --trials 20 --workers 2 --max-params 1.5M`
     """
     with stage() as (params, workspace):
         from fithubert.report.terminal import print_table

@@ -1,0 +1,30 @@
+"""`fithubert cache`: store the teacher's hidden states."""
+
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import stage
+
+
+def cache(
+    codec: Annotated[
+        str | None, typer.Option(help="`float32`, `float16`, `int8` or `pca_int8`; default: `cache.codec` of params.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Check every page of the existing caches and write damaged parts again.")
+    ] = False,
+) -> None:
+    """Write the teacher's hidden states of train and dev to data/cache.
+
+    If it was interrupted, the same command continues.
+
+    Example: `fithubert cache --codec float16`
+    """
+    if repair and codec:
+        raise typer.BadParameter("--repair keeps the codec of the cache; leave out --codec or --repair")
+    with stage(*([f"cache.codec={codec}"] if codec else [])) as (params, workspace):
+        from fithubert.stages.cache import cache as run
+
+        done = run(params, workspace, repair)
+        print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")

@@ -1,0 +1,29 @@
+"""`fithubert compare`: the models side by side."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import options
+from fithubert.errors import exit_on_user_error
+
+
+def compare(
+    summary: Annotated[Path | None, typer.Argument(help="A summary.json; default: that of the workspace.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Print size, speed and scores of all models as a table.
+
+    Example: `fithubert compare --workspace demo`
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.report.summary import compare_rows, load_summary
+        from fithubert.report.terminal import print_table
+
+        rows = compare_rows(load_summary(summary or options.workspace / "reports" / "summary.json"))
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        else:
+            print_table(rows)

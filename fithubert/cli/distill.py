@@ -1,0 +1,30 @@
+"""`fithubert distill`: train a student."""
+
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import stage
+
+
+def distill(
+    student: Annotated[str, typer.Argument(help="An entry of `students` in params.")],
+    updates: Annotated[int | None, typer.Option(help="Updates; default: `distill.updates` of params.")] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="`cached` or `live`; default: `distill.targets` of params.")
+    ] = None,
+) -> None:
+    """Train one student on the teacher's hidden states.
+
+    The student is saved in artifacts/students. If the training was interrupted, the same command resumes it.
+
+    Example: `fithubert distill fithubert --updates 200`
+    """
+    changes = [f"distill.updates={updates}"] if updates is not None else []
+    changes += [f"distill.targets={targets}"] if targets is not None else []
+    with stage(*changes) as (params, workspace):
+        from fithubert.stages.distill import distill as run
+
+        done = run(params, workspace, student)
+        print(f"{student}: dev loss {done['best_dev_loss']:.4f} at update {done['best_update']} ({done['end']})")
+        print(f"{workspace.student(student)}")

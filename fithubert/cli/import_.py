@@ -1,0 +1,27 @@
+"""`fithubert import`: published checkpoints."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import options
+from fithubert.errors import exit_on_user_error
+
+
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="A FitHuBERT .ckpt or a DistilHuBERT checkpoint.")],
+    config: Annotated[Path | None, typer.Argument(help="The .yaml published with a FitHuBERT .ckpt.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the student.")] = Path("artifacts/students/imported"),
+) -> None:
+    """Convert a checkpoint that the authors published into a student of this project, exactly.
+
+    Example: `fithubert import fithubert.ckpt fithubert.yaml --out artifacts/students/published`
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.importers.published import import_published
+        from fithubert.models.weights import save_student
+
+        student = import_published(checkpoint, config)
+        save_student(student, out, record={"imported": checkpoint.name})
+        print(f"{out}: {student.parameter_counts().trunk:,} parameters in the trunk")

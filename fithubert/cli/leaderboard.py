@@ -1,0 +1,32 @@
+"""`fithubert leaderboard`: one model over all ten tasks, each in the workspace of its corpus."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import options
+from fithubert.errors import exit_on_user_error
+
+
+def leaderboard(
+    model: Annotated[str, typer.Argument(help="A model scored on all ten tasks by the official protocol.")],
+    workspaces: Annotated[
+        list[Path], typer.Argument(help="The workspaces with the scores: one per corpus, for ER one per fold.")
+    ],
+) -> None:
+    """Print superb_s and the overall score of one model, as on the leaderboard and in the compression papers.
+
+    Example: `fithubert leaderboard fithubert work/librispeech work/voxceleb1 ...`
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.files import read_json
+        from fithubert.superb.run import TASKS
+        from fithubert.superb.score import score_official
+        from fithubert.workspace import Workspace
+
+        files = [Workspace(root).metrics(f"superb@{model}-{task}") for root in workspaces for task in TASKS]
+        scored = score_official([read_json(path) for path in files if path.is_file()])
+        for task, metrics in scored.metrics.items():
+            print(f"{task}: {', '.join(f'{name} {value:.2f}' for name, value in metrics.items())}")
+        print(f"superb_s {scored.superb_s:.0f}, overall {scored.overall:.1f}")

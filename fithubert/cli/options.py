@@ -1,0 +1,116 @@
+"""The options that every command accepts, before or after its name; the checked parameters; the workspace."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fithubert import __version__
+from fithubert.errors import exit_on_user_error
+
+if TYPE_CHECKING:
+    from fithubert.config.params import Params
+    from fithubert.data.folder import Skipped
+    from fithubert.workspace import Workspace
+
+#: Whether each option of every command takes a value.
+GLOBAL_OPTIONS = {"--params": True, "--workspace": True, "--set": True, "--debug": False}
+
+# Arguments that `features` and `units` share.
+Audio = Annotated[
+    list[Path],
+    typer.Argument(help="Recordings (wav, flac, ogg, mp3, opus; any sampling rate), or folders that contain them."),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A student (its name here, or its folder), a student exported to onnx, `teacher`, `mini`, `fbank`, "
+        "`hf:...`, `torchaudio:...`, a fairseq or s3prl file, or the folder of a teacher."
+    ),
+]
+Device = Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")]
+MaxSeconds = Annotated[float, typer.Option(min=0.025, help="Longer recordings are skipped.")]
+
+
+@dataclass
+class Options:
+    """The values of the global options."""
+
+    params: Path = Path("params.yaml")
+    workspace: Path = Path()
+    changes: tuple[str, ...] = ()
+    debug: bool = False
+
+
+options = Options()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fithubert {__version__}")
+        raise typer.Exit
+
+
+def read_options(
+    params: Annotated[Path, typer.Option(metavar="FILE", help="The parameters of all stages.")] = Path("params.yaml"),
+    workspace: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The folder that holds data/, artifacts/ and reports/.")
+    ] = Path(),
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a parameter, as in --set distill.updates=500."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Keep the values of the global options for the command."""
+    options.params, options.workspace, options.debug = params, workspace, debug
+    options.changes = tuple(change or ())
+
+
+def move_to_front(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the global options first, so that they may also follow the command."""
+    moved: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            others += [argument, *rest]
+        elif argument in GLOBAL_OPTIONS:
+            moved.append(argument)
+            value = next(rest, None) if GLOBAL_OPTIONS[argument] else None
+            if value is not None:
+                moved.append(value)
+        elif argument.partition("=")[0] in GLOBAL_OPTIONS:
+            moved.append(argument)
+        else:
+            others.append(argument)
+    return moved + others
+
+
+@contextmanager
+def stage(*changes: str) -> Iterator[tuple["Params", "Workspace"]]:
+    """The checked parameters, with the command's own `changes`, and the workspace.
+
+    A mistake of the user ends the process with one line.
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.config.params import load_params
+        from fithubert.workspace import Workspace
+
+        yield load_params(options.params, (*changes, *options.changes)), Workspace(options.workspace)
+
+
+def exit_on_skipped(skipped: "Sequence[Skipped]") -> None:
+    """Print each skipped recording on standard error, and end with status 1 if there is one."""
+    for entry in skipped:
+        print(f"skipped {entry.path}: {entry.reason}", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped)} skipped; the others are in the file", file=sys.stderr)
+        raise SystemExit(1)

@@ -1,0 +1,42 @@
+"""`fithubert plan`: what a distillation will take."""
+
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import options
+from fithubert.errors import exit_on_user_error
+
+
+def plan(
+    hours: Annotated[float, typer.Option(min=1e-3, help="Hours of speech.")],
+    teacher: Annotated[str, typer.Option(help="`hubert_base` (its shape only), or any teacher.")] = "hubert_base",
+    student: Annotated[str, typer.Option(help="A recipe at full size.")] = "fithubert",
+    codec: Annotated[str, typer.Option(help="The codec to compare with live targets.")] = "pca_int8",
+    gpus: Annotated[int, typer.Option(help="GPUs that share an epoch; 0: the CPU of this machine, measured.")] = 0,
+    epochs: Annotated[float, typer.Option(help="Passes over all the speech (the paper: 100).")] = 100.0,
+    updates: Annotated[int | None, typer.Option(help="Instead of --epochs: updates of --batch-seconds.")] = None,
+    batch_seconds: Annotated[float, typer.Option(help="Audio of one update, over all devices.")] = 288.0,
+    teacher_speed: Annotated[
+        float | None, typer.Option(help="Teacher: seconds of audio per second and device, if known.")
+    ] = None,
+    student_speed: Annotated[float | None, typer.Option(help="The same for updates of the student.")] = None,
+    disk_speed: Annotated[float | None, typer.Option(help="MB/s that all ranks share; default: measured here.")] = None,
+    gpu_tflops: Annotated[float, typer.Option(help="Assumed TFLOP/s of a GPU if no speed is given.")] = 20.0,
+) -> None:
+    """Estimate bytes, extraction and training time of a distillation, for every codec and for live targets.
+
+    Measures this machine for a few seconds, and prints which figures are measured, given or assumed. A CPU cannot
+    predict a GPU: give `--teacher-speed` and `--student-speed` as soon as you know them.
+
+    Example: `fithubert plan --hours 960 --gpus 8`
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.profile.plan import plan as run
+        from fithubert.report.terminal import print_table
+
+        passes = epochs if updates is None else updates * batch_seconds / 3600 / hours
+        speeds = (teacher_speed, student_speed, disk_speed, gpu_tflops)
+        done = run(hours, teacher, student, codec, gpus, passes, options.workspace, *speeds)
+        print_table(done.rows)
+        print(f"{done.verdict}\n\n" + "\n".join(done.sources))

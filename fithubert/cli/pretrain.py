@@ -1,0 +1,27 @@
+"""`fithubert pretrain`: make a teacher."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import options
+from fithubert.errors import exit_on_user_error
+
+
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="Parameters of the pre-training, as experiments/pretrain/mini.yaml.")],
+    out: Annotated[Path, typer.Option(help="The folder of the checkpoints and of the finished teacher.")],
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+) -> None:
+    """Pre-train a teacher with HuBERT's objective: k-means units, masked prediction, iterations.
+
+    If it was interrupted, the same command resumes it. On several processes or GPUs:
+    `torchrun --nproc-per-node 2 -m fithubert.cli pretrain RECIPE --out DIR`
+
+    Example: `fithubert pretrain experiments/pretrain/mini.yaml --out build/teacher`
+    """
+    with exit_on_user_error(options.debug):
+        from fithubert.stages.pretrain import pretrain as run
+
+        print(f"teacher: {run(recipe, out, device)}")

@@ -1,0 +1,40 @@
+"""`fithubert superb`: score a model on a task."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fithubert.cli.options import stage
+
+
+def superb(
+    model: Annotated[str, typer.Argument(help="`fbank`, `teacher`, or an entry of `students` in params.")],
+    task: Annotated[str, typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...")],
+    data: Annotated[Path | None, typer.Option(help="First prepare the task's own corpus from this folder.")] = None,
+    official: Annotated[bool, typer.Option("--official", help="Use SUPERB's own protocol and full budget.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Train with seeds 1 to N; official: 1337.")] = None,
+) -> None:
+    """Score one model on one SUPERB task; its hidden states are extracted first if they are missing.
+
+    `--set` gives details of a corpus: data.lexicon (pr), data.fold and data.lists (er), data.labels (sd).
+
+    Example: `fithubert superb fithubert pr`
+    """
+    from fithubert.stages.superb import describe_scores, describe_task
+
+    with stage(*describe_task(task, data, official, seeds)) as (params, workspace):
+        from fithubert.stages.extract import extract
+        from fithubert.stages.prepare import prepare as prepare_corpus
+        from fithubert.stages.superb import superb as run
+        from fithubert.workspace import check_name
+
+        # Before anything that takes long.
+        check_name(task, list(params.superb.tasks), "task")
+        if data is not None:
+            prepare_corpus(params, workspace)
+        extract(params, workspace, model)
+        done = run(params, workspace, model, task)
+        print(describe_scores(done))
+        for departure in done.get("departures", ()):
+            print(f"  not the official protocol: {departure}")
