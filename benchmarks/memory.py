@@ -37,7 +37,7 @@ class NarrowModel:
 
     name, widths, convolutions, fingerprint = "narrow", _WIDTHS, HUBERT_CONVOLUTIONS, digest("narrow")
 
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states as of any speech model."""
         frames = count_conv_frames(lengths, self.convolutions)
         shape = (len(lengths), int(frames.max()), _WIDTHS[0])

@@ -57,9 +57,9 @@ class WideTeacher:
         generator = torch.Generator().manual_seed(0)
         self._rotations = [torch.linalg.qr(torch.randn(w, w, generator=generator))[0] for w in self.widths]
 
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states as of any speech model."""
-        output = self._teacher.extract(waveforms, lengths, last_layer)
+        output = self._teacher(waveforms, lengths, last_layer)
         return SpeechOutput(
             tuple(
                 torch.nn.utils.rnn.pad_sequence(

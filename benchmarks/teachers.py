@@ -65,9 +65,9 @@ def build_ways(folder: Path, waveforms: Sequence[Tensor]) -> dict[str, Extractio
     return {
         "transformers, one by one": lambda: run_transformers(theirs, waveforms, 1),
         "transformers, batches of 8": lambda: run_transformers(theirs, waveforms, 8),
-        "fithubert, one by one (what it does on a CPU)": lambda: run_by_length(ours.extract, waveforms, 0.0),
+        "fithubert, one by one (what it does on a CPU)": lambda: run_by_length(ours, waveforms, 0.0),
         "fithubert, batches of 40 s by length (on a GPU)": lambda: run_by_length(ours.model, waveforms, 40.0),
-        "fithubert, runtime onnx": lambda: run_by_length(onnx.extract, waveforms, 0.0),
+        "fithubert, runtime onnx": lambda: run_by_length(onnx, waveforms, 0.0),
     }
 
 

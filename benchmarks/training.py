@@ -104,7 +104,7 @@ class PlainSteps:
         self._next += self._count
         waveforms, lengths = pad_waveforms([self._manifest.read(utterance) for utterance in chosen])
         with torch.no_grad():
-            teacher = self._teacher.extract(waveforms, lengths).hidden_states
+            teacher = self._teacher(waveforms, lengths).hidden_states
         output = self._student(waveforms, lengths)
         losses = [F.mse_loss(y, t.clone()) for y, t in zip(output.projections, teacher[1:], strict=True)]
         loss = losses[-1] + 0.1 * sum(losses[:-1])

@@ -12,7 +12,7 @@ from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_waveforms, receptive_field
-from fithubert.models.speech_model import SpeechModel
+from fithubert.models.speech_model import MaskableModel, SpeechModel
 
 if TYPE_CHECKING:
     from fithubert.data.manifest import Manifest
@@ -133,7 +133,7 @@ class LiveTargets:
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
         self.shards: tuple[int, ...] | None = None
         self.widths = dict(enumerate(teacher.widths))
-        self.hears_masks = getattr(teacher, "mask_embedding", None) is not None
+        self.hears_masks = isinstance(teacher, MaskableModel) and teacher.mask_embedding is not None
         self.fingerprint = digest("live", teacher.fingerprint, digest_json(self.ids), manifest.fingerprint)
 
     def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
@@ -169,14 +169,16 @@ class LiveTargets:
         """The teacher's layers of whole utterances `rows`, (row, time, feature) each."""
         lengths = batch.lengths[rows]
         waveforms = batch.waveforms[rows, : int(lengths.max())]
-        heard = self._teacher.extract(waveforms, lengths, last_layer).hidden_states
+        heard = self._teacher(waveforms, lengths, last_layer).hidden_states
         if batch.masked is None:
             return list(heard)
         masked = torch.zeros(heard[0].shape[:2], dtype=torch.bool, device=heard[0].device)
         for place, row in enumerate(rows):
             start, frames = crops[row].start_frame, crops[row].num_frames
             masked[place, start : start + frames] = batch.masked[row, :frames]
-        muffled = self._teacher.extract_masked(waveforms, lengths, masked, last_layer).hidden_states  # type: ignore[attr-defined]
+        if not isinstance(self._teacher, MaskableModel):
+            raise UserError(f"teacher {self._teacher.name!r}: has no mask embedding, so its frames cannot be masked")
+        muffled = self._teacher(waveforms, lengths, last_layer, masked).hidden_states
         return [torch.where(masked[:, :, None], x, y) for x, y in zip(heard, muffled, strict=True)]
 
     def _place_teacher(self, device: torch.device) -> None:

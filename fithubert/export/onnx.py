@@ -82,7 +82,7 @@ class OnnxStudent:
             (kernel, step) for kernel, step in record["convolutions"]
         )
 
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """The states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) int64 in samples."""
         wanted = None if last_layer is None else [*_state_names(last_layer + 1), "frames"]
         *states, frames = self._session.run(wanted, {"waveforms": waveforms.numpy(), "lengths": lengths.numpy()})
@@ -137,7 +137,7 @@ def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
     batches = [pad_waveforms([waveform]) for waveform in waveforms] + [pad_waveforms(waveforms)]
     worst = 0.0
     for padded, lengths in batches:
-        ours, theirs = readout.extract(padded, lengths), exported.extract(padded, lengths)
+        ours, theirs = readout(padded, lengths), exported(padded, lengths)
         if not torch.equal(ours.lengths, theirs.lengths):
             raise RuntimeError(f"the exported graph says {theirs.lengths.tolist()} frames, not {ours.lengths.tolist()}")
         for one, two in zip(ours.hidden_states, theirs.hidden_states, strict=True):
@@ -153,7 +153,7 @@ def measure_error(readout: ReadOut, exported: SpeechModel, speech: Sequence[Tens
     differences, norms = [0.0] * len(readout.widths), [0.0] * len(readout.widths)
     for waveform in speech:
         inputs = pad_waveforms([waveform])
-        pairs = zip(readout.extract(*inputs).hidden_states, exported.extract(*inputs).hidden_states, strict=True)
+        pairs = zip(readout(*inputs).hidden_states, exported(*inputs).hidden_states, strict=True)
         for index, (ours, theirs) in enumerate(pairs):
             differences[index] += float((theirs - ours).square().sum())
             norms[index] += float(ours.square().sum())

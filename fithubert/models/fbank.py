@@ -26,7 +26,7 @@ class FbankModel:
     _MEAN, _SCALE = 12.0, 4.0
 
     @torch.inference_mode()
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """(batch, time, 80) log-mel energies, one layer (layer 0); `last_layer` changes nothing."""
         frames = count_conv_frames(lengths, self.convolutions)
         rows = [self._log_mel(w[: int(n)]) for w, n in zip(waveforms, lengths, strict=True)]

@@ -145,34 +145,29 @@ class HubertTeacher:
         self.model.to(device)
         return self
 
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
-        """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
-        return self._run(waveforms, lengths, last_layer, None)
-
-    def extract_masked(
-        self, waveforms: Tensor, lengths: Tensor, masked: Tensor, last_layer: int | None = None
-    ) -> SpeechOutput:
-        """Hidden states as `extract` gives them, with the frames of `masked` (batch, time) bool hidden.
-
-        Raises UserError where the mask embedding is not known.
-        """
-        if self.mask_embedding is None:
-            raise UserError(f"teacher {self.name!r}: has no mask embedding, so no frames can be hidden from it")
-        hidden = MaskedFrames(masked.to(self.device), self.mask_embedding.to(self.device))
-        return self._run(waveforms, lengths, last_layer, hidden)
-
     @torch.inference_mode()
-    def _run(
-        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
+    def __call__(
+        self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None, masked: Tensor | None = None
     ) -> SpeechOutput:
+        """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples.
+
+        The mask embedding replaces the frames of `masked` (batch, time) bool before the encoder. Raises UserError if
+        frames are masked and the teacher has no mask embedding.
+        """
         waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
+        frames = None if masked is None else MaskedFrames(masked.to(self.device), self._find_mask_embedding())
         half = self.precision != "float32"
         with torch.autocast(self.device.type, getattr(torch, self.precision) if half else None, enabled=half):
             if self._gains_from_batches or len(lengths) == 1:
-                out = self.model(waveforms, lengths, last_layer, masked)
+                out = self.model(waveforms, lengths, last_layer, frames)
             else:
-                out = self._run_one_by_one(waveforms, lengths, last_layer, masked)
+                out = self._run_one_by_one(waveforms, lengths, last_layer, frames)
         return SpeechOutput(tuple(state.float() for state in out.hidden_states), out.lengths)
+
+    def _find_mask_embedding(self) -> Tensor:
+        if self.mask_embedding is None:
+            raise UserError(f"teacher {self.name!r}: has no mask embedding, so its frames cannot be masked")
+        return self.mask_embedding.to(self.device)
 
     @property
     def _gains_from_batches(self) -> bool:

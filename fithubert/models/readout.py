@@ -35,7 +35,7 @@ class ReadOut:
         return self
 
     @torch.inference_mode()
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """The read-out's layers of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples.
 
         `last_layer` counts the read-out's own layers from 0 and ends the result there.

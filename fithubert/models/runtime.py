@@ -33,7 +33,7 @@ class OnnxTeacher:
         self.name, self.widths, self.convolutions = teacher.name, teacher.widths, teacher.convolutions
         self.fingerprint = teacher.fingerprint
 
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
         depth = len(self.widths) - 1 if last_layer is None else last_layer
         session = self._session(depth)

@@ -69,7 +69,7 @@ def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float
     samples = round(_MODEL_SECONDS * SAMPLE_RATE_HZ)
     waveforms, lengths = 0.1 * torch.randn(1, samples), torch.tensor([samples])
     teach = HubertTeacher(remove_weight_norm(HubertModel(teacher)), "teacher")
-    heard = teach.extract(waveforms, lengths).hidden_states
+    heard = teach(waveforms, lengths).hidden_states
     targets = {layer: hidden.clone() for layer, hidden in enumerate(heard)}
     learn, loss = build_student(student), HintLoss(HintParams(), student.heads.layer_map)
     optimizer = build_optimizer(learn, DistillParams())
@@ -81,7 +81,7 @@ def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float
         optimizer.zero_grad(set_to_none=True)
 
     return (
-        _MODEL_SECONDS / _least_seconds(lambda: teach.extract(waveforms, lengths)),
+        _MODEL_SECONDS / _least_seconds(lambda: teach(waveforms, lengths)),
         _MODEL_SECONDS / _least_seconds(update),
     )
 

@@ -148,7 +148,7 @@ def count_parts(model: SpeechModel, seconds: float) -> dict[str, PartCost]:
 
     waveforms = torch.zeros(1, round(seconds * SAMPLE_RATE_HZ))
     with _watched(find_module(model), enter, leave), counter, sdpa_kernel(SDPBackend.MATH):
-        model.extract(waveforms, torch.tensor([waveforms.shape[1]]))
+        model(waveforms, torch.tensor([waveforms.shape[1]]))
     # An attention map that several layers share is made outside any layer's own call.
     rest = "transformer" if macs["transformer"] else "other"
     macs[rest] += counter.get_total_flops() // 2 - sum(macs.values())
@@ -185,7 +185,7 @@ def time_parts(model: SpeechModel, seconds: float, rounds: int = 3) -> dict[str,
         for number in range(rounds + 1):
             spent.update(dict.fromkeys(PARTS, 0.0))
             begun = now()
-            model.extract(waveforms, torch.tensor([waveforms.shape[1]]))
+            model(waveforms, torch.tensor([waveforms.shape[1]]))
             total = now() - begun
             spent["other"] += total - sum(spent.values())
             for part in PARTS if number else ():

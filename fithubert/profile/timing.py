@@ -27,11 +27,11 @@ def peak_memory_bytes(model: SpeechModel, seconds: float) -> int | None:
     the interpreter and torch itself are not. Linux only.
     """
     waveform, lengths = noise(seconds)
-    model.extract(waveform, lengths)
+    model(waveform, lengths)
     before = _reset_high_water_mark()
     if before is None:
         return None
-    model.extract(waveform, lengths)
+    model(waveform, lengths)
     return weight_bytes(model) + max(0, _status_bytes("VmHWM") - before)
 
 
@@ -110,7 +110,7 @@ def time_in_turn(
     timings: Timings = {name: {s: [] for s in seconds} for name in names}
     for model in models.values():
         for waveform, lengths in utterances.values():
-            model.extract(waveform, lengths)
+            model(waveform, lengths)
     for index in range(rounds):
         shift = index % len(names)
         for s, (waveform, lengths) in utterances.items():
@@ -123,7 +123,7 @@ def time_in_turn(
 
 def _time_once(model: SpeechModel, waveform: Tensor, lengths: Tensor) -> float:
     began = time.perf_counter()
-    output = model.extract(waveform, lengths)
+    output = model(waveform, lengths)
     if output.hidden_states[-1].is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -92,7 +92,7 @@ def _frames(model: SpeechModel, manifest: Manifest, utterances: list[Utterance])
     labels = []
     for start in range(0, len(utterances), _BATCH):
         batch = utterances[start : start + _BATCH]
-        out = model.extract(*pad_waveforms([manifest.read(u) for u in batch]))
+        out = model(*pad_waveforms([manifest.read(u) for u in batch]))
         for row, (utterance, frames) in enumerate(zip(batch, out.lengths.tolist(), strict=True)):
             labels.append(torch.from_numpy(frame_labels(utterance, frames, stride, field)))
             for layer, states in enumerate(out.hidden_states):

@@ -60,7 +60,7 @@ def _run_batch(
 
     `rows` name the utterances and say their frames. Raises UserError where a value is not finite.
     """
-    output = model.extract(*pad_waveforms(waveforms), layers[-1])
+    output = model(*pad_waveforms(waveforms), layers[-1])
     states = []
     for place, (row, frames) in enumerate(zip(rows, output.lengths.tolist(), strict=True)):
         if frames != row.num_frames:

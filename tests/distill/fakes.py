@@ -61,7 +61,7 @@ class FakeTeacher:
         self.last_layers: list[int | None] = []
 
     @torch.inference_mode()
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         self.last_layers.append(last_layer)
         frames = waveforms.unfold(1, 400, 320).double()
         depth = len(self.widths) if last_layer is None else last_layer + 1

@@ -44,8 +44,8 @@ def test_masked_frames_learn_from_speech_and_the_others_from_masked_speech() -> 
         hidden = torch.zeros(1, count_frames(whole.shape[1]), dtype=torch.bool)
         span = slice(crop.start_frame, crop.start_frame + crop.num_frames)
         hidden[0, span] = masked[row, : crop.num_frames]
-        speech = live._teacher.extract(whole, lengths).hidden_states[3][0, span]
-        muffled = live._teacher.extract_masked(whole, lengths, hidden).hidden_states[3][0, span]  # type: ignore[attr-defined]
+        speech = live._teacher(whole, lengths).hidden_states[3][0, span]
+        muffled = live._teacher(whole, lengths, masked=hidden).hidden_states[3][0, span]  # type: ignore[call-arg]
         assert not torch.allclose(speech, muffled)
         wanted = torch.where(hidden[0, span, None], speech, muffled)
         torch.testing.assert_close(targets[row, : crop.num_frames], wanted, atol=1e-5, rtol=0)
@@ -66,4 +66,4 @@ def test_what_it_needs_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the teacher must hear the masked speech"):
         run(tmp_path / "b", train_targets=without)
     with pytest.raises(UserError, match="has no mask embedding"):
-        tiny_teacher().extract_masked(torch.zeros(1, 800), torch.tensor([800]), torch.zeros(1, 2, dtype=torch.bool))
+        tiny_teacher()(torch.zeros(1, 800), torch.tensor([800]), masked=torch.zeros(1, 2, dtype=torch.bool))

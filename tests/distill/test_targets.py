@@ -83,7 +83,7 @@ def test_live_crops_have_seen_the_whole_utterance() -> None:
     crop = Crop(2, 3, 7)
     batch = _batch(live, [crop, Crop(4, 0, 2)], [2])
     whole = live._manifest.read(live._utterances[2])
-    states = teacher.extract(whole[None], torch.tensor([len(whole)])).hidden_states[2]
+    states = teacher(whole[None], torch.tensor([len(whole)])).hidden_states[2]
     assert torch.allclose(batch.targets[2][0], states[0, 3:10])
     assert torch.equal(batch.waveforms[0], whole[3 * 320 : 3 * 320 + count_samples(7)])
     assert batch.target_lengths.tolist() == [7, 2]

@@ -59,7 +59,7 @@ def test_the_dev_loss_is_that_of_the_saved_student(tmp_path: Path) -> None:
             waveform = manifest.read(utterance)[None]
             lengths = torch.tensor([waveform.shape[1]])
             projections, _ = student.hints(waveform, lengths)
-            error = projections[-1] - teacher.extract(waveform, lengths).hidden_states[3]
+            error = projections[-1] - teacher(waveform, lengths).hidden_states[3]
             squares += error.square().mean(-1).sum().item()
             frames += error.shape[1]
     assert squares / frames == pytest.approx(result.best_dev_loss, rel=1e-3)

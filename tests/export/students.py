@@ -29,5 +29,5 @@ def draw_waveforms(*lengths: int) -> list[Tensor]:
 
 def read_alone(readout: ReadOut, waveform: Tensor) -> list[Tensor]:
     """The read-out's states (time, feature) of one utterance."""
-    out = readout.extract(waveform[None], torch.tensor([len(waveform)]))
+    out = readout(waveform[None], torch.tensor([len(waveform)]))
     return [state[0] for state in out.hidden_states]

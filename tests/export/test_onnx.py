@@ -41,10 +41,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReadOut, Path]:
 def assert_same_answers(readout: ReadOut, student: OnnxStudent) -> None:
     """Alone and in a padded batch, on ten lengths."""
     waveforms = draw_waveforms(*LENGTHS)
-    batch = student.extract(*pad_waveforms(waveforms))
+    batch = student(*pad_waveforms(waveforms))
     for row, waveform in enumerate(waveforms):
         wanted = read_alone(readout, waveform)
-        alone = student.extract(*pad_waveforms([waveform]))
+        alone = student(*pad_waveforms([waveform]))
         assert len(alone.hidden_states) == len(batch.hidden_states) == len(wanted) == len(student.widths)
         for in_batch, by_itself, state in zip(batch.hidden_states, alone.hidden_states, wanted, strict=True):
             assert batch.lengths[row] == alone.lengths[0] == len(state)
@@ -74,9 +74,9 @@ def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_bef
     errors = measure_error(readout, student, [as_speech(20001)])
     assert all(0 < error < 0.06 for error in errors)
     waveforms = [as_speech(length) for length in (9999, 16000, 400)]
-    batch = student.extract(*pad_waveforms(waveforms))
+    batch = student(*pad_waveforms(waveforms))
     for row, waveform in enumerate(waveforms):
-        alone = student.extract(*pad_waveforms([waveform]))
+        alone = student(*pad_waveforms([waveform]))
         for in_batch, by_itself in zip(batch.hidden_states, alone.hidden_states, strict=True):
             frames = by_itself.shape[1]
             # a step more or less where sums are rounded differently

@@ -37,7 +37,7 @@ def load(folder: Path | str) -> HubertTeacher:
 def assert_says_the_same(teacher: HubertTeacher, model: Any, normalise: bool, seconds: tuple[float, ...]) -> None:
     for length in seconds:
         waveform = 0.1 * torch.randn(int(length * 16_000)) + 0.01
-        ours = teacher.extract(waveform[None], torch.tensor([len(waveform)])).hidden_states
+        ours = teacher(waveform[None], torch.tensor([len(waveform)])).hidden_states
         theirs = public.hidden_states(model, waveform, normalise)
         assert len(ours) == len(theirs)
         for one, other in zip(ours, theirs, strict=True):
@@ -66,9 +66,9 @@ def test_every_layer_equals_transformers_at_base_size(tmp_path: Path, family: st
 def test_batched_equals_one_by_one(tmp_path: Path, family: str, options: dict[str, Any], normalise: bool) -> None:
     teacher = load(public.save(public.small(family, **options), tmp_path, normalise))
     waveforms = [0.1 * torch.randn(length) for length in (9000, 400, 5311, 700)]
-    batched = teacher.extract(*pad_waveforms(waveforms))
+    batched = teacher(*pad_waveforms(waveforms))
     for row, waveform in enumerate(waveforms):
-        alone = teacher.extract(waveform[None], torch.tensor([len(waveform)]))
+        alone = teacher(waveform[None], torch.tensor([len(waveform)]))
         for one, many in zip(alone.hidden_states, batched.hidden_states, strict=True):
             assert public.relative_error(many[row, : one.shape[1]], one[0]) < 1e-4
 

@@ -51,13 +51,13 @@ def test_base_is_one_teacher_whatever_it_comes_from(hub: Path, tmp_path: Path) -
     assert {other.fingerprint for other in others} == {ours.fingerprint}
     waveform = 0.1 * torch.randn(1, 30_000)
     batch = waveform, torch.tensor([30_000])
-    states = ours.extract(*batch).hidden_states
+    states = ours(*batch).hidden_states
     with torch.inference_mode():
         theirs, _ = original.eval().extract_features(waveform)
     for one, other in zip(states[1:], theirs, strict=True):
         assert public.relative_error(one, other) < 1e-5
     for other in others:
-        for one, two in zip(states, other.extract(*batch).hidden_states, strict=True):
+        for one, two in zip(states, other(*batch).hidden_states, strict=True):
             assert torch.equal(one, two)
 
 

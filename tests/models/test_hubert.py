@@ -104,10 +104,10 @@ def test_batched_equals_one_by_one(lengths: list[int], shape: tuple[bool, str, b
     torch.manual_seed(5)
     teacher = HubertTeacher(HubertModel(tiny_config(*shape)), "tiny")
     waveforms = [torch.randn(n) * 0.1 for n in lengths]
-    batched = teacher.extract(*pad_waveforms(waveforms))
+    batched = teacher(*pad_waveforms(waveforms))
     assert batched.lengths.tolist() == [count_frames(n) for n in lengths]
     for row, waveform in enumerate(waveforms):
-        alone = teacher.extract(waveform[None], torch.tensor([len(waveform)]))
+        alone = teacher(waveform[None], torch.tensor([len(waveform)]))
         for one, many in zip(alone.hidden_states, batched.hidden_states, strict=True):
             torch.testing.assert_close(one[0], many[row, : one.shape[1]], atol=1e-4, rtol=1e-4)
 
@@ -116,9 +116,9 @@ def test_a_wide_model_runs_one_by_one_on_a_cpu_and_says_the_same(monkeypatch: py
     teacher = HubertTeacher(HubertModel(tiny_config()), "tiny", mask_embedding=torch.randn(24))
     batch = pad_waveforms([torch.randn(4000), torch.randn(3000), torch.randn(400)])
     masked = torch.rand(3, count_frames(4000)) < 0.5
-    together = teacher.extract(*batch), teacher.extract_masked(*batch, masked, last_layer=2)
+    together = teacher(*batch), teacher(*batch, last_layer=2, masked=masked)
     monkeypatch.setattr("fithubert.models.hubert._WIDE", 24)
-    alone = teacher.extract(*batch), teacher.extract_masked(*batch, masked, last_layer=2)
+    alone = teacher(*batch), teacher(*batch, last_layer=2, masked=masked)
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.lengths, other.lengths)
         assert len(one.hidden_states) == len(other.hidden_states)
@@ -130,7 +130,7 @@ def test_a_wide_model_runs_one_by_one_on_a_cpu_and_says_the_same(monkeypatch: py
 def test_last_layer_stops_early_with_the_same_states() -> None:
     teacher = HubertTeacher(HubertModel(tiny_config()), "tiny")
     batch = pad_waveforms([torch.randn(4000), torch.randn(3000)])
-    short, full = teacher.extract(*batch, last_layer=1), teacher.extract(*batch)
+    short, full = teacher(*batch, last_layer=1), teacher(*batch)
     assert len(short.hidden_states) == 2
     torch.testing.assert_close(short.hidden_states[1], full.hidden_states[1])
 

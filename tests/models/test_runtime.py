@@ -21,7 +21,7 @@ def tiny_teacher(**options: object) -> HubertTeacher:
 
 
 def assert_same(one: SpeechModel, other: SpeechModel, error: float, last_layer: int | None = None) -> None:
-    ours, theirs = (model.extract(*pad_waveforms(WAVEFORMS), last_layer) for model in (one, other))
+    ours, theirs = (model(*pad_waveforms(WAVEFORMS), last_layer) for model in (one, other))
     assert torch.equal(ours.lengths, theirs.lengths)
     assert len(ours.hidden_states) == len(theirs.hidden_states)
     for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
@@ -45,7 +45,7 @@ def test_unpadded_is_padded_without_padding() -> None:
     waveforms = torch.stack([WAVEFORMS[0], 0.3 + WAVEFORMS[0].flip(0)])
     with torch.inference_mode():
         unpadded = teacher.model.forward_unpadded(waveforms)
-    padded = teacher.extract(waveforms, torch.tensor([7000, 7000])).hidden_states
+    padded = teacher(waveforms, torch.tensor([7000, 7000])).hidden_states
     for one, other in zip(unpadded, padded, strict=True):
         assert public.relative_error(one, other) < 1e-5
 
@@ -63,7 +63,7 @@ def test_half_precision_is_close_and_has_its_own_fingerprint() -> None:
     half, teacher = set_precision(tiny_teacher(), "bfloat16"), tiny_teacher()
     assert half.fingerprint != teacher.fingerprint
     assert set_precision(tiny_teacher(), "float32").fingerprint == teacher.fingerprint
-    assert half.extract(*pad_waveforms(WAVEFORMS)).hidden_states[0].dtype == torch.float32
+    assert half(*pad_waveforms(WAVEFORMS)).hidden_states[0].dtype == torch.float32
     assert_same(half, teacher, 0.05)
 
 

@@ -56,11 +56,11 @@ def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None
     batch = torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), lengths
     full = student(*batch)
     wanted = {"last": full.projections[-1:], "layers": full.hidden_states, "projections": full.projections}[readout]
-    states = model.extract(*batch)
+    states = model(*batch)
     torch.testing.assert_close(states.hidden_states, wanted, atol=1e-5, rtol=1e-5)
     assert torch.equal(states.lengths, full.lengths)
     assert model.widths == tuple(x.shape[2] for x in states.hidden_states)
-    early = model.extract(*batch, last_layer=0).hidden_states
+    early = model(*batch, last_layer=0).hidden_states
     assert len(early) == 1
     torch.testing.assert_close(early[0], states.hidden_states[0])
     released = student.config.released()

@@ -27,7 +27,7 @@ def test_round_trip(saved: tuple[HubertTeacher, Path]) -> None:
     again = load_teacher(folder)
     assert again.fingerprint == teacher.fingerprint
     batch = torch.randn(1, 5000), torch.tensor([5000])
-    for one, other in zip(teacher.extract(*batch).hidden_states, again.extract(*batch).hidden_states, strict=True):
+    for one, other in zip(teacher(*batch).hidden_states, again(*batch).hidden_states, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 

@@ -48,7 +48,7 @@ def test_units_are_the_nearest_centres_of_each_recording_alone(recordings: Liste
     assert [row[0] for row in rows] == [u.id for u in recordings]
     for utterance, (_, frames, seconds, rate, units) in zip(recordings, rows, strict=True):
         waveform = recordings.read(utterance)
-        states = FakeModel().extract(waveform[None], torch.tensor([len(waveform)])).hidden_states[1][0]
+        states = FakeModel()(waveform[None], torch.tensor([len(waveform)])).hidden_states[1][0]
         scaled = (states - codebook.units.mean) / codebook.units.scale
         nearest = torch.cdist(scaled.double(), codebook.units.centres.double()).argmin(1)
         assert units == nearest.tolist()

@@ -183,7 +183,7 @@ class Recorder:
     def __init__(self, name: str, calls: list[tuple[str, int]]) -> None:
         self.label, self.calls = name, calls
 
-    def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, last_layer: int | None = None) -> SpeechOutput:
         self.calls.append((self.label, waveforms.shape[1]))
         return SpeechOutput((waveforms[:, :, None],), lengths)
 

@@ -51,7 +51,7 @@ class FakeModel:
         self.fingerprint = digest("fake", str(seed))
         self.batches: list[tuple[int, int]] = []
 
-    def extract(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         self.batches.append(tuple(waveforms.shape))
         frames = waveforms.unfold(1, 400, 320)
         depth = len(self.widths) if last_layer is None else last_layer + 1

@@ -46,7 +46,7 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def live(model: FakeModel, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]:
     waveforms, lengths = pad_waveforms([waveform])
-    return tuple(state[0] for state in model.extract(waveforms, lengths).hidden_states)
+    return tuple(state[0] for state in model(waveforms, lengths).hidden_states)
 
 
 def test_cached_is_live_within_the_stated_error(stored: SimpleNamespace) -> None:
@@ -267,7 +267,7 @@ def test_real_corpus_and_teacher(tmp_path: Path) -> None:
     assert max(layer.relative_error for layer in report.layers) < 0.01
     for utterance in manifest:
         waveform = manifest.read(utterance)
-        states = teacher.extract(waveform[None], torch.tensor([len(waveform)])).hidden_states
+        states = teacher(waveform[None], torch.tensor([len(waveform)])).hidden_states
         row = store.read(utterance.id)
         assert torch.equal(row.waveform, waveform)  # type: ignore[arg-type]
         for layer, state in enumerate(states):

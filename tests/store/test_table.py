@@ -51,7 +51,7 @@ def write(folder: Path, out: Path, model: Any = None, **options: Any) -> Written
 
 def hear_alone(model: Any, path: str) -> list[np.ndarray]:
     waveform = read_recording(Path(path))
-    states = model.extract(waveform[None], torch.tensor([len(waveform)])).hidden_states
+    states = model(waveform[None], torch.tensor([len(waveform)])).hidden_states
     return [state[0].numpy() for state in states]
 
 
@@ -121,10 +121,10 @@ class Mortal(FakeModel):
         super().__init__()
         self.dies = dies
 
-    def extract(self, *arguments: Any) -> SpeechOutput:
+    def __call__(self, *arguments: Any) -> SpeechOutput:
         if len(self.batches) == self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().extract(*arguments)
+        return super().__call__(*arguments)
 
 
 def run_until_killed(folder: Path, out: Path, dies: int | None) -> None:

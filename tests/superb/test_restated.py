@@ -92,9 +92,7 @@ def test_a_widened_teacher_says_what_it_said() -> None:
     wide = widen_to_base(small)
     assert sum(weight.numel() for weight in wide.model.parameters()) == 94_370_816
     waveforms, lengths = 0.1 * torch.randn(1, 8000), torch.tensor([8000])
-    pairs = zip(
-        small.extract(waveforms, lengths).hidden_states, wide.extract(waveforms, lengths).hidden_states, strict=True
-    )
+    pairs = zip(small(waveforms, lengths).hidden_states, wide(waveforms, lengths).hidden_states, strict=True)
     for ours, copied in pairs:
         # Every feature four times: their sums are those of the small one.
         assert torch.allclose(copied.sum(-1), 4 * ours.sum(-1), atol=1e-3)

@@ -67,7 +67,7 @@ def test_a_model_says_what_the_read_out_says_of_each_alone(recipe: str, tmp_path
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     waveforms = draw_waveforms(*LENGTHS)
     said = loaded.predict(table(*[waveform.numpy() for waveform in waveforms]))
-    padded = readout.extract(torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True), torch.tensor(LENGTHS))
+    padded = readout(torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True), torch.tensor(LENGTHS))
     for row, waveform in enumerate(waveforms):
         wanted = read_alone(readout, waveform)[-1].numpy()
         features, frames = said["features"][row], said["frames"][row]
