@@ -1,6 +1,6 @@
 """Write params.yaml from the presets: `python -m pipeline.compose [GROUP=NAME | KEY=VALUE ...]`.
 
-The same composition as `dvc exp run -S ...`, for those who want the file and nothing run.
+The result is that of `dvc exp run -S ...`, but no stage is run.
 """
 
 import sys
@@ -14,8 +14,8 @@ from fithubert.config.params import Params
 from fithubert.errors import UserError, exit_on_user_error
 from fithubert.files import atomic_file
 
-#: Written by `dvc exp run -S` too, which leaves this line out.
-HEADER = "# The default composition of experiments/presets (`make params` writes it anew; a test compares them).\n"
+#: `dvc exp run -S` writes the same file without this line.
+HEADER = "# The default composition of experiments/presets (written by `make params`; a test compares them).\n"
 PRESETS = Path(__file__).resolve().parents[1] / "experiments" / "presets"
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole chain with tiny budgets in demo/: a workspace of its own with its own DVC repository and MLflow store,
-# so that the results of `dvc repro` stay as they are. Runs again only what has changed.
+# All stages with tiny budgets in demo/, which is a workspace with its own DVC repository and MLflow store: the results
+# of `dvc repro` stay unchanged. A second call runs only stages whose inputs changed.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$root/demo"
@@ -11,7 +11,7 @@ dvc config core.no_scm true
 cp "$root/.dvcignore" "$root/dvc.yaml" .
 ln -sfn ../fithubert fithubert
 ln -sfn ../pipeline pipeline
-# Two students show the chain; the others differ in shape alone.
+# Two students are enough here; the others differ only in shape.
 python -m pipeline.compose data=tiny budget=demo '~students.fithubert_heads' '~students.fithubert_notr' '~students.fithubert_lite'
 export MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 dvc repro "$@"

@@ -71,8 +71,3 @@ def test_no_room_imports_upwards() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout
-
-
-def test_pipeline_files_are_thin() -> None:
-    long = [path.name for path in (ROOT / "pipeline").glob("*.py") if len(path.read_text().splitlines()) > 60]
-    assert long == []

@@ -22,6 +22,7 @@ from fithubert.models.weights import save_teacher
 pytest.importorskip("dvc")
 pytest.importorskip("espeakng_loader")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
 STUDENT = {

@@ -1,0 +1,59 @@
+"""One word per stage: dvc.yaml, pipeline/, fithubert/stages, the commands, params and the folders of results agree."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("typer")
+
+from fithubert.cli import COMMANDS
+from fithubert.config.params import Params
+from fithubert.stages import STAGES
+from fithubert.workspace import metrics_file
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SWEEP = yaml.safe_load((ROOT / "experiments" / "width_depth" / "dvc.yaml").read_text())["stages"]
+
+
+def test_dvc_has_the_stages_in_their_order() -> None:
+    # DVC cannot choose the dependencies of a stage by item, so students have an entry of their own.
+    assert [name for name in ENTRIES if name != "extract_student"] == list(STAGES)
+    assert list(SWEEP) == ["sweep"]
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "sweep"])
+def test_a_stage_has_one_word_in_every_place(stage: str) -> None:
+    assert (ROOT / "pipeline" / f"{stage}.py").is_file()
+    assert (ROOT / "fithubert" / "stages" / f"{stage}.py").is_file()
+    assert (ROOT / "fithubert" / "cli" / f"{stage}.py").is_file()
+    assert stage in {command.__name__ for commands in COMMANDS.values() for command in commands}
+    assert ("data" if stage == "prepare" else stage) in Params.model_fields
+
+
+@pytest.mark.parametrize(("name", "entry"), [*ENTRIES.items(), *SWEEP.items()])
+def test_a_stage_runs_its_file_and_writes_its_metrics(name: str, entry: dict[str, dict[str, object]]) -> None:
+    stage = name.removesuffix("_student")
+    body = entry.get("do", entry)
+    assert str(body["cmd"]).split()[:3] == ["python", "-m", f"pipeline.{stage}"]
+    for metrics in body.get("metrics", ()):  # type: ignore[attr-defined]
+        (path,) = metrics
+        own_file = path == f"reports/metrics/{stage}.json"
+        assert own_file or path.startswith(f"reports/metrics/{stage}/") or path == "reports/summary.json"
+
+
+def test_metrics_files_are_named_after_their_stages() -> None:
+    assert metrics_file("distill@thin") == Path("reports/metrics/distill/thin.json")
+    assert metrics_file("prepare") == Path("reports/metrics/prepare.json")
+
+
+def test_pipeline_has_one_thin_file_per_stage() -> None:
+    files = {path.stem: len(path.read_text().splitlines()) for path in (ROOT / "pipeline").glob("*.py")}
+    assert set(files) == {*STAGES, "sweep", "compose", "__init__"}
+    assert max(files[stage] for stage in (*STAGES, "sweep")) <= 30
+
+
+def test_presets_are_groups_of_sections() -> None:
+    groups = {path.name for path in (ROOT / "experiments" / "presets").iterdir() if path.is_dir()}
+    assert groups - {"budget"} <= set(Params.model_fields)
