@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fithubert.errors import UserError
 
@@ -201,15 +200,6 @@ def metric_key(task: str, metric: str) -> str:
     counts = Counter(found.name for known in TASKS.values() for found in known.metrics)
     alone = task in TASKS and len(TASKS[task].metrics) == 1
     return metric if alone and counts[metric] == 1 else f"{task.lower()}_{metric}"
-
-
-def task_columns(summary: Mapping[str, Any]) -> list[tuple[str, Metric]]:
-    """Every task of a summary with each of its metrics; for a task not in `TASKS`, the measured ones."""
-    measured: dict[str, tuple[str, ...]] = {}
-    for model in summary["models"].values():
-        for task, scores in (model.get("superb") or {}).items():
-            measured.setdefault(task, tuple(scores))
-    return [(task, metric) for task in summary["tasks"] for metric in task_info(task, measured.get(task, ())).metrics]
 
 
 def share_of_lead(

@@ -15,7 +15,7 @@ def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablation` in
     Example: `fithubert ablation time_reduction`
     """
     with stage() as (params, workspace):
-        from fithubert.report.terminal import print_table
+        from fithubert.report.table import print_table
         from fithubert.stages.ablation import ablation as run
         from fithubert.stages.ablation import comparison_rows
 

@@ -19,8 +19,8 @@ def compare(
     Example: `fithubert compare --workspace demo`
     """
     with exit_on_user_error(options.debug):
-        from fithubert.report.summary import compare_rows, load_summary
-        from fithubert.report.terminal import print_table
+        from fithubert.report import compare_rows, load_summary
+        from fithubert.report.table import print_table
 
         rows = compare_rows(load_summary(summary or options.workspace / "reports" / "summary.json"))
         if as_json:

@@ -33,7 +33,7 @@ def plan(
     """
     with exit_on_user_error(options.debug):
         from fithubert.profile.plan import plan as run
-        from fithubert.report.terminal import print_table
+        from fithubert.report.table import print_table
 
         passes = epochs if updates is None else updates * batch_seconds / 3600 / hours
         speeds = (teacher_speed, student_speed, disk_speed, gpu_tflops)

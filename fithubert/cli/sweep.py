@@ -57,7 +57,7 @@ def sweep(
     Example: `fithubert sweep --trials 20 --workers 2 --max-params 1.5M`
     """
     with stage() as (params, workspace):
-        from fithubert.report.terminal import print_table
+        from fithubert.report.table import print_table
         from fithubert.search.space import Limits, read_space
         from fithubert.stages.sweep import REPORT, report_sweep
         from fithubert.stages.sweep import sweep as run

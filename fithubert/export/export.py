@@ -17,7 +17,7 @@ from fithubert.models.readout import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.report.summary import load_summary
+from fithubert.records import Summary, load_summary
 from fithubert.tasks import task_info
 from fithubert.tracking.models import TrackedStudent, register_student, write_model
 from fithubert.workspace import Workspace, check_name
@@ -81,15 +81,15 @@ def read_speech(workspace: Workspace) -> list[Tensor]:
 def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:
     """What the workspace's summary says of the weights of this fingerprint, a row a metric."""
     path = workspace.reports / "summary.json"
-    summary = load_summary(path) if path.is_file() else {"models": {}}
-    entry: dict[str, Any] = next((e for e in summary["models"].values() if e.get("fingerprint") == fingerprint), {})
-    rows = []
-    for task, scores in entry.get("superb", {}).items():
+    summary = load_summary(path) if path.is_file() else Summary(models={})
+    model = next((found for found in summary.models.values() if found.fingerprint == fingerprint), None)
+    rows: list[dict[str, str]] = []
+    for task, scores in model.superb.items() if model is not None else ():
         info = task_info(task, tuple(scores))
         for metric in info.metrics:
             if metric.name in scores:
-                low, high = entry.get("ci", {}).get(task, {}).get(metric.name, (None, None))
-                interval = "" if low is None else f"{low:.1f} to {high:.1f}"
+                ends = model.interval(task, metric.name) if model is not None else None
+                interval = "" if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
                 score = f"{scores[metric.name]:.1f} %"
                 rows.append({"task": info.title, "metric": metric.label, "score": score, "95 % interval": interval})
     return rows

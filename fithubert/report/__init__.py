@@ -1,14 +1,21 @@
-"""The report: summary.json, a Markdown table, PNG figures and one HTML page that needs no network."""
+"""The report: summary.json, a Markdown table, figures and one HTML page that needs no network."""
 
-from fithubert.report.summary import ReportPlan, build_summary, compare_rows, load_summary
-from fithubert.report.write import ReportFiles, plan_report, write_report
+from fithubert.records import load_summary
+from fithubert.report.figures import draw_front, draw_importance
+from fithubert.report.gather import ReportPlan, gather, plan_report
+from fithubert.report.page import ReportFiles, render_front, write_report
+from fithubert.report.summary import build_summary, compare_rows
 
 __all__ = [
     "ReportFiles",
     "ReportPlan",
     "build_summary",
     "compare_rows",
+    "draw_front",
+    "draw_importance",
+    "gather",
     "load_summary",
     "plan_report",
+    "render_front",
     "write_report",
 ]

@@ -1,207 +1,258 @@
-"""The PNG figures for the README and for trackers that show images."""
+"""All charts but the interactive one: drawn once with matplotlib, saved as PNG and SVG, and shown inside the page."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from fithubert.report.ablations import Ablation, read_ablations
-from fithubert.report.curves import read_layer_weights, read_probe, read_training
-from fithubert.report.front import plot_front, read_front
-from fithubert.report.gather import Metrics
-from fithubert.report.png import HUES, INK, QUIET, blank_figure, save_png
-from fithubert.report.sections import score_rows
-from fithubert.report.summary import ReportPlan
-from fithubert.tasks import Metric, task_columns, task_info
+from fithubert.records import CurvePoint, PhoneProbe, SweepMetrics, SweepPoint, label_heads
+from fithubert.report.chart import Chart, Label, label_right, new_chart, palette, style_axes
+from fithubert.report.scores import Columns, ScoreRow
+from fithubert.report.sections import Ablation, AblationFigure, LayerWeights, Sections
+from fithubert.report.table import format_heading
+from fithubert.tasks import Metric, task_info
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _MARKERS = "os^Dv*"
+#: Inches of a chart that stands next to another one on the page.
+_HALF_PAGE = (4.8, 2.7)
 
 
-def draw_figures(folder: Path, summary: Mapping[str, Any], metrics: Metrics, plan: ReportPlan) -> tuple[Path, ...]:
-    """The figures of the page in `folder`, each where its data exists; any other PNG there is removed.
-
-    `quality_cost.png`, `scores.png`, `ablation_{name}.png`, `training.png`, `probe.png`, `layer_weights.png` and
-    `sweep_front.png`. Raises UserError where matplotlib is not installed.
-    """
-    drawings: dict[str, Callable[[Any], bool]] = {
-        "quality_cost": lambda figure: _quality_cost(figure, summary, plan),
-        "scores": lambda figure: _scores(figure, summary, plan),
-        "training": lambda figure: _training(figure, metrics),
-        "probe": lambda figure: _probe(figure, metrics),
-        "layer_weights": lambda figure: _layer_weights(figure, summary, metrics),
-        "sweep_front": lambda figure: _sweep_front(figure, metrics),
-    }
-    for *_, ablation in read_ablations(metrics, plan.ablations):
-        if ablation is not None:
-            drawings[f"ablation_{ablation.name}"] = partial(_ablation, ablation=ablation)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, draw in drawings.items():
-        figure = blank_figure()
-        if draw(figure):
-            written.append(folder / f"{name}.png")
-            save_png(figure, written[-1])
-    for stale in set(folder.glob("*.png")) - set(written):
-        stale.unlink()
-    return tuple(written)
+def draw_charts(sections: Sections) -> list[Chart]:
+    """Every chart that has data. Raises UserError if matplotlib is not installed."""
+    charts = [_draw_quality_cost(sections), _draw_scores(sections.scores, sections.columns)]
+    for student in sections.trainings:
+        if student.metrics is not None and student.metrics.curve:
+            charts += [
+                _draw_loss(student.name, student.metrics.curve),
+                _draw_heads(student.name, student.metrics.curve),
+            ]
+    for ablation in sections.ablations:
+        charts += [_draw_ablation(ablation, figure) for figure in ablation.figures]
+    charts.append(None if sections.sweep is None else draw_front(sections.sweep))
+    charts.append(None if sections.probe is None else _draw_probe(sections.probe))
+    charts.append(_draw_layer_weights(sections.layer_weights))
+    return [chart for chart in charts if chart is not None]
 
 
-def _style(axes: Any, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _look(name: str, summary: Mapping[str, Any], plan: ReportPlan) -> tuple[str, str]:
-    """(colour, marker) of a model: the teacher in ink, the baseline grey, the others hued in order."""
-    if name in (plan.teacher, plan.baseline):
-        return (INK, "o") if name == plan.teacher else (QUIET, "s")
-    index = [m for m in summary["models"] if m not in (plan.teacher, plan.baseline)].index(name)
-    return HUES[index % len(HUES)], _MARKERS[index % len(_MARKERS)]
-
-
-def _quality_cost(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
+def _draw_quality_cost(sections: Sections) -> Chart | None:
+    """A panel for each metric: scores against multiply-accumulates, better upwards."""
+    summary = sections.summary
+    costs = {n: m.macs_per_second / 1e6 for n, m in summary.ordered.items() if m.macs_per_second is not None}
     panels = [
         (task, metric)
-        for task, metric in task_columns(summary)
-        if any(metric.name in model["superb"].get(task, {}) for model in summary["models"].values())
+        for task, metric in sections.columns
+        if any(model.score(task, metric.name) is not None for model in summary.models.values())
     ]
-    measured = {name: model for name, model in summary["models"].items() if "macs_per_second" in model}
-    if not panels or not measured:
-        return False
+    if not panels or not costs:
+        return None
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure.set_size_inches(3.6 * columns, 3.1 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    chart = new_chart("quality_cost", "Scores of every model against its cost", 3.6 * columns, 3.1 * rows)
+    grid = chart.figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    looks = {name: _look(name, summary, plan) for name in measured}
     for axes, (task, metric) in zip(grid, panels, strict=False):
-        _cost_panel(axes, measured, looks, task, metric)
+        for index, (name, cost) in enumerate(costs.items()):
+            model, colour = summary.models[name], palette()[sections.colours[name]]
+            value, interval = model.score(task, metric.name), model.interval(task, metric.name)
+            if value is None:
+                continue
+            if interval is not None:
+                axes.vlines(cost, *interval, color=colour, alpha=0.5)
+            marker = _MARKERS[index % len(_MARKERS)]
+            axes.scatter([cost], [value], color=colour, marker=marker, label=name, zorder=3)
+        style_axes(axes, "MMAC per second of audio", _label_direction(f"{metric.label}, %", metric.lower))
+        axes.set_title(task_info(task).title, fontsize=10, loc="left")
+        if metric.lower:
+            axes.invert_yaxis()
     handles, labels = max((axes.get_legend_handles_labels() for axes in grid), key=lambda pair: len(pair[1]))
-    figure.legend(handles, labels, loc="outside lower center", ncols=3 * columns, fontsize=8, frameon=False)
-    return True
+    chart.figure.legend(handles, labels, loc="outside lower center", ncols=3 * columns, fontsize=8, frameon=False)
+    return chart
 
 
-def _cost_panel(
-    axes: Any, models: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], task: str, metric: Metric
-) -> None:
-    """One task's scores against multiply-accumulates, better upwards."""
-    for name, model in models.items():
-        value = model["superb"].get(task, {}).get(metric.name)
-        if value is None:
-            continue
-        colour, marker = looks[name]
-        x = model["macs_per_second"] / 1e6
-        interval = model["ci"].get(task, {}).get(metric.name)
-        if interval:
-            axes.vlines(x, *interval, color=colour, alpha=0.5)
-        axes.scatter([x], [value], color=colour, marker=marker, label=name, zorder=3)
-    if metric.lower:
-        axes.invert_yaxis()
-    direction = "lower is better, axis reversed" if metric.lower else "higher is better"
-    _style(axes, task_info(task).title, "MMAC per second of audio", f"{metric.label}, %\n({direction})")
+def _label_direction(label: str, lower: bool) -> str:
+    return f"{label}\n({'lower is better, axis reversed' if lower else 'higher is better'})"
 
 
-def _scores(figure: Any, summary: Mapping[str, Any], plan: ReportPlan) -> bool:
-    """Tasks by models, as dark as the score is near the teacher's; the last row is chance."""
-    columns = task_columns(summary)
-    rows = score_rows(summary, plan, columns)
-    if all(cell.missing for row in rows if row.name != "chance" for cell in row.cells):
-        return False
-    figure.set_size_inches(1.6 + 0.8 * len(columns), 1.1 + 0.3 * len(rows))
-    axes = figure.subplots()
+def _draw_scores(rows: Sequence[ScoreRow], columns: Columns) -> Chart | None:
+    """Models by tasks; the darker a cell, the closer its score to the teacher's; the last row is chance."""
+    if all(cell.missing for row in rows if row.model is not None for cell in row.cells):
+        return None
+    chart = new_chart("scores", "Scores of every model on every task", 1.6 + 0.8 * len(columns), 1.1 + 0.3 * len(rows))
+    axes = chart.figure.subplots()
     shades = [[float("nan") if cell.share is None else cell.share for cell in row.cells] for row in rows]
     axes.imshow(shades, aspect="auto", cmap="Blues", vmin=0, vmax=1.8)
     for y, row in enumerate(rows):
         for x, cell in enumerate(row.cells):
-            colour = QUIET if cell.missing else INK
+            colour = palette()["quiet" if cell.missing else "ink"]
             axes.text(x, y, cell.text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.set_xticks(range(len(columns)), [f"{t.upper()}\n{m.label} {'↓' if m.lower else '↑'}" for t, m in columns])
+    axes.set_xticks(range(len(columns)), [_column_title(task, metric) for task, metric in columns])
     axes.xaxis.tick_top()
-    _style(axes, "Scores on test, %; pale: filter banks, dark: teacher", "", "")
+    _style_grid(axes, "Scores on test, %; pale: filter banks, dark: teacher")
+    return chart
+
+
+def _column_title(task: str, metric: Metric) -> str:
+    return f"{task.upper()}\n{format_heading(metric)}"
+
+
+def _style_grid(axes: "Axes", title: str) -> None:
+    style_axes(axes, "", "")
+    axes.set_title(title, fontsize=10, loc="left")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return True
 
 
-def _ablation(figure: Any, ablation: Ablation) -> bool:
-    """Every figure of an ablation by variant, with its interval; the variants carry their latency."""
-    names = list(ablation.variants)
-    figure.set_size_inches(2.6 + 2.6 * len(ablation.figures), 1.0 + 0.28 * len(names))
-    panels = figure.subplots(1, len(ablation.figures), sharey=True, squeeze=False)[0]
-    for axes, measured in zip(panels, ablation.figures, strict=True):
-        for y, name in enumerate(names):
-            axes.errorbar([measured.means[name]], [y], xerr=measured.half_width, fmt="o", color=HUES[0], capsize=2)
-        _style(axes, "", f"{measured.title} {'↓' if measured.lower else '↑'}", "")
-    latencies = [f"{name} ({100 * ablation.variants[name]['latency_ratio']:.0f} %)" for name in names]
-    panels[0].set_yticks(range(len(names)), latencies)
-    panels[0].invert_yaxis()
-    figure.suptitle(f"{ablation.name} of {ablation.of} (latency of the teacher's), 95 % intervals", fontsize=10)
-    return True
+def _draw_loss(student: str, curve: Sequence[CurvePoint]) -> Chart:
+    chart = new_chart(f"loss_{student}", f"Loss of {student} by update, train and dev", *_HALF_PAGE)
+    axes = chart.figure.subplots()
+    updates = [point.update for point in curve]
+    labels = []
+    for name, losses, colour, style in (
+        ("train", [point.train_loss for point in curve], "quiet", "--"),
+        ("dev", [point.dev_loss for point in curve], "hue-0", "-"),
+    ):
+        (line,) = axes.plot(updates, losses, style, color=palette()[colour])
+        chart.add_title(line, name)
+        labels.append(Label(name, updates[-1], losses[-1], palette()[colour]))
+    style_axes(axes, "update", "loss")
+    label_right(axes, labels)
+    return chart
 
 
-def _sweep_front(figure: Any, metrics: Metrics) -> bool:
-    if "sweep" not in metrics.single:
-        return False
-    plot_front(figure.subplots(), read_front(metrics.single["sweep"]))
-    return True
+def _draw_heads(student: str, curve: Sequence[CurvePoint]) -> Chart:
+    """One line a head, stronger for deeper teacher layers; the first and the last one are named."""
+    chart = new_chart(f"heads_{student}", f"Dev loss of each head of {student} by update", *_HALF_PAGE)
+    axes = chart.figure.subplots()
+    heads = sorted({head for point in curve for head in point.layer_losses}, key=lambda head: head[::-1])
+    names = label_heads(heads)
+    labels = []
+    for place, head in enumerate(heads):
+        points = [(point.update, point.layer_losses[head]) for point in curve if head in point.layer_losses]
+        depth = place / max(len(heads) - 1, 1)
+        (line,) = axes.plot(*zip(*points, strict=True), color=palette()["hue-0"], alpha=0.3 + 0.7 * depth)
+        chart.add_title(line, f"teacher {names[head]}")
+        if place in (0, len(heads) - 1):
+            labels.append(Label(names[head], *points[-1], palette()["hue-0"]))
+    style_axes(axes, "update", "hint loss")
+    label_right(axes, labels)
+    return chart
 
 
-def _training(figure: Any, metrics: Metrics) -> bool:
-    trainings = [read_training(name, metrics.distill[name]) for name in metrics.distill]
-    trainings = [training for training in trainings if training.dev_loss]
-    if not trainings:
-        return False
-    figure.set_size_inches(8, 2.7 * len(trainings))
-    for row, training in zip(figure.subplots(len(trainings), 2, squeeze=False), trainings, strict=True):
-        if training.train_loss:
-            row[0].plot(*zip(*training.train_loss, strict=True), "--", color=QUIET, label="train")
-        row[0].plot(*zip(*training.dev_loss, strict=True), color=HUES[0], label="dev")
-        row[0].legend(fontsize=8, frameon=False)
-        _style(row[0], f"{training.student}: loss", "update", "loss")
-        deepest = max(training.hints, default=1)
-        for layer, points in training.hints.items():
-            row[1].plot(*zip(*points, strict=True), color=HUES[0], alpha=0.2 + 0.79 * layer / deepest, label=f"{layer}")
-        row[1].legend(title="teacher layer", title_fontsize=7, fontsize=7, ncols=3, frameon=False)
-        _style(row[1], f"{training.student}: dev loss of each head", "update", "loss")
-    return True
+def _draw_ablation(ablation: Ablation, figure: AblationFigure) -> Chart:
+    """Means of the variants against their latency, better upwards."""
+    description = f"{figure.title} of every variant of {ablation.name} against latency"
+    chart = new_chart(f"ablation_{ablation.name}_{figure.key}", description, *_HALF_PAGE)
+    axes = chart.figure.subplots()
+    labels = []
+    for name, mean in figure.means.items():
+        assert ablation.metrics is not None  # It has figures.
+        latency = 100 * ablation.metrics.variants[name].latency_ratio
+        marks = axes.errorbar([latency], [mean], yerr=figure.half_width, fmt="o", color=palette()["hue-0"], ms=5)
+        noise = "" if figure.half_width is None else f" ± {figure.half_width:.2g}"
+        chart.add_title(marks.lines[0], f"{name}: {mean:.3g}{noise}")
+        labels.append(Label(name, latency, mean, palette()["soft"]))
+    style_axes(axes, "latency, % of the teacher", figure.title)
+    if figure.lower:
+        axes.invert_yaxis()
+    label_right(axes, labels, leaders=True)
+    return chart
 
 
-def _probe(figure: Any, metrics: Metrics) -> bool:
-    probe = read_probe(metrics)
-    if probe is None:
-        return False
-    figure.set_size_inches(5, 3.2)
-    axes = figure.subplots()
-    axes.plot(*zip(*probe.teacher, strict=True), "o-", color=INK, label="teacher")
-    if probe.untrained:
-        axes.plot(*zip(*probe.untrained, strict=True), "s--", color=HUES[1], label="the same network untrained")
-    if probe.fbank is not None:
-        axes.axhline(probe.fbank, color=QUIET, ls=":", label="filter banks")
-    axes.legend(fontsize=8, frameon=False)
-    _style(axes, "Linear probe for the phone of a frame", "layer", "frames right, %")
-    return True
+def _draw_probe(probe: PhoneProbe) -> Chart:
+    best = max(probe.layers, key=lambda layer: probe.layers[layer])
+    description = f"Phone accuracy of a linear probe by teacher layer; best {probe.layers[best]:.1f} % at layer {best}"
+    chart = new_chart("probe", description, *_HALF_PAGE)
+    axes = chart.figure.subplots()
+    layers = sorted(probe.layers)
+    labels = []
+    for name, values, colour, style in (
+        ("teacher", probe.layers, "ink", "o-"),
+        ("untrained", probe.untrained, "hue-1", "--"),
+        ("filter banks", dict.fromkeys(layers, probe.fbank), "quiet", ":"),
+    ):
+        points = sorted(values.items())
+        if points:
+            (line,) = axes.plot(*zip(*points, strict=True), style, color=palette()[colour], ms=4)
+            chart.add_title(line, name)
+            labels.append(Label(name, *points[-1], palette()[colour]))
+    style_axes(axes, "layer", "correct frames, %")
+    axes.set_xticks(layers)
+    label_right(axes, labels)
+    return chart
 
 
-def _layer_weights(figure: Any, summary: Mapping[str, Any], metrics: Metrics) -> bool:
-    found = {t: read_layer_weights(metrics, list(summary["models"]), t) for t in summary["tasks"]}
-    rows = [(f"{task.upper()} {model}", weights) for task, models in found.items() for model, weights in models.items()]
+def _draw_layer_weights(tasks: Sequence[LayerWeights]) -> Chart | None:
+    rows = [(f"{of.task.name.upper()} {model}", weights) for of in tasks for model, weights in of.weights.items()]
     if not rows:
-        return False
+        return None
     widest = max(len(weights) for _, weights in rows)
     grid = [[*weights, *[float("nan")] * (widest - len(weights))] for _, weights in rows]
-    figure.set_size_inches(6, 0.32 * len(rows) + 1.0)
-    axes = figure.subplots()
+    chart = new_chart("layer_weights", "Learnt weight of every hidden state", 6, 0.32 * len(rows) + 1.0)
+    axes = chart.figure.subplots()
     image = axes.imshow(grid, aspect="auto", cmap="Blues", vmin=0)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set_xticks(range(widest))
-    _style(axes, "Learnt weight of each hidden state", "layer", "")
-    axes.grid(visible=False)
-    figure.colorbar(image, ax=axes, fraction=0.03)
-    return True
+    _style_grid(axes, "Learnt weight of each hidden state, by layer")
+    chart.figure.colorbar(image, ax=axes, fraction=0.03)
+    return chart
+
+
+def draw_front(sweep: SweepMetrics) -> Chart:
+    """The first quality of a study against its first cost: every trial and the front."""
+    quality, cost = sweep.qualities[0], sweep.costs[0]
+    label, lower = sweep.labels[quality]
+    chart = new_chart("sweep_front", f"{label} of every trial against its cost", 7.5, 4.2)
+    axes = chart.figure.subplots()
+    for on_front, colour, name in ((False, "quiet", "trial"), (True, "hue-0", "front")):
+        chosen = [point for point in sweep.finished if point.on_front == on_front]
+        x, y = [point.values[cost] for point in chosen], [point.values[quality] for point in chosen]
+        axes.scatter(x, y, color=palette()[colour], label=name)
+    front = sorted((point.values[cost], point.values[quality]) for point in sweep.front)
+    axes.step(*zip(*front, strict=True), where="post", color=palette()["hue-0"], ls=":")
+    style_axes(axes, sweep.labels[cost][0], _label_direction(label, lower))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %" if cost == "latency_ratio" else f"{x / 1e6:g} M")
+    if lower:
+        axes.invert_yaxis()
+    axes.set_title(f"study {sweep.study}", loc="left", fontsize=10)
+    axes.legend(frameon=False)
+    return chart
+
+
+def draw_importance(sweep: SweepMetrics) -> Chart:
+    """The share of each objective that every choice explains; a note if there were too few trials."""
+    chart = new_chart("importance", "The share of each objective that every choice explains", 7.5, 4.2)
+    panels = chart.figure.subplots(1, max(1, len(sweep.importance)), squeeze=False)[0]
+    if not sweep.importance:
+        panels[0].text(0.5, 0.5, "too few finished trials", ha="center")
+        panels[0].set_axis_off()
+    for axes, (objective, shares) in zip(panels, sweep.importance.items(), strict=False):
+        ranked = sorted(shares.items(), key=lambda item: item[1])
+        axes.barh([name for name, _ in ranked], [share for _, share in ranked], color=palette()["hue-0"])
+        style_axes(axes, "", "")
+        axes.set_title(sweep.labels[objective][0], fontsize=8, loc="left")
+    return chart
+
+
+def draw_trial_curves(sweep: SweepMetrics) -> Chart | None:
+    """The dev loss of every trial by update; the front is named, trials that were stopped early are dashed."""
+    trials = [point for point in sweep.points if point.curve]
+    if not trials:
+        return None
+    chart = new_chart("trial_curves", "Dev loss of every trial by update", 7.5, 4.2)
+    axes = chart.figure.subplots()
+    for point in _front_last(trials):
+        colour = palette()["hue-0" if point.on_front else "quiet"]
+        width, alpha = (1.5, 1.0) if point.on_front else (1.0, 0.6)
+        style = "-" if point.values else "--"
+        (line,) = axes.plot(*zip(*point.curve, strict=True), style, color=colour, lw=width, alpha=alpha)
+        chart.add_title(line, point.name)
+    style_axes(axes, "update", "dev loss of the last head")
+    label_right(axes, [Label(p.name, *p.curve[-1], palette()["hue-0"]) for p in trials if p.on_front])
+    return chart
+
+
+def _front_last(trials: Iterable[SweepPoint]) -> list[SweepPoint]:
+    return sorted(trials, key=lambda point: point.on_front)

@@ -1,100 +1,105 @@
-"""Every metrics file of a workspace, read into one place; a file that does not exist is a stage that has not run."""
+"""Every metrics file of a workspace as records; a file that does not exist is a stage that has not run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from fithubert.errors import UserError
-from fithubert.files import read_json
+from fithubert.config.params import Params
+from fithubert.records import (
+    AblationMetrics,
+    CacheMetrics,
+    DistillMetrics,
+    ExtractMetrics,
+    PrepareMetrics,
+    ProfileMetrics,
+    Record,
+    SuperbMetrics,
+    SweepMetrics,
+    TeacherMetrics,
+)
 
-#: The stages with one metrics file each.
-SINGLE_STAGES = ("prepare", "teacher", "cache", "profile", "sweep")
-#: The stages with one metrics file for each student, model, or model and task.
-MANY_STAGES = ("distill", "extract", "superb", "ablation")
+Kind = TypeVar("Kind", bound=Record)
 
 
 @dataclass(frozen=True)
-class Score:
-    """The result of one model on one task, or the reason why it could not be scored."""
+class ReportPlan:
+    """The results that the pipeline is to produce, so that the page can name what has not run.
 
-    metrics: dict[str, float]
-    #: 95 % interval of a metric, where one was computed.
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = ()
-    #: The learnt weight of each hidden state, summing to 1.
-    layer_weights: tuple[float, ...] = ()
-    reason: str | None = None
-    protocol: str = "mini"
-    #: In what a result of the official protocol departs from it.
-    departures: tuple[str, ...] = ()
-    #: What a model that hears nothing scores, by metric.
-    chance: dict[str, float] = field(default_factory=dict)
+    `students`: the models that are distilled in this workspace.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    students: tuple[str, ...]
+    ablations: tuple[str, ...] = ()
+    title: str = "fithubert"
+    teacher: str = "teacher"
+    baseline: str = "fbank"
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the stages wrote, as they wrote it; an absent stage is an absent key."""
+    """The metrics of all stages. A stage that has not run is None, or has no key in its mapping.
 
-    single: dict[str, dict[str, Any]]
-    distill: dict[str, dict[str, Any]]
-    features: dict[str, dict[str, Any]]
-    #: (model, task) -> the raw file.
-    superb: dict[tuple[str, str], dict[str, Any]]
-    ablations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    `superb`: (model, task) -> its score.
+    """
 
-    def score(self, model: str, task: str) -> Score | None:
-        """The score of `model` on `task`; None where that stage has not run."""
-        values = self.superb.get((model, task))
-        return None if values is None else _read_score(values)
+    prepare: PrepareMetrics | None = None
+    teacher: TeacherMetrics | None = None
+    cache: CacheMetrics | None = None
+    profile: ProfileMetrics | None = None
+    sweep: SweepMetrics | None = None
+    distill: Mapping[str, DistillMetrics] = field(default_factory=dict)
+    extract: Mapping[str, ExtractMetrics] = field(default_factory=dict)
+    ablation: Mapping[str, AblationMetrics] = field(default_factory=dict)
+    superb: Mapping[tuple[str, str], SuperbMetrics] = field(default_factory=dict)
 
     def seconds(self, students: Sequence[str] = ()) -> dict[str, float]:
-        """Seconds that each stage took, by its name in DVC; the features of `students` have a stage of their own."""
-        named: dict[str, dict[str, Any]] = dict(self.single)
-        named |= {f"distill@{name}": values for name, values in self.distill.items()}
-        for name, values in self.features.items():
-            named[f"extract_student@{name}" if name in students else f"extract@{name}"] = values
-        named |= {f"ablation@{name}": values for name, values in self.ablations.items()}
-        named |= {f"superb@{model}-{task}": values for (model, task), values in self.superb.items()}
-        return {stage: float(values["seconds"]) for stage, values in named.items() if _is_number(values.get("seconds"))}
+        """DVC stage -> its wall time in seconds; DVC has a stage of its own to extract the states of `students`."""
+        single = {"prepare": self.prepare, "teacher": self.teacher, "cache": self.cache, "profile": self.profile}
+        found = {stage: metrics.seconds for stage, metrics in single.items() if metrics is not None}
+        found |= {f"distill@{name}": metrics.seconds for name, metrics in self.distill.items()}
+        for name, extracted in self.extract.items():
+            stage = "extract_student" if name in students else "extract"
+            found[f"{stage}@{name}"] = extracted.seconds
+        found |= {f"ablation@{name}": metrics.seconds for name, metrics in self.ablation.items()}
+        for (model, task), score in self.superb.items():
+            if score.seconds is not None:
+                found[f"superb@{model}-{task}"] = score.seconds
+        return found
+
+
+def plan_report(params: Params) -> ReportPlan:
+    """The results that these parameters ask for."""
+    return ReportPlan(
+        params.superb.models,
+        tuple(params.superb.tasks),
+        tuple(params.students),
+        tuple(params.ablation),
+        params.report.title,
+    )
 
 
 def gather(metrics_dir: Path) -> Metrics:
-    """Everything under `metrics_dir` (reports/metrics); raises UserError where a file is broken."""
-    single = {
-        stage: _read_object(metrics_dir / f"{stage}.json")
-        for stage in SINGLE_STAGES
-        if (metrics_dir / f"{stage}.json").exists()
-    }
-    many = {stage: _read_folder(metrics_dir / stage) for stage in MANY_STAGES}
-    # A model's name may hold a hyphen, a task's may not.
-    superb = {(name.rpartition("-")[0], name.rpartition("-")[2]): values for name, values in many["superb"].items()}
-    return Metrics(single, many["distill"], many["extract"], superb, many["ablation"])
+    """All metrics under `metrics_dir` (reports/metrics). Raises UserError that names a broken file."""
+    scores = _read_folder(metrics_dir / "superb", SuperbMetrics)
+    return Metrics(
+        prepare=_read_file(metrics_dir / "prepare.json", PrepareMetrics),
+        teacher=_read_file(metrics_dir / "teacher.json", TeacherMetrics),
+        cache=_read_file(metrics_dir / "cache.json", CacheMetrics),
+        profile=_read_file(metrics_dir / "profile.json", ProfileMetrics),
+        sweep=_read_file(metrics_dir / "sweep.json", SweepMetrics),
+        distill=_read_folder(metrics_dir / "distill", DistillMetrics),
+        extract=_read_folder(metrics_dir / "extract", ExtractMetrics),
+        ablation=_read_folder(metrics_dir / "ablation", AblationMetrics),
+        superb={(score.model, score.task): score for score in scores.values()},
+    )
 
 
-def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: _read_object(path) for path in sorted(folder.glob("*.json"))}
+def _read_file(path: Path, kind: type[Kind]) -> Kind | None:
+    return kind.read(path) if path.exists() else None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold one JSON object; run the stage that writes it again")
-    return values
-
-
-def _read_score(values: dict[str, Any]) -> Score:
-    metrics = {name: float(value) for name, value in (values.get("metrics") or {}).items()}
-    intervals = {name: (float(ci[0]), float(ci[1])) for name, ci in (values.get("intervals") or {}).items()}
-    reason = values.get("reason")
-    if not metrics and reason is None:
-        reason = "no score in the metrics file"
-    seeds = tuple(int(seed) for seed in values.get("seeds") or ())
-    weights = tuple(float(w) for w in values.get("layer_weights") or ())
-    departures = tuple(str(d) for d in values.get("departures") or ())
-    chance = {name: float(value) for name, value in (values.get("chance") or {}).items()}
-    return Score(metrics, intervals, seeds, weights, reason, str(values.get("protocol", "mini")), departures, chance)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _read_folder(folder: Path, kind: type[Kind]) -> dict[str, Kind]:
+    return {path.stem: kind.read(path) for path in sorted(folder.glob("*.json"))}

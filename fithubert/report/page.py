@@ -1,81 +1,115 @@
-"""reports/index.html: one file with its style, script and data inside, readable without a network."""
+"""reports/index.html and everything next to it; the page has its style, script, data and charts inside."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
 
+from fithubert.errors import UserError
+from fithubert.files import atomic_file
+from fithubert.records import SweepMetrics
 from fithubert.report import table
-from fithubert.report.ablations import ablation_charts, read_ablations
-from fithubert.report.charts import layer_strips, probe_chart, training_charts
-from fithubert.report.front import front_scatter, read_front
-from fithubert.report.gather import Metrics
-from fithubert.report.headline import headline
-from fithubert.report.sections import (
-    PART_TITLES,
-    cache_facts,
-    corpus_facts,
-    corpus_splits,
-    cost_rows,
-    model_colours,
-    paper_rows,
-    part_bars,
-    scatter_data,
-    score_rows,
-    skipped_recordings,
-)
-from fithubert.report.summary import ReportPlan
-from fithubert.report.templates import render
-from fithubert.tasks import task_columns, task_info
+from fithubert.report.chart import Chart
+from fithubert.report.figures import draw_charts, draw_trial_curves
+from fithubert.report.gather import ReportPlan, gather
+from fithubert.report.scores import Scatter, scatter_trials
+from fithubert.report.sections import PART_TITLES, Sections, build_sections
+from fithubert.report.summary import build_summary
 
 
-def render_page(summary: dict[str, Any], metrics: Metrics, plan: ReportPlan, drawn: Sequence[str] = ()) -> str:
-    """The whole page as HTML; `drawn` are the PNG figures that lie beside it.
+@dataclass(frozen=True)
+class ReportFiles:
+    """The files of a report."""
 
-    Raises UserError where Jinja2 is not installed.
+    summary: Path
+    table: Path
+    page: Path
+    figures: tuple[Path, ...]
+
+
+def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
+    """Write summary, table, figures and page under `reports_dir`, from the metrics in its folder `metrics`.
+
+    The page names every stage that has not run. Raises UserError if a metrics file is broken, or if matplotlib or
+    Jinja2 is not installed.
     """
-    colours = model_colours(summary, plan)
-    columns = task_columns(summary)
-    sweep = read_front(metrics.single["sweep"]) if "sweep" in metrics.single else None
-    return render(
-        "page.html.j2",
-        plan=plan,
-        summary=summary,
-        drawn=drawn,
-        colours=colours,
-        columns=columns,
-        task_info=task_info,
-        part_titles=PART_TITLES,
-        headline=headline(summary, plan),
-        unscored=table.unscored_tasks(summary),
-        protocol_notes=table.protocol_notes(summary),
-        score_name=table.score_name(summary),
-        score_note=table.score_note(summary),
-        scores=score_rows(summary, plan, columns),
-        scatter=scatter_data(summary, colours, columns),
-        costs=cost_rows(summary, metrics),
-        lengths=cost_lengths(metrics),
-        profile=metrics.single.get("profile", {}),
-        bars=part_bars(metrics, "macs"),
-        times=part_bars(metrics, "time"),
-        paper=paper_rows(summary),
-        paper_bars=part_bars(metrics, "macs", paper=True),
-        paper_times=part_bars(metrics, "time", paper=True),
-        training=training_charts(metrics, plan),
-        probe=probe_chart(metrics, colours, plan),
-        strips=layer_strips(metrics, summary, plan),
-        ablations=[
-            (name, title, ablation, ablation_charts(ablation) if ablation else [])
-            for name, title, ablation in read_ablations(metrics, plan.ablations)
-        ],
-        sweep=sweep,
-        sweep_scatter=front_scatter(sweep) if sweep else None,
-        corpus=corpus_facts(metrics),
-        splits=corpus_splits(metrics),
-        skipped=skipped_recordings(metrics),
-        cache=cache_facts(metrics),
+    metrics = gather(reports_dir / "metrics")
+    summary = build_summary(metrics, plan)
+    sections = build_sections(metrics, summary, plan)
+    charts = draw_charts(sections)
+    page = render_page(sections, charts)
+    folder = reports_dir / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = tuple(path for chart in charts for path in chart.save(folder))
+    for stale in {*folder.glob("*.png"), *folder.glob("*.svg")} - set(figures):
+        stale.unlink()
+    files = ReportFiles(
+        reports_dir / "summary.json",
+        reports_dir / "table.md",
+        reports_dir / "index.html",
+        figures,
     )
+    for path, text in ((files.table, table.markdown_table(summary)), (files.page, page)):
+        with atomic_file(path) as aside:
+            aside.write_text(text)
+    summary.write(files.summary)
+    return files
 
 
-def cost_lengths(metrics: Metrics) -> list[str]:
-    """The lengths in seconds at which models were timed, as the keys of the latency tables."""
-    models = metrics.single.get("profile", {}).get("models", {})
-    return sorted(next(iter(models.values()))["rtf_by_seconds"], key=float) if models else []
+def render_page(sections: Sections, charts: Sequence[Chart] = ()) -> str:
+    """The page as HTML, with `charts` inside. Raises UserError if Jinja2 is not installed."""
+    return _render("page.html.j2", sections, charts)
+
+
+def render_front(sweep: SweepMetrics) -> str:
+    """The page of a study as HTML: quality against cost, every trial, the curves. Raises UserError as above."""
+    curves = draw_trial_curves(sweep)
+    return _render("front.html.j2", sweep, [] if curves is None else [curves])
+
+
+def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Chart]) -> str:
+    try:
+        import jinja2
+    except ImportError:
+        raise UserError("the page needs Jinja2: pip install fithubert[report]") from None
+    assets = resources.files("fithubert.report") / "assets"
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (assets / name).read_text()),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "count": table.format_count,
+        "macs": table.format_macs,
+        "share": table.format_share,
+        "bytes": table.format_bytes,
+        "duration": table.format_seconds,
+        "heading": table.format_heading,
+        "plain": _to_plain,
+    }
+    environment.globals |= {
+        "table": table,
+        "part_titles": PART_TITLES,
+        "scatter_trials": scatter_trials,
+        "style": (assets / "page.css").read_text(),
+        "script": (assets / "page.js").read_text(),
+    }
+    drawn = {chart.name: _Inline(chart) for chart in charts}
+    # A line never begins with a percent sign.
+    return environment.get_template(template).render(page=content, charts=drawn).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+@dataclass(frozen=True)
+class _Inline:
+    """A chart as Jinja inserts it: as HTML, without escaping."""
+
+    chart: Chart
+
+    def __html__(self) -> str:
+        return self.chart.inline()
+
+
+def _to_plain(scatter: Scatter) -> object:
+    return asdict(scatter)

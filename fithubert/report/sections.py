@@ -1,17 +1,40 @@
-"""What each section of the page says, as plain values for the template."""
+"""Everything that the page and the figures show, computed once per report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from fithubert.report.gather import Metrics
-from fithubert.report.summary import ReportPlan
-from fithubert.report.table import chance_of, format_bytes, format_macs, format_score, score_name
-from fithubert.tasks import Metric, share_of_lead, task_info
+from fithubert.records import (
+    AblationMetrics,
+    Comparison,
+    CostSummary,
+    DistillMetrics,
+    ModelCost,
+    PhoneProbe,
+    ProfileMetrics,
+    SkippedRecording,
+    Summary,
+    SweepMetrics,
+)
+from fithubert.report.gather import Metrics, ReportPlan
+from fithubert.report.scores import (
+    Columns,
+    Headline,
+    Scatter,
+    ScoreRow,
+    build_headline,
+    build_score_rows,
+    model_colours,
+    scatter_models,
+    scatter_trials,
+)
+from fithubert.report.summary import task_columns
+from fithubert.report.table import format_bytes, format_heading, format_macs
+from fithubert.tasks import Task, find_metric, task_info
 
-Columns = list[tuple[str, Metric]]
-
-#: What a part of a model is called on the page.
+#: A figure over variants is said to differ if its p value is below this.
+_LEVEL = 0.05
+#: Part of a model -> its title on the page.
 PART_TITLES = {
     "front_end": "Front end",
     "projection": "Projection",
@@ -21,8 +44,7 @@ PART_TITLES = {
     "readout": "Read-out head",
     "other": "Rest",
 }
-
-#: The published shapes and what their papers and SUPERB state of them.
+#: Published shape -> what its paper and SUPERB state.
 PUBLISHED = {
     "hubert_base": "94.7M, 7.42 GMAC/s (SUPERB)",
     "fithubert": "22.49M with 0.46M that never run; 23.8 % of the size, 35.9 % of the time (Lee et al. 2022)",
@@ -31,172 +53,258 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class ScoreCell:
-    """One cell of the scorecard: its text, its interval and where it lies between filter banks and teacher."""
+class BarPart:
+    """A part of a model in its bar: its share of the model's cost, and its width relative to the longest bar."""
 
-    text: str
-    interval: str
-    share: float | None
-    missing: bool
+    part: str
+    title: str
+    share: float
+    width: float
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """One row of the scorecard: a model, its cells in the order of the columns, its mean share of the lead."""
+class Bar:
+    """The cost of one model, by part."""
 
     name: str
-    cells: tuple[ScoreCell, ...]
-    kept: float | None
+    figure: str
+    parts: tuple[BarPart, ...]
 
 
-def model_colours(summary: Mapping[str, Any], plan: ReportPlan) -> dict[str, str]:
-    """model -> the CSS variable of its colour; the teacher is ink, the baseline grey, the others have hues in order."""
-    others = [name for name in summary["models"] if name not in (plan.teacher, plan.baseline)]
-    colours = {name: f"var(--hue-{index % 6})" for index, name in enumerate(others)}
-    return {plan.teacher: "var(--ink)", plan.baseline: "var(--quiet)", **colours}
+@dataclass(frozen=True)
+class TrainedStudent:
+    """A planned student and its training; None if it has not been trained."""
+
+    name: str
+    metrics: DistillMetrics | None
+    facts: tuple[str, ...]
 
 
-def score_rows(summary: Mapping[str, Any], plan: ReportPlan, columns: Columns) -> list[ScoreRow]:
-    """The scorecard: a row for each model, and a last one, `chance`, where some result says what chance is."""
-    low, high = scores_of(summary, plan.baseline), scores_of(summary, plan.teacher)
-    led = summary["lead"]["tasks"]
-    rows = []
-    for name, model in summary["models"].items():
-        cells = []
-        for task, metric in columns:
-            scores = model["superb"].get(task, {})
-            share = share_of_lead([metric], scores, low.get(task, {}), high.get(task, {})) if task in led else None
-            interval = format_interval(model["ci"].get(task, {}).get(metric.name)).replace(" to ", "\N{EN DASH}")
-            missing = metric.name not in scores
-            cells.append(ScoreCell(format_score(model, task, metric.name), interval, clamp(share), missing))
-        rows.append(ScoreRow(name, tuple(cells), model.get("kept")))
-    levels = [chance_of(summary, task, metric.name) for task, metric in columns]
-    if any(level is not None for level in levels):
-        cells = [ScoreCell("-" if v is None else f"{v:.1f}", "", None, missing=v is None) for v in levels]
-        rows.append(ScoreRow("chance", tuple(cells), None))
-    return rows
+@dataclass(frozen=True)
+class AblationFigure:
+    """One figure over variants, with half the width of its 95 % interval. `key`: its name in file names."""
+
+    key: str
+    title: str
+    lower: bool
+    means: Mapping[str, float]
+    half_width: float | None
+    verdict: str
 
 
-def scatter_data(summary: Mapping[str, Any], colours: Mapping[str, str], columns: Columns) -> dict[str, Any]:
-    """The points of the quality-against-cost chart, for the script in the page."""
-    models = {name: model for name, model in summary["models"].items() if "macs_per_second" in model}
-    qualities = [
-        {"key": f"{task} {metric.name}", "label": f"{task_info(task).title}: {metric.label}, %", "lower": metric.lower}
-        for task, metric in columns
-        if any(metric.name in model["superb"].get(task, {}) for model in models.values())
-    ]
-    if any("kept" in model for model in models.values()):
-        qualities.insert(0, {"key": "kept", "label": f"{score_name(summary)}, %", "lower": False})
-    points = []
-    for name, model in models.items():
-        costs = {"params": model["params"]["total"], "macs": model["macs_per_second"], "time": 1000 * model["rtf"]}
-        scores = {}
-        for task, metric in columns:
-            value = model["superb"].get(task, {}).get(metric.name)
-            if value is not None:
-                scores[f"{task} {metric.name}"] = [value, *model["ci"].get(task, {}).get(metric.name, [])]
-        if "kept" in model:
-            scores["kept"] = [100 * model["kept"]]
-        points.append({"name": name, "colour": colours[name], "costs": costs, "scores": scores})
-    return {"qualities": qualities, "costs": ["params", "macs", "time"], "points": points}
+@dataclass(frozen=True)
+class Ablation:
+    """A planned ablation and what it measured; `metrics` is None if it has not run."""
+
+    name: str
+    title: str
+    metrics: AblationMetrics | None
+    figures: tuple[AblationFigure, ...]
 
 
-def cost_rows(summary: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, dict[str, Any] | None]]:
-    """Every model with its entry of the profile, None where it has not been profiled."""
-    profiled = metrics.single.get("profile", {}).get("models", {})
-    return [(name, profiled.get(name)) for name in summary["models"]]
+@dataclass(frozen=True)
+class LayerWeights:
+    """model -> the learnt weight of each of its hidden states on `task`; models with one state are left out."""
+
+    task: Task
+    weights: Mapping[str, tuple[float, ...]]
 
 
-def part_bars(metrics: Metrics, of: Literal["macs", "time"], paper: bool = False) -> list[dict[str, Any]]:
-    """Per model the share of its multiply-accumulates or of its time that each part takes, largest model as 100 %."""
-    profile = metrics.single.get("profile", {})
-    models = (profile.get("paper_size") or {}).get("models", {}) if paper else profile.get("models", {})
-    cost = {"macs": "macs_per_second", "time": "rtf"}[of]
-    largest = max((model[cost] for model in models.values()), default=0)
+@dataclass(frozen=True)
+class SplitTable:
+    """The columns of the table of splits, and its rows: split -> cells."""
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The content of the page, in its order."""
+
+    plan: ReportPlan
+    summary: Summary
+    colours: Mapping[str, str]
+    headline: Headline
+    columns: Columns
+    scatter: Scatter
+    scores: Sequence[ScoreRow]
+    profile: ProfileMetrics | None
+    costs: Mapping[str, ModelCost | None]
+    bars: Sequence[Bar]
+    times: Sequence[Bar]
+    paper: Sequence[tuple[str, CostSummary, str]]
+    paper_bars: Sequence[Bar]
+    paper_times: Sequence[Bar]
+    trainings: Sequence[TrainedStudent]
+    ablations: Sequence[Ablation]
+    sweep: SweepMetrics | None
+    sweep_scatter: Scatter | None
+    probe: PhoneProbe | None
+    layer_weights: Sequence[LayerWeights]
+    corpus: Mapping[str, str]
+    splits: SplitTable
+    skipped: Sequence[SkippedRecording]
+    cache: Mapping[str, str]
+
+
+def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sections:
+    """The content of the page from all metrics; a stage that has not run leaves its part empty."""
+    columns = task_columns(summary)
+    profiled = {} if metrics.profile is None else metrics.profile.models
+    paper = metrics.profile.paper_size if metrics.profile is not None else None
+    published = {} if paper is None else paper.models
+    return Sections(
+        plan=plan,
+        summary=summary,
+        colours=model_colours(summary),
+        headline=build_headline(summary, plan),
+        columns=columns,
+        scatter=scatter_models(summary, columns),
+        scores=build_score_rows(summary, columns),
+        profile=metrics.profile,
+        costs={name: profiled.get(name) for name in summary.ordered},
+        bars=_bars(profiled, "macs"),
+        times=_bars(profiled, "time"),
+        paper=[(name, cost, PUBLISHED.get(name, "")) for name, cost in summary.paper_size.items()],
+        paper_bars=_bars(published, "macs"),
+        paper_times=_bars(published, "time"),
+        trainings=[_describe_training(name, metrics.distill.get(name)) for name in _merge(plan.students, metrics)],
+        ablations=[
+            _describe_ablation(name, metrics.ablation.get(name))
+            for name in dict.fromkeys([*plan.ablations, *metrics.ablation])
+        ],
+        sweep=metrics.sweep,
+        sweep_scatter=None if metrics.sweep is None else scatter_trials(metrics.sweep),
+        probe=None if metrics.teacher is None else metrics.teacher.probe,
+        layer_weights=_layer_weights(metrics, summary),
+        corpus=_corpus_facts(metrics),
+        splits=_split_table(metrics),
+        skipped=() if metrics.prepare is None else metrics.prepare.skipped,
+        cache=_cache_facts(metrics),
+    )
+
+
+def _merge(students: Sequence[str], metrics: Metrics) -> list[str]:
+    """The planned students, then other trained ones."""
+    return list(dict.fromkeys([*students, *metrics.distill]))
+
+
+def _bars(models: Mapping[str, ModelCost], of: Literal["macs", "time"]) -> list[Bar]:
+    """The multiply-accumulates or the time of every model by part; the longest bar has a width of 1."""
+    costs = {name: model.macs_per_second if of == "macs" else model.rtf for name, model in models.items()}
+    longest = max(costs.values(), default=0.0)
     bars = []
     for name, model in models.items():
+        shares = dict(model.time_shares)
+        if of == "macs":
+            total = sum(part.macs for part in model.parts.values())
+            shares = {part: cost.macs / total for part, cost in model.parts.items()} if total else {}
         parts = [
-            {
-                "part": part,
-                "title": PART_TITLES.get(part, part),
-                "share": share,
-                "width": share * model[cost] / largest,
-            }
-            for part, share in _part_shares(model, of).items()
+            BarPart(part, PART_TITLES.get(part, part), share, share * costs[name] / longest)
+            for part, share in shares.items()
             if share > 0
         ]
-        figure = f"{format_macs(model[cost])}MAC/s" if of == "macs" else f"{1000 * model[cost]:.1f} ms/s"
-        bars.append({"name": name, "figure": figure, "parts": parts})
+        figure = f"{format_macs(costs[name])}MAC/s" if of == "macs" else f"{1000 * costs[name]:.1f} ms/s"
+        bars.append(Bar(name, figure, tuple(parts)))
     return bars
 
 
-def _part_shares(model: Mapping[str, Any], of: str) -> dict[str, float]:
-    if of == "time":
-        return dict(model.get("time_shares", {}))
-    total = sum(part["macs"] for part in model["parts"].values())
-    return {name: part["macs"] / total for name, part in model["parts"].items()} if total else {}
+def _describe_training(name: str, metrics: DistillMetrics | None) -> TrainedStudent:
+    if metrics is None:
+        return TrainedStudent(name, None, ())
+    facts = [
+        f"best at update {metrics.best_update:,} of {metrics.updates:,}",
+        f"dev loss {metrics.best_dev_loss:.4g}",
+        f"{metrics.audio_hours:.1f} h of audio",
+    ]
+    if metrics.end == "early_stop":
+        facts.append("stopped early")
+    return TrainedStudent(name, metrics, tuple(facts))
 
 
-def paper_rows(summary: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
-    """The full-size models with what is published of them."""
-    return [(name, cost, PUBLISHED.get(name, "")) for name, cost in summary["paper_size"].items()]
+def _describe_ablation(name: str, metrics: AblationMetrics | None) -> Ablation:
+    title = name.replace("_", " ").capitalize()
+    if metrics is None:
+        return Ablation(name, title, None, ())
+    figures = []
+    for key, comparison in metrics.comparisons.items():
+        task, _, metric_name = key.partition("_")
+        metric = None if key == "dev_loss" else find_metric(task, metric_name)
+        figures.append(
+            AblationFigure(
+                key=key,
+                title="hint loss on dev" if metric is None else f"{task.upper()} {metric.label}, %",
+                lower=metric is None or metric.lower,
+                means={variant: comparison.means[variant] for variant in metrics.order},
+                half_width=comparison.half_width,
+                verdict=_judge(comparison),
+            )
+        )
+    return Ablation(name, title, metrics, tuple(figures))
 
 
-def corpus_facts(metrics: Metrics) -> list[tuple[str, str]]:
-    """Single facts of the corpus: its source, fingerprint and whatever else prepare counted."""
-    prepare = metrics.single.get("prepare", {})
-    return [(key.replace("_", " "), _fact(value)) for key, value in prepare.items() if _is_fact(key, value)]
+def _judge(comparison: Comparison) -> str:
+    """Whether variants differ by more than seeds do, with the figures that show it."""
+    if comparison.p is None or comparison.f is None or comparison.seed_deviation is None:
+        return "one seed, so differences cannot be separated from noise"
+    probability = "< 0.001" if comparison.p < 0.001 else f"= {comparison.p:.2g}"
+    noise = f"deviation between seeds {comparison.seed_deviation:.2g}, F = {comparison.f:.1f}, p {probability}"
+    if comparison.p < _LEVEL:
+        return f"variants differ by more than seeds do ({noise})"
+    return f"no difference beyond seeds ({noise})"
 
 
-def corpus_splits(metrics: Metrics) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The columns and rows of the table of splits; both empty where prepare has not run."""
-    splits = metrics.single.get("prepare", {}).get("splits") or {}
-    keys = list(dict.fromkeys(key for values in splits.values() for key in values))
-    return keys, [(name, [_fact(values.get(key, 0)) for key in keys]) for name, values in splits.items()]
+def _layer_weights(metrics: Metrics, summary: Summary) -> list[LayerWeights]:
+    found = []
+    for task in summary.tasks:
+        scores = {name: metrics.superb.get((name, task)) for name in summary.ordered}
+        weights = {n: s.layer_weights for n, s in scores.items() if s is not None and len(s.layer_weights) > 1}
+        if weights:
+            found.append(LayerWeights(task_info(task), weights))
+    return found
 
 
-def skipped_recordings(metrics: Metrics) -> list[tuple[str, str]]:
-    """(file, reason) of every recording that prepare left out."""
-    skipped = metrics.single.get("prepare", {}).get("skipped") or []
-    if isinstance(skipped, dict):
-        return [(str(path), str(reason)) for path, reason in skipped.items()]
-    return [(str(entry.get("path", "")), str(entry.get("reason", ""))) for entry in skipped]
+def _corpus_facts(metrics: Metrics) -> dict[str, str]:
+    corpus = metrics.prepare
+    if corpus is None:
+        return {}
+    return {
+        "fingerprint": corpus.fingerprint,
+        "hours": f"{corpus.hours:.3g}",
+        "source": corpus.source,
+        "speakers": f"{corpus.speakers:,}",
+        "utterances": f"{corpus.utterances:,}",
+    }
 
 
-def cache_facts(metrics: Metrics) -> list[tuple[str, str]]:
-    """Single facts of the cached teacher."""
-    cache = metrics.single.get("cache", {})
-    facts = []
-    for key, value in cache.items():
-        if key == "layers" and isinstance(value, list):
-            facts.append((key, f"{len(value)} ({value[0]} to {value[-1]})" if value else "none"))
-        elif "bytes" in key and isinstance(value, int | float):
-            facts.append((key.replace("_", " "), format_bytes(value)))
-        elif _is_fact(key, value):
-            facts.append((key.replace("_", " "), _fact(value)))
-    return facts
+def _split_table(metrics: Metrics) -> SplitTable:
+    splits = {} if metrics.prepare is None else metrics.prepare.splits
+    columns = tuple(dict.fromkeys(key for values in splits.values() for key in values))
+    rows = {name: tuple(_format(values.get(key, 0)) for key in columns) for name, values in splits.items()}
+    return SplitTable(columns, rows)
 
 
-def _is_fact(key: str, value: Any) -> bool:
-    return key != "seconds" and isinstance(value, str | int | float) and not isinstance(value, bool)
+def _cache_facts(metrics: Metrics) -> dict[str, str]:
+    cache = metrics.cache
+    if cache is None:
+        return {}
+    return {
+        "audio seconds": _format(cache.audio_seconds),
+        "bytes": format_bytes(cache.bytes),
+        "bytes per audio hour": format_bytes(cache.bytes_per_audio_hour),
+        "codec": cache.codec,
+        "fingerprint": cache.fingerprint,
+        "model": cache.model,
+        "relative error": _format(cache.relative_error),
+        "utterances": f"{cache.utterances:,}",
+    }
 
 
-def _fact(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _format(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def scores_of(summary: Mapping[str, Any], model: str) -> dict[str, dict[str, float]]:
-    """task -> metric -> percent of a model."""
-    return summary["models"].get(model, {}).get("superb", {})
-
-
-def clamp(share: float | None) -> float | None:
-    """`share` within 0 and 1."""
-    return None if share is None else min(max(share, 0.0), 1.0)
-
-
-def format_interval(interval: Any) -> str:
-    """`35.5 to 38.2`, or nothing where there is none."""
-    return f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else ""
+__all__ = ["PART_TITLES", "Ablation", "AblationFigure", "Sections", "build_sections", "format_heading"]

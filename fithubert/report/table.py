@@ -1,9 +1,26 @@
-"""Numbers as people read them, and reports/table.md."""
+"""Numbers as people read them, reports/table.md, and tables for a terminal."""
 
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
 
-from fithubert.tasks import task_columns, task_info
+from fithubert.errors import UserError
+from fithubert.records import ModelSummary, Summary
+from fithubert.report.summary import task_columns
+from fithubert.tasks import TASKS, Metric, task_info
+
+#: Width of a table in characters if the output is no terminal: all columns in one table.
+_FILE_WIDTH = 200
+#: The characters that rich puts between two columns, and at both ends of a line together.
+_COLUMN_GAP, _EDGES = 3, 2
+#: Column of `compare_rows` -> its heading with its unit, and the factor to that unit.
+_UNITS = {
+    "params": ("params, M ↓", 1e-6),
+    "size_ratio": ("size, % ↓", 100.0),
+    "macs_per_second": ("MMAC/s ↓", 1e-6),
+    "rtf": ("RTF ↓", 1.0),
+    "latency_ratio": ("latency, % ↓", 100.0),
+    "kept": ("kept, % ↑", 100.0),
+}
 
 
 def format_count(value: float | None) -> str:
@@ -25,7 +42,7 @@ def format_macs(value: float | None) -> str:
 
 
 def format_share(value: float | None) -> str:
-    """A ratio as a percentage with three figures; `not run` for None."""
+    """A ratio as a percentage with three digits; `not run` for None."""
     if value is None:
         return "not run"
     return f"{100 * value:.1f} %" if 0 < value < 1 else f"{100 * value:.0f} %"
@@ -46,29 +63,34 @@ def format_seconds(value: float) -> str:
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def format_score(model: Mapping[str, Any], task: str, metric: str) -> str:
-    """A score to two decimals, `not scored` where the corpus lacks what the task needs, else `not run`."""
-    value = model.get("superb", {}).get(task, {}).get(metric)
+def format_score(model: ModelSummary, task: str, metric: str) -> str:
+    """A score to two decimals, `not scored` if the corpus lacks what the task needs, else `not run`."""
+    value = model.score(task, metric)
     if value is not None:
         return f"{value:.2f}"
-    return "not scored" if task in model.get("unscored", {}) else "not run"
+    return "not scored" if task in model.unscored else "not run"
 
 
-def unscored_tasks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(title of the task, reason), each once, of what could not be scored."""
+def format_heading(metric: Metric) -> str:
+    """`PER ↓`: the label of a metric and the direction that is better."""
+    return f"{metric.label} {'↓' if metric.lower else '↑'}"
+
+
+def unscored_tasks(summary: Summary) -> list[tuple[str, str]]:
+    """(title of the task, reason), each once, of the tasks that could not be scored."""
     found = {
-        (task_info(task).title, str(reason)): None
-        for model in summary["models"].values()
-        for task, reason in model.get("unscored", {}).items()
+        (task_info(task).title, reason): None
+        for model in summary.ordered.values()
+        for task, reason in model.unscored.items()
     }
     return list(found)
 
 
-def protocol_notes(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for every task that some model was scored on by the official protocol, with what departs from it."""
+def protocol_notes(summary: Summary) -> list[str]:
+    """A sentence for every task that was scored by the official protocol, with the departures from it."""
     departures: dict[str, dict[str, None]] = {}
-    for model in summary["models"].values():
-        for task, of_task in model.get("official", {}).items():
+    for model in summary.ordered.values():
+        for task, of_task in (model.official or {}).items():
             departures.setdefault(task, {}).update(dict.fromkeys(of_task))
     return [
         f"{task_info(task).title}: SUPERB's official protocol" + (f", but {'; '.join(found)}." if found else ".")
@@ -76,34 +98,34 @@ def protocol_notes(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def score_name(summary: Mapping[str, Any]) -> str:
-    """What the share of the teacher's lead is called: the mini protocol's own score, where nothing else is in it."""
-    official = any("official" in model for model in summary["models"].values())
+def score_name(summary: Summary) -> str:
+    """The name of the share of the teacher's lead: `Mini-SUPERB score` if all scores are of the mini protocol."""
+    official = any(model.official for model in summary.models.values())
     return "Lead kept" if official else "Mini-SUPERB score"
 
 
-def score_note(summary: Mapping[str, Any]) -> str:
-    """What that score is the mean of, and which tasks it skips."""
-    over, skipped = (", ".join(task.upper() for task in summary["lead"][key]) for key in ("tasks", "skipped"))
+def score_note(summary: Summary) -> str:
+    """The tasks over which that score is a mean, and the tasks that it skips."""
+    over, skipped = (", ".join(task.upper() for task in tasks) for tasks in (summary.lead.tasks, summary.lead.skipped))
     if not over:
         return "no task on which the teacher leads filter banks beyond the intervals"
     note = f"share of the teacher's lead over filter banks that is kept, mean over {over}"
     return note + (f"; no lead beyond the intervals on {skipped}" if skipped else "")
 
 
-def chance_of(summary: Mapping[str, Any], task: str, metric: str) -> float | None:
-    """What a model that hears nothing scores, from whichever model's result says it."""
-    found = (model.get("chance", {}).get(task, {}).get(metric) for model in summary["models"].values())
+def chance_of(summary: Summary, task: str, metric: str) -> float | None:
+    """The score without any information from a model, as the first result that holds one has it."""
+    found = (model.chance.get(task, {}).get(metric) for model in summary.ordered.values())
     return next((value for value in found if value is not None), None)
 
 
-def markdown_table(summary: Mapping[str, Any]) -> str:
-    """Two Markdown tables, one row a model and every cell filled: cost, and tasks with their intervals and chance.
+def markdown_table(summary: Summary) -> str:
+    """Two Markdown tables, one row a model and every cell filled: cost, and scores with their intervals and chance.
 
-    Below them what is not scored, and why.
+    Below them the tasks that are not scored, and why.
     """
     text = f"{_cost_table(summary)}\n{_task_table(summary)}"
-    if any("kept" in model for model in summary["models"].values()):
+    if any(model.kept is not None for model in summary.models.values()):
         text += (
             f"\n{score_name(summary)}: {score_note(summary)}. 0 % are the filter banks, 100 % the teacher; no relation"
             " to SUPERB's `superb_s`.\n"
@@ -115,31 +137,30 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     return text
 
 
-def _cost_table(summary: Mapping[str, Any]) -> str:
+def _cost_table(summary: Summary) -> str:
     lines = [["model", "params", "of teacher", "MAC / s", "real-time factor", "latency", score_name(summary)]]
     lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
-    for name, model in summary["models"].items():
-        rtf, kept = model.get("rtf"), model.get("kept")
+    for name, model in summary.ordered.items():
         lines.append([
             name,
-            format_count(model.get("params", {}).get("total")),
-            format_share(model.get("size_ratio")),
-            format_macs(model.get("macs_per_second")),
-            "not run" if rtf is None else f"{rtf:.4f}",
-            format_share(model.get("latency_ratio")),
-            "-" if kept is None else format_share(kept),
+            format_count(None if model.params is None else model.params.total),
+            format_share(model.size_ratio),
+            format_macs(model.macs_per_second),
+            "not run" if model.rtf is None else f"{model.rtf:.4f}",
+            format_share(model.latency_ratio),
+            "-" if model.kept is None else format_share(model.kept),
         ])  # fmt: skip
     return _join(lines)
 
 
-def _task_table(summary: Mapping[str, Any]) -> str:
+def _task_table(summary: Summary) -> str:
     columns = task_columns(summary)
-    header = [f"{task.upper()} {metric.label} {'↓' if metric.lower else '↑'}" for task, metric in columns]
+    header = [f"{task.upper()} {format_heading(metric)}" for task, metric in columns]
     lines = [["model", *header], ["---"] + ["---:"] * len(columns)]
-    for name, model in summary["models"].items():
+    for name, model in summary.ordered.items():
         row = [name]
         for task, metric in columns:
-            ends = model.get("ci", {}).get(task, {}).get(metric.name)
+            ends = model.interval(task, metric.name)
             interval = f" ({ends[0]:.1f}-{ends[1]:.1f})" if ends else ""
             row.append(format_score(model, task, metric.name) + interval)
         lines.append(row)
@@ -151,3 +172,62 @@ def _task_table(summary: Mapping[str, Any]) -> str:
 
 def _join(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def print_table(rows: Sequence[Mapping[str, str | float | None]]) -> None:
+    """Print `rows` of equal keys with units; an arrow shows if lower or higher is better. Raises UserError for no rows.
+
+    On a terminal that is too narrow the columns go into tables below one another, each with the first column.
+    """
+    # rich comes with the command line, not with the report.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        raise UserError("no model has been measured yet; `dvc repro` measures them")
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    columns = [[_heading(name), *(_cell(name, row[name]) for row in rows)] for name in rows[0]]
+    for part in _split_columns(columns, console.width):
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for place, (heading, *_) in enumerate(part):
+            table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+        for cells in zip(*(column[1:] for column in part), strict=True):
+            table.add_row(*cells)
+        console.print(table)
+
+
+def _split_columns(columns: Sequence[list[str]], width: int) -> list[list[list[str]]]:
+    """`columns` in order as tables of at most `width` characters, each with the first column and one more."""
+    first, *others = columns
+    needs = [max(map(len, column)) + _COLUMN_GAP for column in others]
+    free = width - max(map(len, first)) - _EDGES
+    parts: list[list[list[str]]] = []
+    left = 0
+    for column, need in zip(others, needs, strict=True):
+        if not parts or need > left:
+            parts.append([first])
+            left = free
+        parts[-1].append(column)
+        left -= need
+    return parts
+
+
+def _heading(name: str) -> str:
+    if name in _UNITS:
+        return _UNITS[name][0]
+    task, _, metric = name.partition(" ")
+    found = [m for m in TASKS[task].metrics if m.name == metric] if task in TASKS else []
+    return f"{task.upper()} {found[0].label}, % {'↓' if found[0].lower else '↑'}" if found else name
+
+
+def _cell(name: str, value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if name in ("params", "macs_per_second"):
+        return f"{value * _UNITS[name][1]:,.2f}"
+    if name in _UNITS and _UNITS[name][1] == 100.0:
+        return f"{100 * value:.1f}"
+    return f"{value:.1f}" if " " in name else f"{value:.3f}"

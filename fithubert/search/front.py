@@ -2,15 +2,16 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from optuna.study import Study
 
 from fithubert.errors import UserError
-from fithubert.files import atomic_file, write_json
-from fithubert.report.front import FrontPoint, FrontReport, draw_front, draw_importance, render_front
+from fithubert.files import atomic_file
+from fithubert.records import SweepMetrics, SweepPoint
+from fithubert.report import draw_front, draw_importance, render_front
 from fithubert.search.study import Row, less_is_better, measure_importance, read_rows
 from fithubert.tasks import task_info
 
@@ -91,7 +92,7 @@ def write_result(study: Study, folder: Path, metrics_file: Path) -> StudyResult:
         students = {row.name: row.student for row in result.front}
         aside.write_text(head + yaml.safe_dump(students, sort_keys=False, default_flow_style=None, width=120))
     importance = measure_importance(study)
-    report = FrontReport(
+    report = SweepMetrics(
         study.study_name,
         result.objectives,
         tuple(result.rows[0].choices),
@@ -101,9 +102,9 @@ def write_result(study: Study, folder: Path, metrics_file: Path) -> StudyResult:
     )
     with atomic_file(folder / "front.html") as aside:
         aside.write_text(render_front(report))
-    draw_front(folder / "front.png", report)
-    draw_importance(folder / "importance.png", report)
-    write_json(metrics_file, asdict(report))
+    draw_front(report).save_png(folder / "front.png")
+    draw_importance(report).save_png(folder / "importance.png")
+    report.write(metrics_file)
     return result
 
 
@@ -125,10 +126,10 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _points(result: StudyResult) -> tuple[FrontPoint, ...]:
+def _points(result: StudyResult) -> tuple[SweepPoint, ...]:
     on_front = {row.number for row in result.front}
     return tuple(
-        FrontPoint(row.name, row.number in on_front, row.choices, row.values, row.metrics, row.curve)
+        SweepPoint(row.name, row.number in on_front, row.choices, row.values, row.metrics, row.curve)
         for row in result.rows
     )
 

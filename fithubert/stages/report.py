@@ -1,7 +1,7 @@
 """The summary, the table and the page."""
 
 from fithubert.config.params import Params
-from fithubert.report.write import ReportFiles, plan_report, write_report
+from fithubert.report import ReportFiles, plan_report, write_report
 from fithubert.stages.tracked import log_report
 from fithubert.tracking.runs import complete_runs
 from fithubert.workspace import Workspace

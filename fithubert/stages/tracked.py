@@ -9,7 +9,7 @@ from fithubert.files import read_json
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.weights import load_student
-from fithubert.report.write import ReportFiles
+from fithubert.report import ReportFiles
 from fithubert.tracking.models import log_students
 from fithubert.tracking.summary import log_summary, recorded_runs
 from fithubert.workspace import Workspace

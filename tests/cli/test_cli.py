@@ -26,8 +26,16 @@ from tests.data.corpora.miniatures import write_librispeech
 ROOT = Path(__file__).parents[2]
 SUMMARY = {
     "models": {
-        "teacher": {"params": {"total": 5_000_000}, "superb": {"pr": {"per": 20.5}}, "size_ratio": 1.0},
-        "fithubert": {"params": {"total": 1_000_000}, "superb": {}, "size_ratio": 0.2},
+        "teacher": {
+            "params": {"trunk": 5_000_000, "readout": 0, "training_only": 0, "total": 5_000_000},
+            "superb": {"pr": {"per": 20.5}},
+            "size_ratio": 1.0,
+        },
+        "fithubert": {
+            "params": {"trunk": 1_000_000, "readout": 0, "training_only": 0, "total": 1_000_000},
+            "superb": {},
+            "size_ratio": 0.2,
+        },
     },
     "teacher": "teacher",
     "tasks": ["pr"],

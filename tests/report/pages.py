@@ -1,17 +1,30 @@
-"""The page of a folder of metrics, and what a test asks of one."""
+"""The page of a folder of metrics, and a reader of its HTML."""
 
 from html.parser import HTMLParser
 from pathlib import Path
 
+from fithubert.report import ReportPlan
+from fithubert.report.chart import Chart
+from fithubert.report.figures import draw_charts
 from fithubert.report.gather import gather
 from fithubert.report.page import render_page
+from fithubert.report.sections import Sections, build_sections
 from fithubert.report.summary import build_summary
 from tests.report.sample import PLAN
 
 
-def page_of(metrics_dir: Path) -> str:
+def sections_of(metrics_dir: Path, plan: ReportPlan = PLAN) -> Sections:
     metrics = gather(metrics_dir)
-    return render_page(build_summary(metrics, PLAN), metrics, PLAN)
+    return build_sections(metrics, build_summary(metrics, plan), plan)
+
+
+def page_of(metrics_dir: Path, plan: ReportPlan = PLAN) -> str:
+    """The page without its charts."""
+    return render_page(sections_of(metrics_dir, plan))
+
+
+def charts_of(metrics_dir: Path) -> dict[str, Chart]:
+    return {chart.name: chart for chart in draw_charts(sections_of(metrics_dir))}
 
 
 def section_of(page: str, name: str) -> str:
@@ -38,7 +51,9 @@ class PageReader(HTMLParser):
         values = dict(attrs)
         self.ids += [values["id"] or ""] if "id" in values else []
         self.links += [values["href"] or ""] if tag == "a" else []
-        self.loads += [v or "" for k, v in attrs if k in ("src", "srcset", "data") or (k == "href" and tag != "a")]
+        self.loads += [
+            v or "" for k, v in attrs if k in ("src", "srcset", "data") or (k == "href" and tag not in ("a", "use"))
+        ]
         self.headings += [int(tag[1])] if tag in ("h1", "h2", "h3", "h4") else []
         if values.get("role") in ("img", "region") and not values.get("aria-label"):
             self.unnamed.append(tag)

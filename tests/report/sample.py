@@ -54,6 +54,7 @@ def cost(name: str, params: tuple[int, int, int], macs: float, latency: float, o
         "size_ratio": (trunk + readout) / sum(reference[:2]),
         "latency_ratio": ratio,
         "latency_ratio_ci": [ratio * 0.97, ratio * 1.04],
+        "latency_ratio_by_seconds": {"10": {"median": ratio, "low": ratio * 0.97, "high": ratio * 1.04}},
         "weight_bytes": 4 * (trunk + readout),
         "peak_memory_bytes": 4 * (trunk + readout) + 90_000_000,
         "fingerprint": digest(name),
@@ -93,10 +94,13 @@ def distill(student: str) -> dict[str, Any]:
                 "seconds": 21.4 * (index + 1),
                 "train_loss": round(loss * 0.97, 4),
                 "dev_loss": round(loss, 4),
-                "layer_losses": {str(n): round(value, 4) for n, value in losses.items()},
+                "layer_losses": {f"{n}-{n}": round(value, 4) for n, value in losses.items()},
             }
         )
     return {
+        "recipe": "fithubert",
+        "params": {"trunk": 1_371_160, "readout": 52_152, "training_only": 0, "unused_in_reference": 28_920},
+        "wait_share": 0.01,
         "updates": 2000,
         "best_update": 2000,
         "best_dev_loss": curve[-1]["dev_loss"],
@@ -136,6 +140,9 @@ def prepare() -> dict[str, Any]:
     return {
         "source": "synthetic",
         "fingerprint": "c0ffee" * 5 + "c0",
+        "utterances": 1592,
+        "hours": 1.06,
+        "speakers": 48,
         "splits": {
             "train": {"utterances": 1204, "hours": 0.82, "speakers": 40},
             "dev": {"utterances": 152, "hours": 0.1, "speakers": 40},
@@ -179,14 +186,22 @@ def sweep() -> dict[str, Any]:
 def ablation(variants: dict[str, float], comparisons: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
     """ablation/{name}.json of `variants` with their latencies."""
     costs = {"params": 1_420_000, "macs_per_second": 92e6, "train_seconds": 38.0, "audio_hours": 0.39}
-    entries = {name: {**costs, "latency_ratio": latency} for name, latency in variants.items()}
+    costs |= {"size_ratio": 0.25, "macs_ratio": 0.22}
+    reduction = {"kind": "conv1d", "factor": 2, "before_layer": 0, "drop_last_frame": False}
+    trial = {"dev_loss": 0.8, "curve": [[100, 0.8]], "tasks": {}, "parameters": 1_420_000, "macs_per_second": 92e6}
+    trial |= {"updates": 100, "audio_hours": 0.39, "train_seconds": 38.0, "seconds": 40.0}
     return {
         "of": "fithubert",
         "updates": 100,
         "seeds": seeds,
-        "variants": entries,
-        "trials": [{"variant": name, "seed": seed} for seed in seeds for name in variants],
+        "variants": {
+            name: {**costs, "time_reduction": reduction, "latency_ratio": share, "latency_ratio_ci": [share, share]}
+            for name, share in variants.items()
+        },
+        "trials": [{**trial, "variant": name, "seed": seed} for seed in seeds for name in variants],
         "comparisons": comparisons,
+        "profile": {"rounds": 2, "threads": 2, "seconds": 10.0},
+        "seconds": 90.0,
     }
 
 
@@ -199,13 +214,18 @@ def write_metrics(metrics_dir: Path) -> None:
         "prepare": prepare(),
         "profile": profile(),
         "teacher": {
+            "source": "mini",
             "name": "mini",
             "fingerprint": "7eac" * 8,
-            "parameters": 5_212_000,
+            "layers": 12,
+            "width": 192,
+            "params": 5_212_000,
             "probe": {
                 "fbank": 48.1,
-                "layers": [52.0, 56.2, 59.0, 60.8, 61.9, 62.7, 63.3, 63.9, 64.2, 64.0, 63.4, 62.1, 60.2],
-                "untrained": [44.0, 44.8, 44.1, 43.5, 43.1, 42.6, 42.2, 41.9, 41.5, 41.2, 40.9, 40.5, 40.1],
+                "layers": {str(n): 64.0 - (n - 8) ** 2 / 5 for n in range(13)},
+                "untrained": {str(n): 44.0 - n / 3 for n in range(13)},
+                "train_utterances": 24,
+                "dev_utterances": 8,
             },
             "seconds": 6.1,
         },
@@ -218,7 +238,8 @@ def write_metrics(metrics_dir: Path) -> None:
             "bytes": 402_000_000,
             "bytes_per_audio_hour": 437_000_000.0,
             "relative_error": 0.0061,
-            "layers": {str(n): {"bytes_per_audio_hour": 3.3e7, "relative_error": 0.006} for n in range(13)},
+            "layers": {},
+            "splits": {},
             "seconds": 52.0,
         },
     }

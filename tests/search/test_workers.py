@@ -21,8 +21,7 @@ from fithubert.config.base import validate
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams, SweepParams
 from fithubert.errors import UserError
-from fithubert.files import read_json
-from fithubert.report.front import read_front
+from fithubert.records import SweepMetrics
 from fithubert.search.alive import retry
 from fithubert.search.front import FILES, pareto_front, write_result
 from fithubert.search.run import run_workers
@@ -193,7 +192,7 @@ def test_files_of_a_study(tmp_path: Path) -> None:
     table = (tmp_path / "out" / "front.csv").read_text().splitlines()
     assert len(table) == 11
     assert table[0].startswith("trial,state,front,depth,width")
-    report = read_front(read_json(tmp_path / "sweep.json"))
+    report = SweepMetrics.read(tmp_path / "sweep.json")
     assert (report.study, report.objectives) == ("s", ("pr", "macs_per_second"))
     assert {point.name for point in report.front} == {row.name for row in result.front}
     assert [dict(point.values) for point in report.points] == [row.values for row in result.rows]

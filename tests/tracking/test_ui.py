@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.report.write import write_report
+from fithubert.report import write_report
 from fithubert.tracking import ui
 from fithubert.tracking.summary import log_summary
 from tests.browser import NAMES, Page, find_chromium, open_browser

@@ -30,14 +30,14 @@
     (x, y, r) => `M${x},${y + r * 1.2}L${x + r * 1.15},${y - r}H${x - r * 1.15}z`,
   ];
 
-  // A model is on the front where no other is at least as good for at most its cost.
+  // A model is on the front if no other has at least its quality at no more than its cost.
   const paretoFront = (points, lower) => {
     const better = (a, b) => (lower ? a <= b : a >= b);
     return points.filter((p) => !points.some((q) => q !== p && q.x <= p.x && better(q.y, p.y) && (q.x < p.x || q.y !== p.y)))
       .sort((a, b) => a.x - b.x);
   };
 
-  // One chart with its two choices; its points lie beside it as JSON.
+  // One chart with its two choices; its points are in a script element as JSON.
   function explore(root) {
     const data = JSON.parse(root.querySelector("script").textContent), box = root.querySelector(".scatter");
     const quality = root.querySelector(".quality-choice"), cost = root.querySelector(".cost-choice");
@@ -46,13 +46,13 @@
 
     function draw() {
       const wanted = data.qualities.find((q) => q.key === quality.value), unit = COSTS[cost.value];
-      const points = data.points.map((p, index) => ({ ...p, shape: SHAPES["quiet" in p ? (p.quiet ? 0 : 3) : index % SHAPES.length] }))
+      const points = data.points.map((p, index) => ({ ...p, shape: SHAPES[p.on_front === null ? index % SHAPES.length : p.on_front ? 3 : 0] }))
         .filter((p) => p.scores[wanted.key])
         .map((p) => ({ ...p, x: p.costs[cost.value] / unit.scale, y: p.scores[wanted.key][0], ci: p.scores[wanted.key].slice(1) }));
       const width = Math.max(300, box.clientWidth), height = Math.min(440, Math.max(320, width * 0.5));
       const edge = { left: 58, right: 18, top: 18, bottom: 48 };
       const xs = ticks(0, Math.max(...points.map((p) => p.x)) * 1.06, width < 500 ? 4 : 8);
-      // Percentages: no axis beyond 0 and 100 unless a value is.
+      // Percentages: the axis stays within 0 and 100 if all values do.
       const all = points.flatMap((p) => [p.y, ...p.ci]), least = Math.min(...all), most = Math.max(...all);
       const pad = (most - least) * 0.06 || 1;
       const ys = ticks(least < 0 ? least - pad : Math.max(0, least - pad), most > 100 ? most + pad : Math.min(100, most + pad), 6);
@@ -91,9 +91,9 @@
       const places = [[x + 12, y - 8, "start"], [x - 12 - long, y - 8, "end"], [x - long / 2, y - 30, "middle"], [x - long / 2, y + 14, "middle"],
         [x + 12, y - 24, "start"], [x + 12, y + 8, "start"], [x - 12 - long, y + 8, "end"], [x - 12 - long, y - 24, "end"]];
       const [left, top, anchor] = places.find(([a, b]) => free([a, b, long, 16])) || places[0];
-      if (!p.quiet) taken.push([left, top, long, 16]);
+      if (p.on_front !== false) taken.push([left, top, long, 16]);
       const at = { start: left, end: left + long, middle: left + long / 2 }[anchor];
-      if (!p.quiet) text(p.name, { x: at, y: top + 13, "text-anchor": anchor, style: `fill:${p.colour}` }, group);
+      if (p.on_front !== false) text(p.name, { x: at, y: top + 13, "text-anchor": anchor, style: `fill:${p.colour}` }, group);
       const show = () => {
         const head = document.createElement("b"); head.textContent = p.name;
         const lines = spoken.slice(p.name.length + 2).split("; ").map((s) => {
@@ -113,9 +113,9 @@
 
     for (const select of [quality, cost]) select.addEventListener("change", draw);
     let drawn = 0;
-    const drawAnew = () => { if (box.clientWidth !== drawn) { drawn = box.clientWidth; draw(); } };
-    addEventListener("resize", drawAnew);
-    drawAnew();
+    const redraw = () => { if (box.clientWidth !== drawn) { drawn = box.clientWidth; draw(); } };
+    addEventListener("resize", redraw);
+    redraw();
   }
 
   document.querySelectorAll(".explorer").forEach(explore);
