@@ -30,8 +30,8 @@ from fithubert.config.teacher import hubert_base
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.data.manifest import Manifest
 from fithubert.distill.hints import HintLoss
-from fithubert.distill.step import Stepper
-from fithubert.distill.targets import CachedTargets, LiveTargets, Targets
+from fithubert.distill.step import Job, Stepper
+from fithubert.distill.targets import CachedTargets, LiveTargets, Request, Targets
 from fithubert.files import digest
 from fithubert.frames import pad_waveforms
 from fithubert.importers.registry import load_teacher
@@ -43,7 +43,7 @@ from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.training.prefetch import prefetch
 from fithubert.training.ranks import open_fabric
-from fithubert.training.updates import Part
+from fithubert.training.updates import PlannedUpdate, split_update
 from fithubert.workspace import Workspace
 
 CODECS = ("float16", "int8", "pca_int8")
@@ -71,11 +71,12 @@ class OurSteps:
     def __call__(self) -> Step:
         """The next update. Its own batch was read before; what is waited for is the batch after it."""
         plan = next(self._plans)
-        stream = prefetch((self._targets.read(crops, _LAYERS) for crops in plan), 1)
+        stream = prefetch((self._targets.read(Request(tuple(crops), _LAYERS)) for crops in plan), 1)
         batch, crops = next(stream), tuple(plan[0])
+        update, request = PlannedUpdate(0, 0, 0, crops), Request(crops, _LAYERS)
+        job = Job(update, tuple(range(len(_LAYERS))), tuple(split_update(update, 1)), (request,))
         begun, cpu = time.perf_counter(), time.process_time()
-        finished = self._targets.finish(batch, crops, _LAYERS)
-        self._stepper.backward(0, range(len(_LAYERS)), [(Part(0, crops, 1.0), finished)])
+        self._stepper.backward(job, [self._targets.finish(batch, request)])
         self._stepper.apply(1e-4)
         done = time.perf_counter()
         next(stream)

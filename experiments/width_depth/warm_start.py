@@ -24,8 +24,8 @@ from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
-from fithubert.distill.targets import Targets, stride_samples
-from fithubert.distill.warmstart.start import set_first_weights
+from fithubert.distill.targets import Request, Targets, TrainingData, stride_samples
+from fithubert.distill.warmstart.cut import set_first_weights
 from fithubert.errors import exit_on_user_error
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.readout import ReadOut
@@ -136,7 +136,9 @@ def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, da
     torch.manual_seed(schedule.seed)
     built = build_student(resolve(student.recipe, student.shape))
     start = student.model_copy(update={"init": arm.start})
-    set_first_weights(built, start, data.teacher, data.train, schedule.seed, torch.device("cpu"))
+    set_first_weights(
+        built, start, TrainingData(data.train, data.dev, data.teacher), schedule.seed, torch.device("cpu")
+    )
     loss = train_on(built, student, schedule, data, folder, trained=arm.updates != 0)
     save_student(built, folder / "student")
     per = probe(folder, data, params, task, schedule.seed)
@@ -164,7 +166,7 @@ def train_on(
             return evaluate(stepper, data)
         lowest = LastLoss()
         checkpoints = CheckpointFolder(folder / "checkpoints", {}, 1)
-        loop = TrainingLoop(stepper, schedule, data.train, data.dev, checkpoints, Listeners([lowest]))
+        loop = TrainingLoop(stepper, schedule, TrainingData(data.train, data.dev), checkpoints, Listeners([lowest]))
         loop.run()
     built.load_state_dict(loop.best)
     return lowest.value
@@ -172,10 +174,11 @@ def train_on(
 
 def evaluate(stepper: Stepper, data: TrialData) -> float:
     """The last head's dev loss of a student as it is."""
-    layers = sorted({teacher for _, teacher in stepper.hint_loss.layer_map})
+    layers = stepper.layers_of(range(len(stepper.hint_loss.layer_map)))
     plan = plan_eval_batches(data.dev.num_frames, batch_frames=frames_of(data.dev, stepper.params.batch_seconds))
-    _, heads = stepper.evaluate(data.dev.finish(data.dev.read(crops, layers), crops, layers) for crops in plan)
-    return heads[max(heads)]
+    requests = [Request(tuple(crops), layers) for crops in plan]
+    _, heads = stepper.evaluate(data.dev.finish(data.dev.read(request), request) for request in requests)
+    return heads[stepper.hint_loss.layer_map[-1]]
 
 
 def frames_of(targets: Targets, seconds: float) -> int:

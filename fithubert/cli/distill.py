@@ -26,5 +26,5 @@ def distill(
         from fithubert.stages.distill import distill as run
 
         done = run(params, workspace, student)
-        print(f"{student}: dev loss {done['best_dev_loss']:.4f} at update {done['best_update']} ({done['end']})")
+        print(f"{student}: dev loss {done.best_dev_loss:.4f} at update {done.best_update} ({done.end})")
         print(f"{workspace.student(student)}")

@@ -8,7 +8,7 @@ from fithubert.config.base import StrictModel
 
 
 class DistillParams(StrictModel):
-    """How every student is trained. An update sees at most `batch_seconds` of padded audio."""
+    """How every student is trained. An update reads at most `batch_seconds` of padded audio."""
 
     targets: Literal["cached", "live"] = "cached"
     seed: int = Field(1, ge=0)
@@ -27,7 +27,7 @@ class DistillParams(StrictModel):
     #: Forward passes that one update is cut into on each rank; the update itself stays the same.
     accumulate: int = Field(1, gt=0)
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    #: Moving average of the weights, which is then what is evaluated and saved; None trains without.
+    #: Decay of a moving average of the weights, which is then evaluated and saved; None keeps no average.
     ema_decay: float | None = Field(None, gt=0, lt=1)
     #: A loss above this many times the first one stops the training.
     explosion_factor: float = Field(100.0, gt=1)

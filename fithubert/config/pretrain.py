@@ -15,7 +15,7 @@ class UnitParams(StrictModel):
 
     features: Literal["mfcc"] | int = "mfcc"
     clusters: int = Field(100, gt=1)
-    #: Frames that k-means sees.
+    #: Frames that k-means is fitted on.
     sample_frames: int = Field(200_000, gt=0)
 
 
@@ -32,7 +32,7 @@ class IterationParams(StrictModel):
     units: UnitParams
     updates: int = Field(gt=0)
     learning_rate: float = Field(1.5e-3, gt=0)
-    #: Start from the weights of the iteration before; HuBERT starts afresh.
+    #: Start from the weights of the iteration before; HuBERT starts from random weights.
     warm_start: bool = False
 
 
@@ -40,7 +40,7 @@ class PretrainParams(StrictModel):
     """Masked prediction of units (HuBERT, Hsu et al. 2021, section II)."""
 
     data: Annotated[SyntheticData | FolderData | ManifestData, Field(discriminator="source")]
-    #: What the finished teacher is called.
+    #: The name of the finished teacher.
     name: str = Field("hubert", min_length=1)
     model: HubertConfig
     iterations: tuple[IterationParams, ...] = Field(min_length=1)
@@ -49,8 +49,8 @@ class PretrainParams(StrictModel):
     seed: int = Field(1, ge=0)
     #: Padded audio of an update, over all ranks.
     batch_seconds: float = Field(120.0, gt=0)
-    #: Forward passes that an update is cut into, shared out over the ranks: at least as many as there are ranks where
-    #: anything is dropped, so that the same is dropped whatever their number.
+    #: Forward passes of an update, divided among the ranks. With dropout at least one for each rank, so that the same
+    #: is dropped for any number of ranks.
     passes: int = Field(1, gt=0)
     crop_seconds: float = Field(6.0, gt=0)
     #: Share of frames that start a mask times its length [mask_prob], and the length in frames.
@@ -60,7 +60,7 @@ class PretrainParams(StrictModel):
     unmasked_weight: float = Field(0.5, ge=0)
     #: Weight of the mean square of the front end's output [loss_weights].
     feature_penalty: float = Field(0.0, ge=0)
-    #: `cosine` is HuBERT's own [final_dim 256, logit_temp 0.1] and for hundreds of thousands of updates.
+    #: `cosine` is HuBERT's own [final_dim 256, logit_temp 0.1]; it needs hundreds of thousands of updates.
     classifier: Literal["linear", "cosine"] = "linear"
     #: Inside layers, on attention and before the first layer [dropout, attention_dropout].
     dropout: float = Field(0.05, ge=0, lt=1)

@@ -10,24 +10,24 @@ from fithubert.config.students import HintParams
 from fithubert.distill.losses import cosine_loss, cross_gram_loss, gram_loss, l1_loss, mse_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
+from fithubert.records import Head
 
-Pair = tuple[int, int]
 _TERMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "mse": mse_loss,
     "l1": l1_loss,
     "cosine": cosine_loss,
     "gram": gram_loss,
 }
+#: Terms that compare layers of different widths.
 _ANY_WIDTH = {"gram", "intra_gram"}
 
 
 @dataclass(frozen=True)
 class HintLosses:
-    """`total`: what training minimises. `layers`: each head's loss without its head weight, detached, by its
-    (student layer, teacher layer)."""
+    """`total`: the loss that training minimises. `heads`: each head's loss without its weight, detached."""
 
     total: Tensor
-    layers: dict[Pair, Tensor]
+    heads: dict[Head, Tensor]
 
 
 class HintLoss:
@@ -38,11 +38,11 @@ class HintLoss:
     padding contributes nothing. `intra_gram` of a head compares it with the entry before it in the layer map.
     """
 
-    def __init__(self, params: HintParams, layer_map: Sequence[Pair]) -> None:
-        self.params, self.layer_map = params, tuple(layer_map)
+    def __init__(self, params: HintParams, layer_map: Sequence[tuple[int, int]]) -> None:
+        self.params, self.layer_map = params, tuple(Head(*entry) for entry in layer_map)
 
     def choose_heads(self, seed: int, epoch: int, share: float) -> tuple[int, ...]:
-        """The heads that an update of `epoch` trains, in order; `share` of the updates lie before it.
+        """The heads that an update of `epoch` trains, as indices of the layer map; `share` of all updates are done.
 
         The last one and `random_hints` of the others drawn for the epoch, or those that have joined so far. A function
         of its arguments alone, so that a resumed run chooses the same.
@@ -65,12 +65,13 @@ class HintLoss:
         """The loss of `projections` (batch, time, feature) with `lengths` (batch,) frames against teacher layers.
 
         `targets` maps a teacher layer to (batch, time, feature), at least as long as the projections: longer ones are
-        cut. `heads` says which entries of the layer map the projections belong to (None: all), in order; the last of
-        them has the last head's weight.
+        cut. `heads`: the indices in the layer map of the projections' heads, in order (None: all); the last of them
+        has the last head's weight.
         """
         heads = range(len(self.layer_map)) if heads is None else heads
         valid = padding_mask(lengths, projections[0].shape[1])
-        total, layers = projections[0].new_zeros(()), {}
+        total = projections[0].new_zeros(())
+        layers: dict[Head, Tensor] = {}
         before: tuple[Tensor, Tensor] | None = None
         for head, prediction in zip(heads, projections, strict=True):
             pair = self.layer_map[head]
@@ -81,16 +82,18 @@ class HintLoss:
             before = prediction, target
         return HintLosses(total / len(layers) if self.params.average_heads else total, layers)
 
-    def _target(self, targets: Mapping[int, Tensor], pair: Pair, prediction: Tensor) -> Tensor:
-        """The teacher's layer of `pair`, cut to the prediction's frames; checked against its shape."""
-        target = targets[pair[1]][:, : prediction.shape[1]]
+    def _target(self, targets: Mapping[int, Tensor], head: Head, prediction: Tensor) -> Tensor:
+        """The teacher's layer of `head`, cut to the prediction's frames; checked against its shape."""
+        target = targets[head.teacher_layer][:, : prediction.shape[1]]
         if target.shape[1] < prediction.shape[1]:
-            raise ValueError(f"teacher layer {pair[1]} has {target.shape[1]} frames, not {prediction.shape[1]}")
+            raise ValueError(
+                f"teacher layer {head.teacher_layer} has {target.shape[1]} frames, not {prediction.shape[1]}"
+            )
         framewise = sorted(self.params.losses.keys() - _ANY_WIDTH)
         if framewise and target.shape[2] != prediction.shape[2]:
             raise UserError(
-                f"hints.losses: {framewise[0]} compares layer {pair[0]}, {prediction.shape[2]} wide, with the teacher's"
-                f" {target.shape[2]}; set heads.teacher_width to that, or use gram losses"
+                f"hints.losses: {framewise[0]} compares layer {head.student_layer}, {prediction.shape[2]} wide, with "
+                f"the teacher's {target.shape[2]}; set heads.teacher_width to that, or use gram losses"
             )
         return target
 

@@ -1,35 +1,67 @@
 """The training loop: updates, dev evaluations, early stop, checkpoints, exact resume."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from time import monotonic
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from fithubert.config.distill import DistillParams
 from fithubert.data.batching import Crop, plan_batches, plan_eval_batches
-from fithubert.distill.step import Stepper, UpdateLoss, describe_update, find_problem
-from fithubert.distill.targets import DistillBatch, Targets, stride_samples
+from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
+from fithubert.distill.targets import Request, TrainingData, stride_samples
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.training.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress
+from fithubert.records import CurvePoint, Head
+from fithubert.store.read import HiddenStateBatch
+from fithubert.training.checkpoint import CheckpointFolder
 from fithubert.training.events import (
     CheckpointWritten,
     EndReason,
     Evaluated,
     Listeners,
+    StartEvaluated,
     StepDone,
     TrainingEnded,
     TrainingStarted,
 )
-from fithubert.training.prefetch import prefetch
+from fithubert.training.prefetch import prefetch, timed
 from fithubert.training.ranks import on_first_rank
 from fithubert.training.schedule import learning_rate_share
-from fithubert.training.updates import Part, PlannedUpdate, planned_updates, split_update
+from fithubert.training.updates import planned_updates
 
-Item = TypeVar("Item")
+
+@dataclass
+class Standing:
+    """The position of a training, without its tensors: everything that decides its next updates."""
+
+    update: int = 0
+    #: The next batch: `position` in the plan of `epoch`.
+    epoch: int = 0
+    position: int = 0
+    frames: int = 0
+    #: Loss of update 0, against which an exploding loss is recognised.
+    first_loss: float | None = None
+    #: Sum and count of the training losses since the last evaluation.
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best_update: int = 0
+    best_loss: float = float("inf")
+    evaluations_without_gain: int = 0
+    stopped_early: bool = False
+    seconds: float = 0.0
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The standing as JSON values."""
+        return {**asdict(self), "curve": [point.to_json() for point in self.curve]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Standing":
+        """The standing that `to_json` gave."""
+        return cls(**{**values, "curve": [CurvePoint.from_json(point) for point in values["curve"]]})
 
 
 class TrainingLoop:
@@ -42,179 +74,153 @@ class TrainingLoop:
         self,
         stepper: Stepper,
         params: DistillParams,
-        train_targets: Targets,
-        dev_targets: Targets,
+        data: TrainingData,
         checkpoints: CheckpointFolder,
         listeners: Listeners,
     ) -> None:
         self.stepper, self.params, self.checkpoints, self.listeners = stepper, params, checkpoints, listeners
-        self.train_targets, self.dev_targets = train_targets, dev_targets
-        self.fabric = stepper.fabric
-        self.head_names = name_heads(stepper.hint_loss.layer_map)
-        self.seconds_per_frame = stride_samples(train_targets) / SAMPLE_RATE_HZ
-        self.progress = Progress()
+        self.data, self.fabric = data, stepper.fabric
+        self.seconds_per_frame = stride_samples(data.train) / SAMPLE_RATE_HZ
+        self.standing = Standing()
         self.best = stepper.weights()
         self._begun = monotonic()
-        self._spent_before = 0.0
         self._waited = 0.0
 
-    def run(self) -> EndReason:
-        """Train to the end; `progress` and `best` then hold the result.
+    def run(self) -> TrainingEnded:
+        """Train to the end; `best` then holds the weights with the lowest dev loss.
 
-        Raises UserError where the checkpoints are of another configuration, and where the loss is not finite or
-        explodes: the utterances of that update are then in a file beside the checkpoints.
+        Raises UserError if the checkpoints are of another configuration, and if the loss is not finite or explodes:
+        the utterances of that update are then in a file next to the checkpoints.
         """
         self._resume()
         self._begun = mark = monotonic()
-        progress, params = self.progress, self.params
-        left = 0 if progress.stopped_early else params.updates - progress.update
-        jobs = ((*job, self._read(*job)) for job in self._jobs(progress.update, left))
-        with closing(_timed(prefetch(jobs, params.prefetch_batches))) as stream:
-            for (planned, heads, parts, batches), wait in stream:
-                loss, rate = self._update(planned, heads, parts, batches)
-                self._waited += wait
-                self._tell_step(planned, loss, rate, monotonic() - mark, wait)
-                if progress.update % params.dev_every_updates == 0 or progress.update == params.updates:
+        standing, params = self.standing, self.params
+        if standing.update == 0:
+            # Nothing is random in an evaluation, so that the training stays the same.
+            self.listeners.notify(StartEvaluated(self._dev_losses()[0]))
+            mark = monotonic()
+        jobs = ((job, [self.data.train.read(request) for request in job.requests]) for job in self._jobs())
+        with closing(timed(prefetch(jobs, params.prefetch_batches))) as stream:
+            for (job, batches), wait_seconds in stream:
+                loss, rate = self._update(job, batches)
+                self._waited += wait_seconds
+                self._notify_step(job, loss, rate, (monotonic() - mark, wait_seconds))
+                if standing.update % params.dev_every_updates == 0 or standing.update == params.updates:
                     self._evaluate()
-                if progress.update % params.checkpoint_every_updates == 0:
+                if standing.update % params.checkpoint_every_updates == 0:
                     self._save()
-                if progress.stopped_early:
+                if standing.stopped_early:
                     break
                 mark = monotonic()
-        reason: EndReason = "early_stop" if progress.stopped_early else "finished"
-        self._tell_end(reason)
-        return reason
+        return self._end("early_stop" if standing.stopped_early else "finished")
 
-    def _jobs(self, done: int, left: int) -> Iterator[tuple[PlannedUpdate, tuple[int, ...], list[Part]]]:
-        """The updates that are left after `done`, each with its heads and this rank's parts of it."""
-        planned = planned_updates(self._plan_epoch, self.progress.epoch, self.progress.position)
-        for number, update in enumerate(islice(planned, left), start=done):
-            heads = self.stepper.heads_of(update.epoch, number)
-            yield update, heads, self.stepper.my_parts(split_update(update, self.stepper.parts))
+    def _jobs(self) -> Iterator[Job]:
+        """The remaining updates."""
+        standing = self.standing
+        left = 0 if standing.stopped_early else self.params.updates - standing.update
+        planned = planned_updates(self._plan_epoch, standing.update, standing.epoch, standing.position)
+        return (self.stepper.plan_job(update) for update in islice(planned, left))
 
     def _plan_epoch(self, epoch: int) -> Sequence[Sequence[Crop]]:
         crop = self.params.crop_seconds
         return plan_batches(
-            self.train_targets.num_frames,
+            self.data.train.num_frames,
             batch_frames=self._frames(self.params.batch_seconds),
             crop_frames=None if crop is None else self._frames(crop),
             seed=self.params.seed,
             epoch=epoch,
-            group_of=self.train_targets.shards if self.params.shuffle == "shards" else None,
+            group_of=self.data.train.shards if self.params.shuffle == "shards" else None,
         )
 
     def _frames(self, seconds: float) -> int:
         return max(1, round(seconds / self.seconds_per_frame))
 
-    def _read(self, planned: PlannedUpdate, heads: tuple[int, ...], parts: list[Part]) -> list[DistillBatch]:
-        layers = self._layers(heads)
-        return [self.train_targets.read(part.crops, layers) for part in parts]
-
-    def _layers(self, heads: Iterable[int]) -> list[int]:
-        """The teacher layers that `heads` predict."""
-        return sorted({self.stepper.hint_loss.layer_map[head][1] for head in heads})
-
-    def _update(
-        self, planned: PlannedUpdate, heads: tuple[int, ...], parts: list[Part], batches: list[DistillBatch]
-    ) -> tuple[UpdateLoss, float]:
-        """One optimiser step from this rank's `parts`; the loss over all ranks and the learning rate."""
-        progress, params = self.progress, self.params
-        layers = self._layers(heads)
-        finished = ((part, self._finish(part, batch, layers)) for part, batch in zip(parts, batches, strict=True))
-        loss = self.stepper.backward(progress.update, heads, finished)
-        first = loss.total if progress.first_loss is None else progress.first_loss
-        problem = find_problem(loss, params, first)
+    def _update(self, job: Job, batches: Sequence[HiddenStateBatch]) -> tuple[UpdateLoss, float]:
+        """One optimiser step from this rank's `batches`; the loss over all ranks and the learning rate."""
+        standing, params = self.standing, self.params
+        loss = self.stepper.backward(
+            job,
+            (
+                self.data.train.finish(batch.to(self.fabric.device), request)
+                for batch, request in zip(batches, job.requests, strict=True)
+            ),
+        )
+        first_loss = loss.total if standing.first_loss is None else standing.first_loss
+        problem = find_problem(loss, params, first_loss)
         if problem is not None:
-            self._stop(problem, planned, loss)
-        rate = params.learning_rate * learning_rate_share(progress.update, params.updates, params.warmup_share)
+            self._stop(problem, job, loss)
+        warmup_updates = round(params.warmup_share * params.updates)
+        rate = params.learning_rate * learning_rate_share(standing.update, params.updates, warmup_updates)
         self.stepper.apply(rate)
-        progress.first_loss = first
-        progress.update += 1
-        progress.epoch, progress.position = planned.epoch, planned.position + 1
-        progress.frames += planned.num_frames
-        progress.loss_sum += loss.total
-        progress.loss_count += 1
+        standing.first_loss = first_loss
+        standing.update += 1
+        standing.epoch, standing.position = job.update.epoch, job.update.position + 1
+        standing.frames += job.update.num_frames
+        standing.loss_sum += loss.total
+        standing.loss_count += 1
         return loss, rate
 
-    def _finish(self, part: Part, batch: DistillBatch, layers: list[int]) -> DistillBatch:
-        """`batch` on the device, with its targets, and with its hidden frames where the teacher hears them too."""
-        hidden = self.stepper.hide_frames(self.progress.update, part, batch)
-        return self.train_targets.finish(hidden.to(self.fabric.device), part.crops, layers)
-
-    def _stop(self, problem: str, planned: PlannedUpdate, loss: UpdateLoss) -> NoReturn:
-        """Write down what the update was made of and end the training; the weights are still those before it."""
-        number = self.progress.update
+    def _stop(self, problem: str, job: Job, loss: UpdateLoss) -> NoReturn:
+        """Record the contents of the update and end the training; the weights are still those before it."""
+        number = job.update.number
         path = self.checkpoints.folder / f"stopped-at-{number:08d}.json"
         if self.fabric.is_global_zero:
-            write_json(path, describe_update(number, planned, loss, self.train_targets.ids))
-        self._tell_end("not_finite")
+            write_json(path, describe_update(job.update, loss, self.data.train.ids))
+        self._end("not_finite")
         raise UserError(
             f"distill: {problem} at update {number}; its utterances are listed in {path}; "
-            "check them, or lower distill.learning_rate and delete the checkpoints beside it"
+            "check them, or lower distill.learning_rate and delete the checkpoints next to it"
         )
 
-    def _evaluate(self) -> None:
-        """Dev loss on the fixed batches; remembers the weights where it is the lowest so far."""
-        progress = self.progress
-        plan = plan_eval_batches(self.dev_targets.num_frames, batch_frames=self._frames(self.params.batch_seconds))
+    def _dev_losses(self) -> tuple[float, dict[Head, float]]:
+        """The dev loss and that of each head, on the same batches every time."""
+        dev = self.data.dev
+        layers = self.stepper.layers_of(range(len(self.stepper.hint_loss.layer_map)))
+        plan = plan_eval_batches(dev.num_frames, batch_frames=self._frames(self.params.batch_seconds))
         mine = plan[self.fabric.global_rank :: self.fabric.world_size]
-        layers = self._layers(range(self.stepper.num_heads))
-        read = ((crops, self.dev_targets.read(crops, layers)) for crops in mine)
-        with closing(_timed(prefetch(read, 2))) as stream:
-            dev_loss, head_losses = self.stepper.evaluate(
-                self.dev_targets.finish(batch.to(self.fabric.device), crops, layers) for (crops, batch), _ in stream
-            )
-        train_loss = progress.loss_sum / max(1, progress.loss_count)
-        progress.loss_sum, progress.loss_count = 0.0, 0
-        best = dev_loss < progress.best_loss
+        requests = (Request(tuple(crops), layers) for crops in mine)
+        with closing(prefetch(((request, dev.read(request)) for request in requests), 2)) as stream:
+            return self.stepper.evaluate(dev.finish(batch.to(self.fabric.device), request) for request, batch in stream)
+
+    def _evaluate(self) -> None:
+        """Dev loss on the fixed batches; keeps the weights if it is the lowest so far."""
+        standing = self.standing
+        dev_loss, head_losses = self._dev_losses()
+        train_loss = standing.loss_sum / max(1, standing.loss_count)
+        standing.loss_sum, standing.loss_count = 0.0, 0
+        best = dev_loss < standing.best_loss
         if best:
-            progress.best_loss, progress.best_update, progress.evaluations_without_gain = dev_loss, progress.update, 0
+            standing.best_loss, standing.best_update, standing.evaluations_without_gain = dev_loss, standing.update, 0
             self.best = self.stepper.weights()
         else:
-            progress.evaluations_without_gain += 1
-        progress.stopped_early = progress.evaluations_without_gain >= self.params.patience
-        layer_losses = self._named(head_losses)
-        audio_seconds = progress.frames * self.seconds_per_frame
-        seconds = self._seconds()
-        progress.curve.append(CurvePoint(progress.update, audio_seconds, seconds, train_loss, dev_loss, layer_losses))
-        self.listeners.tell(
-            Evaluated(progress.update, train_loss, dev_loss, layer_losses, best, audio_seconds, seconds)
-        )
+            standing.evaluations_without_gain += 1
+        standing.stopped_early = standing.evaluations_without_gain >= self.params.patience
+        audio_seconds = standing.frames * self.seconds_per_frame
+        point = CurvePoint(standing.update, audio_seconds, self._seconds(), train_loss, dev_loss, head_losses)
+        standing.curve.append(point)
+        self.listeners.notify(Evaluated(**vars(point), best=best))
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero:
             return
-        stepper = self.stepper
-        checkpoint = Checkpoint(
-            progress=replace(self.progress, seconds=self._seconds()),
-            model=stepper.student.state_dict(),
-            optimizer=stepper.optimizer.state_dict(),
-            scaler=self.fabric.strategy.precision.state_dict(),
-            best=self.best,
-            average=None if stepper.average is None else stepper.average.weights,
-        )
-        path = self.checkpoints.save(checkpoint)
-        self.listeners.tell(CheckpointWritten(self.progress.update, path))
+        progress = {**self.standing.to_json(), "seconds": self._seconds()}
+        contents = {"progress": progress, "best": self.best, **self.stepper.state_dict()}
+        path = self.checkpoints.save(self.standing.update, contents)
+        self.listeners.notify(CheckpointWritten(self.standing.update, path))
 
     def _resume(self) -> None:
-        """Take over the newest checkpoint, if there is one, and say that training starts."""
+        """Take over the newest checkpoint, if there is one, and report the start of the training."""
         checkpoint = on_first_rank(self.fabric, self.checkpoints.load_latest)
         if checkpoint is not None:
-            stepper = self.stepper
-            self.progress = checkpoint.progress
-            self._spent_before = checkpoint.progress.seconds
-            stepper.student.load_state_dict(checkpoint.model)
-            stepper.optimizer.load_state_dict(dict(checkpoint.optimizer))
-            self.fabric.strategy.precision.load_state_dict(dict(checkpoint.scaler))
-            if stepper.average is not None and checkpoint.average is not None:
-                stepper.average.load(checkpoint.average)
-            self.best = dict(checkpoint.best)
-        train, dev = self.train_targets.num_frames, self.dev_targets.num_frames
-        self.listeners.tell(
+            self.standing = Standing.from_json(checkpoint["progress"])
+            self.best = checkpoint["best"]
+            self.stepper.load_state_dict(checkpoint)
+        train, dev = self.data.train.num_frames, self.data.dev.num_frames
+        self.listeners.notify(
             TrainingStarted(
                 updates=self.params.updates,
-                resumed_from=None if checkpoint is None else checkpoint.progress.update,
-                parameters=sum(p.numel() for p in self.stepper.student.parameters() if p.requires_grad),
+                resumed_from=None if checkpoint is None else self.standing.update,
+                parameters=self.stepper.student.parameter_counts(),
                 train_utterances=len(train),
                 train_seconds=sum(train) * self.seconds_per_frame,
                 dev_utterances=len(dev),
@@ -226,61 +232,37 @@ class TrainingLoop:
             )
         )
 
-    def _tell_step(
-        self, planned: PlannedUpdate, loss: UpdateLoss, rate: float, step_seconds: float, wait_seconds: float
-    ) -> None:
-        self.listeners.tell(
+    def _notify_step(self, job: Job, loss: UpdateLoss, rate: float, seconds: tuple[float, float]) -> None:
+        """`seconds`: the wall time of the update and the part of it spent waiting for data."""
+        self.listeners.notify(
             StepDone(
-                update=self.progress.update,
-                epoch=planned.epoch,
+                update=self.standing.update,
+                epoch=job.update.epoch,
                 loss=loss.total,
-                layer_losses=self._named(loss.heads),
+                layer_losses=loss.heads,
                 learning_rate=rate,
                 gradient_norm=loss.gradient_norm,
-                audio_seconds=self.progress.frames * self.seconds_per_frame,
-                batch_audio_seconds=planned.num_frames * self.seconds_per_frame,
-                step_seconds=step_seconds,
-                wait_seconds=wait_seconds,
+                audio_seconds=self.standing.frames * self.seconds_per_frame,
+                batch_audio_seconds=job.update.num_frames * self.seconds_per_frame,
+                step_seconds=seconds[0],
+                wait_seconds=seconds[1],
             )
         )
-
-    def _named(self, losses: Mapping[int, float]) -> dict[str, float]:
-        return {self.head_names[head]: loss for head, loss in losses.items()}
 
     def _seconds(self) -> float:
-        return self._spent_before + monotonic() - self._begun
+        return self.standing.seconds + monotonic() - self._begun
 
-    def wait_share(self) -> float:
-        """The share of this process's time that updates spent waiting for data."""
-        return self._waited / max(monotonic() - self._begun, 1e-9)
-
-    def _tell_end(self, reason: EndReason) -> None:
-        progress = self.progress
-        self.listeners.tell(
-            TrainingEnded(
-                reason=reason,
-                updates=progress.update,
-                best_update=progress.best_update,
-                best_dev_loss=progress.best_loss,
-                audio_seconds=progress.frames * self.seconds_per_frame,
-                seconds=self._seconds(),
-                wait_share=self.wait_share(),
-            )
+    def _end(self, end: EndReason) -> TrainingEnded:
+        standing = self.standing
+        ended = TrainingEnded(
+            end=end,
+            updates=standing.update,
+            best_update=standing.best_update,
+            best_dev_loss=standing.best_loss,
+            audio_hours=standing.frames * self.seconds_per_frame / 3600,
+            seconds=self._seconds(),
+            wait_share=self._waited / max(monotonic() - self._begun, 1e-9),
+            curve=tuple(standing.curve),
         )
-
-
-def name_heads(layer_map: Sequence[tuple[int, int]]) -> list[str]:
-    """The teacher layer of each head; with the student's before it where two heads predict the same one."""
-    layers = [teacher for _, teacher in layer_map]
-    return [str(teacher) if layers.count(teacher) == 1 else f"{student}-{teacher}" for student, teacher in layer_map]
-
-
-def _timed(items: Iterator[Item]) -> Generator[tuple[Item, float], None, None]:
-    """Each item with the seconds that were spent waiting for it."""
-    while True:
-        begun = monotonic()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        yield item, monotonic() - begun
+        self.listeners.notify(ended)
+        return ended

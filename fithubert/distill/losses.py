@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of `values` (batch, time) over valid frames; 0 where there are none."""
+    """The mean of `values` (batch, time) over valid frames; 0 if there are none."""
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
@@ -30,10 +30,10 @@ def cosine_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def gram_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """How differently frames relate to one another (STaR, Jang et al. 2024, layer-wise temporal Gram matrix).
+    """Mean squared difference between two layers' products of frames (STaR, Jang et al. 2024, temporal Gram matrix).
 
-    Mean over pairs of valid frames of the squared difference of their products; widths may differ, each product is
-    divided by its own. Differs: that scale is ours, the paper's was not at hand.
+    The mean is over pairs of valid frames. The widths may differ: each product is divided by its own width. Differs:
+    this scale is ours, the paper's was not available.
     """
     return cross_gram_loss((prediction, prediction), (target, target), valid)
 

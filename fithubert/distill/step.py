@@ -1,52 +1,50 @@
-"""One update and one dev evaluation, over all ranks, and what is wrong with an update."""
+"""One update and one dev evaluation, over all ranks, and the check of an update before it is applied."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fithubert.config.distill import DistillParams
 from fithubert.distill.hints import HintLoss, HintLosses
-from fithubert.distill.targets import DistillBatch
+from fithubert.distill.targets import Request
 from fithubert.models.masking import draw_mask
 from fithubert.models.student import Student
-from fithubert.training.ranks import sum_over_ranks
-from fithubert.training.schedule import WeightAverage, build_optimizer, set_learning_rate
-from fithubert.training.updates import Part, PlannedUpdate, part_seed, split_update
+from fithubert.records import Head
+from fithubert.store.read import HiddenStateBatch
+from fithubert.training.ranks import delay_gradient_sync, sum_over_ranks
+from fithubert.training.schedule import OptimizerSettings, WeightAverage, build_optimizer, set_learning_rate
+from fithubert.training.updates import Part, PlannedUpdate, derive_seed, split_update
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class HintForward(nn.Module):
-    """A student whose forward pass is `Student.hints`, which is what DDP and mixed precision wrap."""
+@dataclass(frozen=True)
+class Job:
+    """One update as this rank runs it. `heads`: the indices of the trained heads; one request for each part."""
 
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(
-        self, waveforms: Tensor, lengths: Tensor, heads: Sequence[int], masked: Tensor | None
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The projections of `heads`, each (batch, time, feature), and their lengths (batch,) in frames."""
-        return self.student.hints(waveforms, lengths, heads, masked)
+    update: PlannedUpdate
+    heads: tuple[int, ...]
+    parts: tuple[Part, ...]
+    requests: tuple[Request, ...]
 
 
 @dataclass(frozen=True)
 class UpdateLoss:
     """The losses of one update over all ranks: means over its frames.
 
-    `heads`: head index -> its own loss, for the heads that were trained. `parts`: what each part adds to the total.
+    `heads`: the loss of each trained head without its weight. `parts`: the share of each part in the total.
     """
 
     total: float
-    heads: dict[int, float]
+    heads: dict[Head, float]
     parts: tuple[float, ...]
-    #: Before clipping; None where gradients are scaled and not clipped.
+    #: Before clipping; None if gradients are scaled and not clipped.
     gradient_norm: float | None
 
 
@@ -55,40 +53,37 @@ class Stepper:
 
     def __init__(self, fabric: "Fabric", student: Student, hint_loss: HintLoss, params: DistillParams) -> None:
         self.fabric, self.student, self.hint_loss, self.params = fabric, student, hint_loss, params
-        forward = HintForward(student)
-        self.optimizer = build_optimizer(forward, params)
-        self._forward, self._step_optimizer = fabric.setup(forward, self.optimizer)
+        settings = OptimizerSettings(
+            params.learning_rate, params.weight_decay, params.betas, params.epsilon, params.precision != "16-mixed"
+        )
+        self.optimizer = build_optimizer(student, settings)
+        self._wrapped, self._step_optimizer = fabric.setup(student, self.optimizer)
+        self._wrapped.mark_forward_method("hints")
         self.average = WeightAverage(student, params.ema_decay) if params.ema_decay is not None else None
-        self.parts = params.accumulate * fabric.world_size
-        self.num_heads = len(hint_loss.layer_map)
+        self.num_parts = params.accumulate * fabric.world_size
 
-    def my_parts(self, parts: list[Part]) -> list[Part]:
-        """Those of an update's parts that this rank runs."""
+    def plan_job(self, update: PlannedUpdate) -> Job:
+        """The part of `update` that this rank runs, with its heads and the frames that the teacher must not read."""
+        heads = self.hint_loss.choose_heads(self.params.seed, update.epoch, update.number / self.params.updates)
+        layers = self.layers_of(heads)
         first = self.params.accumulate * self.fabric.global_rank
-        return parts[first : first + self.params.accumulate]
+        parts = split_update(update, self.num_parts)[first : first + self.params.accumulate]
+        requests = tuple(Request(part.crops, layers, self._draw_mask(update, part)) for part in parts)
+        return Job(update, heads, tuple(parts), requests)
 
-    def heads_of(self, epoch: int, update: int) -> tuple[int, ...]:
-        """The heads that `update`, of `epoch`, trains."""
-        return self.hint_loss.choose_heads(self.params.seed, epoch, update / self.params.updates)
+    def layers_of(self, heads: Iterable[int]) -> tuple[int, ...]:
+        """The teacher layers that `heads` predict, in order."""
+        return tuple(sorted({self.hint_loss.layer_map[head].teacher_layer for head in heads}))
 
-    def hide_frames(self, update: int, part: Part, batch: DistillBatch) -> DistillBatch:
-        """`batch` with the frames that student and teacher are not to hear, where the teacher hears masked speech."""
-        masking = self.student.config.masking
-        if not self.hint_loss.params.masked_teacher or masking is None:
-            return batch
-        generator = torch.Generator().manual_seed(part_seed(self.params.seed, update, part.index))
-        lengths = batch.target_lengths
-        return replace(batch, masked=draw_mask(lengths, int(lengths.max()), masking, generator))
-
-    def backward(self, update: int, heads: Sequence[int], batches: Iterable[tuple[Part, DistillBatch]]) -> UpdateLoss:
-        """Gradients of this rank's `batches`, synchronised once, after the last of them."""
-        self._forward.train()
-        table = torch.zeros(self.parts, 1 + len(heads), dtype=torch.float64, device=self.fabric.device)
-        for number, (part, batch) in enumerate(batches, start=1):
-            torch.manual_seed(part_seed(self.params.seed, update, part.index))
-            with self._hold_back(number < self.params.accumulate):
-                projections, lengths = self._forward(batch.waveforms, batch.lengths, heads, batch.masked)
-                losses = self.hint_loss(projections, lengths, batch.targets, heads)
+    def backward(self, job: Job, batches: Iterable[HiddenStateBatch]) -> UpdateLoss:
+        """Gradients of this rank's `batches`, one for each part, synchronised once, after the last of them."""
+        self._wrapped.train()
+        table = torch.zeros(self.num_parts, 1 + len(job.heads), dtype=torch.float64, device=self.fabric.device)
+        for part, batch in zip(job.parts, batches, strict=True):
+            torch.manual_seed(derive_seed(self.params.seed, job.update.number, part.index))
+            with delay_gradient_sync(self.fabric, self._wrapped, part is not job.parts[-1]):
+                projections, lengths = self._wrapped.hints(batch.waveforms, batch.lengths, job.heads, batch.masked)
+                losses = self.hint_loss(projections, lengths, batch.hidden_states, job.heads)
                 # DDP takes the mean over ranks; the parts' weights already sum to 1 over all of them.
                 self.fabric.backward(losses.total * (part.weight * self.fabric.world_size))
             table[part.index] = part.weight * _as_row(losses)
@@ -96,17 +91,18 @@ class Stepper:
         norm = self._clip()
         sums, parts = table.sum(0), table[:, 0]
         # One copy from the device for all numbers.
-        *numbers, norm_value = torch.cat([sums, parts, _scalar(norm, table)]).tolist()
-        total, *layers = numbers[: len(sums)]
+        norm_value = table.new_zeros(1) if norm is None else norm.to(table)[None]
+        values: list[float] = torch.cat([sums, parts, norm_value]).tolist()
+        names = [self.hint_loss.layer_map[head] for head in job.heads]
         return UpdateLoss(
-            total,
-            dict(zip(heads, layers, strict=True)),
-            tuple(numbers[len(sums) :]),
-            None if norm is None else norm_value,
+            total=values[0],
+            heads=dict(zip(names, values[1 : len(sums)], strict=True)),
+            parts=tuple(values[len(sums) : -1]),
+            gradient_norm=None if norm is None else values[-1],
         )
 
     def apply(self, learning_rate: float) -> None:
-        """The optimiser's step with the gradients at hand."""
+        """The optimiser's step with the current gradients."""
         set_learning_rate(self.optimizer, learning_rate)
         self._step_optimizer.step()
         self._step_optimizer.zero_grad(set_to_none=True)
@@ -114,40 +110,59 @@ class Stepper:
             self.average.update(self.student)
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[DistillBatch]) -> tuple[float, dict[int, float]]:
-        """The total loss, and head index -> its own loss, over the frames of all ranks' `batches`."""
+    def evaluate(self, batches: Iterable[HiddenStateBatch]) -> tuple[float, dict[Head, float]]:
+        """The total loss, and each head's own, over the frames of all ranks' `batches`."""
         self.student.eval()
-        sums = torch.zeros(2 + self.num_heads, dtype=torch.float64, device=self.fabric.device)
+        heads = self.hint_loss.layer_map
+        sums = torch.zeros(2 + len(heads), dtype=torch.float64, device=self.fabric.device)
         with self._averaged():
             for batch in batches:
+                assert batch.waveforms is not None  # Targets always give them.
                 with self.fabric.autocast():
                     projections, lengths = self.student.hints(batch.waveforms, batch.lengths)
-                losses = self.hint_loss([y.float() for y in projections], lengths, batch.targets)
-                frames = batch.target_lengths.sum().double()
+                losses = self.hint_loss([y.float() for y in projections], lengths, batch.hidden_states)
+                frames = batch.frame_lengths.sum().double()
                 sums += torch.cat([frames[None], frames * _as_row(losses)])
-        frames_seen, *totals = sum_over_ranks(self.fabric, sums).tolist()
-        total, *heads = (value / frames_seen for value in totals)
-        return total, dict(enumerate(heads))
+        num_frames, *totals = sum_over_ranks(self.fabric, sums).tolist()
+        total, *losses_of_heads = (value / num_frames for value in totals)
+        return total, dict(zip(heads, losses_of_heads, strict=True))
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy on the CPU of the weights that evaluation sees."""
+        """A copy on the CPU of the weights that evaluation uses."""
         state = self.student.state_dict() if self.average is None else self.average.weights
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
-    def _hold_back(self, hold: bool) -> AbstractContextManager[None]:
-        """A block in which gradients stay on their rank, where `hold` and there are several ranks."""
-        if not hold or self.fabric.world_size == 1:
-            return nullcontext()
-        return self.fabric.no_backward_sync(self._forward)
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs besides its place in the plan."""
+        return {
+            "model": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "average": None if self.average is None else self.average.weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state that `state_dict` returned."""
+        self.student.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load(state["average"])
+
+    def _draw_mask(self, update: PlannedUpdate, part: Part) -> Tensor | None:
+        """(batch, time) bool: frames that student and teacher do not read, if the teacher reads masked speech."""
+        masking = self.student.config.masking
+        if not self.hint_loss.params.masked_teacher or masking is None:
+            return None
+        generator = torch.Generator().manual_seed(derive_seed(self.params.seed, update.number, part.index))
+        lengths = torch.tensor([crop.num_frames for crop in part.crops])
+        return draw_mask(lengths, int(lengths.max()), masking, generator)
 
     def _clip(self) -> Tensor | None:
-        """The norm of the gradients, clipped where that is asked for; None where they are scaled and not clipped."""
+        """The norm of the gradients, clipped if the parameters say so; None if they are scaled and not clipped."""
         if self.params.gradient_clip is not None:
             return self.fabric.clip_gradients(
-                self._forward,
-                self._step_optimizer,
-                max_norm=self.params.gradient_clip,
-                error_if_nonfinite=False,
+                self._wrapped, self._step_optimizer, max_norm=self.params.gradient_clip, error_if_nonfinite=False
             )
         if self.params.precision == "16-mixed":
             return None
@@ -155,7 +170,7 @@ class Stepper:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The student with the averaged weights inside the block, where an average is kept."""
+        """A block in which the student has the averaged weights, if an average is kept."""
         if self.average is None:
             yield
             return
@@ -169,17 +184,13 @@ class Stepper:
 
 def _as_row(losses: HintLosses) -> Tensor:
     """(1 + heads,) the total loss and those of the heads."""
-    return torch.stack([losses.total.detach(), *losses.layers.values()]).double()
-
-
-def _scalar(value: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_zeros(1) if value is None else value.to(like)[None]
+    return torch.stack([losses.total.detach(), *losses.heads.values()]).double()
 
 
 def find_problem(loss: UpdateLoss, params: DistillParams, first_loss: float) -> str | None:
-    """Why this update must not be applied, or None.
+    """The reason why this update must not be applied, or None.
 
-    In fp16 a gradient that is not finite is no problem: the loss scaler leaves that update out and goes on.
+    In fp16 a gradient that is not finite is no problem: the loss scaler skips that update.
     """
     if not isfinite(loss.total):
         return f"the loss is {loss.total}"
@@ -191,11 +202,11 @@ def find_problem(loss: UpdateLoss, params: DistillParams, first_loss: float) -> 
     return None
 
 
-def describe_update(number: int, planned: PlannedUpdate, loss: UpdateLoss, ids: tuple[str, ...]) -> dict[str, Any]:
-    """Update `number` as a JSON-able record: for each forward pass its loss, utterances and crops."""
+def describe_update(update: PlannedUpdate, loss: UpdateLoss, ids: Sequence[str]) -> dict[str, Any]:
+    """`update` as JSON values: the loss, the utterances and the crops of each forward pass."""
     return {
-        "update": number,
-        "epoch": planned.epoch,
+        "update": update.number,
+        "epoch": update.epoch,
         "loss": repr(loss.total),
         "gradient_norm": repr(loss.gradient_norm),
         "parts": [
@@ -205,6 +216,6 @@ def describe_update(number: int, planned: PlannedUpdate, loss: UpdateLoss, ids: 
                 "start_frames": [crop.start_frame for crop in part.crops],
                 "num_frames": [crop.num_frames for crop in part.crops],
             }
-            for part, value in zip(split_update(planned, len(loss.parts)), loss.parts, strict=True)
+            for part, value in zip(split_update(update, len(loss.parts)), loss.parts, strict=True)
         ],
     }

@@ -1,82 +1,73 @@
-"""The teacher's hidden states for training, read from a feature store or computed on the spot, behind one interface."""
+"""The teacher's hidden states for training, read from a feature store or computed when they are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fithubert.config.students import StudentConfig
-from fithubert.data.batching import Crop
+from fithubert.data.batching import Crop, group_consecutive
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_waveforms, receptive_field
+from fithubert.models.hubert import HubertTeacher
 from fithubert.models.speech_model import MaskableModel, SpeechModel
-
-if TYPE_CHECKING:
-    from fithubert.data.manifest import Manifest
-    from fithubert.store.read import FeatureStore
+from fithubert.store.read import FeatureStore, HiddenStateBatch
 
 
 @dataclass(frozen=True)
-class DistillBatch:
-    """One padded batch: what the student hears and what it has to predict.
+class Request:
+    """Crops of utterances, and the teacher layers wanted for them.
 
-    `waveforms` (batch, samples) float32 at 16 kHz, `lengths` (batch,) samples; `targets`: teacher layer -> (batch,
-    time, feature) float32, `target_lengths` (batch,) frames. Before `Targets.finish`, `targets` may be empty. `masked`
-    (batch, time) bool: frames that are hidden from the student; it draws its own where that is None.
+    `masked`: (batch, time) bool, the frames that the student does not read; it draws its own if that is None.
     """
 
-    ids: tuple[str, ...]
-    waveforms: Tensor
-    lengths: Tensor
-    targets: dict[int, Tensor]
-    target_lengths: Tensor
+    crops: tuple[Crop, ...]
+    layers: tuple[int, ...]
     masked: Tensor | None = None
-
-    def to(self, device: torch.device) -> "DistillBatch":
-        """The same batch with its tensors on `device`."""
-        if device.type == "cpu":
-            return self
-        targets = {layer: _move(tensor, device) for layer, tensor in self.targets.items()}
-        return DistillBatch(
-            self.ids,
-            _move(self.waveforms, device),
-            _move(self.lengths, device),
-            targets,
-            _move(self.target_lengths, device),
-            None if self.masked is None else _move(self.masked, device),
-        )
 
 
 class Targets(Protocol):
-    """Utterances, sorted by id, with the teacher's hidden states. Equal corpora give equal plans, cached or live."""
+    """Utterances, sorted by id, with the teacher's hidden states. Equal corpora give equal plans, cached or live.
+
+    Every batch has waveforms. `hidden_states` has exactly the requested layers after `finish`.
+    """
 
     ids: tuple[str, ...]
-    #: Teacher frames of each utterance.
+    #: Frames of each utterance at the teacher's rate.
     num_frames: tuple[int, ...]
-    #: The shard of each utterance, or None where there are none.
+    #: The shard of each utterance, or None if there are no shards.
     shards: tuple[int, ...] | None
-    #: Teacher layers on offer, and the feature size of each.
+    #: The feature size of each available teacher layer.
     widths: dict[int, int]
     #: (kernel, stride) of the teacher's convolutions: its frame rate and receptive field.
     convolutions: tuple[tuple[int, int], ...]
     #: A digest of everything that decides the batches.
     fingerprint: str
-    #: Whether `finish` lets the teacher hear speech with the frames of `masked` hidden.
-    hears_masks: bool
+    #: Whether `finish` runs the teacher on speech without the masked frames.
+    supports_masks: bool
 
-    def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
-        """The batch as far as reading gives it; called ahead of need, from another thread."""
+    def read(self, request: Request) -> HiddenStateBatch:
+        """The part of the batch that reading gives; called ahead of need, on another thread."""
         ...
 
-    def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
-        """The batch with all its targets on its device; called by the thread that trains.
+    def finish(self, batch: HiddenStateBatch, request: Request) -> HiddenStateBatch:
+        """The complete batch that `read` began, on the batch's device; called by the thread that trains.
 
-        Where frames are `masked`, a teacher that `hears_masks` gives those as it hears the whole speech, and the
-        others as it hears the masked speech.
+        With masked frames and `supports_masks`, the targets of masked frames come from the whole speech and those of
+        the other frames from the masked speech.
         """
+        ...
+
+
+class LiveTeacher(MaskableModel, SpeechModel, Protocol):
+    """A teacher that can be moved to the device of the training, and may read masked speech."""
+
+    def to(self, device: torch.device | str) -> "LiveTeacher":
+        """This teacher with its weights on `device`."""
         ...
 
 
@@ -86,11 +77,11 @@ def stride_samples(targets: Targets) -> int:
 
 
 class CachedTargets:
-    """Targets from a feature store that holds the waveforms too; only the asked layers are read."""
+    """Targets from a feature store that holds the waveforms too. Only the requested layers are read."""
 
-    hears_masks = False
+    supports_masks = False
 
-    def __init__(self, store: "FeatureStore") -> None:
+    def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._order = sorted(range(len(store.ids)), key=lambda index: store.ids[index])
         self.ids = tuple(store.ids[index] for index in self._order)
@@ -100,30 +91,27 @@ class CachedTargets:
         self.convolutions = store.info.convolutions
         self.fingerprint = store.info.fingerprint
 
-    def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+    def read(self, request: Request) -> HiddenStateBatch:
         """The whole batch, decoded."""
-        rows = [replace(crop, index=self._order[crop.index]) for crop in crops]
-        batch = self._store.read_batch(rows, layers)
+        rows = [replace(crop, index=self._order[crop.index]) for crop in request.crops]
+        batch = self._store.read_batch(rows, request.layers)
         if batch.waveforms is None:
             raise UserError("the cache holds no waveforms; build it again with them (fithubert cache)")
-        return DistillBatch(
-            tuple(batch.ids), batch.waveforms, batch.lengths, dict(batch.hidden_states), batch.frame_lengths
-        )
+        return replace(batch, masked=request.masked)
 
-    def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
-        """`batch` as it is."""
+    def finish(self, batch: HiddenStateBatch, request: Request) -> HiddenStateBatch:
+        """`batch` unchanged."""
         return batch
 
 
 class LiveTargets:
-    """Targets that the teacher computes in every step, on whole utterances, cropped afterwards.
+    """Targets computed when they are needed, from whole utterances and then cropped, exactly as a cache holds them.
 
-    A crop's target has thus seen the whole utterance, as a cached one has. Each rank computes those of its own crops
-    only, on the device that it trains on, where the teacher can be moved (`to`). `batch_seconds` bounds the padded
+    Each rank computes those of its own crops only, on the device that it trains on. `batch_seconds` limits the padded
     audio in one forward pass of the teacher.
     """
 
-    def __init__(self, manifest: "Manifest", teacher: SpeechModel, batch_seconds: float = 60.0) -> None:
+    def __init__(self, manifest: Manifest, teacher: LiveTeacher, batch_seconds: float = 60.0) -> None:
         self._manifest, self._teacher = manifest, teacher
         self._utterances = tuple(sorted(manifest.utterances, key=lambda utterance: utterance.id))
         self._batch_samples = int(batch_seconds * SAMPLE_RATE_HZ)
@@ -133,72 +121,71 @@ class LiveTargets:
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
         self.shards: tuple[int, ...] | None = None
         self.widths = dict(enumerate(teacher.widths))
-        self.hears_masks = isinstance(teacher, MaskableModel) and teacher.mask_embedding is not None
+        self.supports_masks = teacher.mask_embedding is not None
         self.fingerprint = digest("live", teacher.fingerprint, digest_json(self.ids), manifest.fingerprint)
 
-    def read(self, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+    def read(self, request: Request) -> HiddenStateBatch:
         """Whole waveforms, without targets."""
-        whole = [self._manifest.read(self._utterances[crop.index]) for crop in crops]
-        waveforms, lengths = pad_waveforms(whole)
-        frames = torch.tensor([crop.num_frames for crop in crops])
-        return DistillBatch(tuple(self.ids[crop.index] for crop in crops), waveforms, lengths, {}, frames)
+        waveforms, lengths = pad_waveforms([self._manifest.read(self._utterances[c.index]) for c in request.crops])
+        frame_lengths = torch.tensor([crop.num_frames for crop in request.crops])
+        ids = tuple(self.ids[crop.index] for crop in request.crops)
+        return HiddenStateBatch(ids, waveforms, lengths, {}, frame_lengths, request.masked)
 
-    def finish(self, batch: DistillBatch, crops: Sequence[Crop], layers: Sequence[int]) -> DistillBatch:
+    def finish(self, batch: HiddenStateBatch, request: Request) -> HiddenStateBatch:
         """The crops of `batch`'s whole waveforms, with the teacher's frames for each."""
-        self._place_teacher(batch.waveforms.device)
+        whole, crops = batch.waveforms, request.crops
+        assert whole is not None  # `read` gave them
+        if self._device != whole.device:
+            self._teacher.to(whole.device)
+            self._device = whole.device
         stride = receptive_field(self.convolutions)[1]
         pieces = []
         for row, crop in enumerate(crops):
             start = crop.start_frame * stride
-            pieces.append(batch.waveforms[row, start : start + count_samples(crop.num_frames, self.convolutions)])
+            pieces.append(whole[row, start : start + count_samples(crop.num_frames, self.convolutions)])
         waveforms, lengths = pad_waveforms(pieces)
-        longest = max(crop.num_frames for crop in crops)
-        # Made outside inference mode, so that the loss may keep them for its backward pass.
-        shape = (len(crops), longest)
-        targets = {layer: waveforms.new_zeros(*shape, self.widths[layer]) for layer in layers}
-        for rows in self._teacher_batches(batch.lengths.tolist()):
-            states = self._hear(batch, crops, rows, max(layers))
+        # Created outside inference mode, so that the loss may keep them for its backward pass.
+        shape = (len(crops), max(crop.num_frames for crop in crops))
+        targets = {layer: waveforms.new_zeros(*shape, self.widths[layer]) for layer in request.layers}
+        samples = batch.lengths.tolist()
+        by_length = sorted(range(len(crops)), key=lambda row: samples[row])
+        for rows in group_consecutive(by_length, lambda row: samples[row], self._batch_samples, padded=True):
+            states = self._compute(whole, batch, crops, rows, max(request.layers))
             for place, row in enumerate(rows):
                 start, frames = crops[row].start_frame, crops[row].num_frames
-                for layer in layers:
+                for layer in request.layers:
                     hidden = states[layer][place, start : start + frames]
                     targets[layer][row, :frames] = hidden.to(waveforms.device, torch.float32)
-        return replace(batch, waveforms=waveforms, lengths=lengths, targets=targets)
+        return replace(batch, waveforms=waveforms, lengths=lengths, hidden_states=targets)
 
-    def _hear(self, batch: DistillBatch, crops: Sequence[Crop], rows: list[int], last_layer: int) -> list[Tensor]:
+    def _compute(
+        self, whole: Tensor, batch: HiddenStateBatch, crops: Sequence[Crop], rows: list[int], last_layer: int
+    ) -> list[Tensor]:
         """The teacher's layers of whole utterances `rows`, (row, time, feature) each."""
         lengths = batch.lengths[rows]
-        waveforms = batch.waveforms[rows, : int(lengths.max())]
-        heard = self._teacher(waveforms, lengths, last_layer).hidden_states
+        waveforms = whole[rows, : int(lengths.max())]
+        unmasked = self._teacher(waveforms, lengths, last_layer).hidden_states
         if batch.masked is None:
-            return list(heard)
-        masked = torch.zeros(heard[0].shape[:2], dtype=torch.bool, device=heard[0].device)
+            return list(unmasked)
+        masked = torch.zeros(unmasked[0].shape[:2], dtype=torch.bool, device=unmasked[0].device)
         for place, row in enumerate(rows):
             start, frames = crops[row].start_frame, crops[row].num_frames
             masked[place, start : start + frames] = batch.masked[row, :frames]
-        if not isinstance(self._teacher, MaskableModel):
-            raise UserError(f"teacher {self._teacher.name!r}: has no mask embedding, so its frames cannot be masked")
-        muffled = self._teacher(waveforms, lengths, last_layer, masked).hidden_states
-        return [torch.where(masked[:, :, None], x, y) for x, y in zip(heard, muffled, strict=True)]
+        others = self._teacher(waveforms, lengths, last_layer, masked).hidden_states
+        return [torch.where(masked[:, :, None], x, y) for x, y in zip(unmasked, others, strict=True)]
 
-    def _place_teacher(self, device: torch.device) -> None:
-        move = getattr(self._teacher, "to", None)
-        if move is not None and device != self._device:
-            move(device)
-        self._device = device
 
-    def _teacher_batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows to run together: in order of length, at most `batch_seconds` of padded audio each."""
-        groups: list[list[int]] = []
-        for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-            if not groups or (len(groups[-1]) + 1) * lengths[row] > self._batch_samples:
-                groups.append([])
-            groups[-1].append(row)
-        return groups
+@dataclass(frozen=True)
+class TrainingData:
+    """The targets of a training. `teacher`: the first weights of a student whose `init` is not random."""
+
+    train: Targets
+    dev: Targets
+    teacher: HubertTeacher | None = None
 
 
 def check_targets(targets: Targets, config: StudentConfig) -> None:
-    """Raise UserError where a student of `config`'s shape cannot learn from `targets`: layers, widths, frame rate."""
+    """Raise UserError if a student of shape `config` cannot learn from `targets`: layers, widths, frame rate."""
     heads = config.heads
     ours = receptive_field([(kernel, stride) for _, kernel, stride in config.conv_layers])
     theirs = receptive_field(targets.convolutions)
@@ -217,8 +204,3 @@ def check_targets(targets: Targets, config: StudentConfig) -> None:
             raise UserError(f"heads.teacher_width: {heads.teacher_width}, but teacher layer {layer} has {width}")
     if not any(targets.num_frames):
         raise UserError("distill: there are no utterances to train on or to evaluate; check the train and dev splits")
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    # Pinned memory lets the copy run beside the computation.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,9 +1,11 @@
-"""Random spans of frames that are hidden from a student in training."""
+"""Random spans of masked frames, for distillation and for pre-training."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fithubert.config.students import MaskingConfig
+from fithubert.frames import padding_mask
 
 
 def draw_mask(
@@ -27,3 +29,19 @@ def draw_mask(
         )
         mask[row, (starts[:, None] + torch.arange(config.span_frames)).flatten()] = True
     return mask.to(lengths.device)
+
+
+def draw_overlapping_mask(
+    lengths: Tensor, num_frames: int, probability: float, span_frames: int, generator: torch.Generator
+) -> Tensor:
+    """(batch, num_frames) bool: spans whose starts are drawn with rate `probability` / `span_frames`.
+
+    Spans may overlap; at least one frame of every utterance is masked. Differs from fairseq's
+    `compute_mask_indices`: each start is drawn on its own instead of a fixed number per utterance.
+    """
+    shape = (lengths.shape[0], num_frames)
+    starts = torch.rand(shape, generator=generator, device=lengths.device) < probability / span_frames
+    forced = (torch.rand(shape[0], generator=generator, device=lengths.device) * lengths).long()
+    starts = starts | F.one_hot(forced, num_frames).bool()
+    reach = F.max_pool1d(F.pad(starts.float()[:, None], (span_frames - 1, 0)), span_frames, stride=1)[:, 0]
+    return (reach > 0) & padding_mask(lengths, num_frames)

@@ -38,9 +38,9 @@ _DECODED = 256
 
 
 def write_waveforms(manifest: Manifest, path: Path) -> None:
-    """Every waveform of `manifest` end to end in `path`, 16-bit: 115 MB an hour; nothing is done where it is there.
+    """Write every waveform of `manifest`, one after the other, to `path` as 16 bits: 115 MB an hour.
 
-    The samples of 16-bit files are kept exactly; those of any other are rounded.
+    An existing complete file is kept. The samples of 16-bit files are kept exactly; others are rounded.
     """
     total = sum(u.num_samples for u in manifest)
     if path.exists() and path.stat().st_size == 2 * total:
@@ -48,7 +48,7 @@ def write_waveforms(manifest: Manifest, path: Path) -> None:
     if not total:
         raise UserError("pretrain: there is no training audio; check the train split of the corpus")
     utterances = manifest.utterances
-    with atomic_file(path) as aside, aside.open("wb") as written, ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with atomic_file(path) as temporary, temporary.open("wb") as written, ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(utterances), _DECODED):
             for waveform in pool.map(manifest.read, utterances[start : start + _DECODED]):
                 samples = (waveform * 32768).round().clamp(-32768, 32767)
@@ -56,7 +56,7 @@ def write_waveforms(manifest: Manifest, path: Path) -> None:
 
 
 class WaveformBank:
-    """The utterances of `manifest` with their samples from the file that `write_waveforms` left in `path`."""
+    """The utterances of `manifest` with their samples from `path`, the file of `write_waveforms`."""
 
     def __init__(self, manifest: Manifest, path: Path) -> None:
         self.utterances = manifest.utterances
@@ -74,7 +74,7 @@ class WaveformBank:
         return _as_waveform(self._samples[self._offsets[index] : self._offsets[index + 1]])
 
     def crops(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
-        """Waveforms (batch, samples) float32 and lengths (batch,) of crops that begin on frame edges."""
+        """Waveforms (batch, samples) float32 and lengths (batch,) of crops that begin at frame boundaries."""
         lengths = [count_samples(c.num_frames, HUBERT_CONVOLUTIONS) for c in crops]
         waveforms = torch.zeros(len(crops), max(lengths))
         for row, (crop, length) in enumerate(zip(crops, lengths, strict=True)):
@@ -84,14 +84,14 @@ class WaveformBank:
 
 
 class UnitBank:
-    """The units of every utterance of a WaveformBank, from the file that `write_units` left in `path`."""
+    """The units of every utterance of a WaveformBank, from `path`, the file of `save_units`."""
 
     def __init__(self, path: Path, num_frames: Sequence[int]) -> None:
         self._offsets = list(accumulate(num_frames, initial=0))
         try:
             self._units = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
-            raise UserError(f"{path}: not readable as units; delete it to have them made again") from None
+            raise UserError(f"{path}: not readable as units; delete it to compute them again") from None
         if self._units.shape != (self._offsets[-1],):
             raise UserError(f"{path}: holds {self._units.shape} units for {self._offsets[-1]} frames; delete it")
 
@@ -110,10 +110,10 @@ class UnitBank:
         return units
 
 
-def write_units(units: Tensor, path: Path) -> None:
-    """The units (frames,) of a corpus, utterance after utterance, in `path`."""
-    # Into an open file, since numpy would add its own ending to the name.
-    with atomic_file(path) as aside, aside.open("wb") as written:
+def save_units(units: Tensor, path: Path) -> None:
+    """Write the units (frames,) of a corpus, utterance after utterance, to `path`."""
+    # To an open file, since numpy would add its own ending to the name.
+    with atomic_file(path) as temporary, temporary.open("wb") as written:
         np.save(written, units.cpu().numpy().astype("<i4"), allow_pickle=False)
 
 
@@ -122,20 +122,20 @@ def _as_waveform(samples: NDArray[np.int16]) -> Tensor:
 
 
 #: Padded frames in one forward pass: 240 s.
-_BATCH_FRAMES = 12_000
+BATCH_FRAMES = 12_000
 
 
 def discover_units(
     params: UnitParams, seed: int, bank: WaveformBank, model: HubertModel | None, path: Path, fabric: "Fabric"
 ) -> UnitBank:
-    """The units of every utterance of `bank`; kept in `path`, where a second call finds them.
+    """The units of every utterance of `bank`, from `path` or computed and written to it.
 
-    The first rank fits them, every rank assigns its share. Raises UserError where there are too few frames.
+    The first rank fits them, every rank assigns its share. Raises UserError if there are too few frames.
     """
     if not on_first_rank(fabric, path.exists):
         units = on_first_rank(fabric, lambda: _fit(params, seed, bank, model, fabric.device))
         flat = sum_over_ranks(fabric, _assign_share(params, units, bank, model, fabric))
-        on_first_rank(fabric, lambda: write_units(flat, path))
+        on_first_rank(fabric, lambda: save_units(flat, path))
     return UnitBank(path, bank.num_frames)
 
 
@@ -157,7 +157,7 @@ def _assign_share(
 ) -> Tensor:
     """(frames,) int32 units of the utterances in this rank's batches, zero at all others.
 
-    The batches are the same whatever the number of ranks, and so are the units.
+    Batches and units are the same for any number of ranks.
     """
     flat = torch.zeros(sum(bank.num_frames), dtype=torch.int32, device=fabric.device)
     pieces = flat.split(bank.num_frames)
@@ -168,7 +168,7 @@ def _assign_share(
 
 
 def _plan(num_frames: Sequence[int]) -> list[list[Crop]]:
-    return plan_eval_batches(num_frames, batch_frames=_BATCH_FRAMES)
+    return plan_eval_batches(num_frames, batch_frames=BATCH_FRAMES)
 
 
 @torch.no_grad()
@@ -189,7 +189,7 @@ def _features(
 
 
 def describe_units(units: UnitBank, utterances: Sequence[Utterance]) -> UnitQuality | None:
-    """The quality of units where a phone alignment exists; None where none does."""
+    """The quality of units on utterances with a phone alignment; None if there are no such utterances."""
     inventory = {label: i for i, label in enumerate(sorted({p.label for u in utterances for p in u.phones or ()}))}
     pairs = []
     for index, utterance in enumerate(utterances):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from fithubert.data.batching import group_consecutive
 from fithubert.data.listing import ListedRecordings
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
@@ -22,16 +23,26 @@ from fithubert.store.states import CPU_BATCH_SECONDS, compute_states
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000
 _INFO_KEY = b"fithubert.units"
-#: Audio that is sorted by length among itself and written together.
-_WINDOW_SECONDS = 600.0
 
-#: Called with the seconds done and the seconds in all.
-Progress = Callable[[float, float], None]
+#: Called with the seconds of audio done and in all.
+OnProgress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class UnitOptions:
+    """`dedup`: runs of one unit become one. `batch_seconds`: padded audio in one forward pass.
+
+    `window_seconds`: audio that is sorted by length and written together.
+    """
+
+    dedup: bool = False
+    batch_seconds: float = CPU_BATCH_SECONDS
+    window_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
 class WrittenUnits:
-    """What is in the file. `used`: how many of the clusters occur. `tokens`: units in all, fewer where deduplicated."""
+    """The contents of the file. `used`: how many clusters occur. `tokens`: all units, fewer if deduplicated."""
 
     recordings: int
     audio_seconds: float
@@ -44,14 +55,14 @@ def fit_codebook(
     model: SpeechModel,
     recordings: ListedRecordings,
     info: CodebookInfo,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     batch_seconds: float = CPU_BATCH_SECONDS,
 ) -> Codebook:
-    """k-means as `info` says: on whole recordings, drawn by its seed until they hold its `sample_frames`.
+    """k-means with the settings of `info`, on whole recordings, drawn by its seed until they hold its `sample_frames`.
 
     Source: HuBERT (Hsu et al. 2021, section IV.B) for the targets, GSLM (Lakhotia et al. 2021, section 3.1) for units
-    of recordings. Differs: features are scaled to deviation 1, and `fit_units` says how k-means itself differs. The
-    same arguments give the same codebook. Raises UserError where there are fewer frames than clusters.
+    of recordings. Differs: features are scaled to deviation 1, and see `fit_units` for k-means itself. The same
+    arguments give the same codebook. Raises UserError if there are fewer frames than clusters.
     """
     rows = _rows(model, recordings)
     drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
@@ -79,36 +90,37 @@ def write_units(
     recordings: ListedRecordings,
     codebook: Codebook,
     out: Path,
-    dedup: bool = False,
-    on_progress: Progress | None = None,
-    batch_seconds: float = CPU_BATCH_SECONDS,
+    options: UnitOptions = UnitOptions(),
+    on_progress: OnProgress | None = None,
 ) -> WrittenUnits:
-    """Write the units of every recording to the Parquet file `out`, whole or not at all; a row each, by path:
+    """Write the units of every recording to the Parquet file `out`, completely or not at all; one row each, by path:
 
     path string; seconds double; frames int32; frame_rate_hz double; units list of int16 (int32 above 32,767
-    clusters), one a frame. With `dedup`, runs of one unit are one unit, and durations is a list of int32, the frames of
-    each. The schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON.
+    clusters), one a frame. With `options.dedup`, runs of one unit are one unit, and durations is a list of int32, the
+    frames of each. The schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON.
 
-    Raises UserError where the codebook is of another model.
+    Raises UserError if the codebook is of another model.
     """
     info = codebook.info
     if info.model_fingerprint != model.fingerprint:
-        raise UserError(f"--codebook: it is of other weights ({info.model}) than those of {model.name}")
+        raise UserError(f"--codebook: it was fitted on other weights ({info.model}) than those of {model.name}")
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
-    schema = _schema(codebook, rate_hz, dedup)
+    schema = units_schema(codebook, rate_hz, options.dedup)
     rows = _rows(model, recordings)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0.0, 0
-    with atomic_file(out) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-        for window in _windows(rows):
+    with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
             found: dict[int, Tensor] = {}
             ordered = sorted(window, key=lambda row: (-row.num_samples, row.index))
-            for row, frames in _run(model, recordings, ordered, info.layer, batch_seconds):
+            for row, frames in _run(model, recordings, ordered, info.layer, options.batch_seconds):
                 found[row.index] = codebook.units.assign(frames.float()).cpu()
                 done += row.num_samples / SAMPLE_RATE_HZ
                 if on_progress is not None:
                     on_progress(min(done, seconds), seconds)
-            table = pa.Table.from_pylist([_row_of(row, found[row.index], rate_hz, dedup) for row in window], schema)
+            table = pa.Table.from_pylist(
+                [_row_of(row, found[row.index], rate_hz, options.dedup) for row in window], schema
+            )
             writer.write_table(table)
             tokens += len(table.column("units").combine_chunks().flatten())
             counts += torch.bincount(torch.cat(list(found.values())), minlength=info.clusters)
@@ -134,7 +146,7 @@ def _run(
     rows: Sequence[PlannedRow],
     layer: int,
     batch_seconds: float,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[tuple[PlannedRow, Tensor]]:
     """Each of `rows` (longest first) with its states (time, feature) of `layer`, a batch at a time in memory."""
     done, total = 0, sum(row.num_samples for row in rows)
@@ -145,21 +157,8 @@ def _run(
             on_progress(done / SAMPLE_RATE_HZ, total / SAMPLE_RATE_HZ)
 
 
-def _windows(rows: Sequence[PlannedRow]) -> Iterator[list[PlannedRow]]:
-    """Consecutive rows of about `_WINDOW_SECONDS` together."""
-    window: list[PlannedRow] = []
-    filled = 0
-    for row in rows:
-        window.append(row)
-        filled += row.num_samples
-        if filled >= _WINDOW_SECONDS * SAMPLE_RATE_HZ:
-            yield window
-            window, filled = [], 0
-    if window:
-        yield window
-
-
-def _schema(codebook: Codebook, rate_hz: float, dedup: bool) -> pa.Schema:
+def units_schema(codebook: Codebook, rate_hz: float, dedup: bool) -> pa.Schema:
+    """The columns and the metadata of a file of units at `rate_hz` frames a second."""
     columns = [
         ("path", pa.string()),
         ("seconds", pa.float64()),

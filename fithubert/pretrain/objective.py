@@ -1,6 +1,7 @@
-"""Masked prediction of units, and its regularisation."""
+"""Masked prediction of units: the masks of an update, the loss, and its regularisation."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,15 +11,55 @@ from torch import Tensor, nn
 from fithubert.config.pretrain import PretrainParams
 from fithubert.frames import zero_padding
 from fithubert.models.hubert import HubertModel, MaskedFrames
+from fithubert.models.masking import draw_overlapping_mask
+from fithubert.training.updates import Part, PlannedUpdate, derive_seed, split_update
 
 #: fairseq's `final_dim` and `logit_temp`, of every published HuBERT Base.
 _COSINE_WIDTH, _TEMPERATURE = 256, 0.1
 
 
-class CosineClassifier(nn.Module):
-    """Units by the angle between a projection of a frame and their embeddings (fairseq `final_proj`, `label_embs`).
+@dataclass(frozen=True)
+class MaskedPart:
+    """One forward pass and its masked frames, (crops, time) bool. `seed`: of the dropout."""
 
-    Slow to leave its start: within 200 small updates it hardly moved.
+    part: Part
+    mask: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class MaskedUpdate:
+    """An update cut into forward passes, with its numbers of masked and other frames.
+
+    `dropped_layers`: transformer layers that the whole update leaves out.
+    """
+
+    update: PlannedUpdate
+    parts: tuple[MaskedPart, ...]
+    masked_frames: int
+    shown_frames: int
+    dropped_layers: tuple[int, ...]
+
+
+def mask_update(params: PretrainParams, seed: int, update: PlannedUpdate, parts: int) -> MaskedUpdate:
+    """`update` as `parts` forward passes, with one mask drawn for all of them: the same for any number of parts."""
+    lengths = torch.tensor([crop.num_frames for crop in update.crops])
+    generator = torch.Generator().manual_seed(derive_seed(seed, update.number, "mask"))
+    mask = draw_overlapping_mask(lengths, int(lengths[-1]), params.mask_probability, params.mask_frames, generator)
+    drawn = torch.rand(params.model.depth, generator=generator) < params.layer_dropout
+    passes = []
+    for part in split_update(update, parts):
+        longest = part.crops[-1].num_frames
+        passes.append(MaskedPart(part, mask[part.rows, :longest], derive_seed(seed, update.number, part.index)))
+    masked_frames = int(mask.sum())
+    dropped_layers = tuple(drawn.nonzero()[:, 0].tolist())
+    return MaskedUpdate(update, tuple(passes), masked_frames, update.num_frames - masked_frames, dropped_layers)
+
+
+class CosineClassifier(nn.Module):
+    """Units by the angle between a frame's projection and their embeddings (fairseq `final_proj`, `label_embs`).
+
+    It learns slowly at first: 200 small updates hardly change it.
     """
 
     def __init__(self, width: int, units: int) -> None:
@@ -53,36 +94,36 @@ class UnitPredictor(nn.Module):
         frames: tuple[int, int],
         dropped_layers: Collection[int] = (),
     ) -> tuple[Tensor, Tensor]:
-        """The loss on `units` (batch, time) int64, -1 at padding, with the frames of `mask` (batch, time) hidden.
+        """The loss on `units` (batch, time) int64, -1 at padding, with the frames of `mask` (batch, time) masked.
 
-        `frames`: how many are masked and how many are shown in the whole update, of which this is a part: sums over
-        the parts are means over the update. Also the masked frames whose unit was guessed, as a share of all masked.
+        `frames`: the numbers of masked and of other frames in the whole update, so that sums over its parts are means
+        over the update. Also the masked frames whose unit is predicted correctly, as a share of all masked frames.
         """
         self.regularisers.dropped_layers = dropped_layers
         masked = MaskedFrames(mask, self.mask_embedding)
         states = self.hubert(waveforms, lengths, masked=masked).hidden_states[-1]
         valid = units >= 0
-        logits, wanted, hidden = self.classifier(states[valid]).float(), units[valid], mask[valid]
-        # Weights instead of a selection, so that nothing waits for the device.
-        weight = torch.where(hidden, 1 / frames[0], self.params.unmasked_weight / max(1, frames[1]))
+        logits, wanted, is_masked = self.classifier(states[valid]).float(), units[valid], mask[valid]
+        # Weights instead of a selection: a selection would wait for the device.
+        weight = torch.where(is_masked, 1 / frames[0], self.params.unmasked_weight / max(1, frames[1]))
         loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum()
         if self.params.feature_penalty and self.training:
             loss = loss + self.params.feature_penalty * self._feature_power(valid, sum(frames))
-        right = ((logits.argmax(1) == wanted) & hidden).sum() / frames[0]
+        right = ((logits.argmax(1) == wanted) & is_masked).sum() / frames[0]
         return loss, right
 
     def _feature_power(self, valid: Tensor, frames: int) -> Tensor:
-        """What this part adds to the mean square of the front end's output (fairseq `features_pen`)."""
+        """The share of this part in the mean square of the front end's output (fairseq `features_pen`)."""
         features = self.regularisers.features
-        assert features is not None  # the hook has run
+        assert features is not None  # The hook has set it.
         return zero_padding(features.float(), valid.sum(1)).square().sum() / (frames * features.shape[2])
 
 
 class Regularisers:
-    """Hooks in `hubert` that act while it trains: dropout of the encoder's input, layers left out, a slower front end.
+    """Hooks in `hubert` that act in training: dropout of the encoder's input, layers left out, a slower front end.
 
     Source: fairseq `dropout_input`, `dropout` before the first layer, `encoder_layerdrop`, `feature_grad_mult`.
-    Differs: which layers are left out is said by the caller, one choice for all of an update.
+    Differs: the caller chooses the layers to leave out, once for a whole update.
     """
 
     def __init__(self, hubert: HubertModel, params: PretrainParams) -> None:

@@ -1,4 +1,4 @@
-"""Pre-training by iterations: cluster, predict the clusters behind masks, cluster the result, predict again."""
+"""Pre-training by iterations: cluster frames, predict the clusters of masked frames, cluster the result, repeat."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,26 +17,26 @@ from fithubert.models.encoder import PositionalConv
 from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
 from fithubert.models.weights import save_teacher
 from fithubert.pretrain.corpus import WaveformBank, describe_units, discover_units, write_waveforms
-from fithubert.pretrain.loop import IterationLoop, Report
+from fithubert.pretrain.loop import Iteration, IterationLoop, Report
 from fithubert.pretrain.objective import UnitPredictor
 from fithubert.training.ranks import deterministic_torch, on_first_rank
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-#: Raised when what lies in a folder of pre-training changes its meaning.
+#: Raised when the contents of a folder of pre-training change their meaning.
 FORMAT = 2
-#: Parameters without influence on the teacher. The corpus is known by what it holds, not by where it came from.
+#: Parameters without influence on the teacher. The corpus is identified by its contents, not by its source.
 _FREE = {"data", "checkpoint_every_updates"}
 
 
 def pretrain(params: PretrainParams, manifest: Manifest, work: Path, fabric: "Fabric", report: Report) -> Path:
     """Pre-train on the train split of `manifest`; the directory of the finished teacher, `work`/teacher.
 
-    Every iteration leaves units and checkpoint in `work`/iteration-N; a second call goes on where the first was
-    stopped and gives the same teacher, on any number of ranks, which share `work`. Unit quality and curves are in
-    `work`/pretrain.json. Raises UserError where `work` belongs to other parameters or another corpus, where there is
-    no audio, and where the loss is not finite.
+    Every iteration writes its units and its checkpoint to `work`/iteration-N. A second call resumes a stopped one and
+    gives the same teacher, on any number of ranks, which share `work`. Unit quality and curves are in
+    `work`/pretrain.json. Raises UserError if `work` belongs to other parameters or another corpus, if there is no
+    audio, and if the loss is not finite.
     """
     if params.drops and params.passes < fabric.world_size:
         raise UserError(
@@ -63,7 +63,7 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, fabric: "Fa
 def _run_iterations(
     params: PretrainParams, bank: WaveformBank, work: Path, fabric: "Fabric", report: Report
 ) -> tuple[UnitPredictor, list[dict[str, Any]]]:
-    """The model of the last iteration, and what every one of them came to."""
+    """The model of the last iteration, and the results of every iteration."""
     report(f"{len(bank.utterances)} utterances, {bank.hours:.2f} h, on {fabric.world_size} x {fabric.device}")
     hubert, embedding = (None, None) if params.start_from is None else _read_start(params, fabric.device)
     records = []
@@ -79,7 +79,7 @@ def _run_iterations(
             model.hubert.load_state_dict(hubert.state_dict())
             if embedding is not None:
                 model.mask_embedding.data.copy_(embedding)
-        curve = IterationLoop(fabric, params, number, bank, units, model, folder, report).run()
+        curve = IterationLoop(fabric, params, Iteration(number, folder, bank, units), model, report).run()
         hubert, embedding = model.hubert, model.mask_embedding.detach()
         records.append(
             {
@@ -92,7 +92,7 @@ def _run_iterations(
 
 
 def _read_start(params: PretrainParams, device: torch.device) -> tuple[HubertModel, Tensor | None]:
-    """The teacher that `params.start_from` names, with the weight norm that training has, and its mask embedding."""
+    """The teacher that `params.start_from` names, with weight norm as in training, and its mask embedding."""
     started = load_teacher(params.start_from or "")
     if not isinstance(started, HubertTeacher) or started.model.config != params.model:
         raise UserError(f"start_from {params.start_from!r}: not a teacher of the recipe's model; copy its shape")
@@ -107,7 +107,7 @@ def _read_start(params: PretrainParams, device: torch.device) -> tuple[HubertMod
 
 
 def _claim(work: Path, params: PretrainParams, manifest: Manifest) -> None:
-    """Mark `work` as belonging to these parameters and this corpus, or refuse it; sweep what a killed run left."""
+    """Mark `work` as belonging to these parameters and this corpus, or refuse it; delete temporary files."""
     identity = digest_json(params.model_dump(mode="json", exclude=_FREE))
     mine = {"format": FORMAT, "params": identity, "corpus": manifest.fingerprint}
     marker = work / "owner.json"

@@ -18,9 +18,9 @@ from fithubert.errors import UserError
 from fithubert.files import atomic_directory, digest, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
 
-#: Rounds of k-means after which hardly anything moves; it ends earlier where nothing does.
+#: Rounds of k-means after which hardly any centre moves; it ends earlier if none does.
 _ROUNDS = 30
-#: Frames for each cluster among which the first centres are chosen; more start no better.
+#: Frames for each cluster among which the first centres are chosen; more frames do not help.
 _START_FRAMES = 50
 
 
@@ -29,7 +29,7 @@ def mfcc_frames(waveform: Tensor) -> Tensor:
 
     Kaldi's 25 ms windows every 10 ms, then every second frame: frame t covers the samples of HuBERT's frame t.
     Source: HuBERT (Hsu et al. 2021, section IV.B); at least 400 samples. Differs: mean 0 and deviation 1 over the
-    utterance, which takes voice and channel out of the units (figures in experiments/LOG.md).
+    utterance, which removes voice and channel from the units (figures in experiments/LOG.md).
     """
     ceps = kaldi.mfcc(waveform[None] * 32768, sample_frequency=SAMPLE_RATE_HZ, dither=0.0).T
     deltas = compute_deltas(ceps)
@@ -54,7 +54,7 @@ class UnitModel:
 
 
 def draw_utterances(num_frames: Sequence[int], sample_frames: int, seed: int) -> list[int]:
-    """Indices of utterances in an order drawn by `seed`, until they hold `sample_frames` or there are no more."""
+    """Indices of utterances in an order drawn by `seed`, until they hold `sample_frames` or all are drawn."""
     drawn, seen = [], 0
     for index in torch.randperm(len(num_frames), generator=torch.Generator().manual_seed(seed)).tolist():
         if seen >= sample_frames:
@@ -67,9 +67,9 @@ def draw_utterances(num_frames: Sequence[int], sample_frames: int, seed: int) ->
 def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:
     """k-means (scikit-learn's) on frames (time, feature), scaled per feature.
 
-    Differs from HuBERT's mini-batches with 20 starts: whole rounds from one start, k-means++ among some of the frames,
-    which end lower in less time (figures in experiments/LOG.md). Raises UserError where scikit-learn is not installed
-    or there are fewer frames than clusters.
+    Differs from HuBERT's mini-batches with 20 starts: whole rounds from one start, k-means++ among some of the frames:
+    a lower error in less time (figures in experiments/LOG.md). Raises UserError if scikit-learn is not installed or
+    there are fewer frames than clusters.
     """
     try:
         from sklearn.cluster import KMeans, kmeans_plusplus
@@ -84,7 +84,7 @@ def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:
         scaled[:: max(1, len(scaled) // (_START_FRAMES * clusters))], clusters, random_state=seed
     )
     with warnings.catch_warnings():
-        # It says so where frames repeat, as in silence, and there are fewer different ones than clusters.
+        # It warns if there are fewer different frames than clusters, as in silence.
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans = KMeans(clusters, init=start, n_init=1, max_iter=_ROUNDS).fit(scaled)
     return UnitModel(torch.from_numpy(kmeans.cluster_centers_.astype(np.float32)), mean.cpu(), scale.cpu())
@@ -92,7 +92,7 @@ def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:
 
 @dataclass(frozen=True)
 class UnitQuality:
-    """How units relate to phones, frame by frame (HuBERT, section IV.D); shares of 1."""
+    """The agreement of units with phones, frame by frame (HuBERT, section IV.D); shares of 1."""
 
     phone_purity: float
     cluster_purity: float
@@ -131,7 +131,7 @@ _TENSORS = ("centres", "mean", "scale")
 
 @dataclass(frozen=True)
 class CodebookInfo:
-    """Which states the clusters are of, and how they were found.
+    """The states that the clusters are of, and how they were fitted.
 
     `model` is its name and `model_fingerprint` a digest of its weights. `recordings`: a digest of those that the
     clusters were fitted on, at most `sample_frames` frames of them.
@@ -155,24 +155,24 @@ class Codebook:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that decides a unit."""
+        """A digest of everything that decides a unit."""
         tensors = (self.units.centres, self.units.mean, self.units.scale)
         return digest(self.info.model_fingerprint, str(self.info.layer), *(t.numpy().tobytes() for t in tensors))
 
 
 def save_codebook(codebook: Codebook, directory: Path) -> None:
     """Write `codebook` to `directory`, both files or neither."""
-    with atomic_directory(directory) as aside:
+    with atomic_directory(directory) as temporary:
         state = {name: getattr(codebook.units, name).contiguous() for name in _TENSORS}
-        save_file(state, aside / _WEIGHTS, metadata={"format": "pt"})
+        save_file(state, temporary / _WEIGHTS, metadata={"format": "pt"})
         values = {"format": FORMAT, "fingerprint": codebook.fingerprint, **asdict(codebook.info)}
-        write_json(aside / "config.json", values)
+        write_json(temporary / "config.json", values)
 
 
 def load_codebook(directory: Path) -> Codebook:
     """The codebook in `directory` (or the one that the file `directory` is a part of).
 
-    Raises UserError where it is missing, broken, or its two files do not belong together.
+    Raises UserError if it is missing, broken, or its two files do not belong together.
     """
     directory = directory.parent if directory.is_file() else directory
     values = read_json(directory / "config.json")
@@ -191,5 +191,5 @@ def load_codebook(directory: Path) -> Codebook:
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not readable as a codebook ({error})") from None
     if not whole:
-        raise UserError(f"{path}: is not what config.json beside it describes")
+        raise UserError(f"{path}: does not match the config.json next to it")
     return codebook

@@ -21,7 +21,7 @@ from fithubert.profile.counts import analytic_macs
 from fithubert.profile.timing import torch_threads
 from fithubert.store.codec import CODECS, Basis, LayerBasis, layer_codecs
 from fithubert.store.write import encode_layer
-from fithubert.training.schedule import build_optimizer
+from fithubert.training.schedule import OptimizerSettings, build_optimizer
 
 _MODEL_SECONDS, _CODEC_SECONDS, _DISK_BYTES = 4.0, 4.0, 64 * 2**20
 
@@ -72,7 +72,8 @@ def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float
     heard = teach(waveforms, lengths).hidden_states
     targets = {layer: hidden.clone() for layer, hidden in enumerate(heard)}
     learn, loss = build_student(student), HintLoss(HintParams(), student.heads.layer_map)
-    optimizer = build_optimizer(learn, DistillParams())
+    params = DistillParams()
+    optimizer = build_optimizer(learn, OptimizerSettings(params.learning_rate, params.weight_decay))
 
     def update() -> None:
         projections, frames = learn.hints(waveforms, lengths)

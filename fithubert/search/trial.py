@@ -12,8 +12,8 @@ from fithubert.config.ablation import TrialBudget
 from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.data.manifest import Manifest
-from fithubert.distill.targets import Targets
-from fithubert.distill.train import TrainResult, train_student
+from fithubert.distill.targets import Targets, TrainingData
+from fithubert.distill.train import TrainingOptions, TrainResult, train_student
 from fithubert.files import digest, digest_json, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
@@ -117,18 +117,18 @@ def run_trial(
     trained = _train(student, budget, params, data, seed, directory, listeners)
     model = ReadOut(load_student(trained.directory), name).to(choose_device(params.teacher.device))
     tasks = _probe(model, budget, params, data.manifest, seed, directory / "features")
-    seconds = time.monotonic() - begun
+    seconds, ended = time.monotonic() - begun, trained.ended
     result = TrialResult(
         name=name,
         seed=seed,
-        dev_loss=trained.best_dev_loss,
-        curve=tuple((point.update, point.dev_loss) for point in trained.curve),
+        dev_loss=ended.best_dev_loss,
+        curve=tuple((point.update, point.dev_loss) for point in ended.curve),
         tasks=tasks,
         parameters=sum(p.numel() for p in model.student.parameters()),
         macs_per_second=macs_per_second(student),
-        updates=trained.updates,
-        audio_hours=trained.audio_seconds / 3600,
-        train_seconds=trained.seconds,
+        updates=ended.updates,
+        audio_hours=ended.audio_hours,
+        train_seconds=ended.seconds,
         seconds=seconds,
     )
     write_json(record, asdict(result))
@@ -159,7 +159,8 @@ def _train(
         }
     )
     short = student.model_copy(update={"init_seconds": min(student.init_seconds, budget.init_seconds)})
-    return train_student(short, schedule, data.train, data.dev, directory / "student", listeners, data.teacher)
+    targets = TrainingData(data.train, data.dev, data.teacher)
+    return train_student(short, schedule, targets, directory / "student", TrainingOptions(listeners))
 
 
 def _probe(

@@ -1,16 +1,15 @@
 """One student, from the teacher's cached or live hidden states."""
 
 from dataclasses import asdict
-from typing import Any
 
 from fithubert.config.params import Params
-from fithubert.distill.targets import CachedTargets, LiveTargets, Targets
-from fithubert.distill.train import CurvePoint, train_student
-from fithubert.files import write_json
+from fithubert.distill.targets import CachedTargets, LiveTargets, Targets, TrainingData
+from fithubert.distill.train import TrainingOptions, train_student
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.readout import ReadOut
 from fithubert.models.runtime import set_precision
-from fithubert.models.weights import load_student, read_teacher
+from fithubert.models.student import parameter_counts
+from fithubert.models.weights import fingerprint, read_teacher
+from fithubert.records import DistillMetrics, TrainedParameters
 from fithubert.stages import tracked_stage
 from fithubert.store.extract import ExtractSettings, describe_store
 from fithubert.store.format import Expected
@@ -21,10 +20,10 @@ from fithubert.training.progress import progress_listener
 from fithubert.workspace import Workspace, check_name
 
 
-def distill(params: Params, workspace: Workspace, student: str) -> dict[str, Any]:
-    """Train the student that `params.students` calls `student` and save it; the metrics with its curve.
+def distill(params: Params, workspace: Workspace, student: str) -> DistillMetrics:
+    """Train the student named `student` in `params.students` and save it; the metrics with its curve.
 
-    A training that was killed goes on from its last checkpoint. Raises UserError for an unknown student.
+    A killed training resumes from its last checkpoint. Raises UserError for an unknown student.
     """
     check_name(student, list(params.students), "student")
     # A missing input is found before the run begins.
@@ -34,49 +33,38 @@ def distill(params: Params, workspace: Workspace, student: str) -> dict[str, Any
 
 
 def _train(
-    params: Params,
-    workspace: Workspace,
-    student: str,
-    data: tuple[HubertTeacher, Targets, Targets],
-    listener: TrainingListener,
-) -> dict[str, Any]:
+    params: Params, workspace: Workspace, student: str, data: TrainingData, listener: TrainingListener
+) -> DistillMetrics:
     student_params = params.students[student]
-    teacher, train, dev = data
-    result = train_student(
-        student_params,
-        params.distill,
-        train,
-        dev,
-        workspace.student(student),
-        [progress_listener(f"distill {student}"), listener],
-        teacher,
-        checkpoint_dir=workspace.checkpoints(student),
+    options = TrainingOptions(
+        [progress_listener(f"distill {student}"), listener], checkpoint_dir=workspace.checkpoints(student)
     )
-    trained = load_student(result.directory)
-    metrics = {
-        "recipe": student_params.recipe,
-        "init": student_params.init,
-        "readout": trained.config.readout,
-        "fingerprint": ReadOut(trained, student).fingerprint,
-        "params": asdict(trained.parameter_counts()),
-        "end": result.reason,
-        "updates": result.updates,
-        "best_update": result.best_update,
-        "best_dev_loss": result.best_dev_loss,
-        "audio_hours": result.audio_seconds / 3600,
-        "seconds": result.seconds,
-        "wait_share": result.wait_share,
-        "curve": [_curve_point(point) for point in result.curve],
-    }
-    write_json(workspace.metrics(f"distill@{student}"), metrics)
+    result = train_student(student_params, params.distill, data, workspace.student(student), options)
+    released, ended = result.student.config.released(), result.ended
+    metrics = DistillMetrics(
+        recipe=student_params.recipe,
+        init=student_params.init,
+        readout=released.readout,
+        fingerprint=fingerprint(result.student),
+        params=TrainedParameters(**asdict(parameter_counts(released))),
+        end=ended.end,
+        updates=ended.updates,
+        best_update=ended.best_update,
+        best_dev_loss=ended.best_dev_loss,
+        audio_hours=ended.audio_hours,
+        seconds=ended.seconds,
+        wait_share=ended.wait_share,
+        curve=ended.curve,
+    )
+    metrics.write(workspace.metrics(f"distill@{student}"))
     return metrics
 
 
-def open_targets(params: Params, workspace: Workspace) -> tuple[HubertTeacher, Targets, Targets]:
+def open_targets(params: Params, workspace: Workspace) -> TrainingData:
     """The teacher, and its hidden states on train and on dev, cached or live as `params.distill` says."""
     teacher = set_precision(read_teacher(workspace.teacher), params.teacher.precision)
     train, dev = (_targets(params, workspace, teacher, split) for split in ("train", "dev"))
-    return teacher, train, dev
+    return TrainingData(train, dev, teacher)
 
 
 def _targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split: str) -> Targets:
@@ -88,8 +76,3 @@ def _targets(params: Params, workspace: Workspace, teacher: HubertTeacher, split
         teacher.fingerprint, manifest.fingerprint, params.cache.codec, wanted.layers, wanted.variance_share
     )
     return CachedTargets(FeatureStore.open(workspace.cache(split), expected))
-
-
-def _curve_point(point: CurvePoint) -> dict[str, Any]:
-    values = asdict(point)
-    return {**values, "layer_losses": {str(k): v for k, v in values.pop("layer_dev_losses").items()}}

@@ -1,4 +1,4 @@
-"""The making of a teacher: its corpus, then masked prediction of units."""
+"""Pre-training of a teacher: its corpus, then masked prediction of units."""
 
 import sys
 from pathlib import Path
@@ -19,9 +19,8 @@ _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 def pretrain(recipe: Path, out: Path, device: str = "auto") -> Path:
     """Pre-train the teacher that `recipe` describes in `out`; the folder of the finished teacher.
 
-    A corpus that is not prepared yet is made in `out`/data on first use. A second call goes on where the first was
-    stopped. Under torchrun every rank makes the same call. Raises UserError where the parameters are wrong or `out`
-    belongs to others.
+    A corpus that is not prepared yet is prepared in `out`/data. A second call resumes a stopped one. Under torchrun
+    every rank makes the same call. Raises UserError if the parameters are wrong or `out` belongs to other parameters.
     """
     check_name(device, get_args(Accelerator), "device")
     params = load_pretrain_params(recipe)
@@ -40,7 +39,7 @@ def pretrain(recipe: Path, out: Path, device: str = "auto") -> Path:
 
 
 def _prepare(params: PretrainParams, root: Path) -> Path:
-    """The data folder of the recipe's corpus, made in `root` unless it is there or was prepared elsewhere."""
+    """The data folder of the recipe's corpus: `root`, prepared if needed, or a folder prepared before."""
     if isinstance(params.data, ManifestData):
         return params.data.path
     mine, marker = digest_json(params.data.model_dump(mode="json")), root / "made_from.json"

@@ -12,7 +12,14 @@ from fithubert.errors import UserError
 from fithubert.export.models import find_model
 from fithubert.models.runtime import choose_device
 from fithubert.models.speech_model import SpeechModel
-from fithubert.pretrain.discretise import SAMPLE_FRAMES, WrittenUnits, describe_codebook, fit_codebook, write_units
+from fithubert.pretrain.discretise import (
+    SAMPLE_FRAMES,
+    UnitOptions,
+    WrittenUnits,
+    describe_codebook,
+    fit_codebook,
+    write_units,
+)
 from fithubert.pretrain.units import Codebook, CodebookInfo, load_codebook, save_codebook
 from fithubert.store.extract import ExtractProgress
 from fithubert.store.recordings import WrittenFeatures, drop_short, make_folder, write_features
@@ -99,7 +106,8 @@ def write_recording_units(
     if given is None:
         info = describe_codebook(loaded, recordings, layer, clusters or _CLUSTERS, seed, sample_frames)
         given = _provide_codebook(loaded, recordings, info, folder, batch_seconds)
-    done = write_units(loaded, recordings, given, out, dedup, progress_line(f"units of {loaded.name}"), batch_seconds)
+    show, options = progress_line(f"units of {loaded.name}"), UnitOptions(dedup, batch_seconds)
+    done = write_units(loaded, recordings, given, out, options, show)
     return DiscretisedRecordings(done, given, folder, skipped)
 
 

@@ -8,4 +8,6 @@ from fithubert.workspace import Workspace
 
 def open_trial_data(params: Params, workspace: Workspace) -> TrialData:
     """Corpus, teacher and its targets as `params` says; raises UserError where one has not been made."""
-    return TrialData(workspace.load_manifest(), *open_targets(params, workspace))
+    data = open_targets(params, workspace)
+    assert data.teacher is not None  # open_targets reads one.
+    return TrialData(workspace.load_manifest(), data.teacher, data.train, data.dev)

@@ -22,9 +22,9 @@ class TrackingListener(TrainingListener):
         self._run.log_metrics(values, event.update)
 
     def on_evaluation(self, event: Evaluated) -> None:
-        """The dev loss, and that of every teacher layer."""
-        layers = {f"dev_layer_{layer:0>2}": loss for layer, loss in event.layer_losses.items()}
-        self._run.log_metrics({"dev_loss": event.dev_loss, **layers}, event.update)
+        """The dev loss, and that of every head."""
+        heads = {f"dev_head_{head}": loss for head, loss in event.layer_losses.items()}
+        self._run.log_metrics({"dev_loss": event.dev_loss, **heads}, event.update)
 
     def on_end(self, event: TrainingEnded) -> None:
         """What the training came to."""

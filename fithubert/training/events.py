@@ -1,4 +1,4 @@
-"""What a listener of the training hears: small events, and a dispatcher that no listener can break."""
+"""The events of a training, and the listeners that receive them."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fithubert.models.student import ParameterCounts
+from fithubert.records import CurvePoint, Head
+
 EndReason = Literal["finished", "early_stop", "not_finite"]
 
 
 @dataclass(frozen=True)
 class TrainingStarted:
-    """The run is set up. `resumed_from`: the update of the checkpoint it goes on from, or None."""
+    """The run is set up. `resumed_from`: the update of the checkpoint that it resumes from, or None."""
 
     updates: int
     resumed_from: int | None
-    parameters: int
+    parameters: ParameterCounts
     train_utterances: int
     train_seconds: float
     dev_utterances: int
@@ -27,17 +30,24 @@ class TrainingStarted:
 
 
 @dataclass(frozen=True)
-class StepDone:
-    """One update, over all ranks. `layer_losses`: teacher layer -> loss of its head, unweighted, for heads trained.
+class StartEvaluated:
+    """The dev loss of the first weights, before any update. It is not a point of the curve."""
 
-    `audio_seconds` is the unpadded audio seen since update 0, `batch_audio_seconds` that of this update;
-    `step_seconds` its wall time and `wait_seconds` the part of it spent waiting for data.
+    dev_loss: float
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One update, over all ranks. `layer_losses`: the loss of each trained head without its weight.
+
+    `audio_seconds` is the audio since update 0 and `batch_audio_seconds` that of this update, both without padding;
+    `step_seconds` is its wall time and `wait_seconds` the part of it spent waiting for data.
     """
 
     update: int
     epoch: int
     loss: float
-    layer_losses: Mapping[str, float]
+    layer_losses: Mapping[Head, float]
     learning_rate: float
     gradient_norm: float | None
     audio_seconds: float
@@ -47,21 +57,15 @@ class StepDone:
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A dev evaluation. `train_loss` is the mean since the evaluation before; `best`: the lowest dev loss so far."""
+class Evaluated(CurvePoint):
+    """A dev evaluation. `best`: whether its dev loss is the lowest so far."""
 
-    update: int
-    train_loss: float
-    dev_loss: float
-    layer_losses: Mapping[str, float]
     best: bool
-    audio_seconds: float
-    seconds: float
 
 
 @dataclass(frozen=True)
 class CheckpointWritten:
-    """A checkpoint from which the run can go on."""
+    """A checkpoint from which the run can resume."""
 
     update: int
     path: Path
@@ -69,30 +73,38 @@ class CheckpointWritten:
 
 @dataclass(frozen=True)
 class TrainingEnded:
-    """The last event. `seconds` counts every process that worked on this run, not the time between them."""
+    """The last event: how the training ended after `updates`; `best_update` had the lowest dev loss.
 
-    reason: EndReason
+    `audio_hours` counts audio without padding, `seconds` the wall time of every process of the run, and `wait_share`
+    the share of this process's time spent waiting for data.
+    """
+
+    end: EndReason
     updates: int
     best_update: int
     best_dev_loss: float
-    audio_seconds: float
+    audio_hours: float
     seconds: float
     wait_share: float
+    curve: tuple[CurvePoint, ...]
 
 
 class StopTraining(Exception):
-    """Raised by a listener to end the training, which leaves no student; its caller has to expect it."""
+    """Raised by a listener to end the training without a student; its caller has to expect it."""
 
 
 class TrainingListener:
-    """Hears the events of one training; override what is needed. Only rank 0 has listeners.
+    """Receives the events of one training on rank 0; override the methods that you need.
 
-    A listener must not touch the random state or the student; what it raises ends it, not the training, but for
-    StopTraining.
+    A listener must not touch the random state or the student. An exception ends the listener, not the training; only
+    StopTraining ends the training.
     """
 
     def on_start(self, event: TrainingStarted) -> None:
         """Before the first update."""
+
+    def on_first_evaluation(self, event: StartEvaluated) -> None:
+        """After the evaluation of the first weights; not in a resumed run."""
 
     def on_step(self, event: StepDone) -> None:
         """After every update."""
@@ -107,9 +119,10 @@ class TrainingListener:
         """After the last update, or before the error that stops the training is raised."""
 
 
-Event = TrainingStarted | StepDone | Evaluated | CheckpointWritten | TrainingEnded
+Event = TrainingStarted | StartEvaluated | StepDone | Evaluated | CheckpointWritten | TrainingEnded
 _METHODS = {
     TrainingStarted: "on_start",
+    StartEvaluated: "on_first_evaluation",
     StepDone: "on_step",
     Evaluated: "on_evaluation",
     CheckpointWritten: "on_checkpoint",
@@ -118,16 +131,16 @@ _METHODS = {
 
 
 class Listeners:
-    """Hands every event to every listener; one that raises is warned about once and hears nothing more.
+    """Passes every event to every listener. A listener that raises is removed with one warning.
 
-    StopTraining goes through to the training.
+    StopTraining is passed on to the training.
     """
 
     def __init__(self, listeners: Iterable[TrainingListener] = ()) -> None:
         self._listeners = list(listeners)
 
-    def tell(self, event: Event) -> None:
-        """`event` to all listeners, in the order they were given."""
+    def notify(self, event: Event) -> None:
+        """Pass `event` to all listeners, in the order in which they were given."""
         for listener in list(self._listeners):
             try:
                 getattr(listener, _METHODS[type(event)])(event)
@@ -136,4 +149,4 @@ class Listeners:
             except Exception as error:
                 self._listeners.remove(listener)
                 name = type(listener).__name__
-                warnings.warn(f"{name} failed and is dropped; training goes on: {error}", stacklevel=2)
+                warnings.warn(f"{name} failed and is removed; training continues: {error}", stacklevel=2)

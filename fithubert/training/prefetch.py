@@ -1,18 +1,20 @@
-"""Reading ahead on a thread."""
+"""Reading ahead on a thread, with the time that the consumer waited."""
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from time import monotonic
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The items in order, up to `depth` of them made ahead on a thread.
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """The items in order, up to `depth` of them computed ahead on a thread.
 
-    An exception of `items` is raised where its item would have come. The thread ends with the generator: at the end,
-    at an exception, and when the consumer stops early and the generator is closed.
+    An exception of `items` is raised in place of the item. The thread ends with the generator: at the end, at an
+    exception, and when the consumer stops early and the generator is closed.
     """
     ready: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(maxsize=depth)
     closed = threading.Event()
@@ -39,9 +41,18 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
             yield item  # type: ignore[misc]
     finally:
         closed.set()
-        # The thread may stand in `put`: make room until it has seen that nobody reads any more.
+        # The thread may be waiting in `put`: make room until it has ended.
         while thread.is_alive():
             try:
                 ready.get_nowait()
             except queue.Empty:
                 thread.join(timeout=0.05)
+
+
+def timed(items: Generator[Item, None, None]) -> Generator[tuple[Item, float], None, None]:
+    """Each item with the seconds spent waiting for it; closes `items` at its own end."""
+    with closing(items):
+        begun = monotonic()
+        for item in items:
+            yield item, monotonic() - begun
+            begun = monotonic()

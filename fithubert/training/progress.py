@@ -1,14 +1,15 @@
 """Progress on a terminal and in logs."""
 
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
+from fithubert.records import Head
 from fithubert.training.events import (
-    CheckpointWritten,
     Evaluated,
+    StartEvaluated,
     StepDone,
     TrainingEnded,
     TrainingListener,
@@ -16,138 +17,156 @@ from fithubert.training.events import (
 )
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.progress import Progress, TaskID
 
 #: Updates over which speed and loss are averaged.
 _WINDOW = 50
+#: The first updates of a process are slow: memory is allocated, files are opened. They count for no estimate.
+_SLOW_UPDATES = 3
+#: An estimate of the time left needs this many updates and seconds.
+_MEASURED_UPDATES, _MEASURED_SECONDS = 5, 3.0
+#: The longest time without a line, while there is progress.
+_QUIET_SECONDS = 10.0
+_LINE_WIDTH = 100
+
+
+def format_clock(seconds: float) -> str:
+    """`seconds` as M:SS or H:MM:SS."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def estimate_left(done: float, total: float, seconds: float) -> str:
+    """`, M:SS left` from the `seconds` that `done` of `total` took; empty if too little has been measured."""
+    if seconds < _MEASURED_SECONDS or not 0.01 * total < done < total:
+        return ""
+    return f", {format_clock(seconds / done * (total - done))} left"
 
 
 class ProgressLines(TrainingListener):
-    """A line at the start, at every dev evaluation, at the end, and some in between.
+    """A line at the start, at every dev evaluation, at the end, and in between at least every 10 s.
 
-    `lines`: how many lines a whole training prints beside its evaluations.
+    `lines`: how many lines a whole training prints besides its evaluations, if it is faster than that.
     """
 
-    def __init__(self, name: str, stream: TextIO | None = None, lines: int = 20) -> None:
-        self._name, self._stream, self._lines = name, stream or sys.stderr, lines
-        self._updates = 0
+    def __init__(
+        self, name: str, stream: TextIO | None = None, lines: int = 20, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._name, self._stream, self._lines, self._clock = name, stream or sys.stderr, lines, clock
+        self._updates = self._steps = 0
+        self._printed = 0.0
         self._dev_loss: float | None = None
         self._recent: deque[StepDone] = deque(maxlen=_WINDOW)
 
     def on_start(self, event: TrainingStarted) -> None:
         self._updates = event.updates
-        resumed = "" if event.resumed_from is None else f", resumed at update {event.resumed_from}"
-        self._say(
-            f"{event.parameters / 1e6:.2f} M parameters, {event.train_seconds / 3600:.2f} h to train on, "
-            f"{event.dev_seconds / 60:.1f} min dev, {event.updates} updates on {event.world_size} x {event.device} "
-            f"({event.precision}), seed {event.seed}{resumed}"
+        counts = event.parameters
+        self._print(
+            f"{_millions(counts.trunk)} trunk + {_millions(counts.readout)} read-out + "
+            f"{_millions(counts.training_only)} training-only parameters"
         )
+        self._print(
+            f"{event.updates} updates on {event.train_seconds / 3600:.2f} h, dev {event.dev_seconds / 60:.1f} min, "
+            f"{event.world_size} x {event.device}, {event.precision}, seed {event.seed}"
+        )
+        if event.resumed_from is not None:
+            self._print(f"resumed at update {event.resumed_from}")
+
+    def on_first_evaluation(self, event: StartEvaluated) -> None:
+        self._dev_loss = event.dev_loss
+        self._print(f"update 0 dev loss {event.dev_loss:.5g}")
 
     def on_step(self, event: StepDone) -> None:
-        self._recent.append(event)
-        if event.update % max(1, self._updates // self._lines) == 0:
-            self._say(f"update {event.update}/{self._updates} {self.describe()} | by layer {self.describe_layers()}")
+        self._measure(event)
+        due = event.update % max(1, self._updates // self._lines) == 0
+        if due or self._clock() - self._printed >= _QUIET_SECONDS:
+            self._print(f"update {event.update}/{self._updates} {self.describe()}")
 
     def on_evaluation(self, event: Evaluated) -> None:
         self._dev_loss = event.dev_loss
-        layers = _show_layers(event.layer_losses)
-        self._say(
-            f"update {event.update} dev loss {event.dev_loss:.5g}{' (best)' if event.best else ''}, "
-            f"train loss {event.train_loss:.5g}, by layer {layers}"
-        )
-
-    def on_checkpoint(self, event: CheckpointWritten) -> None:
-        """Checkpoints are not worth a line."""
+        best = " (best)" if event.best else ""
+        self._print(f"update {event.update} dev loss {event.dev_loss:.5g}{best}, train loss {event.train_loss:.5g}")
+        self._print(_describe_heads(event.layer_losses, _LINE_WIDTH - len(self._name) - 2))
 
     def on_end(self, event: TrainingEnded) -> None:
-        self._say(
-            f"{event.reason.replace('_', ' ')} after {event.updates} updates, {event.audio_seconds / 3600:.2f} h of "
-            f"audio, {event.seconds:.0f} s ({event.wait_share:.1%} waiting for data); "
-            f"best dev loss {event.best_dev_loss:.5g} at update {event.best_update}"
+        self._print(
+            f"{event.end.replace('_', ' ')} after {event.updates} updates, {event.audio_hours:.2f} h of audio, "
+            f"{format_clock(event.seconds)} ({event.wait_share:.1%} waiting)"
         )
+        self._print(f"best dev loss {event.best_dev_loss:.5g} at update {event.best_update}")
 
     def describe(self) -> str:
-        """Loss, dev loss, speed, share of waiting and time left, over the last updates."""
+        """Loss, dev loss, speed, share of waiting for data and time left, over the last updates."""
         seconds = sum(step.step_seconds for step in self._recent) or 1e-9
         audio = sum(step.batch_audio_seconds for step in self._recent)
         waited = sum(step.wait_seconds for step in self._recent)
         loss = sum(step.loss for step in self._recent) / len(self._recent)
+        dev = "" if self._dev_loss is None else f" dev {self._dev_loss:.4g}"
+        text = f"loss {loss:.4g}{dev}, {audio / seconds:.1f} s audio/s, {waited / seconds:.0%} waiting"
+        measured = len(self._recent) >= _MEASURED_UPDATES and self._steps > _SLOW_UPDATES
+        if not measured or seconds < _MEASURED_SECONDS:
+            return text
         left = (self._updates - self._recent[-1].update) * seconds / len(self._recent)
-        dev = "" if self._dev_loss is None else f"dev {self._dev_loss:.4g} "
-        return (
-            f"loss {loss:.4g} {dev}| {audio / seconds:.1f} s audio/s | "
-            f"waiting {waited / seconds:.1%} | {_clock(left)} left"
-        )
+        return f"{text}, {format_clock(left)} left"
 
-    def describe_layers(self) -> str:
-        """The loss of every head, over those of the last updates that trained it."""
-        seen = {name for step in self._recent for name in step.layer_losses}
-        names = sorted(seen, key=lambda name: [int(layer) for layer in name.split("-")])
-        heard = {name: [s.layer_losses[name] for s in self._recent if name in s.layer_losses] for name in names}
-        return _show_layers({name: sum(losses) / len(losses) for name, losses in heard.items()})
+    def _measure(self, event: StepDone) -> None:
+        self._steps += 1
+        if self._steps == _SLOW_UPDATES + 1:
+            self._recent.clear()
+        self._recent.append(event)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
+        self._printed = self._clock()
         print(f"{self._name}: {line}", file=self._stream, flush=True)
 
 
 class ProgressBar(ProgressLines):
-    """The same on a terminal: a bar with loss, dev loss and speed, the loss of every head below it, and a line for
-    every evaluation above."""
+    """The same on a terminal: a bar with loss, dev loss and speed, and a line above it for every evaluation."""
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         super().__init__(name, stream)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._live: Live | None = None
-        #: Drawn by another thread, which must not go through the steps while one is added.
-        self._layers = ""
 
     def on_start(self, event: TrainingStarted) -> None:
-        from rich.console import Console, Group
-        from rich.live import Live
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.text import Text
 
         super().on_start(event)
-        bar = Progress(
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
-        )
-        self._task = bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
-        self._live = Live(
-            get_renderable=lambda: Group(bar, Text(self._layers)),
             console=Console(file=self._stream),
             refresh_per_second=2,
         )
-        self._bar = bar
-        self._live.start()
+        self._task = self._bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
+        self._bar.start()
 
     def on_step(self, event: StepDone) -> None:
-        self._recent.append(event)
+        self._measure(event)
         if self._bar is not None and self._task is not None:
-            self._layers = f"by layer {self.describe_layers()}"
             self._bar.update(self._task, completed=event.update, state=self.describe())
 
     def on_end(self, event: TrainingEnded) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
         super().on_end(event)
 
-    def _say(self, line: str) -> None:
-        if self._live is None:
-            super()._say(line)
+    def _print(self, line: str) -> None:
+        if self._bar is None:
+            super()._print(line)
         else:
-            self._live.console.print(f"{self._name}: {line}", markup=False, highlight=False)
+            self._bar.console.print(f"{self._name}: {line}", markup=False, highlight=False)
 
 
 def progress_listener(name: str, stream: TextIO | None = None) -> TrainingListener:
-    """What shows the training of student `name` on `stream` (standard error): a bar on a terminal, else lines.
+    """A listener that shows the training `name` on `stream` (standard error): a bar on a terminal, else lines.
 
-    Lines too where rich, which draws the bar, is not installed.
+    Also lines if rich, which draws the bar, is not installed.
     """
     stream = stream or sys.stderr
     if not stream.isatty():
@@ -159,31 +178,26 @@ def progress_listener(name: str, stream: TextIO | None = None) -> TrainingListen
     return ProgressBar(name, stream)
 
 
-def _show_layers(losses: Mapping[str, float]) -> str:
-    return " ".join(f"{name}:{loss:.4g}" for name, loss in losses.items())
+def progress_line(
+    label: str, stream: TextIO | None = None, clock: Callable[[], float] = monotonic
+) -> Callable[..., None]:
+    """A function to call with (done, total, note) as work proceeds; it ends its line when `done` reaches `total`.
 
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def progress_line(label: str, stream: TextIO | None = None) -> Callable[..., None]:
-    """A function to call with (done, total, note) as work goes on; ends its line when done reaches total."""
+    On a terminal one line is rewritten; elsewhere a line is added at every tenth and at least every 10 s.
+    """
     out = stream or sys.stderr
-    begun, shown = time.monotonic(), -1
+    begun = printed = clock()
+    shown = -1
 
     def show(done: float, total: float, note: str = "") -> None:
-        nonlocal shown
-        share = done / total if total else 1.0
+        nonlocal shown, printed
+        share, now = done / total if total else 1.0, clock()
         step = int(share * (1000 if out.isatty() else 10))
-        if step <= shown:
+        if step <= shown and (now - printed < _QUIET_SECONDS or share >= 1):
             return
-        shown = step
-        spent = time.monotonic() - begun
-        left = f", {spent / share * (1 - share):.0f} s left" if 0 < share < 1 else ""
-        text = f"{label}: {share:4.0%} ({spent:.0f} s{left}){'  ' + note if note else ''}"
+        shown, printed, spent = step, now, now - begun
+        left = estimate_left(done, total, spent)
+        text = f"{label}: {share:4.0%} ({format_clock(spent)}{left}){'  ' + note if note else ''}"
         if out.isatty():
             out.write(f"\r\x1b[K{text}" + ("\n" if share >= 1 else ""))
         else:
@@ -191,3 +205,18 @@ def progress_line(label: str, stream: TextIO | None = None) -> Callable[..., Non
         out.flush()
 
     return show
+
+
+def _describe_heads(losses: Mapping[Head, float], width: int) -> str:
+    """The loss of every head if they fit in `width` characters, else the lowest and the highest."""
+    text = "heads " + " ".join(f"{head}:{loss:.3g}" for head, loss in losses.items())
+    if len(text) <= width:
+        return text
+    lowest, highest = (choose(losses, key=lambda head: losses[head]) for choose in (min, max))
+    return (
+        f"{len(losses)} heads, from {lowest}:{losses[lowest]:.3g} (lowest) to {highest}:{losses[highest]:.3g} (highest)"
+    )
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"

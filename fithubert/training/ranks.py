@@ -1,14 +1,14 @@
-"""Where a training runs: one process or one of many under torchrun, on CPU or GPU, in full or mixed precision.
+"""The processes of a training: one, or several under torchrun, on CPU or GPU, in full or mixed precision.
 
-The only file that imports Lightning Fabric, which places the module, wraps it for DDP, scales fp16 losses and holds
-back gradient synchronisation.
+The only file that imports Lightning Fabric, which places the module, wraps it for DDP, scales fp16 losses and delays
+gradient synchronisation.
 """
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -19,19 +19,20 @@ from fithubert.errors import UserError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
 
 Accelerator = Literal["auto", "cpu", "cuda"]
 Value = TypeVar("Value")
-#: How long ranks wait for each other: the first one may read a whole corpus alone. A dead one ends the job at once,
-#: since torchrun stops the others.
-_PATIENCE = timedelta(hours=12)
+#: How long ranks wait for each other: the first one may read a whole corpus alone. The death of a rank still ends the
+#: job at once, since torchrun stops the others.
+_TIMEOUT = timedelta(hours=12)
 
 
 def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: bool) -> "Fabric":
     """A launched Fabric for this process; under torchrun one rank of DDP with gloo (CPU) or nccl (GPU).
 
-    `unused_parameters`: some parameters may get no gradient in an update. Raises UserError where Fabric is not
-    installed or the accelerator is not there.
+    `unused_parameters`: some parameters may get no gradient in an update. Raises UserError if Fabric is not installed
+    or the accelerator does not exist.
     """
     try:
         from lightning_fabric import Fabric
@@ -51,7 +52,7 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
     if world > 1:
         backend = "nccl" if accelerator == "cuda" else "gloo"
         strategy = DDPStrategy(
-            process_group_backend=backend, timeout=_PATIENCE, find_unused_parameters=unused_parameters
+            process_group_backend=backend, timeout=_TIMEOUT, find_unused_parameters=unused_parameters
         )
     fabric = Fabric(
         accelerator=accelerator,
@@ -59,7 +60,7 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
         num_nodes=world // local,
         strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
-        # Said, not detected: one process inside a cluster's job is one process.
+        # Set, not detected: one process inside a cluster's job is one process.
         plugins=[TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
     )
     fabric.launch()
@@ -67,7 +68,7 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
 
 
 def on_first_rank(fabric: "Fabric", function: Callable[[], Value]) -> Value:
-    """What `function` gives on rank 0, on every rank; its UserError is raised on every rank too."""
+    """The result of `function`, run on rank 0 only, on every rank; its UserError is raised on every rank too."""
     value: Value | UserError | None = None
     if fabric.is_global_zero:
         try:
@@ -83,48 +84,55 @@ def on_first_rank(fabric: "Fabric", function: Callable[[], Value]) -> Value:
 def sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
     """`values` summed over all ranks, on every rank."""
     summed = fabric.all_reduce(values, reduce_op="sum")
-    assert isinstance(summed, Tensor)  # Fabric answers a tensor with a tensor
+    assert isinstance(summed, Tensor)  # Fabric returns a tensor for a tensor
     return summed
+
+
+def delay_gradient_sync(fabric: "Fabric", module: "_FabricModule", delay: bool) -> AbstractContextManager[None]:
+    """A block in which the gradients of `module` stay on their rank if `delay` is True and there are several ranks."""
+    if not delay or fabric.world_size == 1:
+        return nullcontext()
+    return fabric.no_backward_sync(module)
 
 
 @contextmanager
 def ends_with_its_ranks(fabric: "Fabric") -> Iterator[None]:
-    """A block in which the death of another rank, or torchrun's order to stop that follows it, is a UserError.
+    """A block in which the death of another rank, or the SIGTERM of torchrun that follows it, is a UserError.
 
-    What a dead rank leaves behind is a collective that fails in one of torch's many ways, or SIGTERM before it can.
+    After the death of a rank a collective fails, in one of many ways, or SIGTERM comes first.
     """
     if fabric.world_size == 1:
         yield
         return
     ended = UserError(
-        f"rank {fabric.global_rank} of {fabric.world_size}: another rank has died, or the job was told to stop; "
-        "the same command goes on from the last checkpoint"
+        f"rank {fabric.global_rank} of {fabric.world_size}: another rank has died, or the job was stopped; "
+        "the same command resumes from the last checkpoint"
     )
 
     def stop(number: int, frame: object) -> NoReturn:
-        # Once is enough: torchrun's order may still come while this rank is leaving.
+        # A second SIGTERM may come while this rank is ending.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ended
 
-    # Python hears signals on the main thread only.
-    listens = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if listens else None
+    # Python handles signals on the main thread only.
+    handles = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if handles else None
     try:
         yield
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
             raise
-        if listens:
+        if handles:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ended from error
     finally:
-        if listens and signal.getsignal(signal.SIGTERM) is stop:
+        if handles and signal.getsignal(signal.SIGTERM) is stop:
             signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def deterministic_torch() -> Iterator[None]:
-    """Deterministic algorithms where torch has them, and the caller's random state and settings restored at the end."""
+    """A block with deterministic algorithms if torch has them; restores the caller's random state and settings."""
     enabled, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -132,7 +140,7 @@ def deterministic_torch() -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling every empty tensor is for finding reads of unset memory, and costs time.
+    # Filling every empty tensor only helps to find reads of unset memory, and costs time.
     memory.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng():

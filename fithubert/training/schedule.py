@@ -1,30 +1,28 @@
 """AdamW with warm-up and linear decay, and a moving average of the weights."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fithubert.config.distill import DistillParams
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The settings of AdamW. `fused` must be off in fp16: a fused AdamW unscales gradients itself, after clipping."""
+
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-6
+    fused: bool = True
 
 
-def learning_rate_share(update: int, updates: int, warmup_share: float) -> float:
-    """The share of the peak learning rate at `update` (from 0) of `updates`: linear up to 1, then linear to 0.
+def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, with weight decay on matrices only, not on biases, norms and gains.
 
-    Source: s3prl `get_linear_schedule_with_warmup`. Differs: counts from 1 in the warm-up, so that the first update
-    is not one with rate 0.
-    """
-    warmup = round(warmup_share * updates)
-    if update < warmup:
-        return (update + 1) / warmup
-    return (updates - update) / max(1, updates - warmup)
-
-
-def build_optimizer(model: nn.Module, params: DistillParams) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; weight decay on matrices only, not on biases, norms and gains.
-
-    Fused except in fp16, where a fused optimiser unscales gradients itself and so cannot have them clipped.
+    Differs: fairseq decays every parameter.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -33,16 +31,27 @@ def build_optimizer(model: nn.Module, params: DistillParams) -> torch.optim.Adam
     ]
     return torch.optim.AdamW(
         groups,
-        lr=params.learning_rate,
-        betas=params.betas,
-        eps=params.epsilon,
-        weight_decay=params.weight_decay,
-        fused=params.precision != "16-mixed",
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=settings.fused,
     )
 
 
+def learning_rate_share(update: int, updates: int, warmup_updates: int) -> float:
+    """The share of the peak learning rate at `update` (from 0) of `updates`: linear up to 1, then linear to 0.
+
+    Source: s3prl `get_linear_schedule_with_warmup`; HuBERT (Hsu et al. 2021, section IV.C). Differs: counts from 1 in
+    the warm-up, so that the first update does not have rate 0.
+    """
+    if update < warmup_updates:
+        return (update + 1) / warmup_updates
+    return (updates - update) / max(1, updates - warmup_updates)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same `rate`."""
+    """Set the learning rate of every parameter group to `rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -10,13 +10,20 @@ from torch import Tensor
 from fithubert.config.distill import DistillParams
 from fithubert.config.students import HintParams, StudentParams
 from fithubert.config.teacher import HubertConfig
-from fithubert.distill.targets import LiveTargets
-from fithubert.distill.train import TrainResult, train_student
+from fithubert.distill.targets import LiveTargets, TrainingData
+from fithubert.distill.train import TrainingOptions, TrainResult, train_student
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import SpeechOutput
-from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingListener, TrainingStarted
+from fithubert.training.events import (
+    Evaluated,
+    StartEvaluated,
+    StepDone,
+    TrainingEnded,
+    TrainingListener,
+    TrainingStarted,
+)
 
 WIDTH = 6
 
@@ -56,9 +63,13 @@ class FakeTeacher:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
+        self.mask_embedding = None
         self.weights = [torch.randn(400, width, generator=generator) for width in self.widths]
         self.fingerprint = digest("fake")
         self.last_layers: list[int | None] = []
+
+    def to(self, device: torch.device | str) -> "FakeTeacher":
+        return self
 
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
@@ -121,28 +132,35 @@ def distill_params(**changes: Any) -> DistillParams:
 
 
 def train(out: Path, params: DistillParams | None = None, **arguments: Any) -> TrainResult:
-    """`train_student` on the fake corpus with live targets, wherever `arguments` do not say otherwise."""
+    """`train_student` on the fake corpus with live targets, unless `arguments` replace them."""
     given: dict[str, Any] = {
         "student_params": student_params(),
         "train_targets": LiveTargets(fake_manifest(16), FakeTeacher()),
         "dev_targets": LiveTargets(fake_manifest(5, seed=1), FakeTeacher()),
-        "accelerator": "cpu",
+        "teacher": None,
+        "listeners": [],
         **arguments,
     }
-    return train_student(distill_params=params or distill_params(), out_dir=out, **given)
+    data = TrainingData(given["train_targets"], given["dev_targets"], given["teacher"])
+    options = TrainingOptions(given["listeners"], accelerator="cpu")
+    return train_student(given["student_params"], params or distill_params(), data, out, options)
 
 
 class Recorder(TrainingListener):
-    """Keeps what it hears."""
+    """Keeps the events that it receives."""
 
     def __init__(self) -> None:
         self.started: list[TrainingStarted] = []
+        self.first: list[StartEvaluated] = []
         self.steps: list[StepDone] = []
         self.evaluations: list[Evaluated] = []
         self.ended: list[TrainingEnded] = []
 
     def on_start(self, event: TrainingStarted) -> None:
         self.started.append(event)
+
+    def on_first_evaluation(self, event: StartEvaluated) -> None:
+        self.first.append(event)
 
     def on_step(self, event: StepDone) -> None:
         self.steps.append(event)

@@ -103,9 +103,9 @@ def run(loss: HintLoss, projections: list[Tensor], targets: dict[int, Tensor], *
 
 def test_the_last_head_counts_fully_and_the_others_a_tenth() -> None:
     losses = run(*three_heads(), 6, 4)
-    one, two, last = losses.layers.values()
+    one, two, last = losses.heads.values()
     torch.testing.assert_close(losses.total, last + 0.1 * (one + two))
-    assert list(losses.layers) == [(1, 1), (2, 2), (3, 3)]
+    assert list(losses.heads) == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_padding_contributes_nothing() -> None:
@@ -153,16 +153,16 @@ def test_the_highest_head_so_far_has_the_last_ones_weight() -> None:
     loss, projections, targets = three_heads(last_weight=1.0, hint_weight=0.1)
     lengths = torch.full((2,), 6)
     both = loss(projections[:2], lengths, targets, [0, 1])
-    first, second = both.layers.values()
+    first, second = both.heads.values()
     torch.testing.assert_close(both.total, 0.1 * first + second)
 
 
 def test_params_that_make_no_sense_are_refused() -> None:
     for params, words in (
-        ({"losses": {}}, "needs a term"),
-        ({"losses": {"mse": -1.0}}, "not negative"),
+        ({"losses": {}}, "at least one term"),
+        ({"losses": {"mse": -1.0}}, "no negative weight"),
         ({"losses": {"intra_gram": 1.0}, "random_hints": 2}, "neighbouring heads"),
-        ({"bottom_up_share": 0.5, "random_hints": 2}, "join one by one cannot be drawn too"),
+        ({"bottom_up_share": 0.5, "random_hints": 2}, "cannot be combined with random_hints"),
     ):
         with pytest.raises(UserError, match=words):
             validate(HintParams, params, "params.yaml")

@@ -1,6 +1,5 @@
-"""Masking distillation: who hears what, and what it needs."""
+"""Masking distillation: the frames that student and teacher read, and its requirements."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 
 from fithubert.config.students import StudentParams
 from fithubert.data.batching import Crop
-from fithubert.distill.targets import LiveTargets
+from fithubert.distill.targets import LiveTargets, Request
 from fithubert.distill.train import TrainResult
 from fithubert.errors import UserError
 from fithubert.frames import count_frames
@@ -32,22 +31,23 @@ def run(out: Path, params: StudentParams | None = None, **arguments: Any) -> Tra
 
 
 def test_masked_frames_learn_from_speech_and_the_others_from_masked_speech() -> None:
-    live = LiveTargets(fake_manifest(6), tiny_teacher(mask_embedding=True))
-    crops = [Crop(2, 3, 7), Crop(4, 1, 5)]
+    manifest, teacher = fake_manifest(6), tiny_teacher(mask_embedding=True)
+    live = LiveTargets(manifest, teacher)
+    crops = (Crop(2, 3, 7), Crop(4, 1, 5))
     masked = torch.zeros(2, 7, dtype=torch.bool)
     masked[0, 2:5] = masked[1, 1:3] = True
-    batch = replace(live.read(crops, [3]), masked=masked)
-    targets = live.finish(batch, crops, [3]).targets[3]
+    request = Request(crops, (3,), masked)
+    targets = live.finish(live.read(request), request).hidden_states[3]
     for row, crop in enumerate(crops):
-        whole = live._manifest.read(live._utterances[crop.index])[None]
+        whole = manifest.read(manifest.utterances[crop.index])[None]
         lengths = torch.tensor([whole.shape[1]])
         hidden = torch.zeros(1, count_frames(whole.shape[1]), dtype=torch.bool)
         span = slice(crop.start_frame, crop.start_frame + crop.num_frames)
         hidden[0, span] = masked[row, : crop.num_frames]
-        speech = live._teacher(whole, lengths).hidden_states[3][0, span]
-        muffled = live._teacher(whole, lengths, masked=hidden).hidden_states[3][0, span]  # type: ignore[call-arg]
-        assert not torch.allclose(speech, muffled)
-        wanted = torch.where(hidden[0, span, None], speech, muffled)
+        speech = teacher(whole, lengths).hidden_states[3][0, span]
+        others = teacher(whole, lengths, masked=hidden).hidden_states[3][0, span]
+        assert not torch.allclose(speech, others)
+        wanted = torch.where(hidden[0, span, None], speech, others)
         torch.testing.assert_close(targets[row, : crop.num_frames], wanted, atol=1e-5, rtol=0)
 
 
@@ -63,7 +63,7 @@ def test_what_it_needs_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is masked; give shape"):
         run(tmp_path / "a", masked_params(masking=None))
     without = LiveTargets(fake_manifest(16), tiny_teacher())
-    with pytest.raises(UserError, match="the teacher must hear the masked speech"):
+    with pytest.raises(UserError, match="the teacher must read the masked speech"):
         run(tmp_path / "b", train_targets=without)
     with pytest.raises(UserError, match="has no mask embedding"):
         tiny_teacher()(torch.zeros(1, 800), torch.tensor([800]), masked=torch.zeros(1, 2, dtype=torch.bool))

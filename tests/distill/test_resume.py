@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fithubert.distill.loop import Standing
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.training.checkpoint import Checkpoint, CheckpointFolder, CurvePoint, Progress, flatten
+from fithubert.records import CurvePoint, Head
+from fithubert.training.checkpoint import CheckpointFolder, flatten
 from fithubert.training.events import CheckpointWritten, StepDone, TrainingListener
 from tests.distill.fakes import Recorder, distill_params, student_params, train
 
@@ -95,11 +97,11 @@ def test_stopped_anywhere_any_number_of_times_and_resumed_is_never_stopped(
 @pytest.mark.parametrize("changes", [{"ema_decay": 0.5}, {"accumulate": 2}, {"patience": 1, "learning_rate": 1e-20}])
 def test_what_else_a_run_keeps_is_resumed_too(tmp_path: Path, changes: dict) -> None:
     params = distill_params(dev_every_updates=2, **changes)
-    expected = train(tmp_path / "whole", params)
+    expected = train(tmp_path / "whole", params).ended
     with pytest.raises(_Stop):
         train(tmp_path / "student", params, listeners=[_StopAt(4, "step")])
-    result = train(tmp_path / "student", params)
-    assert (result.reason, result.updates) == (expected.reason, expected.updates)
+    ended = train(tmp_path / "student", params).ended
+    assert (ended.end, ended.updates) == (expected.end, expected.updates)
     _assert_equal(tmp_path / "student", tmp_path / "whole")
 
 
@@ -143,15 +145,15 @@ def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    progress = Progress(update=3, best_loss=0.5, curve=[CurvePoint(2, 1.0, 2.0, 0.7, 0.5, {"1": 0.5})])
+    standing = Standing(update=3, best_loss=0.5, curve=[CurvePoint(2, 1.0, 2.0, 0.7, 0.5, {Head(1, 3): 0.5})])
     weights = {"w": torch.rand(2)}
     folder = CheckpointFolder(tmp_path, {"name": "x"}, keep=1)
-    folder.save(Checkpoint(progress, weights, {"state": {}}, {}, weights, None))
+    folder.save(3, {"progress": standing.to_json(), "model": weights, "average": None})
     loaded = folder.load_latest()
     assert loaded is not None
-    assert loaded.progress == progress
-    assert torch.equal(loaded.model["w"], weights["w"])
-    assert loaded.average is None
+    assert Standing.from_json(loaded["progress"]) == standing
+    assert torch.equal(loaded["model"]["w"], weights["w"])
+    assert loaded["average"] is None
 
 
 def test_flatten_names_every_leaf() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fithubert.data.batching import Crop, plan_batches
-from fithubert.distill.targets import CachedTargets, DistillBatch, LiveTargets, Targets
+from fithubert.distill.targets import CachedTargets, LiveTargets, Request, Targets
 from fithubert.errors import UserError
 from fithubert.frames import count_samples
 from fithubert.store.extract import ExtractSettings, extract_features
-from fithubert.store.read import FeatureStore
+from fithubert.store.read import FeatureStore, HiddenStateBatch
 from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
 
 #: Enough for two runs to part; ten times the rate multiplies what lies between them by ten.
@@ -30,8 +30,9 @@ def _store(path: Path, codec: str, count: int = 16, seed: int = 0, **settings: o
     return CachedTargets(FeatureStore.open(path))
 
 
-def _batch(targets: Targets, crops: list[Crop], layers: list[int]) -> DistillBatch:
-    return targets.finish(targets.read(crops, layers), crops, layers)
+def _batch(targets: Targets, crops: list[Crop], layers: list[int]) -> HiddenStateBatch:
+    request = Request(tuple(crops), tuple(layers))
+    return targets.finish(targets.read(request), request)
 
 
 @pytest.mark.parametrize(("codec", "error"), [("float16", 1e-3), ("int8", 1e-2), ("pca_int8", 3e-2)])
@@ -41,11 +42,11 @@ def test_cached_batches_are_live_batches_within_the_codecs_error(tmp_path: Path,
     for crops in plan_batches(live.num_frames, batch_frames=60, crop_frames=20, seed=1, epoch=0):
         one, other = _batch(cached, crops, [1, 3]), _batch(live, crops, [1, 3])
         assert one.ids == other.ids
-        assert one.targets.keys() == other.targets.keys() == {1, 3}
-        for name in ("waveforms", "lengths", "target_lengths"):
+        assert one.hidden_states.keys() == other.hidden_states.keys() == {1, 3}
+        for name in ("waveforms", "lengths", "frame_lengths"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
         for layer in (1, 3):
-            assert (one.targets[layer] - other.targets[layer]).abs().max() < error
+            assert (one.hidden_states[layer] - other.hidden_states[layer]).abs().max() < error
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +79,17 @@ def test_two_hundred_cached_losses_are_live_losses_within_the_error_that_the_sto
 
 
 def test_live_crops_have_seen_the_whole_utterance() -> None:
-    teacher = FakeTeacher()
-    live = LiveTargets(fake_manifest(6), teacher)
+    manifest, teacher = fake_manifest(6), FakeTeacher()
+    live = LiveTargets(manifest, teacher)
     crop = Crop(2, 3, 7)
     batch = _batch(live, [crop, Crop(4, 0, 2)], [2])
-    whole = live._manifest.read(live._utterances[2])
+    whole = manifest.read(manifest.utterances[2])
     states = teacher(whole[None], torch.tensor([len(whole)])).hidden_states[2]
-    assert torch.allclose(batch.targets[2][0], states[0, 3:10])
+    assert torch.allclose(batch.hidden_states[2][0], states[0, 3:10])
     assert torch.equal(batch.waveforms[0], whole[3 * 320 : 3 * 320 + count_samples(7)])
-    assert batch.target_lengths.tolist() == [7, 2]
-    assert not batch.targets[2][1, 2:].any()
-    assert not batch.targets[2].is_inference()
+    assert batch.frame_lengths.tolist() == [7, 2]
+    assert not batch.hidden_states[2][1, 2:].any()
+    assert not batch.hidden_states[2].is_inference()
 
 
 def test_the_teacher_runs_only_as_deep_as_the_heads_need(tmp_path: Path) -> None:
@@ -99,20 +100,23 @@ def test_the_teacher_runs_only_as_deep_as_the_heads_need(tmp_path: Path) -> None
     assert set(teacher.last_layers) == {2}
 
 
-def test_only_the_layers_of_the_heads_are_read(tmp_path: Path) -> None:
+def test_only_the_layers_of_the_heads_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = _store(tmp_path / "cache", "float16")
-    asked = []
-    read_batch = cached._store.read_batch
-    cached._store.read_batch = lambda crops, layers: asked.append(tuple(layers)) or read_batch(crops, layers)
+    read, read_batch = [], FeatureStore.read_batch
+    monkeypatch.setattr(
+        FeatureStore,
+        "read_batch",
+        lambda store, crops, layers: read.append(tuple(layers)) or read_batch(store, crops, layers),
+    )
     train(tmp_path / "student", train_targets=cached)
-    assert set(asked) == {(1, 3)}
+    assert set(read) == {(1, 3)}
 
 
 def test_training_shard_by_shard_needs_shards(tmp_path: Path) -> None:
     params = distill_params(shuffle="shards")
     with pytest.raises(UserError, match=r"distill\.shuffle: shards needs cached targets"):
         train(tmp_path / "live", params)
-    assert train(tmp_path / "student", params, train_targets=_store(tmp_path / "cache", "int8")).updates == 12
+    assert train(tmp_path / "student", params, train_targets=_store(tmp_path / "cache", "int8")).ended.updates == 12
 
 
 def test_a_cache_without_waveforms_cannot_train(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from fithubert.distill.targets import LiveTargets
-from fithubert.distill.warmstart.start import draw_waveforms
+from fithubert.distill.warmstart.cut import draw_waveforms
 from fithubert.errors import UserError
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.weights import load_student, read_record
+from fithubert.models.readout import ReadOut
+from fithubert.models.student import parameter_counts
+from fithubert.models.weights import fingerprint, load_student, read_record
 from fithubert.training.events import StepDone, TrainingListener
 from tests.distill.fakes import (
     FakeTeacher,
@@ -32,21 +34,22 @@ def _one_thread() -> None:
 def test_training_learns_saves_the_best_student_and_its_record(tmp_path: Path) -> None:
     recorder = Recorder()
     result = train(tmp_path / "student", distill_params(updates=40, dev_every_updates=10), listeners=[recorder])
-    assert result.reason == "finished"
-    assert [point.update for point in result.curve] == [10, 20, 30, 40]
-    assert result.best_dev_loss < recorder.steps[0].loss
-    assert result.best_dev_loss == min(point.dev_loss for point in result.curve)
-    assert set(result.curve[0].layer_dev_losses) == {"1", "3"}
+    ended = result.ended
+    assert ended.end == "finished"
+    assert [point.update for point in ended.curve] == [10, 20, 30, 40]
+    assert ended.best_dev_loss == min(point.dev_loss for point in ended.curve) < recorder.first[0].dev_loss
+    assert set(ended.curve[0].layer_losses) == {(1, 1), (2, 3)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
     record = read_record(tmp_path / "student")
     assert record["seed"] == 1
     assert record["updates"] == 40
     assert record["hints"]["hint_weight"] == 0.1
-    assert record["audio_hours"] == pytest.approx(result.audio_seconds / 3600)
+    assert record["audio_hours"] == ended.audio_hours
+    assert set(record["curve"][0]["layer_losses"]) == {"1-1", "2-3"}
     assert load_student(tmp_path / "student").config.width == 8
     assert [event.update for event in recorder.steps] == list(range(1, 41))
-    assert recorder.steps[-1].audio_seconds == pytest.approx(result.audio_seconds)
-    assert recorder.ended[0].best_dev_loss == result.best_dev_loss
+    assert recorder.steps[-1].audio_seconds == pytest.approx(3600 * ended.audio_hours)
+    assert recorder.ended == [ended]
 
 
 def test_the_dev_loss_is_that_of_the_saved_student(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_the_dev_loss_is_that_of_the_saved_student(tmp_path: Path) -> None:
             error = projections[-1] - teacher(waveform, lengths).hidden_states[3]
             squares += error.square().mean(-1).sum().item()
             frames += error.shape[1]
-    assert squares / frames == pytest.approx(result.best_dev_loss, rel=1e-3)
+    assert squares / frames == pytest.approx(result.ended.best_dev_loss, rel=1e-3)
 
 
 def test_equal_calls_give_equal_students_and_leave_the_random_state_alone(tmp_path: Path) -> None:
@@ -90,9 +93,9 @@ def test_accumulation_gives_the_update_of_one_pass(tmp_path: Path) -> None:
 
 def test_training_stops_early_when_the_dev_loss_does_not_fall(tmp_path: Path) -> None:
     params = distill_params(learning_rate=1e-20, dev_every_updates=1, patience=3)
-    result = train(tmp_path / "student", params)
-    assert result.reason == "early_stop"
-    assert result.updates == result.best_update + 3 < 12
+    ended = train(tmp_path / "student", params).ended
+    assert ended.end == "early_stop"
+    assert ended.updates == ended.best_update + 3 < 12
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_utterances(tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_utterances(tmp_path: Path) -> 
     assert str(written) in str(caught.value)
     (part,) = json.loads(written.read_text())["parts"]
     assert "utt-07" in part["utterances"]
-    assert recorder.ended[0].reason == "not_finite"
+    assert recorder.ended[0].end == "not_finite"
     assert not (tmp_path / "student").exists()
 
 
@@ -116,8 +119,8 @@ def test_an_exploding_loss_stops(tmp_path: Path) -> None:
 
 
 def test_the_moving_average_is_what_is_evaluated_and_saved(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain")
-    averaged = train(tmp_path / "averaged", distill_params(ema_decay=0.9999))
+    plain = train(tmp_path / "plain").ended
+    averaged = train(tmp_path / "averaged", distill_params(ema_decay=0.9999)).ended
     # A slow average hardly leaves the first weights.
     assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss
     assert averaged.curve[-1].dev_loss > plain.curve[-1].dev_loss
@@ -128,8 +131,23 @@ def test_random_hints_train_and_name_only_the_heads_drawn(tmp_path: Path) -> Non
     params = student_params(random_hints=1)
     shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[1, 1], [1, 2], [2, 3]]}}
     train(tmp_path / "student", student_params=params.model_copy(update={"shape": shape}), listeners=[recorder])
-    assert all(len(step.layer_losses) == 2 and "3" in step.layer_losses for step in recorder.steps)
-    assert all(set(event.layer_losses) == {"1", "2", "3"} for event in recorder.evaluations)
+    assert all(len(step.layer_losses) == 2 and (2, 3) in step.layer_losses for step in recorder.steps)
+    assert all(set(event.layer_losses) == {(1, 1), (1, 2), (2, 3)} for event in recorder.evaluations)
+
+
+def test_two_heads_on_one_teacher_layer_train_and_are_recorded_apart(tmp_path: Path) -> None:
+    params = student_params()
+    shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[1, 3], [2, 3]]}}
+    result = train(tmp_path / "student", student_params=params.model_copy(update={"shape": shape}))
+    assert set(result.ended.curve[0].to_json()["layer_losses"]) == {"1-3", "2-3"}
+    assert set(read_record(result.directory)["curve"][0]["layer_losses"]) == {"1-3", "2-3"}
+
+
+def test_the_trained_student_is_the_saved_one(tmp_path: Path) -> None:
+    result = train(tmp_path / "student")
+    saved = load_student(result.directory)
+    assert fingerprint(result.student) == fingerprint(saved) == ReadOut(saved, "student").fingerprint
+    assert parameter_counts(result.student.config.released()) == saved.parameter_counts()
 
 
 class _Broken(TrainingListener):
@@ -143,7 +161,7 @@ class _Broken(TrainingListener):
 
 def test_a_listener_that_fails_is_dropped_with_one_warning(tmp_path: Path) -> None:
     broken, recorder = _Broken(), Recorder()
-    with pytest.warns(UserWarning, match="_Broken failed and is dropped; training goes on: the server is down"):
+    with pytest.warns(UserWarning, match="_Broken failed and is removed; training continues: the server is down"):
         train(tmp_path / "student", listeners=[broken, recorder])
     assert broken.calls == 1
     assert len(recorder.steps) == 12

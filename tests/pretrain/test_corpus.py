@@ -14,7 +14,7 @@ from fithubert.data.batching import Crop
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_frames, count_samples
-from fithubert.pretrain.corpus import UnitBank, WaveformBank, write_units, write_waveforms
+from fithubert.pretrain.corpus import UnitBank, WaveformBank, save_units, write_waveforms
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def test_waveforms_and_units_come_back_exactly(
     frames = [count_frames(n) for n in lengths]
     assert bank.num_frames == frames
     units = [torch.randint(0, 70_000, (n,)) for n in frames]
-    write_units(torch.cat(units), folder / "units")
+    save_units(torch.cat(units), folder / "units")
     unit_bank = UnitBank(folder / "units", frames)
     for index, utterance in enumerate(manifest):
         assert torch.equal(bank.whole(index), manifest.read(utterance))
@@ -81,6 +81,6 @@ def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path: Path, monkeypat
 
 
 def test_units_for_another_corpus_are_refused(tmp_path: Path) -> None:
-    write_units(torch.zeros(4, dtype=torch.int64), tmp_path / "units")
+    save_units(torch.zeros(4, dtype=torch.int64), tmp_path / "units")
     with pytest.raises(UserError, match=r"units: holds \(4,\) units for 5 frames"):
         UnitBank(tmp_path / "units", [5])

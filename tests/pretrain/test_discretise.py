@@ -1,4 +1,4 @@
-"""Recordings as units: the nearest centres of what the model says, the same whenever they are asked for."""
+"""Recordings as units: the nearest centres of the model's states, the same every time."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from fithubert.data.listing import ListedRecordings, list_recordings
 from fithubert.errors import UserError
 from fithubert.pretrain import discretise
-from fithubert.pretrain.discretise import describe_codebook, fit_codebook, join_runs, write_units
+from fithubert.pretrain.discretise import (
+    UnitOptions,
+    describe_codebook,
+    fit_codebook,
+    join_runs,
+    units_schema,
+    write_units,
+)
 from fithubert.pretrain.units import Codebook, load_codebook, save_codebook
 from tests.recordings import write_folder
 from tests.store.fakes import FakeModel
@@ -57,17 +64,15 @@ def test_units_are_the_nearest_centres_of_each_recording_alone(recordings: Liste
     assert pq.read_schema(out).field("units").type.value_type == "int16"
     assert done.frames == done.tokens == sum(row[1] for row in rows)
     assert done.used == len({unit for row in rows for unit in row[4]})
-    said = json.loads(pq.read_schema(out).metadata[b"fithubert.units"])
-    assert (said["model"], said["layer"], said["clusters"], said["codebook"]) == ("fake", 1, 7, codebook.fingerprint)
+    info = json.loads(pq.read_schema(out).metadata[b"fithubert.units"])
+    assert (info["model"], info["layer"], info["clusters"], info["codebook"]) == ("fake", 1, 7, codebook.fingerprint)
 
 
-def test_windows_and_batches_change_nothing(
-    recordings: ListedRecordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_and_batches_change_nothing(recordings: ListedRecordings, tmp_path: Path) -> None:
     codebook = fit(recordings)
     write_units(FakeModel(), recordings, codebook, tmp_path / "whole.parquet")
-    monkeypatch.setattr(discretise, "_WINDOW_SECONDS", 3.0)
-    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", batch_seconds=2.0)
+    options = UnitOptions(batch_seconds=2.0, window_seconds=3.0)
+    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", options)
     assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
     assert pq.read_metadata(tmp_path / "cut.parquet").num_row_groups > 1
 
@@ -75,7 +80,7 @@ def test_windows_and_batches_change_nothing(
 def test_deduplicated_units_with_durations_are_the_units(recordings: ListedRecordings, tmp_path: Path) -> None:
     codebook = fit(recordings, clusters=2)
     write_units(FakeModel(), recordings, codebook, tmp_path / "all.parquet")
-    done = write_units(FakeModel(), recordings, codebook, tmp_path / "dedup.parquet", dedup=True)
+    done = write_units(FakeModel(), recordings, codebook, tmp_path / "dedup.parquet", UnitOptions(dedup=True))
     plain, joined = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("all", "dedup"))
     for row, short in zip(plain, joined, strict=True):
         assert np.repeat(short["units"], short["durations"]).tolist() == row["units"]
@@ -112,7 +117,7 @@ def test_a_codebook_is_read_as_it_was_written(recordings: ListedRecordings, tmp_
         assert again.fingerprint == codebook.fingerprint
     save_codebook(fit(recordings, seed=2), tmp_path / "other")
     (tmp_path / "other" / "config.json").replace(tmp_path / "book" / "config.json")
-    with pytest.raises(UserError, match=r"is not what config\.json beside it describes"):
+    with pytest.raises(UserError, match=r"does not match the config\.json next to it"):
         load_codebook(tmp_path / "book")
     (tmp_path / "book" / "codebook.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="not readable as a codebook"):
@@ -126,7 +131,7 @@ def test_a_codebook_of_other_weights_is_refused_and_nothing_is_written(
     recordings: ListedRecordings, tmp_path: Path
 ) -> None:
     codebook = fit(recordings)
-    with pytest.raises(UserError, match=r"--codebook: it is of other weights \(fake\)"):
+    with pytest.raises(UserError, match=r"--codebook: it was fitted on other weights \(fake\)"):
         write_units(FakeModel(seed=1), recordings, codebook, tmp_path / "u.parquet")
     with pytest.raises(UserError, match="clusters need at least as many frames"):
         fit(recordings, clusters=10_000)
@@ -140,7 +145,7 @@ def test_more_clusters_than_int16_holds_are_int32(data: st.DataObject) -> None:
     model = FakeModel()
     info = replace(describe_codebook(model, ListedRecordings((), Path()), 0, 1), clusters=clusters)
     units = fit_stub(1)
-    schema = discretise._schema(Codebook(info, units), 50.0, False)
+    schema = units_schema(Codebook(info, units), 50.0, False)
     largest = np.iinfo(schema.field("units").type.value_type.to_pandas_dtype()).max
     assert largest >= clusters - 1
 

@@ -1,7 +1,7 @@
 """The loss of an update is that of its parts; the regularisers act in training only, and as fairseq's do."""
 
 from collections.abc import Sequence
-from itertools import islice
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,41 +9,47 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fithubert.data.batching import Crop
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_samples
 from fithubert.models.hubert import MaskedFrames
-from fithubert.pretrain.objective import CosineClassifier, UnitPredictor
-from fithubert.pretrain.plan import Part, planned_updates
+from fithubert.models.masking import draw_overlapping_mask
+from fithubert.pretrain.objective import CosineClassifier, MaskedPart, UnitPredictor, mask_update
+from fithubert.training.updates import PlannedUpdate
 from tests.pretrain.tiny_run import tiny_params
 
 OFF = {"dropout": 0.0, "input_dropout": 0.0, "layer_dropout": 0.0, "frontend_gradient": 1.0, "feature_penalty": 0.0}
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    num_frames=st.lists(st.integers(1, 300), min_size=1, max_size=20), parts=st.integers(1, 6), skip=st.integers(0, 5)
-)
-def test_updates_are_the_same_however_they_are_cut_and_wherever_they_begin(
-    num_frames: list[int], parts: int, skip: int
-) -> None:
-    params = tiny_params()
-    whole = list(islice(planned_updates(params, 3, num_frames, 1, 0, 0, 0), skip + 3))
-    cut = list(islice(planned_updates(params, 3, num_frames, parts, 0, 0, 0), skip + 3))
-    for one, many in zip(whole, cut, strict=True):
-        busy = [part for part in many.parts if part.weight]
-        assert one.parts[0].crops == tuple(crop for part in busy for crop in part.crops)
-        rows, masks = _valid_rows(one.parts), _valid_rows(busy)
-        assert all(torch.equal(*pair) for pair in zip(masks, rows, strict=True))
-        assert one.masked_frames == sum(int(mask.sum()) for mask in masks)
-        assert (one.num_frames, one.dropped_layers) == (sum(map(len, rows)), many.dropped_layers)
-    last = whole[skip]
-    resumed = next(planned_updates(params, 3, num_frames, 1, skip, last.epoch, last.position))
-    assert resumed.parts[0].crops == last.parts[0].crops
-    assert torch.equal(resumed.parts[0].mask, last.parts[0].mask)
+@given(num_frames=st.lists(st.integers(1, 300), min_size=1, max_size=20), parts=st.integers(1, 6))
+def test_an_update_is_the_same_however_it_is_cut(num_frames: list[int], parts: int) -> None:
+    crops = tuple(Crop(index, 0, frames) for index, frames in enumerate(sorted(num_frames)))
+    update = PlannedUpdate(7, 2, 1, crops)
+    whole, cut = (mask_update(tiny_params(), 3, update, number) for number in (1, parts))
+    busy = [part for part in cut.parts if part.part.weight > 0]
+    assert crops == tuple(crop for part in busy for crop in part.part.crops)
+    rows, masks = _valid_rows(whole.parts), _valid_rows(busy)
+    assert all(torch.equal(*pair) for pair in zip(masks, rows, strict=True))
+    assert whole.masked_frames == cut.masked_frames == sum(int(mask.sum()) for mask in masks)
+    assert cut.shown_frames == update.num_frames - cut.masked_frames
+    assert whole.dropped_layers == cut.dropped_layers
+    other = mask_update(tiny_params(), 3, replace(update, number=8), parts)
+    assert other.parts[0].seed != cut.parts[0].seed
 
 
-def _valid_rows(parts: Sequence[Part]) -> list[torch.Tensor]:
+def _valid_rows(parts: Sequence[MaskedPart]) -> list[torch.Tensor]:
     """The masks of the crops of `parts`, each as long as its crop."""
-    return [row[: crop.num_frames] for p in parts for row, crop in zip(p.mask, p.crops, strict=True)]
+    return [row[: crop.num_frames] for p in parts for row, crop in zip(p.mask, p.part.crops, strict=True)]
+
+
+def test_mask_stays_inside_and_covers_the_expected_share() -> None:
+    lengths = torch.tensor([500, 300, 1, 40])
+    mask = draw_overlapping_mask(lengths, 500, 0.65, 10, torch.Generator().manual_seed(0))
+    assert mask.sum(1).gt(0).all()
+    for row, length in enumerate(lengths):
+        assert not mask[row, length:].any()
+    # Overlapping spans: a frame stays visible with probability (1 - 0.65 / 10) ** 10.
+    assert mask[0].float().mean().item() == pytest.approx(1 - 0.935**10, abs=0.1)
 
 
 def _batch(frames: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -15,23 +15,23 @@ from torch import Tensor
 from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.pretrain import corpus, loop, train
-from fithubert.pretrain import corpus as labels
+from fithubert.training import checkpoint
 from fithubert.training.ranks import open_fabric
 from tests.models.test_hubert import tiny_config
 
 #: What is called at a place of a run: (module or class, name). A kill strikes in the middle of the call.
 PLACES: dict[str, tuple[Any, str]] = {
     "waveforms": (corpus.Manifest, "read"),
-    "fitting": (labels, "fit_units"),
-    "assigning": (labels.UnitModel, "assign"),
+    "fitting": (corpus, "fit_units"),
+    "assigning": (corpus.UnitModel, "assign"),
     "units": (corpus.np, "save"),
-    "update": (loop.IterationLoop, "_update"),
-    "checkpoint": (loop.torch, "save"),
+    "update": (loop, "set_learning_rate"),
+    "checkpoint": (checkpoint.torch, "save"),
     "teacher": (train, "save_teacher"),
     "record": (train, "write_json"),
 }
 # Some batches for every rank.
-labels._BATCH_FRAMES = 500
+corpus.BATCH_FRAMES = 500
 
 
 def tiny_params(**changes: Any) -> PretrainParams:

@@ -10,6 +10,7 @@ from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SweepParams
 from fithubert.models.recipes import resolve
 from fithubert.profile.counts import PARTS
+from fithubert.records import Head
 from fithubert.search.space import Limits, Speed
 from fithubert.search.stopping import StoppingRule
 from fithubert.search.study import create_study, open_storage
@@ -87,7 +88,7 @@ def _runner(plan: Plan, wait: Callable[[str], None]) -> RunTrial:
         wait(name)
         error = error_of(student)
         for update in (25, 50, 75, 100):
-            rule.on_evaluation(Evaluated(update, 1.0, 1.0, {"12": error / 40}, True, 0.0, 0.0))
+            rule.on_evaluation(Evaluated(update, 0.0, 0.0, 1.0, 1.0, {Head(2, 12): error / 40}, True))
         (plan.folder / f"ran-{name}-{time.monotonic_ns()}").touch()
         return {"pr": error, "pr_test_per": error + 1}
 

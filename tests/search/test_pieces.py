@@ -20,6 +20,7 @@ from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
 from fithubert.profile.counts import count_parts
+from fithubert.records import Head
 from fithubert.search.alive import Interrupts
 from fithubert.search.front import contributions, dominates, hypervolume, pareto_front
 from fithubert.search.space import (
@@ -145,7 +146,7 @@ def test_limits_tell_by_how_much() -> None:
 
 
 def _evaluated(update: int, loss: float) -> Evaluated:
-    return Evaluated(update, 1.0, 9.0, {"6": 5.0, "12": loss}, True, 0.0, 0.0)
+    return Evaluated(update, 0.0, 0.0, 1.0, 9.0, {Head(1, 6): 5.0, Head(2, 12): loss}, True)
 
 
 def test_rule_stops_what_cheaper_trials_beat_by_the_margin() -> None:
@@ -155,7 +156,7 @@ def test_rule_stops_what_cheaper_trials_beat_by_the_margin() -> None:
     rule.on_evaluation(_evaluated(25, 9.0))  # too early
     rule.on_evaluation(_evaluated(50, 0.55))  # within the margin: 0.55 * 0.9 < 0.5
     with pytest.raises(StopTraining, match="update 75"):
-        Listeners([rule]).tell(_evaluated(75, 0.5))
+        Listeners([rule]).notify(_evaluated(75, 0.5))
     assert noted == rule.curve == {25: 9.0, 50: 0.55, 75: 0.5}
     # One of the two costs more: nothing dominates, and a trial that is at its end is not stopped.
     StoppingRule((60.0,), 100, 0.1, 2, lambda: better, noted.__setitem__).on_evaluation(_evaluated(75, 9.0))

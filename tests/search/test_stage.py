@@ -60,7 +60,7 @@ def test_a_real_sweep_ends_in_a_student_that_trains(
     best = result.front[0].name
     changes = {"students": entries, "sweep": {"of": best}}
     pasted = Params.model_validate(params.model_dump(mode="json") | changes)
-    assert distill(pasted, workspace, best)["updates"] == 1
+    assert distill(pasted, workspace, best).updates == 1
     assert report_sweep(workspace, "default").rows == result.rows
     with pytest.raises(UserError, match="default"):
         report_sweep(workspace, "other")

@@ -19,6 +19,7 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from fithubert.files import read_json, write_json
+from fithubert.records import Head
 from fithubert.tracking.runs import RECORDS, complete_runs, figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
 from fithubert.tracking.summary import compare_url, experiment_url, log_summary, recorded_runs, summary_metrics
@@ -66,7 +67,7 @@ def track(workspace: Path, steps: int = 3, flush_seconds: float = 60.0) -> None:
         listener = TrackingListener(run)
         for update in range(1, steps + 1):
             listener.on_step(StepDone(update, 0, 1.0 / update, {1: 0.5}, 1e-3, None, 3600.0 * update, 1.0, 0.1, 0.0))
-        listener.on_evaluation(Evaluated(steps, 0.5, 0.25, {1: 0.25, 12: 0.125}, True, 10.0, 1.0))
+        listener.on_evaluation(Evaluated(steps, 10.0, 1.0, 0.5, 0.25, {Head(1, 1): 0.25, Head(2, 12): 0.125}, True))
         write_json(workspace / METRICS, {"best_dev_loss": 0.25, "curve": [], "readout": "last"})
 
 
@@ -89,7 +90,7 @@ def test_a_stage_is_one_run_with_params_curve_tags_and_result(store: MlflowClien
     assert run.info.run_name == "distill@thin"
     assert run.data.params == {"distill.updates": "3", "distill.betas": "[0.9, 0.98]", "student.recipe": "fithubert"}
     assert run.data.metrics["best_dev_loss"] == 0.25
-    assert run.data.metrics["dev_layer_12"] == 0.125
+    assert run.data.metrics["dev_head_2-12"] == 0.125
     history = store.get_metric_history(run.info.run_id, "train_loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     tags = run.data.tags

@@ -1,36 +1,135 @@
-"""`cut_teacher`: every weight of a thin deep student from its teacher, without a gradient."""
+"""The first weights of a student, by `StudentParams.init`: copied or cut from its teacher, without a gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
-from fithubert.distill.warmstart.encoder import cut_layer, cut_positional, fit_norm, set_linear
-from fithubert.distill.warmstart.frontend import cut_frontend
+from fithubert.config.students import StudentParams
+from fithubert.data.batching import Crop
+from fithubert.distill.targets import Request, Targets, TrainingData, stride_samples
+from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_positional, fit_norm, set_linear
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.encoder import PositionalConv
 from fithubert.models.heads import LayerHead, SharedHeads
-from fithubert.models.hubert import HubertModel, normalise_waveforms
+from fithubert.models.hubert import HubertModel, canonical_state, normalise_waveforms
 from fithubert.models.student import Student
 from fithubert.models.time_reduction import repeat_frames
+
+#: Parts besides the convolutions and layers that may be copied.
+_PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
+#: The longest piece of an utterance that a student is cut on.
+_PIECE_SECONDS = 10.0
+
+
+def set_first_weights(
+    student: Student, params: StudentParams, data: TrainingData, seed: int, device: torch.device
+) -> None:
+    """Give the newly built `student` the weights that `params.init` names.
+
+    `cut_teacher` reads `params.init_seconds` of training utterances, drawn by `seed`, on `device`. Raises UserError if
+    the teacher is needed and missing, or does not fit.
+    """
+    teacher = data.teacher
+    if params.init == "random":
+        return
+    if teacher is None:
+        raise UserError(f"init {params.init} needs the teacher's weights; give teacher or use init: random")
+    if params.init == "teacher_layers":
+        initialise_from_teacher(student, canonical_state(teacher.model))
+        return
+    waveforms = [w.to(device) for w in draw_waveforms(data.train, params.init_seconds, seed)]
+    cut_teacher(student.to(device), teacher.to(device).model, waveforms)
+    student.to("cpu")
+
+
+def draw_waveforms(targets: Targets, seconds: float, seed: int) -> list[Tensor]:
+    """At least `seconds` of speech, or all of it: waveforms (samples,) of utterances drawn without replacement."""
+    per_frame = stride_samples(targets) / SAMPLE_RATE_HZ
+    drawn: list[Tensor] = []
+    total_seconds = 0.0
+    order = torch.randperm(len(targets.num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
+    for index in order:
+        if total_seconds >= seconds:
+            break
+        frames = min(targets.num_frames[index], int(_PIECE_SECONDS / per_frame))
+        batch = targets.read(Request((Crop(index, 0, frames),), ()))
+        assert batch.waveforms is not None  # Targets always give them.
+        # Live targets read whole utterances.
+        end = min(int(batch.lengths[0]), int(_PIECE_SECONDS * SAMPLE_RATE_HZ))
+        drawn.append(batch.waveforms[0, :end])
+        total_seconds += frames * per_frame
+    return drawn
+
+
+def initialise_from_teacher(student: Student, teacher_state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Copy the teacher's front end, projection, positional convolution and first layers if their shapes agree.
+
+    `teacher_state` has canonical names (`frontend.layers.N.conv.weight`, ..., `positional.conv.weight` with its weight
+    norm folded). A part is copied whole or not at all; front-end and transformer layers only as long as the one before
+    was. Returns the names of the copied parts; raises UserError if there are none.
+
+    A student without feature norm (DistilHuBERT) leaves out the teacher's, as s3prl does: its projection then reads
+    features of another scale than in the teacher. `feature_norm: true` keeps the norm and with it the teacher's exact
+    layer 0. Differs from s3prl: the norm before the first layer is copied too.
+    """
+    copied: list[str] = []
+    for stack, modules in (("frontend.layers", student.frontend.layers), ("layers", student.layers)):
+        for index, module in enumerate(modules):
+            if not _copy(module, f"{stack}.{index}", teacher_state):
+                break
+            copied.append(f"{stack}.{index}")
+    for name in _PARTS:
+        module = getattr(student, name)
+        if module is not None and _copy(module, name, teacher_state):
+            copied.append(name)
+    if not copied:
+        raise UserError(
+            "init: no part of the teacher has the student's shape; use init: random or the teacher's widths"
+        )
+    return tuple(copied)
+
+
+def _copy(module: torch.nn.Module, prefix: str, teacher_state: Mapping[str, Tensor]) -> bool:
+    """Copy `module` from the teacher's state under `prefix`; False if a tensor is missing or has another shape."""
+    names = {key.replace(".parametrizations.weight.original1", ".weight") for key in module.state_dict()}
+    values = []
+    for name in sorted(names):
+        if ".parametrizations." in name:
+            continue
+        owner_name, _, attribute = name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        given = teacher_state.get(f"{prefix}.{name}")
+        if given is None or given.shape != getattr(owner, attribute).shape:
+            return False
+        values.append((owner, attribute, given))
+    with torch.no_grad():
+        for owner, attribute, given in values:
+            if parametrize.is_parametrized(owner, attribute):
+                setattr(owner, attribute, given.to(getattr(owner, attribute).device))
+            else:
+                getattr(owner, attribute).copy_(given)
+    return True
 
 
 @torch.no_grad()
 def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
-    """Fill `student` with the teacher's weights, cut to its size, by what both say of `waveforms` (samples,) each.
+    """Fill `student` with the teacher's weights, cut to its size, from the outputs of both for `waveforms` (samples,).
 
-    Bottom up, every layer is fitted in closed form to the teacher's, given what the student's layers below it already
-    say: the student's channels stand for the teacher's channels that restore all others best (at a reduced frame rate
-    for means of neighbouring frames, or for their change); attention heads are cut to their strongest directions, feed-
-    forward units chosen, and each output projection, norm and head is a least-squares fit. Source: the idea of cutting
+    Bottom up, every layer is fitted in closed form to the teacher's, given the outputs of the student's layers below
+    it. The student's channels represent the teacher's channels that predict all others best (at a reduced frame rate,
+    means of neighbouring frames or their change); attention heads are cut to their strongest directions, feed-forward
+    units chosen, and each output projection, norm and head is a least-squares fit. Source: the idea of cutting
     a transformer to its principal directions is SliceGPT's (Ashkboos et al. 2024), fitting layer by layer on the pruned
     input that of data-driven pruning (ThiNet, Luo et al. 2017). Differs: channels, not rotations, since the norms, the
     GELU of the positional convolution and its groups work channel by channel.
 
-    What has no counterpart (shared heads, surplus filters, attention heads and units) keeps its random start; WavLM's
-    position bias has none in the student. Raises UserError where the student is wider or deeper than the teacher, has
-    heads of another width, or the two do not stride, norm or place frames alike.
+    Parts without a counterpart (shared heads, surplus filters, attention heads and units) keep their random values.
+    WavLM's position bias is left out. Raises UserError if the student is wider or deeper than the teacher, has heads of
+    another width, or differs in strides, norms or positional convolution.
     """
     _check(student, teacher)
     was_training = student.training
@@ -66,7 +165,7 @@ def _check(student: Student, teacher: HubertModel) -> None:
 
 
 class _Cut:
-    """One cut: the student, the teacher, and what the teacher's layers say of the waveforms."""
+    """One cut: the student, the teacher, and the waveforms."""
 
     def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
         self.student, self.teacher = student, teacher
@@ -83,7 +182,7 @@ class _Cut:
         ours = self._cut_input(ours, embedded, hidden[0], channels)
         layers, maps = [ours], self._no_maps()
         for index, layer in enumerate(student.layers):
-            # A shallower student's layer stands for the last of several of the teacher's.
+            # A layer of a shallower student represents the last of several of the teacher's.
             last = round((index + 1) * teacher.config.depth / student.config.depth) - 1
             if student.time_reduction is not None and index == student.config.time_reduction.before_layer:
                 channels, ours = self._cut_reduction(ours, hidden[last:])
@@ -108,7 +207,7 @@ class _Cut:
     ) -> list[Tensor]:
         """Projection, positional convolution and norm; the student's layer 0 before its time reduction."""
         student, positional = self.student, self.teacher.positional
-        assert isinstance(positional, PositionalConv)  # _check has seen to it
+        assert isinstance(positional, PositionalConv)  # _check has ensured it.
         if student.feature_norm is not None:
             ours = [student.feature_norm(x) for x in ours]
         if student.projection is not None:
@@ -122,9 +221,9 @@ class _Cut:
         return [student.encoder_norm(x) for x in ours]
 
     def _cut_reduction(self, ours: list[Tensor], hidden: Sequence[Sequence[Tensor]]) -> tuple[Channels, list[Tensor]]:
-        """What the channels stand for at the reduced rate, where `hidden` are the layers to restore, and the frames.
+        """The channels at the reduced rate, which best restore the layers `hidden`, and the reduced frames.
 
-        The reduction's last linear map is fitted to the first of these layers; `mean` has none.
+        The reduction's last linear map is fitted to the first of these layers; `mean` has no map.
         """
         reduction, config = self.student.time_reduction, self.student.config
         assert reduction is not None
@@ -147,7 +246,7 @@ class _Cut:
 
 
 def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
-    """Least squares from a layer of the student to one of the teacher; with an upsampling, of the rank that it has."""
+    """Fit a head by least squares from a student layer to a teacher layer; an upsampling limits the rank."""
     if head.upsampling is None:
         repeated = [repeat_frames(x[None], head.factor, len(y))[0] for x, y in zip(ours, theirs, strict=True)]
         set_linear(head.projection, fit_linear(repeated, theirs))
@@ -156,13 +255,13 @@ def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor])
     for phase in range(head.factor):
         wanted = [y[phase :: head.factor] for y in theirs]
         phases.append(fit_linear([x[: len(y)] for x, y in zip(ours, wanted, strict=True)], wanted))
-    # All phases share one projection: the directions in which they move the output most.
+    # All phases share one projection: the directions in which they change the output most.
     moments = covariance(ours).to(phases[0].weight.dtype)
     moved = torch.stack([p.weight @ moments @ p.weight.T for p in phases]).sum(0)
     directions = torch.linalg.eigh(moved.double())[1].flip(1)[:, : ours[0].shape[1]].to(moved.dtype)
     head.upsampling.weight.copy_(torch.stack([directions.T @ p.weight for p in phases]))
     head.upsampling.bias.zero_()
-    # What the mean frame loses to the lower rank goes into the bias.
+    # The bias restores the part of the mean frame that the lower rank loses.
     middle = (sum_rows(ours) / sum(len(x) for x in ours)).to(moved.dtype)
     lost = [p(middle) - directions @ (directions.T @ (p.weight @ middle)) for p in phases]
     set_linear(head.projection, LinearMap(directions, torch.stack(lost).mean(0)))

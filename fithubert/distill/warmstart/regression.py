@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Ridges that are tried, as shares of the inputs' mean variance.
+#: Candidate ridges, as shares of the inputs' mean variance.
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
 
 
@@ -33,8 +33,8 @@ def fit_linear(
     """The ridge regression from `inputs` to `targets`, pairs of (frame, feature), one pair per utterance.
 
     Centred normal equations in float64; without `intercept` the bias is 0 and nothing is centred. The ridge pulls the
-    weight towards `prior` (feature out, feature in; None: 0); how hard is chosen on every fourth utterance: frames of
-    one utterance say too much alike for the fit itself to tell.
+    weight towards `prior` (feature out, feature in; None: 0). Its strength is chosen on every fourth utterance, since
+    frames of one utterance are too alike to choose it on the fit itself.
     """
     count = sum(len(x) for x in inputs)
     mean_in, mean_out = (sum_rows(rows) / count for rows in (inputs, targets))
@@ -71,7 +71,7 @@ def sum_rows(rows: Sequence[Tensor]) -> Tensor:
 
 
 def covariance(rows: Sequence[Tensor], centre: bool = True) -> Tensor:
-    """(feature, feature) float64 over all frames of `rows`; the second moment where `centre` is False."""
+    """(feature, feature) float64 over all frames of `rows`; the second moment if `centre` is False."""
     count = sum(len(x) for x in rows)
     mean = sum_rows(rows) / count if centre else torch.zeros(rows[0].shape[1]).to(rows[0]).double()
     total = torch.zeros(len(mean), len(mean)).to(mean)
@@ -90,7 +90,7 @@ def square_root(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Channels:
-    """The teacher's channels that the student's stand for, one by one.
+    """The teacher's channels that the student's represent, one by one.
 
     At a reduced frame rate `factor` neighbouring frames of a channel are taken as their mean and the rates at which
     they change (the cosine transform of the group), and `chosen` counts through all channels' means, then through the
@@ -127,9 +127,9 @@ class Channels:
 def choose_for(
     hidden: Sequence[Sequence[Tensor]], count: int, factor: int = 1, drop_last: bool = False, means_only: bool = False
 ) -> Channels:
-    """The `count` channels that restore the layers `hidden` best: of each a list of (time, feature) per utterance.
+    """The `count` channels that restore the layers `hidden` best; each layer is one (time, feature) per utterance.
 
-    Layers weigh alike, whatever their scale. `means_only`: none that stand for changes within a group of frames.
+    Layers have equal weight, whatever their scale. `means_only`: no channels for changes within a group of frames.
     """
     width = hidden[0][0].shape[1]
     moments = []
@@ -143,10 +143,10 @@ def choose_for(
 
 
 def choose_channels(moments: Tensor, count: int) -> Tensor:
-    """(count,) indices of the channels from which a linear map restores the others best, the most telling first.
+    """(count,) indices of the channels from which a linear map restores the others best, the best first.
 
     Greedy pivoted Cholesky decomposition of `moments` (channel, channel): each choice has the most variance that the
-    ones before it do not explain (Harbrecht et al. 2012).
+    choices before it do not explain (Harbrecht et al. 2012).
     """
     moments, count = moments.double(), min(count, len(moments))
     factor = torch.zeros(len(moments), count).to(moments)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fithubert.distill.warmstart.encoder import fit_norm
+from fithubert.distill.warmstart.layers import fit_norm
 from fithubert.distill.warmstart.regression import choose_channels, covariance, fit_linear, square_root
 
 

@@ -1,0 +1,296 @@
+"""The parts of a student cut from its teacher's: filters, attention heads and units chosen, outputs fitted."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fithubert.distill.warmstart.regression import (
+    Channels,
+    LinearMap,
+    choose_channels,
+    covariance,
+    fit_linear,
+    square_root,
+    sum_rows,
+)
+from fithubert.errors import UserError
+from fithubert.models.encoder import EncoderLayer, PositionalConv, SelfAttention
+from fithubert.models.frontend import ConvFrontend, ConvLayer
+
+#: Windows that one convolution is fitted on; taken evenly if there are more.
+_MOST_WINDOWS = 100_000
+
+
+def cut_frontend(
+    student: ConvFrontend, teacher: ConvFrontend, waveforms: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Fit the student's convolutions layer by layer; the outputs of both front ends, (time, feature) per waveform.
+
+    A layer is fitted to the responses (before norm and GELU) of the teacher's filters that predict all filters best.
+    Raises UserError if the two front ends have different strides.
+    """
+    counterparts = match_layers(student, teacher)
+    ours = theirs = [waveform[None, None] for waveform in waveforms]
+    for layer, number in zip(student.layers, counterparts, strict=True):
+        assert isinstance(layer, ConvLayer)
+        if number is None:
+            _carry_through(layer)
+        else:
+            source, following = teacher.layers[number], teacher.layers[number + 1 :][:1]
+            assert isinstance(source, ConvLayer)
+            responses = [source.conv(x) for x in theirs]
+            theirs = [source(x, None)[0] for x in theirs]
+            kept = _choose_filters(theirs, following, layer.conv.out_channels)
+            _fit_filters(layer, source, kept, ours, responses)
+        ours = [layer(x, None)[0] for x in ours]
+    return [x[0].T for x in ours], [x[0].T for x in theirs]
+
+
+def match_layers(student: ConvFrontend, teacher: ConvFrontend) -> list[int | None]:
+    """For each convolution of the student, the teacher's of the same kernel and stride, in order.
+
+    None for pointwise convolutions, which only the student has (FitHuBERT's change of width).
+    """
+    counterparts: list[int | None] = []
+    number = 0
+    for kernel, stride in student.convolutions:
+        if number < len(teacher.convolutions) and teacher.convolutions[number] == (kernel, stride):
+            counterparts.append(number)
+            number += 1
+        elif (kernel, stride) == (1, 1):
+            counterparts.append(None)
+        else:
+            break
+    if len(counterparts) < len(student.convolutions) or number < len(teacher.convolutions):
+        raise UserError(
+            f"init cut_teacher: convolutions (kernel, stride) {list(student.convolutions)} cannot be cut from the "
+            f"teacher's {list(teacher.convolutions)}; use those, with (1, 1) between, or init: random"
+        )
+    return counterparts
+
+
+def _choose_filters(outputs: Sequence[Tensor], following: nn.ModuleList, count: int) -> Tensor:
+    """Filters to keep, by their outputs and by the weight that the next layer gives them."""
+    moments = covariance([x[0].T[:: max(1, x.shape[2] // 1000)] for x in outputs])
+    for layer in following:
+        used = layer.conv.weight.double().norm(dim=(0, 2))  # type: ignore[union-attr, operator]
+        moments = moments * used[:, None] * used
+    return choose_channels(moments, count)
+
+
+def _fit_filters(
+    layer: ConvLayer, source: ConvLayer, kept: Tensor, inputs: Sequence[Tensor], responses: Sequence[Tensor]
+) -> None:
+    count, conv = len(kept), layer.conv
+    if inputs[0].shape[1] == 1:  # Both read the waveform itself.
+        conv.weight[:count] = source.conv.weight[kept]
+        if conv.bias is not None and source.conv.bias is not None:
+            conv.bias[:count] = source.conv.bias[kept]
+    else:
+        step = max(1, sum(y.shape[2] for y in responses) // _MOST_WINDOWS)
+        windows = [x[0].unfold(1, layer.kernel, layer.stride)[:, ::step].transpose(0, 1).flatten(1) for x in inputs]
+        wanted = [y[0, kept, ::step].T for y in responses]
+        fitted = fit_linear(windows, wanted, intercept=conv.bias is not None)
+        conv.weight[:count] = fitted.weight.view(count, *conv.weight.shape[1:])
+        if conv.bias is not None:
+            conv.bias[:count] = fitted.bias
+    if layer.norm is not None and source.norm is not None:
+        layer.norm.weight[:count] = source.norm.weight[kept]  # type: ignore[index, operator]
+        layer.norm.bias[:count] = source.norm.bias[kept]  # type: ignore[index, operator]
+
+
+def _carry_through(layer: ConvLayer) -> None:
+    """Pass on the inputs and, if there is room, their negatives, in the order of the channels.
+
+    gelu(x) - gelu(-x) = x: a layer above that reads both can restore the input itself.
+    """
+    outputs, inputs = layer.conv.weight.shape[:2]
+    passed = torch.cat([torch.eye(inputs), -torch.eye(inputs)])[:outputs, :, None]
+    layer.conv.weight[: len(passed)] = passed.to(layer.conv.weight)
+    if layer.conv.bias is not None:
+        layer.conv.bias.zero_()
+
+
+def cut_positional(
+    student: PositionalConv, teacher: PositionalConv, kept: Tensor, ours: Sequence[Tensor], theirs: Sequence[Tensor]
+) -> None:
+    """Give the student the teacher's positional convolution of channels `kept`, restored from the student's groups.
+
+    `ours` and `theirs` are the inputs of the two, (time, feature) each. Kernels of another length are left unchanged.
+    """
+    given = teacher.conv.weight
+    if student.conv.kernel_size != teacher.conv.kernel_size:
+        return
+    weight, bias = student.conv.weight.detach().clone(), student.conv.bias
+    assert bias is not None
+    assert teacher.conv.bias is not None
+    group_width, per_group = weight.shape[1], given.shape[1]
+    for first in range(0, len(kept), group_width):
+        inputs = [x[:, first : first + group_width] for x in ours]
+        restored: dict[int, Tensor] = {}
+        for place in range(first, first + group_width):
+            channel = int(kept[place])
+            start = channel // per_group * per_group
+            if start not in restored:
+                # Without an intercept: both read zeros for half a kernel beyond the ends of an utterance.
+                group = [y[:, start : start + per_group] for y in theirs]
+                restored[start] = fit_linear(inputs, group, intercept=False).weight
+            weight[place] = restored[start].T @ given[channel]
+            bias[place] = teacher.conv.bias[channel]
+    student.conv.weight = weight
+
+
+def fit_norm(norm: nn.LayerNorm, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    """Set the gain and bias of `norm` so that its output is closest to `targets`, channel by channel."""
+    normal = [F.layer_norm(x, x.shape[-1:], eps=norm.eps) for x in inputs]
+    count = sum(len(x) for x in normal)
+    mean_in, mean_out = sum_rows(normal) / count, sum_rows(targets) / count
+    product = sum_rows([x * y for x, y in zip(normal, targets, strict=True)]) / count
+    variance = sum_rows([x.square() for x in normal]) / count - mean_in.square()
+    gain = (product - mean_in * mean_out) / variance.clamp(min=1e-6)
+    # A channel that cannot be predicted keeps a small gain, or no gradient would ever reach it.
+    gain = torch.where(gain.abs() < 0.05, 0.05, gain)
+    norm.weight.copy_(gain)
+    norm.bias.copy_(mean_out - gain * mean_in)
+
+
+def cut_layer(
+    layer: EncoderLayer,
+    source: EncoderLayer,
+    channels: Channels,
+    ours: Sequence[Tensor],
+    theirs: Sequence[Tensor],
+    maps: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """Fit `layer` to `source`; returns its outputs. `ours` and `theirs` are the inputs of the two, (time, feature).
+
+    `channels`: the teacher's channels that the student's represent. `maps`: the attention maps that the layer reuses,
+    or None for each utterance.
+    """
+    first = layer.norm_first
+    inputs = [layer.attention_norm(x) if first else x for x in ours]
+    attended = [source.attention_norm(y) if first else y for y in theirs]
+    restored = fit_linear(inputs, [channels.mean(y) for y in attended])
+    out = channels.carry(_cut_attention(layer.attention, source.attention, restored, inputs))
+    contexts = [
+        layer.attention.context(x[None], None, attention_map)[0] for x, attention_map in zip(inputs, maps, strict=True)
+    ]
+    theirs = [y + source.attention(a[None], None)[0] for y, a in zip(theirs, attended, strict=True)]
+    _fit_branch(layer.attention.out, out, contexts, ours, [channels.of(y) for y in theirs])
+    ours = [x + layer.attention.out(c) for x, c in zip(ours, contexts, strict=True)]
+    if not first:
+        theirs = [source.attention_norm(y) for y in theirs]
+        fit_norm(layer.attention_norm, ours, [channels.of(y) for y in theirs])
+        ours = [layer.attention_norm(x) for x in ours]
+    inputs = [layer.ffn_norm(x) if first else x for x in ours]
+    fed = [source.ffn_norm(y) if first else y for y in theirs]
+    frames = [fit_linear(inputs, [channels.frame(y, place) for y in fed]) for place in range(channels.factor)]
+    out = _cut_units(layer, source, channels, frames, inputs)
+    units = [F.gelu(layer.ffn_in(x)) for x in inputs]
+    theirs = [y + source.ffn_out(F.gelu(source.ffn_in(a))) for y, a in zip(theirs, fed, strict=True)]
+    _fit_branch(layer.ffn_out, out, units, ours, [channels.of(y) for y in theirs])
+    ours = [x + layer.ffn_out(u) for x, u in zip(ours, units, strict=True)]
+    if not first:
+        theirs = [source.ffn_norm(y) for y in theirs]
+        fit_norm(layer.ffn_norm, ours, [channels.of(y) for y in theirs])
+        ours = [layer.ffn_norm(x) for x in ours]
+    return ours
+
+
+def _fit_branch(
+    out: nn.Linear, given: Tensor, inputs: Sequence[Tensor], residual: Sequence[Tensor], targets: Sequence[Tensor]
+) -> None:
+    """Fit `out`, the output projection of a residual branch, so that residual + branch is closest to `targets`.
+
+    `given`: the teacher's weight, towards which the fit is regularised.
+    """
+    set_linear(out, fit_linear(inputs, [y - x for x, y in zip(residual, targets, strict=True)], prior=given))
+
+
+def set_linear(layer: nn.Linear, given: LinearMap) -> None:
+    """Set `layer` to the map `given`."""
+    layer.weight.copy_(given.weight)
+    layer.bias.copy_(given.bias)
+
+
+def _cut_attention(
+    student: SelfAttention, teacher: SelfAttention, restored: LinearMap, inputs: Sequence[Tensor]
+) -> Tensor:
+    """Set queries, keys and values of as many heads as fit, each cut to the student's head width.
+
+    `restored` maps the student's `inputs` to the teacher's. A head keeps the directions in which its queries and keys,
+    or its values after the output projection, matter most on these inputs. Returns the teacher's output projection
+    of the kept values, (teacher feature, student's values).
+    """
+    projection = torch.zeros(teacher.out.out_features, student.value.out_features).to(teacher.out.weight)
+    wide, thin = teacher.query.out_features // teacher.heads, student.value.out_features // student.heads
+    rank = min(wide, thin)
+    for place, head in enumerate(_choose_heads(student, teacher, restored, inputs)):
+        rows = slice(head * wide, (head + 1) * wide)
+        target = slice(place * thin, place * thin + rank)
+        value = _rows(teacher.value, rows).after(restored)
+        root, inverse = square_root(covariance([value(x) for x in inputs]))
+        out = teacher.out.weight[:, rows].double()
+        directions = torch.linalg.svd(out @ root, full_matrices=False)[2][:rank] @ inverse
+        scale = root.diagonal().square().mean().sqrt()
+        _set_rows(student.value, target, value, directions * scale)
+        projection[:, target] = (out @ root @ (root @ directions.T)).to(projection.dtype) / scale
+        if student.reuse:
+            continue
+        query, key = _rows(teacher.query, rows).after(restored), _rows(teacher.key, rows).after(restored)
+        roots = [square_root(covariance([m(x) for x in inputs], centre=False)) for m in (query, key)]
+        left, strength, right = torch.linalg.svd(roots[0][0] @ roots[1][0])
+        # Scores are divided by the root of the head's width, which has changed.
+        share = (strength[:rank].sqrt() * (thin / wide) ** 0.25)[:, None]
+        _set_rows(student.query, target, query, share * (left.T[:rank] @ roots[0][1]))
+        _set_rows(student.key, target, key, share * (right[:rank] @ roots[1][1]))
+    return projection
+
+
+def _choose_heads(
+    student: SelfAttention, teacher: SelfAttention, restored: LinearMap, inputs: Sequence[Tensor]
+) -> list[int]:
+    """The teacher's heads that change the output most, as many as the student has, in the teacher's order."""
+    if student.heads >= teacher.heads:
+        return list(range(teacher.heads))
+    moved = []
+    for rows in torch.arange(teacher.value.out_features).split(teacher.value.out_features // teacher.heads):
+        value = _rows(teacher.value, rows).after(restored)
+        out = teacher.out.weight[:, rows].double()
+        moved.append((out @ covariance([value(x) for x in inputs]) @ out.T).trace())
+    return sorted(torch.stack(moved).argsort(descending=True)[: student.heads].tolist())
+
+
+def _cut_units(
+    layer: EncoderLayer, source: EncoderLayer, channels: Channels, frames: Sequence[LinearMap], inputs: Sequence[Tensor]
+) -> Tensor:
+    """Choose the teacher's feed-forward units that best predict the sum of all units in the student's channels.
+
+    `frames` restore the teacher's input at each frame of a group from the student's `inputs`: a unit is chosen for
+    one of them. Returns the teacher's output projection of the chosen units, (student's channel, student's unit).
+    """
+    ffn_in = LinearMap(source.ffn_in.weight, source.ffn_in.bias)
+    maps = [ffn_in.after(frame) for frame in frames]
+    into = LinearMap(torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps]))
+    given = torch.cat([channels.carry(source.ffn_out.weight, place) for place in range(len(frames))], 1)
+    strength = given.double().norm(dim=0)
+    moments = covariance([F.gelu(into(x)) for x in inputs]) * strength[:, None] * strength
+    chosen = choose_channels(moments, layer.ffn_in.out_features).to(given.device)
+    layer.ffn_in.weight[: len(chosen)] = into.weight[chosen]
+    layer.ffn_in.bias[: len(chosen)] = into.bias[chosen]
+    projection = torch.zeros(len(given), layer.ffn_in.out_features).to(given)
+    projection[:, : len(chosen)] = given[:, chosen]
+    return projection
+
+
+def _rows(layer: nn.Linear, rows: slice | Tensor) -> LinearMap:
+    return LinearMap(layer.weight[rows], layer.bias[rows])
+
+
+def _set_rows(layer: nn.Linear, target: slice, given: LinearMap, directions: Tensor) -> None:
+    """Set rows of `layer` to the `directions` (rank, feature) of the output of `given`."""
+    directions = directions.to(layer.weight.dtype)
+    layer.weight[target] = directions @ given.weight
+    layer.bias[target] = directions @ given.bias
