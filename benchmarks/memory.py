@@ -88,7 +88,7 @@ def read_epoch(directory: Path, shuffle: str) -> dict[str, Any]:
         crop_frames=400,
         seed=1,
         epoch=0,
-        group_of=store.groups if shuffle == "shards" else None,
+        group_of=store.shards if shuffle == "shards" else None,
     )
     frames, loaded = 0, 0
     add = store._cache.add

@@ -24,8 +24,7 @@ from fithubert.store.codec import layer_codecs
 from fithubert.store.extract import ExtractSettings, describe_store, extract_features
 from fithubert.store.pca import SAMPLE_SECONDS, provide_basis
 from fithubert.store.read import FeatureStore
-from fithubert.store.shards import order_rows, plan_shards
-from fithubert.store.states import compute_states
+from fithubert.store.shards import PlannedRow, UtteranceStates, compute_hidden_states, order_rows, plan_shards
 from fithubert.store.write import encode_layer
 from fithubert.workspace import Workspace
 
@@ -103,13 +102,16 @@ def _time_encoding(model: SpeechModel, manifest: Manifest, settings: ExtractSett
     """Hours of audio a minute that are coded, the check of what was lost included, without the teacher."""
     info = describe_store(model, manifest, settings)
     rows = order_rows([u.id for u in manifest], [u.num_samples for u in manifest], info)
-    basis, _ = provide_basis(model, manifest, rows, directory, info, settings.batch_seconds)
+
+    def compute(rows: Sequence[PlannedRow]) -> Iterator[UtteranceStates]:
+        return compute_hidden_states(model, manifest, rows, info.layers, settings.batch_seconds, info.with_waveform)
+
+    basis, _ = provide_basis(directory, info, rows, compute)
     codecs = layer_codecs(settings.codec, info.layers, basis)
-    states = list(compute_states(model, manifest, rows[:8], info.layers, settings.batch_seconds, info.with_waveform))
+    states = list(compute(rows[:8]))
     hours = sum(row.num_samples for row in rows[:8]) / SAMPLE_RATE_HZ / 3600
-    return hours / _fewest_minutes(
-        lambda: [encode_layer(x, codec) for state in states for x, codec in zip(state.layers, codecs, strict=True)]
-    )
+    pairs = [pair for row in states for pair in zip(row.hidden_states, codecs, strict=True)]
+    return hours / _fewest_minutes(lambda: [encode_layer(layer, codec) for layer, codec in pairs])
 
 
 def _time_reading(directory: Path) -> float:
@@ -118,7 +120,7 @@ def _time_reading(directory: Path) -> float:
 
     def read() -> None:
         store = FeatureStore.open(directory)
-        for index in sorted(range(len(store)), key=lambda index: store.groups[index]):
+        for index in sorted(range(len(store)), key=lambda index: store.shards[index]):
             store.read(index)
 
     return hours / _fewest_minutes(read)

@@ -12,7 +12,7 @@ from fithubert.errors import exit_on_user_error
 def features(
     audio: Audio,
     model: Model,
-    out: Annotated[Path, typer.Option(help="The Parquet file.")],
+    out: Annotated[Path, typer.Option(help="The folder of the Parquet files.")],
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -27,7 +27,7 @@ def features(
 
     One row per recording and layer: path, seconds, layer, frames, width, frame_rate_hz, and features, frames x width
     numbers, frame by frame. `fithubert.load_features(OUT)` reads them as tensors. If the command was interrupted, run
-    it again: it continues, and `OUT.parts` holds the finished part until the end. An unusable recording is named and
+    it again: it continues, and `OUT.parts` holds the finished files until the end. An unusable recording is named and
     skipped, and the command then ends with status 1.
 
     Example: `fithubert features recordings/ --model fithubert --layer 12 --out features.parquet`

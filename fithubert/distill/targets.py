@@ -86,7 +86,7 @@ class CachedTargets:
         self._order = sorted(range(len(store.ids)), key=lambda index: store.ids[index])
         self.ids = tuple(store.ids[index] for index in self._order)
         self.num_frames = tuple(store.num_frames[index] for index in self._order)
-        self.shards: tuple[int, ...] | None = tuple(store.groups[index] for index in self._order)
+        self.shards: tuple[int, ...] | None = tuple(store.shards[index] for index in self._order)
         self.widths = dict(zip(store.layers, store.widths, strict=True))
         self.convolutions = store.info.convolutions
         self.fingerprint = store.info.fingerprint

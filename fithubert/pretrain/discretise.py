@@ -17,8 +17,7 @@ from fithubert.files import atomic_file
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
 from fithubert.pretrain.units import Codebook, CodebookInfo, draw_utterances, fit_units
-from fithubert.store.shards import PlannedRow
-from fithubert.store.states import CPU_BATCH_SECONDS, compute_states
+from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_hidden_states
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000
@@ -135,7 +134,7 @@ def join_runs(units: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(model: SpeechModel, recordings: ListedRecordings) -> list[PlannedRow]:
     return [
-        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions), 0)
+        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions))
         for place, u in enumerate(recordings)
     ]
 
@@ -150,8 +149,8 @@ def _run(
 ) -> Iterator[tuple[PlannedRow, Tensor]]:
     """Each of `rows` (longest first) with its states (time, feature) of `layer`, a batch at a time in memory."""
     done, total = 0, sum(row.num_samples for row in rows)
-    for utterance in compute_states(model, recordings, rows, (layer,), batch_seconds):
-        yield utterance.row, utterance.layers[0]
+    for utterance in compute_hidden_states(model, recordings, rows, (layer,), batch_seconds):
+        yield utterance.row, utterance.hidden_states[0]
         done += utterance.row.num_samples
         if on_progress is not None:
             on_progress(done / SAMPLE_RATE_HZ, total / SAMPLE_RATE_HZ)

@@ -6,8 +6,7 @@ from typing import Any
 from fithubert.config.params import Params
 from fithubert.files import write_json
 from fithubert.stages.teacher import load_prepared
-from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features
-from fithubert.store.repair import repair_features
+from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features, repair_features
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 

@@ -12,7 +12,7 @@ from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from fithubert.stages import REFERENCES
 from fithubert.stages.teacher import load_prepared
-from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features
+from fithubert.store.extract import Commands, ExtractProgress, ExtractSettings, extract_features
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
 
@@ -44,8 +44,7 @@ def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
         workspace.extracted(model),
         settings,
         on_progress,
-        rebuild=command,
-        repair=command,
+        commands=Commands(command, command),
     )
     metrics = {**report.metrics(), "fingerprint": loaded.fingerprint, "seconds": time.monotonic() - begun}
     if isinstance(loaded, ReadOut):

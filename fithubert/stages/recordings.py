@@ -21,9 +21,8 @@ from fithubert.pretrain.discretise import (
     write_units,
 )
 from fithubert.pretrain.units import Codebook, CodebookInfo, load_codebook, save_codebook
-from fithubert.store.extract import ExtractProgress
-from fithubert.store.recordings import WrittenFeatures, drop_short, make_folder, write_features
-from fithubert.store.states import CPU_BATCH_SECONDS
+from fithubert.store.recordings import FeatureSettings, WrittenFeatures, drop_short, make_folder, write_features
+from fithubert.store.shards import CPU_BATCH_SECONDS
 from fithubert.store.table import DTYPES
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
@@ -63,10 +62,11 @@ def write_recording_features(
     listing = _list(places, max_seconds)
     show = progress_line(f"features of {loaded.name}")
 
-    def on_progress(p: ExtractProgress) -> None:
-        show(p.audio_seconds, p.total_audio_seconds, f"{p.audio_seconds / 60:.1f} min of audio")
+    def on_progress(done_seconds: float, all_seconds: float) -> None:
+        show(done_seconds, all_seconds, f"{done_seconds / 60:.1f} min of audio")
 
-    return write_features(loaded, listing, out, wanted, dtype, on_progress, _batch_seconds(device))
+    settings = FeatureSettings(wanted, dtype, _batch_seconds(device))
+    return write_features(loaded, listing, out, settings, on_progress)
 
 
 def write_recording_units(

@@ -1,4 +1,4 @@
-"""How hidden states become bytes and back: float32, float16, int8, pca_int8."""
+"""The codecs of hidden states: float32, float16, int8, pca_int8."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from fithubert.files import digest
 class LayerBasis:
     """One layer's origin `mean` (feature,) and leading axes `axes` (component, feature), orthonormal, float32.
 
-    `step`: the finest quantiser step of any component. `stored_share`: how much of a value is left on disk once its
-    page is compressed, as measured on the sample that the axes were fitted on.
+    `step`: the finest quantiser step of any component. `stored_share`: the compressed size of a value over its size,
+    measured on the sample that the axes were fitted on.
     """
 
     mean: Tensor
@@ -26,7 +26,7 @@ class LayerBasis:
 
     @property
     def components(self) -> int:
-        """How many axes are kept."""
+        """The number of axes."""
         return len(self.axes)
 
 
@@ -38,7 +38,7 @@ class Basis:
 
     @cached_property
     def digest(self) -> str:
-        """A hex digest of all that decoding depends on."""
+        """A hex digest of everything that decoding depends on."""
         parts: list[bytes | str] = []
         for layer, basis in sorted(self.layers.items()):
             parts += [str(layer), str(basis.step), to_bytes(basis.mean), to_bytes(basis.axes)]
@@ -46,28 +46,28 @@ class Basis:
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """The numbers of `tensor`, on the CPU, as little-endian float32."""
+    """The numbers of `tensor` (on the CPU) as little-endian float32."""
     return tensor.numpy().astype("<f4").tobytes()
 
 
 _FLOAT16_MAX = 65504.0
 _INT8_MAX = 127
-#: Beside the largest float32, offset and step would round to infinity.
+#: Closer to the largest float32, offset and step would round to infinity.
 _INT8_LARGEST = 3e38
-#: What a rotation takes without leaving float32, however many features it adds up.
+#: The largest number whose rotation stays in the range of float32, for any number of features.
 _ROTATABLE_MAX = 1e30
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One way of storing the hidden states of one layer.
+    """How the hidden states of one layer are stored. The encoded states of one utterance are a value.
 
-    `count_bytes(num_frames, width)`: the size of a value, known before it is written.
-    `encode(x)`: the value of `x` (time, width) float32 and finite, as (bytes,) uint8 on the device of `x`, and how
-    many numbers did not fit and were clipped.
-    `decode(value, start_frame, out)`: fills `out` (time, width) float32 with the frames from `start_frame`, touching
-    no other frame of `value` (bytes,) uint8.
-    `stored_share`: how much of a value is left on disk, about, once its page is compressed.
+    `count_bytes(num_frames, width)`: the size of a value.
+    `encode(x)`: the value of `x` (time, width) float32 and finite, as (bytes,) uint8 on the device of `x`, and the
+    number of elements that were clipped.
+    `decode(value, start_frame, out)`: fills `out` (time, width) float32 with the frames from `start_frame` on, and
+    reads no other frame of `value` (bytes,) uint8.
+    `stored_share`: the compressed size of a value over its size, approximately.
     """
 
     count_bytes: Callable[[int, int], int]
@@ -78,11 +78,11 @@ class Codec:
 
 @dataclass(frozen=True)
 class CodecKind:
-    """What `codec` in the parameters names; a codec is an entry of `CODECS` and nothing else.
+    """An entry of `CODECS`, by the name that `codec` has in the parameters.
 
-    `recipe`: how to decode by hand, in one line; it stands in the metadata of every file. `page_compression`: what
-    Parquet does to the pages of the values. `fitted`: whether a store has a basis. `for_layer`: the Codec of a layer,
-    from the layer's basis where the kind is fitted.
+    `recipe`: how to decode by hand, in one line; the metadata of every file has it. `page_compression`: Parquet's
+    compression of the values. `fitted`: whether the store needs a basis. `for_layer`: the Codec of a layer, from the
+    layer's basis if the kind is fitted.
     """
 
     recipe: str
@@ -92,7 +92,7 @@ class CodecKind:
 
 
 def find_codec(name: str) -> CodecKind:
-    """The codec called `name`; raises UserError with the names there are."""
+    """The codec called `name`; raises UserError with the valid names for any other."""
     try:
         return CODECS[name]
     except KeyError:
@@ -100,7 +100,7 @@ def find_codec(name: str) -> CodecKind:
 
 
 def layer_codecs(name: str, layers: tuple[int, ...], basis: Basis | None) -> tuple[Codec, ...]:
-    """The Codec of each of `layers`; `basis` is that of the store, None where codec `name` has none."""
+    """The Codec of each of `layers`; `basis` is the store's, None if the codec is not fitted."""
     kind = find_codec(name)
     return tuple(kind.for_layer(None if basis is None else basis.layers[layer]) for layer in layers)
 
@@ -115,7 +115,7 @@ def _encode_float32(x: Tensor) -> tuple[Tensor, int]:
 
 def _decode_float32(value: Tensor, start_frame: int, out: Tensor) -> None:
     begin, size = 4 * start_frame * out.shape[1], 4 * out.numel()
-    # The copy aligns the floats, which start at any byte of the column's buffer.
+    # The copy aligns the floats, which may start at any byte of the column's buffer.
     out.copy_(value[begin : begin + size].clone().view(torch.float32).view(out.shape))
 
 
@@ -140,8 +140,8 @@ def _count_int8(num_frames: int, width: int) -> int:
 
 
 def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
-    # The range of this very utterance: nothing saturates, and no rank has to agree with another on scales.
-    # float64, because the range of two large float32 may not be one.
+    # The range of this utterance alone: nothing saturates, and workers need no coordination.
+    # float64, because the difference of two large float32 may be out of its range.
     saturated = int((x.abs() > _INT8_LARGEST).sum())
     exact = x.clamp(-_INT8_LARGEST, _INT8_LARGEST).double()
     low, high = exact.amin(0), exact.amax(0)
@@ -155,7 +155,7 @@ def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
 
 def _decode_int8(value: Tensor, start_frame: int, out: Tensor) -> None:
     num_frames, width = out.shape
-    # The copy aligns the floats, which start at any byte of the column's buffer.
+    # The copy aligns the floats, which may start at any byte of the column's buffer.
     scale, offset = value[: 8 * width].clone().view(torch.float32).view(2, width)
     begin = (8 + start_frame) * width
     codes = value[begin : begin + num_frames * width].view(torch.int8).view(num_frames, width)
@@ -184,18 +184,18 @@ def _decode_pca(basis: LayerBasis, value: Tensor, start_frame: int, out: Tensor)
 
 
 def component_scales(peaks: Tensor, step: float) -> Tensor:
-    """The quantiser steps of components whose largest magnitudes are `peaks`: `step`, or what 8 bits need."""
+    """The quantiser steps of components with the largest magnitudes `peaks`: `step`, or more if 8 bits need it."""
     return (peaks / _INT8_MAX).clamp(min=step)
 
 
 def quantise(rotated: Tensor, scale: Tensor) -> Tensor:
-    """The codes of `rotated` in steps of `scale`, as floats; 0 where the scale is 0."""
+    """The codes of `rotated` in steps of `scale`, as floats; 0 if the scale is 0."""
     return (rotated / torch.where(scale > 0, scale, 1.0)).round_().clamp_(-_INT8_MAX, _INT8_MAX)
 
 
 def _pca_codec(basis: LayerBasis | None) -> Codec:
     if basis is None:
-        raise ValueError("pca_int8 codes along a basis")
+        raise ValueError("pca_int8 needs a basis")
     return Codec(
         partial(_count_pca, basis), partial(_encode_pca, basis), partial(_decode_pca, basis), basis.stored_share
     )
@@ -218,7 +218,7 @@ CODECS: dict[str, CodecKind] = {
         "components float32 scale, components x num_frames int8 code, little-endian; value = (code * scale) transposed "
         "@ axes + mean, with components, axes (components x width float32) and mean (width float32) from the layer's "
         "row of _basis-*.parquet",
-        # Components of little variance have small codes, which is where the bytes are saved.
+        # Components of little variance have small codes, which compress well.
         "zstd",
         True,
         _pca_codec,

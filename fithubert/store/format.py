@@ -1,12 +1,12 @@
-"""The form of the feature store, so that anything that reads Parquet can read it without this project.
+"""The file format of the feature store, so that any Parquet reader can read it without this project.
 
 A store is a directory:
 
-    _index.parquet        one row per utterance, in the order of the manifest: id, num_samples, num_frames, and where
-                          it is: shard, row_group, row (counted inside its row group)
-    _basis-*.parquet      for codec pca_int8 alone, one row per layer: layer, width, components, step, stored_share,
+    _index.parquet        one row per utterance, in the order of the manifest: id, num_samples, num_frames, and its
+                          place: shard, row_group, row (counted inside its row group)
+    _basis-*.parquet      for codec pca_int8 only, one row per layer: layer, width, components, step, stored_share,
                           mean and axes (binary), as below; * is the start of StoreInfo's fingerprint
-    shard-00000.parquet   the utterances themselves, one row each, longest first
+    shard-00000.parquet   the utterances, one row each, longest first
     ...
 
 Columns of a shard:
@@ -15,20 +15,20 @@ Columns of a shard:
     num_samples   int64, at 16 kHz
     num_frames    int32, the same for all layers
     waveform      binary, int16 little-endian; float sample = value / 32768 (absent in stores without waveform)
-    layer_0, ...  binary, one value per utterance, coded as below; layer 0 is the input of the first transformer
-                  layer, layer i the output of the i-th
+    layer_0, ...  binary, the hidden states of one utterance, coded as below; layer 0 is the input of the first
+                  transformer layer, layer i the output of the i-th
 
 Codecs (little-endian, C order, T = num_frames, W = the layer's width):
 
-    float32   T x W float32. Value = the number, exactly.
-    float16   T x W float16. Value = the number.
+    float32   T x W float32, exact.
+    float16   T x W float16.
     int8      W float32 `scale`, then W float32 `offset`, then T x W int8 `code`. Value = code * scale + offset, with
               one scale and one offset per channel of this utterance.
     pca_int8  K float32 `scale`, then K x T int8 `code`, K = the layer's `components`. Value = (code * scale)
               transposed @ axes + mean, with `axes` (K x W float32, orthonormal) and `mean` (W float32) from the
               layer's row of the basis. Squared distances between codes are those between values.
 
-So one layer of one utterance is, with nothing but pyarrow and numpy:
+To decode one layer of one utterance with pyarrow and numpy alone:
 
     table = pyarrow.parquet.read_table("shard-00000.parquet", columns=["num_frames", "layer_3"])
     row = table.slice(0, 1).to_pylist()[0]
@@ -45,11 +45,11 @@ and for pca_int8, with `basis` the layer's row of the basis as a dict:
     value = (code * scale[:, None]).T @ axes + numpy.frombuffer(basis["mean"], "<f4")
 
 Schema metadata (JSON, UTF-8): `fithubert.store` is StoreInfo (codec, layers, widths, fingerprints, version),
-`fithubert.recipe` the codec's line above. A shard adds `fithubert.shard` (the digest of the rows that belong in it)
-and, in the footer, `fithubert.statistics` (per layer: measured error, saturation). The index adds the digests of all
-shards, `fithubert.rebuild` and `fithubert.repair` (the commands that write the store anew and mend it),
-`fithubert.shard_minutes` and, for pca_int8, `fithubert.basis` (the digest of the basis). Data pages are uncompressed
-but for the layers of pca_int8, which are Zstandard; all carry CRC-32 checksums, which every read verifies.
+`fithubert.recipe` says how to decode. A shard adds `fithubert.shard` (the digest of its rows) and, in the footer,
+`fithubert.statistics` (per layer: measured error, saturation). The index adds the digests of all shards,
+`fithubert.rebuild` and `fithubert.repair` (the commands that write the store again and repair it),
+`fithubert.shard_minutes` and, for pca_int8, `fithubert.basis` (the digest of the basis). Data pages are uncompressed,
+except that the layers of pca_int8 use Zstandard; all have CRC-32 checksums, which every read verifies.
 """
 
 import json
@@ -73,11 +73,11 @@ WAVEFORM_SCALE = 32768
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store holds and where it came from; two stores with one `fingerprint` hold the same values.
+    """The content of a store and its origin; two stores with the same `fingerprint` hold the same values.
 
     `model` is the name for people, `model_fingerprint` and `corpus_fingerprint` are digests. `widths[i]` is the
-    feature size of layer `layers[i]`. `convolutions` (kernel, stride) turn samples into frames. `variance_share`: what
-    a codec with a basis keeps of the variance; None for others.
+    feature size of layer `layers[i]`. `convolutions` (kernel, stride) turn samples into frames. `variance_share`: the
+    share of the variance that a codec with a basis keeps; None for others.
     """
 
     model: str
@@ -97,15 +97,15 @@ class StoreInfo:
         return digest_json({key: value for key, value in asdict(self).items() if key != "model"})
 
     def to_json(self) -> bytes:
-        """This as it stands in the metadata."""
+        """The metadata of this store, as JSON in UTF-8."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a store must be for its reader; None accepts anything.
+    """The properties of a store that its reader requires; None accepts anything.
 
-    `model` and `corpus` are fingerprints. `layers` are those that must be there; a store may hold more.
+    `model` and `corpus` are fingerprints. `layers`: the layers that the store must hold; it may hold more.
     """
 
     model: str | None = None
@@ -115,7 +115,7 @@ class Expected:
     variance_share: float | None = None
 
 
-#: Field of StoreInfo -> what a person calls it.
+#: Field of StoreInfo -> its name in messages.
 _PARTS = {
     "version": "the store format version",
     "model_fingerprint": "the model's weights",
@@ -130,13 +130,13 @@ _PARTS = {
 
 
 def parse_info(metadata: dict[bytes, bytes] | None) -> StoreInfo:
-    """The StoreInfo in a schema's metadata; raises ValueError saying why there is none."""
+    """The StoreInfo in a schema's metadata; raises ValueError with the reason if there is none."""
     if not metadata or STORE_KEY not in metadata:
-        raise ValueError("it is no part of a feature store")
+        raise ValueError("it is not part of a feature store")
     values = json.loads(metadata[STORE_KEY])
     version = values.get("version")
     if version != FORMAT_VERSION:
-        raise ValueError(f"{_PARTS['version']} is {version}, this one reads {FORMAT_VERSION}")
+        raise ValueError(f"{_PARTS['version']} is {version}, this program reads {FORMAT_VERSION}")
     if set(values) != {field.name for field in fields(StoreInfo)}:
         raise ValueError("its description of the store is broken")
     values["layers"], values["widths"] = tuple(values["layers"]), tuple(values["widths"])
@@ -146,8 +146,11 @@ def parse_info(metadata: dict[bytes, bytes] | None) -> StoreInfo:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What the index says beside StoreInfo: the keys of the shards, the commands that write the store anew and mend it,
-    the digest of its basis (None where it has none), and how much audio makes a shard."""
+    """The metadata of the index besides StoreInfo.
+
+    `shard_keys`: the digest of each shard's rows. `rebuild` and `repair`: the commands that write the store again and
+    repair it. `basis_digest`: None if the codec needs no basis. `shard_minutes`: audio in a shard.
+    """
 
     shard_keys: tuple[str, ...]
     rebuild: str
@@ -157,7 +160,7 @@ class IndexInfo:
 
 
 def parse_index(metadata: dict[bytes, bytes]) -> IndexInfo:
-    """The IndexInfo in an index's metadata; raises KeyError or ValueError where it is broken."""
+    """The IndexInfo in an index's metadata; raises KeyError or ValueError if it is broken."""
     basis = metadata.get(BASIS_KEY)
     return IndexInfo(
         tuple(json.loads(metadata[SHARD_KEY])),
@@ -169,7 +172,7 @@ def parse_index(metadata: dict[bytes, bytes]) -> IndexInfo:
 
 
 def describe_difference(found: StoreInfo, wanted: StoreInfo) -> str | None:
-    """The first part in which two stores differ, for a message; None where they hold the same values."""
+    """The first difference of two stores, for a message; None if they hold the same values."""
     for name, words in _PARTS.items():
         have, want = getattr(found, name), getattr(wanted, name)
         if have != want:
@@ -178,7 +181,7 @@ def describe_difference(found: StoreInfo, wanted: StoreInfo) -> str | None:
 
 
 def describe_mismatch(found: StoreInfo, expected: Expected) -> str | None:
-    """The first part in which a store is not what its reader expects; None where it is."""
+    """The first difference of a store from what its reader expects; None if there is none."""
     for have, want, words in (
         (found.model_fingerprint, expected.model, _PARTS["model_fingerprint"]),
         (found.corpus_fingerprint, expected.corpus, _PARTS["corpus_fingerprint"]),
@@ -197,7 +200,7 @@ def layer_column(layer: int) -> str:
 
 
 def basis_name(info: StoreInfo) -> str:
-    """The file name of a store's basis: that of another store is never in its way."""
+    """The file name of a store's basis; that of another store has another name."""
     return BASIS_PATTERN.replace("*", info.fingerprint[:12])
 
 
@@ -236,7 +239,7 @@ def index_schema(info: StoreInfo, index: IndexInfo) -> pa.Schema:
 
 
 def store_metadata(info: StoreInfo) -> dict[bytes, bytes]:
-    """What every file of a store says of it."""
+    """The metadata that every file of a store has."""
     return {STORE_KEY: info.to_json(), RECIPE_KEY: find_codec(info.codec).recipe.encode()}
 
 

@@ -1,6 +1,6 @@
 """Principal components of hidden states for the codec `pca_int8`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,13 +8,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from fithubert.data.manifest import Manifest
+from fithubert.files import locked_file
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.speech_model import SpeechModel
 from fithubert.store.codec import Basis, LayerBasis, component_scales, find_codec, layer_codecs, quantise, to_bytes
 from fithubert.store.format import StoreInfo, basis_name, describe_difference, parse_info, store_metadata
-from fithubert.store.shards import PlannedRow, locked_aside
-from fithubert.store.states import compute_states
+from fithubert.store.shards import PlannedRow, UtteranceStates, sort_by_length
 from fithubert.store.write import describe_error
 
 _SCHEMA = pa.schema(
@@ -31,9 +29,9 @@ _SCHEMA = pa.schema(
 
 
 def publish_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
-    """Write the basis of a store unless there is one: of many workers, the first to finish decides for all.
+    """Write the basis of a store unless there is one: the first of several workers decides for all.
 
-    Two machines may fit axes that differ in the last bit, so whoever publishes reads back what is there and uses that.
+    Two machines may fit axes that differ in the last bit, so every worker then reads and uses the published basis.
     """
     rows = [
         {
@@ -48,12 +46,15 @@ def publish_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
         for layer, part in sorted(basis.layers.items())
     ]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(store_metadata(info)))
-    with locked_aside(directory / basis_name(info), replace=False) as file:
+    with locked_file(directory / basis_name(info), replace=False) as file:
         pq.write_table(table, file, compression="none", write_page_checksum=True)
 
 
 def read_basis(directory: Path, info: StoreInfo) -> Basis:
-    """The basis of a store; raises OSError, ArrowException or ValueError where it is missing, damaged or another's."""
+    """The basis of a store.
+
+    Raises OSError, ArrowException or ValueError if it is missing, damaged or of another store.
+    """
     table = pq.read_table(directory / basis_name(info), page_checksum_verification=True)
     difference = describe_difference(parse_info(table.schema.metadata), info)
     if difference is not None:
@@ -68,7 +69,7 @@ def read_basis(directory: Path, info: StoreInfo) -> Basis:
     if tuple((layer, part.axes.shape[1]) for layer, part in layers.items()) != tuple(
         zip(info.layers, info.widths, strict=True)
     ):
-        raise ValueError("it is of other layers")
+        raise ValueError("it has other layers")
     return Basis(layers)
 
 
@@ -78,24 +79,22 @@ def _to_tensor(data: bytes) -> Tensor:
 
 #: Speech that the axes are fitted on: 20 frames for each of 768 features, 0.6 GB of hidden states of HuBERT Base.
 SAMPLE_SECONDS = 300.0
-#: Steps are sought down to this share of the coarsest one, which is where 8 bits decide the error instead.
+#: The smallest step tried, as a share of the coarsest; below it, the 8 bits decide the error.
 _FINEST, _BISECTIONS = 1e-5, 12
 
 
 def provide_basis(
-    model: SpeechModel,
-    manifest: Manifest,
-    rows: Sequence[PlannedRow],
     directory: Path,
     info: StoreInfo,
-    batch_seconds: float,
+    rows: Sequence[PlannedRow],
+    compute: Callable[[Sequence[PlannedRow]], Iterable[UtteranceStates]],
 ) -> tuple[Basis | None, dict[str, str]]:
-    """The basis of the store in `directory`, fitted and published there unless there is one; None for codecs without.
+    """The basis of the store in `directory`, fitted and published if there is none; None if the codec needs none.
 
-    With it, by its file name, what was wrong with a damaged one that was replaced.
+    The second result has the name of a damaged basis that was replaced, and the damage.
 
-    The sample is the first `SAMPLE_SECONDS` of `rows`, whose order is a digest's: every worker draws the same without
-    asking another. Workers that start together all fit; the first to finish decides, and the others take its file.
+    The sample is the first `SAMPLE_SECONDS` of `rows`, whose order is that of digests: all workers draw the same one
+    without coordination. If several workers fit at once, the first to finish decides and the others use its file.
     """
     if not find_codec(info.codec).fitted:
         return None, {}
@@ -108,17 +107,14 @@ def provide_basis(
     except (OSError, pa.ArrowException, ValueError) as error:
         problems[path.name] = describe_error(error)
         path.unlink(missing_ok=True)
-    sample = sorted(_take_seconds(rows), key=lambda row: (-row.num_samples, row.id))
-    states = [
-        tuple(layer.float().cpu() for layer in utterance.layers)
-        for utterance in compute_states(model, manifest, sample, info.layers, batch_seconds, info.with_waveform)
-    ]
+    sample = sort_by_length(_take_seconds(rows))
+    states = [tuple(layer.float().cpu() for layer in row.hidden_states) for row in compute(sample)]
     publish_basis(directory, fit_basis(states, info), info)
     return read_basis(directory, info), problems
 
 
 def fit_basis(states: Sequence[Sequence[Tensor]], info: StoreInfo) -> Basis:
-    """The basis that keeps `info.variance_share` of `states`: utterances, each its layers (time, feature) float32."""
+    """The basis that keeps `info.variance_share` of the variance. `states`: (time, feature) by utterance, layer."""
     if info.variance_share is None:
         raise ValueError(f"{info.codec} keeps no share of the variance")
     layers = {}
@@ -139,10 +135,10 @@ def _take_seconds(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
 
 
 def _fit_layer(parts: list[Tensor], share: float, codec: str) -> LayerBasis:
-    """Axes, and the coarsest step with which the coding error of `parts` stays within 1 - `share` of their spread.
+    """Axes, and the coarsest step with which the coding error of `parts` is at most 1 - `share` of their spread.
 
-    One step for all components is what costs fewest bits for an error (reverse water-filling, Cover and Thomas,
-    section 10.3.3): a component whose variance is below the noise of that step is not worth keeping.
+    One step for all components needs the fewest bits for an error: a component whose variance is below the noise of
+    that step is dropped. Source: reverse water-filling, Cover and Thomas, section 10.3.3.
     """
     frames = torch.cat(parts).double()
     mean = frames.mean(0).float()
@@ -166,12 +162,12 @@ def _fit_layer(parts: list[Tensor], share: float, codec: str) -> LayerBasis:
 
 
 def _count_kept(variances: Tensor, step: float) -> int:
-    """How many components vary more than the noise of a quantiser of this step."""
+    """The number of components whose variance is above the noise of a quantiser with this step."""
     return max(1, int((variances > step**2 / 12).sum()))
 
 
 def _coding_error(rotated: Sequence[Tensor], peaks: Tensor, step: float, kept: int) -> float:
-    """The squared error of dropping all but `kept` components and coding those."""
+    """The squared error of dropping all but `kept` components and coding the rest."""
     total = 0.0
     for part, peak in zip(rotated, peaks, strict=True):
         scale = component_scales(peak[:kept], step)

@@ -1,4 +1,4 @@
-"""Reading hidden states from a feature store."""
+"""Reading hidden states from a feature store, whole utterances or batches of crops."""
 
 import threading
 from collections import OrderedDict
@@ -16,6 +16,7 @@ from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.frames import count_samples, pad_waveforms, receptive_field
 from fithubert.store.codec import Basis, find_codec, layer_codecs
+from fithubert.store.columns import BinaryColumn, ColumnCache
 from fithubert.store.format import (
     INDEX_NAME,
     SHARD_KEY,
@@ -33,60 +34,6 @@ from fithubert.store.format import (
 )
 from fithubert.store.pca import read_basis
 from fithubert.store.write import describe_error
-
-
-@dataclass(frozen=True)
-class BinaryColumn:
-    """One binary column of one row group: row i is `data[offsets[i] : offsets[i + 1]]`, (bytes,) uint8."""
-
-    data: Tensor
-    offsets: tuple[int, ...]
-
-    @classmethod
-    def from_arrow(cls, column: pa.ChunkedArray) -> "BinaryColumn":
-        """A copy of `column`, so that Arrow's own memory is free again."""
-        array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks)
-        _, offset_buffer, values = array.buffers()
-        places = torch.frombuffer(bytearray(offset_buffer), dtype=torch.int32)
-        offsets = places[array.offset : array.offset + len(array) + 1]
-        begin, end = int(offsets[0]), int(offsets[-1])
-        # Arrow's buffers may be longer than what is in them.
-        data = torch.frombuffer(bytearray(memoryview(values)[begin:end]), dtype=torch.uint8)
-        return cls(data, tuple((offsets - begin).tolist()))
-
-    def row(self, index: int) -> Tensor:
-        """(bytes,) uint8, a view."""
-        return self.data[self.offsets[index] : self.offsets[index + 1]]
-
-
-class ColumnCache:
-    """Least recently used columns leave first. `limit_bytes` is never passed but by a single column alone."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.num_bytes = 0
-        self._columns: OrderedDict[tuple[int, int, str], BinaryColumn] = OrderedDict()
-
-    def find(self, shard: int, row_group: int, names: Sequence[str]) -> dict[str, BinaryColumn]:
-        """Those of the named columns of a row group that are here."""
-        found = {}
-        for name in names:
-            column = self._columns.get((shard, row_group, name))
-            if column is not None:
-                self._columns.move_to_end((shard, row_group, name))
-                found[name] = column
-        return found
-
-    def add(self, shard: int, row_group: int, columns: dict[str, BinaryColumn]) -> None:
-        """Keep these columns, in the place of those used longest ago."""
-        for name, column in columns.items():
-            self._columns[shard, row_group, name] = column
-            self.num_bytes += column.data.numel()
-            while self.num_bytes > self.limit_bytes and len(self._columns) > 1:
-                self.num_bytes -= self._columns.popitem(last=False)[1].data.numel()
-
 
 CACHE_BYTES = 512 * 2**20
 _OPEN_SHARDS = 16
@@ -137,9 +84,9 @@ class HiddenStateBatch:
 class FeatureStore:
     """The hidden states of a corpus, in the order of its manifest. Open one with `FeatureStore.open`.
 
-    `ids`, `num_samples`, `num_frames`: per utterance. `groups`: the shard of each; batches whose crops come from one
-    shard, or few, read least. `layers` and `widths`: what is stored. `info`: where it came from. Reading from several
-    threads is safe; a copy sent to another process opens the store anew.
+    `ids`, `num_samples`, `num_frames`: one for each utterance. `shards`: the shard of each utterance; a batch of crops
+    from one shard is read fastest. `layers` and `widths`: the stored layers and their feature sizes. `info`: the origin
+    of the store. Several threads may read at once; a copy sent to another process opens the store again.
     """
 
     def __init__(self, path: Path, index: pa.Table, cache_bytes: int) -> None:
@@ -151,7 +98,7 @@ class FeatureStore:
         self.ids: tuple[str, ...] = columns["id"]
         self.num_samples: tuple[int, ...] = columns["num_samples"]
         self.num_frames: tuple[int, ...] = columns["num_frames"]
-        self.groups: tuple[int, ...] = columns["shard"]
+        self.shards: tuple[int, ...] = columns["shard"]
         self._places = list(zip(columns["shard"], columns["row_group"], columns["row"], strict=True))
         self._index_of = {name: index for index, name in enumerate(self.ids)}
         self._width_of = dict(zip(self.layers, self.widths, strict=True))
@@ -166,18 +113,18 @@ class FeatureStore:
     def open(cls, path: Path | str, expect: Expected | None = None, cache_bytes: int = CACHE_BYTES) -> "FeatureStore":
         """The store in the directory `path`. `cache_bytes` bounds the encoded columns that stay in memory.
 
-        Raises UserError where it is not there, a shard is missing, or it is not what `expect` asks for.
+        Raises UserError if there is no store, a shard is missing, or the store differs from `expect`.
         """
         path = Path(path)
         store = cls(path, read_index(path), cache_bytes)
         mismatch = describe_mismatch(store.info, expect) if expect else None
         if mismatch:
-            raise UserError(f"{path}: a foreign feature store: {mismatch}; run `{store._index.rebuild}` again")
+            raise UserError(f"{path}: another feature store: {mismatch}; run `{store._index.rebuild}` again")
         present = {shard.name for shard in path.glob(SHARD_PATTERN)}
         missing = [name for name in map(shard_name, range(len(store._index.shard_keys))) if name not in present]
         if missing:
             raise UserError(
-                f"{path / missing[0]}: missing ({len(missing)} of {len(store._index.shard_keys)} shards are); "
+                f"{path / missing[0]}: missing, as {len(missing)} of {len(store._index.shard_keys)} shards are; "
                 f"run `{store._index.repair}`, which writes only what is missing"
             )
         return store
@@ -185,45 +132,50 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def cached_bytes(self) -> int:
+        """The size of the encoded columns in memory."""
+        return self._cache.num_bytes
+
     def __reduce__(self) -> tuple[Any, ...]:
         return FeatureStore.open, (self.path, None, self._cache.limit_bytes)
 
     def read(self, utterance: str | int, layers: Sequence[int] | None = None) -> FeatureRow:
         """One whole utterance, by its id or its place; `layers` None means all.
 
-        Raises UserError where the id or a layer is not in the store, or its shard is damaged.
+        Raises UserError if the id or a layer is not in the store, or the shard is damaged.
         """
         index = self._find(utterance)
         layers = self._check_layers(layers)
         columns = self._columns(index, layers)
         row = self._places[index][2]
-        hidden = {layer: torch.empty(self.num_frames[index], self._width_of[layer]) for layer in layers}
-        for layer, out in hidden.items():
+        states = {layer: torch.empty(self.num_frames[index], self._width_of[layer]) for layer in layers}
+        for layer, out in states.items():
             self._codec_of[layer].decode(columns[layer_column(layer)].row(row), 0, out)
         waveform = None
         if self.info.with_waveform:
             waveform = _decode_waveform(columns["waveform"].row(row), 0, self.num_samples[index])
-        return FeatureRow(self.ids[index], waveform, hidden)
+        return FeatureRow(self.ids[index], waveform, states)
 
     def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> HiddenStateBatch:
-        """The crops as one padded batch; only the crops themselves are decoded.
+        """The crops as one padded batch; only the frames of the crops are decoded.
 
-        A crop of n frames from frame s takes the samples that these frames see: from s * stride on, as many as
-        `frames.count_samples(n)`. Raises UserError as `read` does, ValueError where a crop leaves its utterance.
+        A crop of n frames from frame s has the samples that these frames cover: `frames.count_samples(n)` samples from
+        s * stride on. Raises UserError as `read` does, ValueError if a crop exceeds its utterance.
         """
         layers = self._check_layers(layers)
         longest = max(crop.num_frames for crop in crops)
-        hidden = {layer: torch.zeros(len(crops), longest, self._width_of[layer]) for layer in layers}
+        states = {layer: torch.zeros(len(crops), longest, self._width_of[layer]) for layer in layers}
         waveforms = []
         for place, crop in enumerate(crops):
             end = crop.start_frame + crop.num_frames
             if crop.start_frame < 0 or crop.num_frames < 1 or end > self.num_frames[crop.index]:
                 raise ValueError(
-                    f"{crop} leaves utterance {self.ids[crop.index]} ({self.num_frames[crop.index]} frames)"
+                    f"{crop} exceeds utterance {self.ids[crop.index]} ({self.num_frames[crop.index]} frames)"
                 )
             columns = self._columns(crop.index, layers)
             row = self._places[crop.index][2]
-            for layer, out in hidden.items():
+            for layer, out in states.items():
                 value = columns[layer_column(layer)].row(row)
                 self._codec_of[layer].decode(value, crop.start_frame, out[place, : crop.num_frames])
             if self.info.with_waveform:
@@ -232,10 +184,10 @@ class FeatureStore:
         padded = pad_waveforms(waveforms)[0] if waveforms else None
         lengths = torch.tensor([count_samples(crop.num_frames, self.info.convolutions) for crop in crops])
         frame_lengths = torch.tensor([crop.num_frames for crop in crops])
-        return HiddenStateBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, hidden, frame_lengths)
+        return HiddenStateBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, states, frame_lengths)
 
     def _read_basis(self) -> Basis | None:
-        """What the codec's axes are; raises UserError where it has some and they are not those of the shards."""
+        """The basis of the codec, None if it needs none; raises UserError if it is not the one of the shards."""
         if not find_codec(self.info.codec).fitted:
             return None
         path = self.path / basis_name(self.info)
@@ -293,8 +245,8 @@ class FeatureStore:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
-        # Not memory-mapped: pages of many large shards would count as this process's memory, and a shard that shrinks
-        # or cannot be read would end it with SIGBUS instead of a message.
+        # Not memory-mapped: pages of many large shards would count as this process's memory, and an unreadable shard
+        # would end the process with SIGBUS instead of a message.
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
         if (file.metadata.metadata or {}).get(SHARD_KEY) != self._index.shard_keys[shard].encode():
             file.close()
@@ -306,10 +258,10 @@ class FeatureStore:
 
 
 def read_index(directory: Path) -> pa.Table:
-    """The index of the store in `directory`; raises UserError where it is not there or not readable as one."""
+    """The index of the store in `directory`; raises UserError if it is missing or not readable."""
     path = directory / INDEX_NAME
     if not path.is_file():
-        raise UserError(f"{directory}: no feature store here ({INDEX_NAME} is missing); run `fithubert cache` first")
+        raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `fithubert cache` first")
     try:
         index = pq.read_table(path, page_checksum_verification=True)
         parse_info(index.schema.metadata)

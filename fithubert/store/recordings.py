@@ -1,31 +1,68 @@
-"""From recordings and a model to one Parquet file of features: restartable, whole or absent."""
+"""From recordings and a model to hidden states in flat Parquet files (fithubert.store.table has the format)."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from fithubert.data.batching import group_consecutive
 from fithubert.data.folder import Skipped
 from fithubert.data.listing import ListedRecordings, Listing
 from fithubert.errors import UserError
-from fithubert.frames import SAMPLE_RATE_HZ, count_frames
+from fithubert.files import digest, locked_file, remove_leftovers
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
-from fithubert.store.extract import ExtractProgress, ExtractSettings, describe_store, extract_features
-from fithubert.store.format import Expected, StoreInfo, parse_info
-from fithubert.store.read import FeatureStore, read_index
-from fithubert.store.states import CPU_BATCH_SECONDS
-from fithubert.store.table import DTYPES, TableInfo, describe_table, parts_of, read_info, write_table
+from fithubert.store.shards import (
+    CPU_BATCH_SECONDS,
+    PlannedRow,
+    UtteranceStates,
+    compute_hidden_states,
+    sort_by_length,
+)
+from fithubert.store.table import (
+    DTYPES,
+    INFO_KEY,
+    PART_KEY,
+    PART_PATTERN,
+    PartInfo,
+    TableInfo,
+    feature_schema,
+    list_files,
+    parts_of,
+    read_info,
+)
 
-_COMMAND = "fithubert features"
-#: What a killed run has to do again: a hundredth of the whole, within these bounds.
-_SHARD_MINUTES = (0.5, 10.0)
+_FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How hidden states of recordings are computed and stored.
+
+    `batch_seconds`: padded audio in one forward pass. `part_minutes`: the smallest and the largest part; a part is a
+    hundredth of all audio within these bounds, which is the work that a stopped run repeats. `window_bytes`: features
+    in memory, sorted by length for batches. `row_group_bytes`: large enough to read fast, small enough for memory.
+    """
+
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    dtype: str = "float32"
+    batch_seconds: float = CPU_BATCH_SECONDS
+    part_minutes: tuple[float, float] = (0.5, 10.0)
+    window_bytes: int = 64 * 2**20
+    row_group_bytes: int = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class WrittenFeatures:
-    """What is in the file now. `found`: it was there already, whole and the same, and nothing was written."""
+    """The features that now exist. `found`: they were complete before this run, and nothing was written."""
 
     info: TableInfo
     recordings: int
@@ -39,40 +76,54 @@ def write_features(
     model: SpeechModel,
     listing: Listing,
     out: Path,
-    layers: Literal["all"] | tuple[int, ...] = "all",
-    dtype: str = "float32",
-    on_progress: Callable[[ExtractProgress], None] | None = None,
-    batch_seconds: float = CPU_BATCH_SECONDS,
+    settings: FeatureSettings | None = None,
+    on_progress: Callable[[float, float], None] | None = None,
 ) -> WrittenFeatures:
-    """Write what `model` says of the recordings to the Parquet file `out` (`fithubert.store.table` says its form).
+    """Write the hidden states of the recordings to the folder `out`, whole or not at all.
 
-    A run that was stopped goes on from the feature store in `out`.parts, and ends in the same bytes. Recordings
-    shorter than a frame of the model are skipped. Raises UserError where `out` or its parts hold something else, no
-    recording is left, a layer does not exist, or space is short.
+    A run that was stopped resumes from `out`.parts, and its output has the same bytes. Recordings shorter than a frame
+    of the model are skipped. `on_progress` gets the seconds of audio that are done, and all. Raises UserError if `out`
+    or its parts hold something else, no recording is left, a layer does not exist, or the disk is too small.
     """
+    settings = settings or FeatureSettings()
     recordings, skipped = drop_short(model, listing)
-    seconds = sum(u.num_samples for u in recordings) / SAMPLE_RATE_HZ
-    minutes = min(max(seconds / 60 / 100, _SHARD_MINUTES[0]), _SHARD_MINUTES[1])
-    settings = ExtractSettings(
-        codec=dtype, layers=layers, shard_minutes=minutes, batch_seconds=batch_seconds, with_waveform=False
-    )
-    store, parts = describe_store(model, recordings, settings), parts_of(out)
-    info = describe_table(store)
-    _check_parts(parts, info)
+    info = _describe_table(model, recordings, settings)
+    rows = [
+        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions))
+        for place, u in enumerate(recordings)
+    ]
+    seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
+    unfinished = parts_of(out)
+    _check_unfinished(unfinished, info)
     found = _check_out(out, info)
     if not found:
         make_folder(out.parent)
-        _check_space(out, parts, store, recordings)
-        extract_features(model, recordings, parts, settings, on_progress, rebuild=_COMMAND, repair=_COMMAND)
-        write_table(FeatureStore.open(parts, Expected(model.fingerprint, recordings.fingerprint)), out)
-    shutil.rmtree(parts, ignore_errors=True)
-    return WrittenFeatures(info, len(recordings), seconds, out.stat().st_size, skipped, found)
+        unfinished.mkdir(exist_ok=True)
+        remove_leftovers(unfinished)
+        _check_space(out, unfinished, info, rows)
+
+        def compute(rows: Sequence[PlannedRow]) -> Iterator[UtteranceStates]:
+            return compute_hidden_states(model, recordings, rows, info.layers, settings.batch_seconds)
+
+        parts = _plan_parts(rows, settings)
+        done_samples = 0
+        for number, part_rows in enumerate(parts):
+            part = PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
+            path = unfinished / PART_PATTERN.replace("*", f"{number:05d}")
+            if not _is_whole(path, info, part):
+                _write_part(path, info, part, part_rows, settings, compute)
+            done_samples += sum(row.num_samples for row in part_rows)
+            if on_progress is not None:
+                on_progress(done_samples / SAMPLE_RATE_HZ, seconds)
+        unfinished.replace(out)
+    num_bytes = sum(file.stat().st_size for file in list_files(out))
+    return WrittenFeatures(info, len(rows), seconds, num_bytes, skipped, found)
 
 
 def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, tuple[Skipped, ...]]:
-    """The recordings that are as long as a frame of `model`, and all that are left out.
+    """The recordings that have at least one frame of `model`, and all that are left out.
 
-    Raises UserError where none is left.
+    Raises UserError if no recording is left.
     """
     kept, skipped = [], list(listing.skipped)
     for utterance in listing.recordings:
@@ -89,17 +140,42 @@ def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, 
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` where it is not there; raises UserError where that cannot be, or nothing can be written there."""
+    """Make `folder` unless it exists; raises UserError if this fails or the folder is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); name another --out") from None
+        raise UserError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from None
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: you may not write here; name another --out")
+        raise UserError(f"{folder}: not writable; choose another --out")
+
+
+def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: FeatureSettings) -> TableInfo:
+    last = len(model.widths) - 1
+    layers = tuple(range(last + 1)) if settings.layers == "all" else tuple(sorted(set(settings.layers)))
+    if not layers or not 0 <= layers[0] <= layers[-1] <= last:
+        raise UserError(f"layers: {model.name} has layers 0 to {last}; given {list(layers)}")
+    if settings.dtype not in DTYPES:
+        raise UserError(f"dtype: unknown name {settings.dtype!r}; known: {', '.join(DTYPES)}")
+    return TableInfo(
+        model.name,
+        model.fingerprint,
+        recordings.fingerprint,
+        layers,
+        tuple(model.widths[layer] for layer in layers),
+        SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1],
+        settings.dtype,
+    )
+
+
+def _plan_parts(rows: Sequence[PlannedRow], settings: FeatureSettings) -> list[list[PlannedRow]]:
+    smallest, largest = settings.part_minutes
+    samples = sum(row.num_samples for row in rows) / 100
+    limit = min(max(samples, smallest * 60 * SAMPLE_RATE_HZ), largest * 60 * SAMPLE_RATE_HZ)
+    return group_consecutive(rows, lambda row: row.num_samples, limit)
 
 
 def _check_out(out: Path, info: TableInfo) -> bool:
-    """Whether `out` is finished; raises UserError where it is something else."""
+    """Whether `out` is finished; raises UserError if it is something else."""
     if not out.exists():
         return False
     try:
@@ -107,47 +183,122 @@ def _check_out(out: Path, info: TableInfo) -> bool:
     except UserError:
         other = "something else"
     if other is not None:
-        raise UserError(f"{out}: is there already and holds {other}; delete it, or name another --out")
+        raise UserError(f"{out}: already exists and holds {other}; delete it, or choose another --out")
     return True
 
 
-def _check_parts(parts: Path, info: TableInfo) -> None:
-    """Raise UserError where `parts` is there and not what an interrupted run for `info` left."""
-    # Before its index a run leaves nothing but hidden files.
-    if not parts.exists() or (parts.is_dir() and all(path.name.startswith(".") for path in parts.iterdir())):
+def _check_unfinished(unfinished: Path, info: TableInfo) -> None:
+    """Raise UserError if `unfinished` exists and is not left by an interrupted run for `info`."""
+    # Before its first part is complete, a run has hidden files only.
+    if not unfinished.exists() or (unfinished.is_dir() and all(p.name.startswith(".") for p in unfinished.iterdir())):
         return
     try:
-        other = _describe_other(describe_table(parse_info(read_index(parts).schema.metadata)), info)
+        other = _describe_other(read_info(unfinished), info)
     except UserError:
-        raise UserError(f"{parts}: not what an interrupted run leaves; move it, or name another --out") from None
+        raise UserError(
+            f"{unfinished}: not left by an interrupted `fithubert features`; move it, or choose another --out"
+        ) from None
     if other is not None:
         raise UserError(
-            f"{parts}: holds the unfinished {other}; run that command again to finish them, delete the folder, or name "
-            "another --out"
+            f"{unfinished}: holds the unfinished {other}; run that command again to finish them, delete the folder, or "
+            "choose another --out"
         )
 
 
-def _describe_other(there: TableInfo, wanted: TableInfo) -> str | None:
-    """What else `there` is than `wanted`; None where it is that."""
-    if there.fingerprint != wanted.fingerprint:
-        return f"features of another model ({there.model})"
-    if there.recordings != wanted.recordings:
+def _describe_other(existing: TableInfo, wanted: TableInfo) -> str | None:
+    """How `existing` features differ from the `wanted` ones; None if they do not."""
+    if existing.fingerprint != wanted.fingerprint:
+        return f"features of another model ({existing.model})"
+    if existing.recordings != wanted.recordings:
         return "features of other recordings"
-    if there.layers != wanted.layers:
-        return f"features of layers {', '.join(map(str, there.layers))}"
-    if there.dtype != wanted.dtype:
-        return f"features in {there.dtype}"
+    if existing.layers != wanted.layers:
+        return f"features of layers {', '.join(map(str, existing.layers))}"
+    if existing.dtype != wanted.dtype:
+        return f"features in {existing.dtype}"
     return None
 
 
-def _check_space(out: Path, parts: Path, store: StoreInfo, recordings: ListedRecordings) -> None:
-    """Raise UserError where the parts that are still to come and the file would not fit beside each other."""
-    frames = sum(count_frames(u.num_samples, store.convolutions) for u in recordings)
-    whole = frames * sum(store.widths) * DTYPES[store.codec].byte_width
-    there = sum(part.stat().st_size for part in parts.glob("shard-*")) if parts.is_dir() else 0
-    needed, free = whole + max(0, whole - there), shutil.disk_usage(out.parent).free
+def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[PlannedRow]) -> None:
+    """Raise UserError if the missing parts do not fit on the disk."""
+    whole = sum(row.num_frames for row in rows) * _frame_bytes(info)
+    done = sum(part.stat().st_size for part in unfinished.glob(PART_PATTERN))
+    needed, free = max(0, whole - done), shutil.disk_usage(unfinished).free
     if needed > free:
         raise UserError(
-            f"{out}: needs up to {needed / 1e9:.3g} GB while it is written and half of that afterwards, and "
-            f"{free / 1e9:.3g} GB are free; take fewer layers or --dtype float16"
+            f"{out}: needs up to {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free; take fewer layers or "
+            "--dtype float16"
         )
+
+
+def _is_whole(path: Path, info: TableInfo, part: PartInfo) -> bool:
+    """Whether `path` is this part, after reading every page of it."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            metadata = file.metadata.metadata or {}
+            if metadata.get(INFO_KEY) != info.to_json() or metadata.get(PART_KEY) != part.to_json():
+                return False
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except (OSError, pa.ArrowException, ValueError):
+        return False
+    return True
+
+
+def _write_part(
+    path: Path,
+    info: TableInfo,
+    part: PartInfo,
+    rows: Sequence[PlannedRow],
+    settings: FeatureSettings,
+    compute: Callable[[Sequence[PlannedRow]], Iterator[UtteranceStates]],
+) -> None:
+    """Write one part, whole or not at all; memory holds one window. Raises UserError if the disk is full."""
+
+    def size_of(row: PlannedRow) -> int:
+        return row.num_frames * _frame_bytes(info)
+
+    schema = feature_schema(info, part)
+    with (
+        locked_file(path) as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            use_dictionary=["path"],
+            write_statistics=["path", "layer"],
+            # Bytes of equal weight lie together, which saves 8 %. Parquet has it for float32 only.
+            use_byte_stream_split=["features.list.element"] if info.dtype == "float32" else False,
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        for window in group_consecutive(rows, size_of, settings.window_bytes):
+            values = {states.row.index: _flatten(states, info) for states in compute(sort_by_length(window))}
+            for group in group_consecutive(window, size_of, settings.row_group_bytes):
+                writer.write_table(pa.concat_tables(_rows_of(row, values[row.index], info, schema) for row in group))
+
+
+def _frame_bytes(info: TableInfo) -> int:
+    """The size of one frame of all layers."""
+    return sum(info.widths) * DTYPES[info.dtype].byte_width
+
+
+def _flatten(states: UtteranceStates, info: TableInfo) -> NDArray[np.floating]:
+    """All layers of one recording as one array of the stored type."""
+    flat = torch.cat([layer.float().flatten() for layer in states.hidden_states]).cpu()
+    return flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().numpy() if info.dtype == "float16" else flat.numpy()
+
+
+def _rows_of(row: PlannedRow, values: NDArray[np.floating], info: TableInfo, schema: pa.Schema) -> pa.Table:
+    """One recording: a row for each layer."""
+    count = len(info.layers)
+    ends = np.cumsum([0, *(row.num_frames * width for width in info.widths)]).astype(np.int32)
+    columns = {
+        "path": [row.id] * count,
+        "seconds": [row.num_samples / SAMPLE_RATE_HZ] * count,
+        "layer": info.layers,
+        "frames": [row.num_frames] * count,
+        "width": info.widths,
+        "frame_rate_hz": [info.frame_rate_hz] * count,
+        "features": pa.ListArray.from_arrays(pa.array(ends), pa.array(values)),
+    }
+    return pa.table(columns, schema)

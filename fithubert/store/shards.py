@@ -1,69 +1,26 @@
-"""Which utterances a shard holds, and temporary files next to it."""
+"""The utterances of each shard, and their hidden states, computed in batches."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from fithubert.data.batching import group_consecutive
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import atomic_file, digest
-from fithubert.frames import SAMPLE_RATE_HZ, count_frames
+from fithubert.files import digest
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames, pad_waveforms
+from fithubert.models.speech_model import SpeechModel
 from fithubert.store.codec import Basis, Codec, layer_codecs
-from fithubert.store.format import IndexInfo, StoreInfo, index_schema, shard_name
+from fithubert.store.format import WAVEFORM_SCALE, IndexInfo, StoreInfo, index_schema, shard_name
 
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers of killed writers stay until they are deleted by hand.
-    fcntl = None  # type: ignore[assignment]
-
-
-@contextmanager
-def locked_aside(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
-    """A file that becomes `path` at the end, locked until then; without `replace` a `path` that is there stays."""
-    file: IO[bytes] | None = None
-    try:
-        with atomic_file(path, replace) as aside:
-            while True:
-                file = aside.open("wb")
-                if not _lock(file, wait=True) or os.fstat(file.fileno()).st_nlink:
-                    break
-                file.close()  # deleted as a leftover before it was locked
-            yield file
-            file.flush()
-            if fcntl is None:
-                file.close()
-    finally:
-        if file is not None:
-            file.close()
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Delete what killed writers left beside their files; a living writer holds a lock on its own."""
-    for aside in directory.glob(".*.parquet.*.part"):
-        with suppress(OSError), aside.open("rb+") as file:
-            if _lock(file, wait=False):
-                aside.unlink()
-
-
-def _lock(file: IO[bytes], wait: bool) -> bool:
-    """Whether this process now holds the lock on `file`, until the file is closed."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-#: Encoded bytes of a row group: long enough to stream (measured equal from 2 to 32 MiB), short enough that an utterance
-#: read at random brings few others with it (2 MiB 2.4 times as fast as 8 MiB).
+#: Encoded bytes of a row group. Reading in order is equally fast from 2 to 32 MiB; reading one utterance at random is
+#: 2.4 times as fast with 2 MiB as with 8.
 ROW_GROUP_BYTES = 2 * 2**20
+#: Padded audio in one forward pass on a CPU: more pads more, and takes more memory and time (experiments/LOG.md).
+CPU_BATCH_SECONDS = 16.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +31,16 @@ class PlannedRow:
     id: str
     num_samples: int
     num_frames: int
-    row_group: int
+    row_group: int = 0
 
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """The rows of one shard, longest first, so that neighbours pad little. `num_bytes`: on disk, without footer; of
-    compressed pages an estimate."""
+    """The rows of one shard, longest first, so that batches need little padding.
+
+    `num_bytes`: the size on disk without the footer, an estimate if pages are compressed. `key`: a digest of the rows
+    and of the store that they belong to.
+    """
 
     index: int
     rows: tuple[PlannedRow, ...]
@@ -91,6 +51,11 @@ class PlannedShard:
     def name(self) -> str:
         """The file name."""
         return shard_name(self.index)
+
+    @property
+    def seconds(self) -> float:
+        """The audio in this shard."""
+        return sum(row.num_samples for row in self.rows) / SAMPLE_RATE_HZ
 
     def row_groups(self) -> list[list[PlannedRow]]:
         """The rows by row group."""
@@ -103,10 +68,10 @@ class PlannedShard:
 
 
 def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) -> tuple[PlannedRow, ...]:
-    """The utterances of a corpus in the order of a digest of their ids, not yet in row groups.
+    """The utterances of a corpus in the order of a digest of their ids, without row groups.
 
-    Any stretch of it is a random sample of the corpus, and every worker orders alike. Raises UserError where there is
-    no utterance, two share an id, or one is shorter than a frame.
+    The order is the same for every worker, and any part of it is a random sample of the corpus. Raises UserError if
+    there is no utterance, two share an id, or one is shorter than a frame.
     """
     if not ids:
         raise UserError("the manifest holds no utterance of this selection, so there is nothing to extract")
@@ -118,29 +83,48 @@ def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) 
         short = frames.index(0)
         raise UserError(f"utterance {ids[short]} has {num_samples[short]} samples, less than one frame; remove it")
     shuffled = sorted(range(len(ids)), key=lambda i: digest(ids[i]))
-    return tuple(PlannedRow(i, ids[i], num_samples[i], frames[i], 0) for i in shuffled)
+    return tuple(PlannedRow(i, ids[i], num_samples[i], frames[i]) for i in shuffled)
 
 
 def plan_shards(
     rows: Sequence[PlannedRow], info: StoreInfo, basis: Basis | None, shard_minutes: float
 ) -> tuple[PlannedShard, ...]:
-    """The shards of a corpus, each about `shard_minutes` of audio from `rows`, as `order_rows` orders them.
+    """The shards of a corpus, each at most `shard_minutes` of audio from `rows`, which `order_rows` ordered.
 
-    A shard is thus a random sample of the corpus, so that reading shard by shard is already a good shuffle.
+    A shard is a random sample of the corpus, so reading shard by shard is already a good shuffle.
     """
     members = group_consecutive(rows, lambda row: row.num_samples, shard_minutes * 60 * SAMPLE_RATE_HZ)
     codecs = layer_codecs(info.codec, info.layers, basis)
     store = digest(info.fingerprint, basis.digest) if basis is not None else info.fingerprint
-    shards = []
-    for number, group in enumerate(members):
-        group.sort(key=lambda row: (-row.num_samples, row.id))
-        shards.append(_plan_shard(number, group, info, codecs, store))
-    return tuple(shards)
+    return tuple(
+        _plan_shard(number, sort_by_length(shard_rows), info, codecs, store)
+        for number, shard_rows in enumerate(members)
+    )
 
 
-def plan_batches_by_length(rows: Sequence[PlannedRow], batch_seconds: float) -> list[list[PlannedRow]]:
-    """Consecutive rows (longest first) in batches of at most `batch_seconds` of padded audio, at least one row each."""
-    return group_consecutive(rows, lambda row: row.num_samples, batch_seconds * SAMPLE_RATE_HZ, padded=True)
+def sort_by_length(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
+    """`rows`, the longest first, as `compute_hidden_states` wants them."""
+    return sorted(rows, key=lambda row: (-row.num_samples, row.id))
+
+
+def _plan_shard(
+    number: int, rows: Sequence[PlannedRow], info: StoreInfo, codecs: Sequence[Codec], store: str
+) -> PlannedShard:
+    def sizes(row: PlannedRow) -> list[int]:
+        return [codec.count_bytes(row.num_frames, width) for codec, width in zip(codecs, info.widths, strict=True)]
+
+    def waveform_bytes(row: PlannedRow) -> int:
+        return 2 * row.num_samples if info.with_waveform else 0
+
+    # A row group is limited by its size in memory, where nothing is compressed.
+    groups = group_consecutive(rows, lambda row: sum(sizes(row)) + waveform_bytes(row), ROW_GROUP_BYTES)
+    placed = tuple(replace(row, row_group=number) for number, group in enumerate(groups) for row in group)
+    stored = sum(
+        sum(size * codec.stored_share for size, codec in zip(sizes(row), codecs, strict=True)) + waveform_bytes(row)
+        for row in rows
+    )
+    parts = [part for row in placed for part in (row.id, str(row.num_samples), str(row.row_group))]
+    return PlannedShard(number, placed, int(stored), digest(store, *parts))
 
 
 def index_table(shards: Sequence[PlannedShard], info: StoreInfo, index: IndexInfo) -> pa.Table:
@@ -161,18 +145,69 @@ def index_table(shards: Sequence[PlannedShard], info: StoreInfo, index: IndexInf
     return pa.table(columns, schema=index_schema(info, index))
 
 
-def _plan_shard(
-    number: int, group: Sequence[PlannedRow], info: StoreInfo, codecs: Sequence[Codec], store: str
-) -> PlannedShard:
-    rows, total, row_group, filled = [], 0.0, 0, 0
-    for row in group:
-        sizes = [codec.count_bytes(row.num_frames, width) for codec, width in zip(codecs, info.widths, strict=True)]
-        waveform = 2 * row.num_samples if info.with_waveform else 0
-        # Row groups are bounded by what they take in memory, where nothing is compressed.
-        if filled and filled + sum(sizes) + waveform > ROW_GROUP_BYTES:
-            row_group, filled = row_group + 1, 0
-        rows.append(replace(row, row_group=row_group))
-        filled += sum(sizes) + waveform
-        total += sum(size * codec.stored_share for size, codec in zip(sizes, codecs, strict=True)) + waveform
-    parts = [part for row in rows for part in (row.id, str(row.num_samples), str(row.row_group))]
-    return PlannedShard(number, tuple(rows), int(total), digest(store, *parts))
+@dataclass(frozen=True)
+class UtteranceStates:
+    """One utterance: its hidden states, (time, feature) for each layer, on the model's device.
+
+    `samples`: the waveform as it is stored, (samples,) int16, or None.
+    """
+
+    row: PlannedRow
+    samples: Tensor | None
+    hidden_states: tuple[Tensor, ...]
+
+
+def compute_hidden_states(
+    model: SpeechModel,
+    manifest: Manifest,
+    rows: Sequence[PlannedRow],
+    layers: Sequence[int],
+    batch_seconds: float,
+    with_waveform: bool = False,
+) -> Iterator[UtteranceStates]:
+    """The hidden states of `layers` (ascending) for `rows` (longest first), in order.
+
+    Memory holds one batch of at most `batch_seconds` of padded audio. Raises UserError if audio is unreadable or a
+    hidden state is not finite.
+    """
+    for batch in group_consecutive(rows, lambda row: row.num_samples, batch_seconds * SAMPLE_RATE_HZ, padded=True):
+        waveforms = [_read(manifest, row) for row in batch]
+        samples: list[Tensor | None] = [None] * len(batch)
+        if with_waveform:
+            rounded = [_to_int16(waveform) for waveform in waveforms]
+            # The model reads the stored waveform, so that states and waveform belong together exactly.
+            waveforms = [s.to(torch.float32) / WAVEFORM_SCALE for s in rounded]
+            samples = [*rounded]
+        yield from map(UtteranceStates, batch, samples, _run_batch(model, waveforms, batch, layers))
+
+
+@torch.inference_mode()
+def _run_batch(
+    model: SpeechModel, waveforms: Sequence[Tensor], rows: Sequence[PlannedRow], layers: Sequence[int]
+) -> list[tuple[Tensor, ...]]:
+    """The hidden states of each of `waveforms` (samples,), without padding."""
+    output = model(*pad_waveforms(waveforms), layers[-1])
+    states = []
+    for place, (row, frames) in enumerate(zip(rows, output.lengths.tolist(), strict=True)):
+        if frames != row.num_frames:
+            raise ValueError(f"{model.name}: {frames} frames of {row.id}, expected {row.num_frames}")
+        own = tuple(output.hidden_states[layer][place, :frames] for layer in layers)
+        for layer, values in zip(layers, own, strict=True):
+            if not bool(torch.isfinite(values).all()):
+                raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; fix the model")
+        states.append(own)
+    return states
+
+
+def _read(manifest: Manifest, row: PlannedRow) -> Tensor:
+    waveform = manifest.read(manifest.utterances[row.index])
+    if waveform.shape != (row.num_samples,):
+        raise UserError(
+            f"utterance {row.id}: {row.num_samples} samples in the manifest, {len(waveform)} in the file; "
+            "run `fithubert prepare` again"
+        )
+    return waveform
+
+
+def _to_int16(waveform: Tensor) -> Tensor:
+    return (waveform * WAVEFORM_SCALE).round().clamp(-WAVEFORM_SCALE, WAVEFORM_SCALE - 1).to(torch.int16)

@@ -64,7 +64,7 @@ class FeatureSource(Protocol):
         ...
 
     @property
-    def groups(self) -> Sequence[int]:
+    def shards(self) -> Sequence[int]:
         """The shard of each utterance; reading shard by shard reads least."""
         ...
 
@@ -269,7 +269,7 @@ def _read_layers(source: FeatureSource, row_id: str) -> Tensor:
 def _reading_order(source: FeatureSource, ids: Sequence[str]) -> list[int]:
     """The places in `ids`, shard by shard; raises UserError where the store lacks one."""
     _check_present(source, ids)
-    shard_of = dict(zip(source.ids, source.groups, strict=True))
+    shard_of = dict(zip(source.ids, source.shards, strict=True))
     return sorted(range(len(ids)), key=lambda position: shard_of[ids[position]])
 
 

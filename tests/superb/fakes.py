@@ -55,7 +55,7 @@ class MemoryStore:
         return [len(next(iter(hidden.values()))) for hidden in self.rows.values()]
 
     @property
-    def groups(self) -> Sequence[int]:
+    def shards(self) -> Sequence[int]:
         return [index % 3 for index in range(len(self.rows))]
 
     def read(self, row: str, layers: Sequence[int] | None = None, /) -> Row:

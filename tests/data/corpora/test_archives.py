@@ -57,7 +57,7 @@ def test_an_interrupted_download_goes_on_and_is_unpacked(server: Server, tmp_pat
     server.files["a.tar.gz"] = pack(Top__sub__one=bytes(range(256)) * 20, Top__README=b"not wanted")
     archive = archive_of(server, "a.tar.gz", "Top/sub", "Top/sub")
     server.break_after = 100
-    with pytest.raises(UserError, match="the same command goes on from there"):
+    with pytest.raises(UserError, match="the same command resumes there"):
         fetch_archive(archive, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz.partial"]
     server.break_after = None
@@ -70,7 +70,7 @@ def test_an_interrupted_download_goes_on_and_is_unpacked(server: Server, tmp_pat
 
 def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.files["a.tar.gz"] = pack(one=b"1")
-    with pytest.raises(UserError, match="another SHA-256"):
+    with pytest.raises(UserError, match="wrong SHA-256"):
         fetch_archive(archive_of(server, "a.tar.gz", sha256="0" * 64), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -134,7 +134,7 @@ def test_the_lexicon_goes_on_where_it_was_interrupted(
         download_corpus(config)
     server.files |= contents
     server.break_after = 10
-    with pytest.raises(UserError, match=r"the same command goes on from there\); put"):
+    with pytest.raises(UserError, match=r"the same command resumes there\); put"):
         download_corpus(config)
     server.break_after = None
     download_corpus(config)

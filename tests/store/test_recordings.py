@@ -1,10 +1,11 @@
-"""One Parquet file of features: what the model says, read by anyone, whatever happened while it was written."""
+"""Features of recordings as flat Parquet files: readable by anyone, and exact after any interruption."""
 
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,16 +23,15 @@ from fithubert.data.listing import list_recordings
 from fithubert.errors import UserError
 from fithubert.models.readout import ReadOut
 from fithubert.models.speech_model import SpeechOutput
-from fithubert.store import recordings as room
-from fithubert.store import table
-from fithubert.store.recordings import WrittenFeatures, write_features
+from fithubert.store import recordings as writer
+from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features
 from fithubert.store.table import FeatureTable, load_features, parts_of
 from tests.models.shapes import strong, tiny
 from tests.recordings import write_folder, write_noise
 from tests.store.fakes import FakeModel
 
-#: Bounds of the minutes in a part.
-SMALL_PARTS = (0.1, 0.1)
+#: Several parts, windows and row groups from little audio.
+SMALL = FeatureSettings(batch_seconds=4.0, part_minutes=(0.1, 0.1), window_bytes=40_000, row_group_bytes=8_000)
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +39,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("recordings"))
 
 
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_SHARD_MINUTES", SMALL_PARTS)
-    monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 15_000)
-
-
 def write(folder: Path, out: Path, model: Any = None, **options: Any) -> WrittenFeatures:
-    return write_features(model or FakeModel(), list_recordings([folder]), out, **{"batch_seconds": 4.0, **options})
+    return write_features(model or FakeModel(), list_recordings([folder]), out, replace(SMALL, **options))
 
 
-def hear_alone(model: Any, path: str) -> list[np.ndarray]:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run_alone(model: Any, path: str) -> list[np.ndarray]:
     waveform = read_recording(Path(path))
     states = model(waveform[None], torch.tensor([len(waveform)])).hidden_states
     return [state[0].numpy() for state in states]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_pandas_and_duckdb_read_what_the_model_says_of_each_recording_alone(
-    folder: Path, tmp_path: Path, dtype: str
-) -> None:
+def test_pandas_and_duckdb_read_the_states_of_each_recording_alone(folder: Path, tmp_path: Path, dtype: str) -> None:
     out = tmp_path / "deep" / "features.parquet"
     done = write(folder, out, dtype=dtype)
     frame = pandas.read_parquet(out)
     assert list(frame.columns) == ["path", "seconds", "layer", "frames", "width", "frame_rate_hz", "features"]
     assert len(frame) == 3 * done.recordings == 36
-    assert pq.read_metadata(out).num_row_groups > 1
-    rows = duckdb.sql(f"select path, layer, frames, width, features from '{out}'").fetchall()
+    assert len(list(out.iterdir())) > 1
+    assert pq.read_metadata(out / "part-00000.parquet").num_row_groups > 1
+    assert done.num_bytes == sum(map(len, contents(out).values()))
+    rows = duckdb.sql(f"select path, layer, frames, width, features from '{out}/*.parquet'").fetchall()
     assert [row[:2] for row in rows] == sorted(row[:2] for row in rows)
     tolerance = {"float32": 0.0, "float16": 1e-3}[dtype]
     for (path, layer, frames, width, values), (_, row) in zip(rows, frame.iterrows(), strict=True):
-        alone = hear_alone(FakeModel(), path)[layer]
+        alone = run_alone(FakeModel(), path)[layer]
         np.testing.assert_allclose(row.features.reshape(row.frames, row.width), alone, rtol=tolerance, atol=1e-4)
         np.testing.assert_array_equal(np.reshape(values, (frames, width)), row.features.reshape(frames, width))
         assert row.seconds == pytest.approx(len(read_recording(Path(path))) / 16_000)
@@ -78,31 +76,46 @@ def test_pandas_and_duckdb_read_what_the_model_says_of_each_recording_alone(
     assert not parts_of(out).exists()
 
 
-def test_a_real_student_says_in_batches_what_it_says_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_real_student_gives_the_same_states_in_batches_and_alone(folder: Path, tmp_path: Path) -> None:
     student = ReadOut(strong(tiny("armhubert")), "armhubert")
     write(folder, tmp_path / "f.parquet", student)
     features = fithubert.load_features(tmp_path / "f.parquet")
     for path in features.ids:
-        for layer, alone in enumerate(hear_alone(student, path)):
+        for layer, alone in enumerate(run_alone(student, path)):
             np.testing.assert_allclose(features.read(path).hidden_states[layer].numpy(), alone, atol=1e-4)
 
 
-def test_the_schema_says_where_the_features_came_from(folder: Path, tmp_path: Path) -> None:
+def test_the_schema_has_the_origin_of_the_features(folder: Path, tmp_path: Path) -> None:
     write(folder, tmp_path / "f.parquet", layers=(0, 2))
-    said = json.loads(pq.read_schema(tmp_path / "f.parquet").metadata[b"fithubert.features"])
-    assert said["model"] == "fake"
-    assert said["fingerprint"] == FakeModel().fingerprint
-    assert (said["layers"], said["widths"], said["frame_rate_hz"], said["dtype"]) == ([0, 2], [6, 5], 50.0, "float32")
+    info = json.loads(pq.read_schema(tmp_path / "f.parquet" / "part-00000.parquet").metadata[b"fithubert.features"])
+    assert (info["model"], info["fingerprint"]) == ("fake", FakeModel().fingerprint)
+    assert (info["layers"], info["widths"], info["frame_rate_hz"], info["dtype"]) == ([0, 2], [6, 5], 50.0, "float32")
 
 
-def test_the_reader_of_the_file_answers_like_that_of_the_store(folder: Path, tmp_path: Path) -> None:
+def test_a_file_of_all_parts_as_older_versions_wrote_it_is_read_alike(folder: Path, tmp_path: Path) -> None:
+    out, old = tmp_path / "f.parquet", tmp_path / "old.parquet"
+    write(folder, out)
+    schema = pq.read_schema(out / "part-00000.parquet")
+    metadata = {b"fithubert.features": schema.metadata[b"fithubert.features"]}
+    with pq.ParquetWriter(old, schema.with_metadata(metadata), write_page_checksum=True) as file:
+        for part in sorted(out.iterdir()):
+            file.write_table(pq.read_table(part).replace_schema_metadata(metadata))
+    new, found = load_features(out), load_features(old)
+    assert (found.ids, found.num_frames, found.info) == (new.ids, new.num_frames, new.info)
+    for path in new.ids:
+        for layer, states in new.read(path).hidden_states.items():
+            assert torch.equal(found.read(path).hidden_states[layer], states)
+    assert write(folder, old).found
+
+
+def test_the_reader_answers_like_that_of_the_store(folder: Path, tmp_path: Path) -> None:
     write(folder, tmp_path / "f.parquet", layers=(1, 2))
     features = load_features(tmp_path / "f.parquet")
     assert isinstance(features, FeatureTable)
     assert len(features) == len(features.ids) == 12
     assert (features.layers, features.widths) == ((1, 2), (8, 5))
     for index, path in enumerate(features.ids):
-        alone = hear_alone(FakeModel(), path)
+        alone = run_alone(FakeModel(), path)
         row = features.read(index, layers=[2])
         assert row.id == path
         assert set(row.hidden_states) == {2}
@@ -127,15 +140,11 @@ class Mortal(FakeModel):
         return super().__call__(*arguments)
 
 
-def run_until_killed(folder: Path, out: Path, dies: int | None) -> None:
-    """Write features in a process that is killed: in the model's call number `dies`, or (None) in the last step."""
+def run_until_killed(folder: Path, out: Path, dies: int) -> None:
+    """Write features in a process that is killed in the model's call number `dies`."""
 
     def work() -> None:
-        rows = table._rows
-        room._SHARD_MINUTES = SMALL_PARTS
-        if dies is None:
-            table._rows = lambda *given: os.kill(os.getpid(), signal.SIGKILL) if given[1] == 5 else rows(*given)
-        write_features(Mortal(-1 if dies is None else dies), list_recordings([folder]), out, batch_seconds=4.0)
+        write(folder, out, Mortal(dies))
 
     worker = multiprocessing.get_context("fork").Process(target=work)
     worker.start()
@@ -151,22 +160,24 @@ def partial(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parts_of(out)
 
 
-@pytest.mark.parametrize("while_merging", [False, True])
-def test_killed_and_run_again_is_never_killed(folder: Path, partial: Path, tmp_path: Path, while_merging: bool) -> None:
+@pytest.mark.parametrize("damage", [False, True])
+def test_killed_and_run_again_is_never_killed(folder: Path, partial: Path, tmp_path: Path, damage: bool) -> None:
     whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
-    if while_merging:
-        run_until_killed(folder, out, None)
-    else:
-        shutil.copytree(partial, parts_of(out))
-    assert not out.exists()
+    shutil.copytree(partial, parts_of(out))
+    finished = sorted(parts_of(out).glob("part-*"))
+    assert finished
+    if damage:
+        data = bytearray(finished[-1].read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        finished[-1].write_bytes(data)
     with pytest.raises(UserError, match="unfinished, run the same command again"):
         load_features(out)
     again, fresh = FakeModel(), FakeModel()
     write(folder, out, again)
     write(folder, whole, fresh)
-    assert out.read_bytes() == whole.read_bytes()
-    assert len(again.batches) <= (0 if while_merging else len(fresh.batches) - 2)
-    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == ["out.parquet", "whole.parquet"]
+    assert contents(out) == contents(whole)
+    assert len(again.batches) < len(fresh.batches) or damage
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "whole.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -183,35 +194,33 @@ def test_a_partial_output_of_another_run_is_refused_and_kept(
 ) -> None:
     out = tmp_path / "out.parquet"
     shutil.copytree(partial, parts_of(out))
-    before = {path.name: path.read_bytes() for path in parts_of(out).iterdir()}
+    before = contents(parts_of(out))
     assert before
     with pytest.raises(UserError, match=said):
         write(folder / change.pop("folder", ""), out, **change)
-    assert {path.name: path.read_bytes() for path in parts_of(out).iterdir()} == before
+    assert contents(parts_of(out)) == before
 
 
 def test_a_folder_of_someone_else_in_the_place_of_the_parts_is_left_alone(folder: Path, tmp_path: Path) -> None:
     mine = parts_of(tmp_path / "out.parquet") / "diary.txt"
     mine.parent.mkdir()
     mine.write_text("dear diary")
-    with pytest.raises(UserError, match="not what an interrupted run leaves"):
+    with pytest.raises(UserError, match="not left by an interrupted"):
         write(folder, tmp_path / "out.parquet")
     assert mine.read_text() == "dear diary"
 
 
-def test_a_finished_file_is_kept_and_another_one_refused(folder: Path, tmp_path: Path) -> None:
+def test_finished_features_are_kept_and_others_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     assert not write(folder, out).found
-    before, model = out.read_bytes(), FakeModel()
-    parts_of(out).mkdir()  # as a run leaves them that was killed after its last step but one
+    before, model = contents(out), FakeModel()
     assert write(folder, out, model).found
     assert model.batches == []
-    assert not parts_of(out).exists()
-    with pytest.raises(UserError, match="is there already and holds features of layers 0, 1, 2; delete it"):
+    with pytest.raises(UserError, match="already exists and holds features of layers 0, 1, 2; delete it"):
         write(folder, out, layers=(0,))
-    assert out.read_bytes() == before
+    assert contents(out) == before
     (tmp_path / "text.parquet").write_text("mine")
-    with pytest.raises(UserError, match="is there already and holds something else"):
+    with pytest.raises(UserError, match="already exists and holds something else"):
         write(folder, tmp_path / "text.parquet")
     assert (tmp_path / "text.parquet").read_text() == "mine"
 
@@ -219,17 +228,21 @@ def test_a_finished_file_is_kept_and_another_one_refused(folder: Path, tmp_path:
 def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     write(folder, out)
-    rotten = bytearray(out.read_bytes())
-    column = pq.read_metadata(out).row_group(1).column(6)
+    part = out / "part-00000.parquet"
+    rotten = bytearray(part.read_bytes())
+    column = pq.read_metadata(part).row_group(1).column(6)
     rotten[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
-    out.write_bytes(rotten)
+    part.write_bytes(rotten)
     features = load_features(out)
     assert features.read(0).hidden_states
     with pytest.raises(UserError, match="damaged"):
         [features.read(index) for index in range(len(features))]
-    with pytest.raises(UserError, match=r"no such file$"):
+    part.unlink()
+    with pytest.raises(UserError, match=r"out\.parquet: \d of \d parts; delete it"):
+        load_features(out)
+    with pytest.raises(UserError, match=r"no such file or folder$"):
         load_features(tmp_path / "nothing.parquet")
-    with pytest.raises(UserError, match="no features of `fithubert features`"):
+    with pytest.raises(UserError, match="not an output of `fithubert features`"):
         load_features(write_noise(tmp_path / "a.wav", 1.0))
 
 
@@ -247,7 +260,7 @@ def test_a_recording_shorter_than_the_models_frame_is_skipped(tmp_path: Path) ->
 def test_space_is_checked_before_anything_is_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="GB are free; take fewer layers or --dtype float16"):
         write(folder, tmp_path / "f.parquet")
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.rglob("*.parquet"))

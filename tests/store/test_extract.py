@@ -1,0 +1,163 @@
+"""Extraction with any settings and workers, and the repair of a store."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fithubert.errors import UserError
+from fithubert.store.extract import ExtractSettings, Worker, extract_features, repair_features
+from fithubert.store.read import FeatureStore
+from tests.store.fakes import FakeManifest, FakeModel, FakeUtterance, fake_manifest
+
+SMALL = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
+#: Settings that differ from every default.
+OTHER = ExtractSettings("pca_int8", 0.99, layers=(0, 2), shard_minutes=0.05, batch_seconds=2.0)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    extract_features(FakeModel(), fake_manifest(), tmp_path, OTHER)
+    return tmp_path
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def test_it_keeps_the_settings_of_the_store_and_says_what_it_did(store: Path) -> None:
+    before = contents(store)
+    flip(store / "shard-00001.parquet")
+    (store / "shard-00002.parquet").unlink()
+    report = repair_features(FakeModel(), fake_manifest(), store, 2.0)
+    assert contents(store) == before
+    assert report.written == ("shard-00001.parquet", "shard-00002.parquet")
+    assert report.describe(store).splitlines() == [
+        f"{store}/shard-00001.parquet: a page fails its checksum; written again",
+        f"{store}/shard-00002.parquet: it was missing; written again",
+        f"{store}: 2 of 4 shards were whole",
+    ]
+    assert repair_features(FakeModel(), fake_manifest(), store, 2.0).written == ()
+
+
+@pytest.mark.parametrize("harm", ["flip", "delete", "foreign"])
+def test_a_lost_basis_is_fitted_again_and_no_shard_is_touched(
+    store: Path, harm: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = contents(store)
+    (basis,) = store.glob("_basis-*.parquet")
+    if harm == "flip":
+        flip(basis)
+    elif harm == "delete":
+        basis.unlink()
+    else:
+        other = tmp_path_factory.mktemp("other")
+        extract_features(FakeModel(1), fake_manifest(), other, OTHER)
+        next(other.glob("_basis-*.parquet")).replace(basis)
+    words = {"flip": "damaged", "delete": "missing", "foreign": "damaged .the model's weights differs"}[harm]
+    with pytest.raises(UserError, match=rf"{basis.name}: {words}.*; run `fithubert cache --repair`"):
+        FeatureStore.open(store)
+    model = FakeModel()
+    report = repair_features(model, fake_manifest(), store, 2.0)
+    assert contents(store) == before
+    assert report.written == ()
+    assert harm == "delete" or f"{basis.name}: " in report.describe(store)
+    FeatureStore.open(store).read(0)
+
+
+def test_another_model_or_corpus_is_refused_and_nothing_lost(store: Path) -> None:
+    before = contents(store)
+    for model, manifest, words in (
+        (FakeModel(1), fake_manifest(), "the model's weights differs"),
+        (FakeModel(), fake_manifest(3), "the corpus differs"),
+    ):
+        with pytest.raises(UserError, match=rf"cannot be repaired: {words}.*run `fithubert cache` to write it again"):
+            repair_features(model, manifest, store, 2.0)
+    assert contents(store) == before
+
+
+def test_no_store_is_no_repair(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no feature store"):
+        repair_features(FakeModel(), fake_manifest(), tmp_path / "none", 2.0)
+
+
+def test_values_do_not_depend_on_batching_or_sharding(tmp_path: Path) -> None:
+    manifest = fake_manifest()
+    extract_features(FakeModel(), manifest, tmp_path / "one", ExtractSettings(shard_minutes=0.05, batch_seconds=0.001))
+    extract_features(FakeModel(), manifest, tmp_path / "all", ExtractSettings(shard_minutes=60, batch_seconds=600))
+    one, whole = FeatureStore.open(tmp_path / "one"), FeatureStore.open(tmp_path / "all")
+    assert one.info == whole.info
+    for index in range(len(one)):
+        for layer in one.layers:
+            torch.testing.assert_close(one.read(index).hidden_states[layer], whole.read(index).hidden_states[layer])
+
+
+def test_batches_are_by_length_and_within_the_budget(tmp_path: Path) -> None:
+    model, manifest = FakeModel(), fake_manifest(30)
+    extract_features(model, manifest, tmp_path, ExtractSettings(shard_minutes=60, batch_seconds=4.0))
+    assert all(rows * samples <= 4 * 16_000 for rows, samples in model.batches)
+    padded = sum(rows * samples for rows, samples in model.batches)
+    assert padded < 1.15 * sum(u.num_samples for u in manifest.utterances)
+
+
+def test_other_settings_replace_the_store(tmp_path: Path) -> None:
+    manifest = fake_manifest()
+    extract_features(FakeModel(), manifest, tmp_path, ExtractSettings("float16", shard_minutes=0.02))
+    many = len(list(tmp_path.glob("shard-*")))
+    report = extract_features(FakeModel(1), manifest, tmp_path, SMALL)
+    assert len(report.written) == len(list(tmp_path.glob("shard-*"))) < many
+    assert "the model's weights differs" in report.problems["shard-00000.parquet"]
+    assert FeatureStore.open(tmp_path).info.codec == "int8"
+
+
+def test_workers_share_the_shards(tmp_path: Path) -> None:
+    manifest = fake_manifest()
+    extract_features(FakeModel(), manifest, tmp_path / "one", SMALL)
+    parts = [extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=Worker(r, 2)) for r in (1, 0)]
+    assert not set(parts[0].written) & set(parts[1].written)
+    names = {p.name for p in (tmp_path / "one").iterdir()}
+    assert {p.name for p in (tmp_path / "two").iterdir()} == names
+    assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
+    idle = extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=Worker(99, 100))
+    assert idle.bytes_per_audio_hour == 0
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        (ExtractSettings(layers=(0, 7)), r"layers: fake has layers 0 to 2; given \[0, 7\]"),
+        (ExtractSettings(codec="zip"), "codec: unknown name 'zip'; known: float16, int8, pca_int8"),
+        (ExtractSettings(shard_minutes=0), "shard_minutes: must be above 0"),
+    ],
+)
+def test_bad_settings_are_named(settings_: ExtractSettings, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        extract_features(FakeModel(), fake_manifest(2), tmp_path / "out", settings_)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("utterances", "words"),
+    [
+        ((), "no utterance"),
+        ((FakeUtterance("a", 900, 0), FakeUtterance("a", 900, 1)), "the utterance a twice"),
+        ((FakeUtterance("a", 399, 0),), "utterance a has 399 samples, less than one frame"),
+    ],
+)
+def test_bad_manifests_are_named(utterances: tuple[FakeUtterance, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        extract_features(FakeModel(), FakeManifest(utterances), tmp_path)
+
+
+def test_nan_in_the_model_is_named(tmp_path: Path) -> None:
+    model = FakeModel()
+    model.weights[1][0, 0] = torch.nan
+    with pytest.raises(UserError, match="layer 1 of fake is NaN or infinite"):
+        extract_features(model, fake_manifest(2), tmp_path)
+    assert not list(tmp_path.glob("*shard*"))
