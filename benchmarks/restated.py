@@ -19,7 +19,7 @@ from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.store.read import FeatureStore
 from fithubert.superb.fit import fit
-from fithubert.superb.official import official_tasks
+from fithubert.superb.official import official_learner
 from fithubert.workspace import Workspace
 
 _NAMES = ("pr", "ks", "sid", "ic")
@@ -27,7 +27,7 @@ _NAMES = ("pr", "ks", "sid", "ic")
 
 def train_ours(name: str, store: FeatureStore, manifest: Manifest, budget: TaskBudget, seed: int) -> float:
     """The metric on test by this package."""
-    task = next(task for task in official_tasks(OfficialQuirks()) if task.name == name)
+    task = official_learner(name, OfficialQuirks())
     learner = task.bind(store, manifest, budget)
     [fitted] = fit(learner, task, budget, budget.learning_rates[:1], seed)
     with torch.no_grad():

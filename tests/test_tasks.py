@@ -8,7 +8,7 @@ import yaml
 from fithubert.config.base import validate
 from fithubert.config.superb import OfficialQuirks, SuperbParams, TaskBudget, mini_budgets, official_budgets
 from fithubert.errors import UserError
-from fithubert.superb.run import TASKS as SCORED
+from fithubert.superb.learners import LEARNERS
 from fithubert.tasks import TASKS, Metric, find_metric, metric_key, task_info
 
 PRESETS = Path(__file__).parents[1] / "experiments/presets"
@@ -29,12 +29,13 @@ def test_the_presets_are_the_table() -> None:
 
 
 def test_every_task_has_its_head_its_switches_and_its_reference_points() -> None:
-    assert set(SCORED) == set(TASKS)
+    assert list(LEARNERS) == list(TASKS)
     assert {quirk for task in TASKS.values() for quirk in task.quirks} == set(OfficialQuirks.model_fields)
     assert {name for name, task in TASKS.items() if task.outputs is None} == {"qbe"}
     for name, task in TASKS.items():
         assert task.name == name
         assert task.corpus is not None
+        assert LEARNERS[name].selection.name == task.selection.name
         assert all(metric.is_better(metric.best, metric.fbank) for metric in task.metrics)
 
 

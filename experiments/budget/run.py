@@ -80,13 +80,13 @@ def run_cell(params: Params, entry: dict[str, Any], cell: Cell, home: Path, work
     extract(mine, workspace, cell.student)
     scored = superb(mine, workspace, cell.student, "pr")
     shutil.rmtree(root)
-    low, high = scored["intervals"]["per"]
+    low, high = scored.intervals["per"]
     return Result(
         **asdict(cell),
         audio_hours=round(trained.audio_hours, 3),
         dev_loss=round(trained.best_dev_loss, 4),
-        dev_per=round(scored["dev"]["per"], 2),
-        test_per=round(scored["metrics"]["per"], 2),
+        dev_per=round(scored.dev["per"], 2),
+        test_per=round(scored.metrics["per"], 2),
         test_per_low=round(low, 2),
         test_per_high=round(high, 2),
         seconds=round(trained.seconds),

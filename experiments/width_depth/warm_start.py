@@ -37,8 +37,8 @@ from fithubert.search.trial import TrialData, macs_per_second
 from fithubert.stages.trials import open_trial_data
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from fithubert.superb.protocol import TaskResult
-from fithubert.superb.run import run_task, task_kind
+from fithubert.superb.learners import task_kind
+from fithubert.superb.run import TaskResult, run_task
 from fithubert.training.checkpoint import CheckpointFolder
 from fithubert.training.events import Evaluated, Listeners, TrainingListener
 from fithubert.training.ranks import deterministic_torch, open_fabric

@@ -20,13 +20,13 @@ def leaderboard(
     Example: `fithubert leaderboard fithubert work/librispeech work/voxceleb1 ...`
     """
     with exit_on_user_error(options.debug):
-        from fithubert.files import read_json
-        from fithubert.superb.run import TASKS
-        from fithubert.superb.score import score_official
+        from fithubert.records import SuperbMetrics
+        from fithubert.superb.official import score_official
+        from fithubert.tasks import TASKS
         from fithubert.workspace import Workspace
 
         files = [Workspace(root).metrics(f"superb@{model}-{task}") for root in workspaces for task in TASKS]
-        scored = score_official([read_json(path) for path in files if path.is_file()])
+        scored = score_official([SuperbMetrics.read(path) for path in files if path.is_file()])
         for task, metrics in scored.metrics.items():
             print(f"{task}: {', '.join(f'{name} {value:.2f}' for name, value in metrics.items())}")
         print(f"superb_s {scored.superb_s:.0f}, overall {scored.overall:.1f}")

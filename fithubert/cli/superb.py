@@ -36,5 +36,5 @@ def superb(
         extract(params, workspace, model)
         done = run(params, workspace, model, task)
         print(describe_scores(done))
-        for departure in done.get("departures", ()):
+        for departure in done.departures:
             print(f"  not the official protocol: {departure}")

@@ -25,8 +25,8 @@ from fithubert.profile.counts import analytic_macs
 from fithubert.profile.run import REFERENCE_SECONDS
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from fithubert.superb.protocol import NotScorable, TaskResult
-from fithubert.superb.run import run_task, task_kind
+from fithubert.superb.learners import task_kind
+from fithubert.superb.run import NotScorable, TaskResult, run_task
 from fithubert.training.events import TrainingListener
 
 #: The rooms and files whose code decides what a trial comes to.

@@ -1,82 +1,32 @@
-"""Frozen features for heads that sum over layers: in memory where they fit, else streamed from the feature store."""
+"""Frozen features for heads that sum over layers: in memory if they fit, else streamed from the feature store."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fithubert.errors import UserError
+from fithubert.store.read import FeatureStore
 from fithubert.superb.metrics import IntArray
 from fithubert.training.prefetch import prefetch
 
-#: Numbers of items; those of neighbours as a range.
+#: Numbers of items; neighbours as a range.
 Items = IntArray | range
 Batch = TypeVar("Batch", bound=Items)
-#: A value beyond float16 would become infinite and poison the sum.
+#: The largest float16. A larger value would become infinite, and the weighted sum too.
 _LARGEST = 65504
-#: Batches that a streamed bank has read before they are asked for.
+#: Batches that a streamed bank reads ahead.
 _BATCHES_AHEAD = 2
-
-
-class FeatureRow(Protocol):
-    """The features of one utterance: `hidden_states[layer]` is (time, width) float."""
-
-    @property
-    def hidden_states(self) -> Mapping[int, Tensor]:
-        """Layer -> (time, width)."""
-        ...
-
-
-class StoreDescription(Protocol):
-    """What a store says of its features."""
-
-    @property
-    def convolutions(self) -> Sequence[tuple[int, int]]:
-        """(kernel, stride) that turn samples into frames."""
-        ...
-
-
-class FeatureSource(Protocol):
-    """The part of the feature store that heads read."""
-
-    @property
-    def info(self) -> StoreDescription:
-        """Where the features came from."""
-        ...
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The utterances that it holds."""
-        ...
-
-    @property
-    def layers(self) -> Sequence[int]:
-        """The layers that it holds."""
-        ...
-
-    @property
-    def num_frames(self) -> Sequence[int]:
-        """The frames of each utterance, in the order of `ids`."""
-        ...
-
-    @property
-    def shards(self) -> Sequence[int]:
-        """The shard of each utterance; reading shard by shard reads least."""
-        ...
-
-    def read(self, row: str, layers: Sequence[int] | None = None, /) -> FeatureRow:
-        """The features of one utterance by id: these layers, or all."""
-        ...
 
 
 class Bank(ABC):
     """The frames of some utterances, one after another, as float16: item i has the frames offsets[i]..offsets[i + 1].
 
-    Half the bytes of float32 and well inside the precision of any codec; arithmetic is float32.
+    Half the bytes of float32, and more exact than any codec; arithmetic is float32.
     """
 
     offsets: IntArray
@@ -112,7 +62,7 @@ class Bank(ABC):
         """The same frames with every item cut into chunks of `frames`."""
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch of items with what `gather` says of it, read ahead where reading takes time."""
+        """Each batch of items with its `gather`, read ahead if reading takes time."""
         return ((batch, self.gather(batch)) for batch in batches)
 
 
@@ -129,7 +79,7 @@ class FrameBank(Bank):
         return self.features.shape[0], self.features.shape[2]
 
     def gather(self, items: Items) -> Tensor:
-        """(layer, frame, width) of these items, one after another; of neighbours a view."""
+        """(layer, frame, width) of these items, one after another; a view for neighbours."""
         if isinstance(items, range):
             return self.features[:, int(self.offsets[items.start]) : int(self.offsets[items.stop])]
         return self.features[:, torch.from_numpy(self.frames_of(items))]
@@ -141,13 +91,13 @@ class FrameBank(Bank):
 
 @dataclass(frozen=True)
 class StreamedBank(Bank):
-    """A bank in the feature store, every value as a FrameBank has it: item i begins at frame `starts[i]` of `ids[i]`.
+    """A bank in the feature store, with the values of a FrameBank: item i begins at frame `starts[i]` of `ids[i]`.
 
-    An utterance of a large model is a row group of its own, so that a random one is read without others. A thread reads
-    ahead: at most four batches are in memory at a time (one read, two waiting, one used).
+    An utterance of a large model is a row group of its own, so it is read without others. A thread reads ahead: at most
+    four batches are in memory at a time (one in reading, two waiting, one in use).
     """
 
-    source: FeatureSource
+    source: FeatureStore
     ids: tuple[str, ...]
     starts: IntArray
     offsets: IntArray
@@ -176,15 +126,15 @@ class StreamedBank(Bank):
         return StreamedBank(self.source, tuple(self.ids[i] for i in owners), starts, offsets, *self.shape)
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch of items with what `gather` says of it, read ahead on a thread that ends with the iterator."""
+        """Each batch of items with its `gather`, read ahead on a thread that ends with the iterator."""
         return prefetch(super().stream(batches), _BATCHES_AHEAD)
 
 
-def read_banks(source: FeatureSource, splits: Mapping[str, Sequence[str]], memory_bytes: float) -> dict[str, Bank]:
-    """The bank of each split, in the order of its ids: from the smallest up in memory, while `memory_bytes` last.
+def read_banks(source: FeatureStore, splits: Mapping[str, Sequence[str]], memory_bytes: float) -> dict[str, Bank]:
+    """The bank of each split, in the order of its ids: the smallest splits in memory, up to `memory_bytes`.
 
-    The others are streamed, with the same values. Raises UserError where the layers differ in width or an id is
-    missing, ValueError where a split is empty.
+    The others are streamed, with the same values. Raises UserError if the layers differ in width or an id is missing,
+    ValueError if a split is empty.
     """
     offsets = {name: _count_offsets(source, ids) for name, ids in splits.items()}
     layers, _, width = _stack_layers(source, next(iter(splits.values()))[0]).shape
@@ -201,7 +151,7 @@ def read_banks(source: FeatureSource, splits: Mapping[str, Sequence[str]], memor
     return {name: banks[name] for name in splits}
 
 
-def read_layer(source: FeatureSource, ids: Sequence[str], layer: int) -> tuple[Tensor, IntArray]:
+def read_layer(source: FeatureStore, ids: Sequence[str], layer: int) -> tuple[Tensor, IntArray]:
     """(frame, width) float32 of one layer of `ids`, one after another, rounded as a bank is, and their offsets."""
     offsets = _count_offsets(source, ids)
     features: Tensor | None = None
@@ -215,8 +165,8 @@ def read_layer(source: FeatureSource, ids: Sequence[str], layer: int) -> tuple[T
     return features, offsets
 
 
-def read_means(source: FeatureSource, ids: Sequence[str]) -> Tensor:
-    """(layer, utterance, width) float32 means over the true length of each utterance; 0 where it has no frame.
+def read_means(source: FeatureStore, ids: Sequence[str]) -> Tensor:
+    """(layer, utterance, width) float32 means over the true length of each utterance; 0 if it has no frame.
 
     Everything between features and mean pooling is linear in SUPERB's utterance-level heads, so pooling first is exact.
     """
@@ -238,25 +188,25 @@ def ragged_arange(starts: IntArray, lengths: IntArray) -> IntArray:
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def _count_offsets(source: FeatureSource, ids: Sequence[str]) -> IntArray:
+def _count_offsets(source: FeatureStore, ids: Sequence[str]) -> IntArray:
     _check_present(source, ids)
     counts = dict(zip(source.ids, source.num_frames, strict=True))
     return np.concatenate([[0], np.cumsum([int(counts[i]) for i in ids])]).astype(np.int64)
 
 
-def _read_frames(source: FeatureSource, ids: Sequence[str], offsets: IntArray, shape: tuple[int, int]) -> FrameBank:
+def _read_frames(source: FeatureStore, ids: Sequence[str], offsets: IntArray, shape: tuple[int, int]) -> FrameBank:
     features = torch.empty((shape[0], int(offsets[-1]), shape[1]), dtype=torch.float16)
     for position in _reading_order(source, ids):
         features[:, int(offsets[position]) : int(offsets[position + 1])] = _stack_layers(source, ids[position])
     return FrameBank(features, offsets)
 
 
-def _stack_layers(source: FeatureSource, row_id: str) -> Tensor:
+def _stack_layers(source: FeatureStore, row_id: str) -> Tensor:
     """(layer, time, width) float32 within the range of float16."""
     return _read_layers(source, row_id).clamp(-_LARGEST, _LARGEST)
 
 
-def _read_layers(source: FeatureSource, row_id: str) -> Tensor:
+def _read_layers(source: FeatureStore, row_id: str) -> Tensor:
     """(layer, time, width) float32, layers in ascending order."""
     hidden = source.read(row_id).hidden_states
     layers = [hidden[layer] for layer in sorted(hidden)]
@@ -266,14 +216,14 @@ def _read_layers(source: FeatureSource, row_id: str) -> Tensor:
     return torch.stack(layers).float()
 
 
-def _reading_order(source: FeatureSource, ids: Sequence[str]) -> list[int]:
-    """The places in `ids`, shard by shard; raises UserError where the store lacks one."""
+def _reading_order(source: FeatureStore, ids: Sequence[str]) -> list[int]:
+    """The positions in `ids`, shard by shard. Raises UserError if the store lacks one of them."""
     _check_present(source, ids)
     shard_of = dict(zip(source.ids, source.shards, strict=True))
     return sorted(range(len(ids)), key=lambda position: shard_of[ids[position]])
 
 
-def _check_present(source: FeatureSource, ids: Sequence[str]) -> None:
+def _check_present(source: FeatureStore, ids: Sequence[str]) -> None:
     missing = sorted(set(ids) - set(source.ids))
     if missing:
         raise UserError(

@@ -1,6 +1,7 @@
-"""SUPERB's heads on frozen hidden states, several of them side by side on one batch."""
+"""SUPERB's heads on frozen hidden states, several of them side by side on one batch, and CTC."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from fithubert.frames import reduce_lengths
 from fithubert.superb.bank import ragged_arange
 from fithubert.superb.metrics import IntArray
+
+#: The output of a CTC head that stands for no symbol.
+BLANK = 0
 
 
 class LayerSum(nn.Module):
@@ -48,7 +52,7 @@ class LinearHead(nn.Module):
     def composed(self) -> tuple[Tensor, Tensor]:
         """The two linear maps as one: weight (width, outputs) and bias (outputs,), with gradients to both factors.
 
-        The same function and the same gradients as one after the other, at a fraction of the work per item.
+        The same function and gradients as both maps in sequence, at a fraction of the work per item.
         """
         weight = self.output.weight @ self.projector.weight
         return weight.T, self.output.weight @ self.projector.bias + self.output.bias
@@ -73,40 +77,41 @@ class BidirectionalLSTM(nn.Module):
         self.back = nn.LSTM(width, hidden, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(utterance, time, 2 * hidden) from x (utterance, time, width); values after the end mean nothing."""
+        """(utterance, time, 2 * hidden) from x (utterance, time, width); undefined after an utterance's end."""
         steps, lengths = torch.arange(x.shape[1], device=x.device)[None], lengths.to(x.device)
         reverse = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)[:, :, None]
         back = self.back(x.gather(1, reverse.expand_as(x)))[0]
         return torch.cat([self.ahead(x)[0], back.gather(1, reverse.expand_as(back))], dim=2)
 
 
-class RecurrentHead(nn.Module):
-    """Weighted sum, projector, bidirectional LSTM layers with dropout after each, linear output: ASR and SF.
+@dataclass(frozen=True)
+class RecurrentShape:
+    """The shape of a RecurrentHead; two layers with dropout 0.2 after each are SUPERB's.
 
-    `stack` neighbouring frames are read as one, the last ones filled up with zeros, so that logits come at a `stack`-th
-    of the rate. `layer_norm`: after the projector and after every recurrent layer.
+    `stack` neighbouring frames are read as one, padded with zeros at the end, so logits have a `stack`-th of the rate.
+    `layer_norm`: after the projector and after every recurrent layer.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        width: int,
-        hidden: int,
-        depth: int,
-        dropout: float,
-        outputs: int,
-        stack: int = 1,
-        layer_norm: bool = False,
-    ) -> None:
+    hidden: int
+    depth: int = 2
+    dropout: float = 0.2
+    stack: int = 1
+    layer_norm: bool = False
+
+
+class RecurrentHead(nn.Module):
+    """Weighted sum, projector, bidirectional LSTM layers with dropout after each, linear output: ASR and SF."""
+
+    def __init__(self, layers: int, width: int, outputs: int, shape: RecurrentShape) -> None:
         super().__init__()
         self.layer_sum = LayerSum(layers)
-        self.stack = stack
-        self.projector = nn.Linear(stack * width, hidden)
-        widths = [hidden, *(2 * hidden for _ in range(depth))]
-        self.recurrent = nn.ModuleList(BidirectionalLSTM(w, hidden) for w in widths[:-1])
-        self.norms = nn.ModuleList(nn.LayerNorm(w) if layer_norm else nn.Identity() for w in widths)
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(2 * hidden, outputs)
+        self.stack = shape.stack
+        self.projector = nn.Linear(shape.stack * width, shape.hidden)
+        widths = [shape.hidden, *(2 * shape.hidden for _ in range(shape.depth))]
+        self.recurrent = nn.ModuleList(BidirectionalLSTM(w, shape.hidden) for w in widths[:-1])
+        self.norms = nn.ModuleList(nn.LayerNorm(w) if shape.layer_norm else nn.Identity() for w in widths)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.output = nn.Linear(2 * shape.hidden, outputs)
 
     def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
         """(frame, output) logits of weighted sums (frame, width), utterance after utterance, of `reduce_lengths`."""
@@ -139,8 +144,8 @@ class DiarisationHead(nn.Module):
 class SpeakerHead(nn.Module):
     """Weighted sum, projector, x-vector network with statistics pooling, additive-margin softmax: ASV.
 
-    `width` 512 and `pooled` 1500 are SUPERB's. Pooling covers exactly the valid frames; in training `extra_frames`
-    more, as far as the longest utterance of the batch reaches (s3prl's covers one more).
+    SUPERB's `width` is 512, its `pooled` 1500. Pooling covers exactly the valid frames; in training `extra_frames`
+    more, up to the length of the longest utterance of the batch (s3prl: one more).
     """
 
     #: (context in frames, dilation) of the convolutions; the last one widens to `pooled`.
@@ -192,6 +197,42 @@ def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:
 
 def unpad_frames(padded: Tensor, lengths: IntArray) -> Tensor:
     """(frame, width) from (utterance, longest, width); the inverse of `pad_frames`."""
-    # By places that the CPU counts: a mask would have to come back from a GPU first.
+    # Indices are computed on the CPU: a boolean mask would have to be copied back from a GPU first.
     places = ragged_arange(np.arange(len(lengths)) * padded.shape[1], lengths)
     return padded.flatten(0, 1).index_select(0, torch.from_numpy(places).to(padded.device))
+
+
+def ctc_losses(logits: Tensor, lengths: IntArray, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """(head,) mean CTC losses of `logits` (head, frame, output), utterance after utterance of `lengths` frames.
+
+    `targets` (utterance, longest), of lengths `target_lengths`, which are on the CPU. PyTorch's `mean` reduction: an
+    utterance's loss is divided by its target length; one with more targets than frames counts as 0 (zero_infinity).
+    """
+    heads, _, outputs = logits.shape
+    starts = np.cumsum(lengths) - lengths
+    steps = np.minimum(np.arange(int(lengths.max()))[:, None], np.maximum(lengths - 1, 0)[None])
+    at = torch.from_numpy((starts[None] + steps).clip(max=logits.shape[1] - 1).ravel()).to(logits.device)
+    # (time, head * utterance, output): the padding repeats an utterance's last frame and is not read.
+    padded = logits.log_softmax(2)[:, at].view(heads, -1, len(lengths), outputs).permute(1, 0, 2, 3).flatten(1, 2)
+    repeated = target_lengths.repeat(heads)
+    losses = nn.functional.ctc_loss(
+        padded,
+        targets.repeat(heads, 1),
+        torch.from_numpy(lengths).repeat(heads),
+        repeated,
+        blank=BLANK,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return (losses / repeated.clamp(min=1).to(losses.device)).view(heads, -1).mean(1)
+
+
+def decode_greedily(best: IntArray, lengths: IntArray) -> list[IntArray]:
+    """The tokens of each utterance from the best outputs (frame,): repeats merged, then blanks dropped."""
+    starts = np.cumsum(lengths) - lengths
+    changes = np.empty(len(best), dtype=bool)
+    changes[1:] = best[1:] != best[:-1]
+    changes[starts[starts < len(best)]] = True
+    kept = changes & (best != BLANK)
+    owners = np.repeat(np.arange(len(lengths)), lengths)[kept]
+    return np.split(best[kept], np.searchsorted(owners, np.arange(1, len(lengths))))

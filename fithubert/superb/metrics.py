@@ -1,13 +1,17 @@
 """The metrics of SUPERB over whole test sets, and their bootstrap confidence intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fithubert.data.synthetic.phones import WORD_EDGE
+
 RESAMPLES = 1000
+#: Tags before the first and after the last word of a slot, each followed by its type.
+SLOT_BEGIN, SLOT_END = "B-", "E-"
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -17,8 +21,8 @@ FloatArray = NDArray[np.float64]
 class Score:
     """One metric on the test split: the mean over seeds, its 95 % interval and the deviation between seeds.
 
-    `low`, `high`: percentile bootstrap over the test items (utterances; speakers for verification), which says how far
-    the figure depends on the items that happen to be in the test split. `seed_deviation`: standard deviation of the
+    `low`, `high`: percentile bootstrap over the test items (utterances; speakers for verification): how much the value
+    depends on the choice of test items. `seed_deviation`: standard deviation of the
     metric over seeds; 0 for one seed.
     """
 
@@ -29,7 +33,7 @@ class Score:
 
 
 class Measure(Protocol):
-    """What one evaluation of one split says: a value, and the values of bootstrap resamples of its items."""
+    """One evaluation of one split: a value, and the values of bootstrap resamples of its items."""
 
     @property
     def value(self) -> float:
@@ -51,7 +55,7 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """The pooled (micro) ratio; 0 where the denominators sum to 0."""
+        """The pooled (micro) ratio; 0 if the denominators sum to 0."""
         total = float(self.denominators.sum())
         return self.scale * float(self.numerators.sum()) / total if total else 0.0
 
@@ -62,13 +66,13 @@ class Ratio:
         return self.scale * (counts @ self.numerators) / np.where(below > 0, below, 1.0)
 
 
-def accuracy(correct: NDArray[Any]) -> Ratio:
+def accuracy(correct: NDArray[np.bool_]) -> Ratio:
     """Percent of items that are right, from (item,) booleans."""
     return Ratio(correct.astype(np.float64), np.ones(len(correct)))
 
 
-def class_accuracy(correct: NDArray[Any], classes: IntArray) -> Ratio:
-    """Percent right with every class weighing the same: the expectation of class-balanced resampling."""
+def class_accuracy(correct: NDArray[np.bool_], classes: IntArray) -> Ratio:
+    """Percent right with equal weights of all classes: the expectation of class-balanced resampling."""
     counts = np.bincount(classes)
     weights = 1.0 / counts[classes]
     return Ratio(correct.astype(np.float64) * weights, weights)
@@ -123,7 +127,7 @@ class Detection:
         return self._maximum(_draw_counts(len(self.scores), seed))
 
     def _maximum(self, counts: FloatArray) -> FloatArray:
-        """(resample,) the best value with every query counted as often as `counts` (resample, query) says."""
+        """(resample,) the best value with queries weighted by `counts` (resample, query)."""
         hits = self.targets / self.targets.sum(1, keepdims=True)
         others = np.maximum((~self.targets).sum(1, keepdims=True), 1)
         gains = hits - self.FALSE_ALARM_WEIGHT * ~self.targets / others
@@ -140,7 +144,7 @@ class Detection:
 def equal_error_rate(scores: FloatArray, targets: NDArray[np.bool_]) -> float:
     """Percent at which false acceptances equal false rejections, on the linearly interpolated ROC.
 
-    Raises ValueError where there are no target or no non-target trials.
+    Raises ValueError if there are no target or no non-target trials.
     """
     order = np.argsort(-scores, kind="stable")
     rate = _equal_error_rate(scores[order], targets[order], np.ones(len(scores)))
@@ -150,7 +154,7 @@ def equal_error_rate(scores: FloatArray, targets: NDArray[np.bool_]) -> float:
 
 
 def _equal_error_rate(scores: FloatArray, targets: NDArray[np.bool_], weights: FloatArray) -> float | None:
-    """The rate of trials in descending order of score; None where a side has no weight."""
+    """The rate of trials in descending order of score; None if either kind of trial has no weight."""
     hits, alarms = np.cumsum(weights * targets), np.cumsum(weights * ~targets)
     if hits[-1] <= 0 or alarms[-1] <= 0:
         return None
@@ -176,7 +180,7 @@ def edit_distances(references: Sequence[IntArray], hypotheses: Sequence[IntArray
     for i in range(reference.shape[1]):
         substituted = row[:, :-1] + (reference[:, i, None] != hypothesis)
         changed = np.concatenate([row[:, :1] + 1, np.minimum(substituted, row[:, 1:] + 1)], axis=1)
-        # Insertions run along the row: a running minimum of what is left after taking one per column.
+        # Insertions run along the row: a running minimum after subtracting one per column.
         row = np.minimum.accumulate(changed - columns, axis=1) + columns
         done = reference_lengths == i + 1
         result[done] = row[done, hypothesis_lengths[done]]
@@ -187,6 +191,51 @@ def error_rate(references: Sequence[IntArray], hypotheses: Sequence[IntArray]) -
     """Percent of edits to reference tokens over all utterances (PER, WER and CER, micro)."""
     lengths = np.array([len(r) for r in references], dtype=np.float64)
     return Ratio(edit_distances(references, hypotheses).astype(np.float64), lengths)
+
+
+def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:
+    """The same lists of sequences with symbols as numbers, which all groups share."""
+    numbers: dict[str, int] = {}
+    return [
+        [np.array([numbers.setdefault(symbol, len(numbers)) for symbol in row], dtype=np.int64) for row in group]
+        for group in groups
+    ]
+
+
+def parse_slots(tokens: Sequence[str]) -> list[tuple[str, str]]:
+    """(type, value) of every `B-type` .. `E-type` pair in order; unpaired tags are dropped."""
+    slots: list[tuple[str, str]] = []
+    opened: tuple[str, list[str]] | None = None
+    for token in tokens:
+        if token.startswith(SLOT_BEGIN):
+            opened = (token[len(SLOT_BEGIN) :], [])
+        elif token.startswith(SLOT_END):
+            if opened is not None and opened[0] == token[len(SLOT_END) :]:
+                slots.append((opened[0], "".join(opened[1]).strip(WORD_EDGE)))
+                opened = None
+        elif opened is not None:
+            opened[1].append(token)
+    return slots
+
+
+def score_slots(references: list[list[str]], hypotheses: list[list[str]]) -> dict[str, Measure]:
+    """Slot type F1 and slot value CER of tagged character sequences, in percent."""
+    parsed = [(parse_slots(r), parse_slots(h)) for r, h in zip(references, hypotheses, strict=True)]
+    scores = np.array([type_f1({t for t, _ in ref}, {t for t, _ in hyp}) for ref, hyp in parsed])
+    errors, lengths = np.zeros(len(parsed)), np.zeros(len(parsed))
+    for i, (ref, hyp) in enumerate(parsed):
+        for slot_type, value in ref:
+            rivals = [v for t, v in hyp if t == slot_type] or [""]
+            errors[i] += min(edit_distances(*number_tokens([value] * len(rivals), rivals)))
+            lengths[i] += len(value)
+    return {"f1": Ratio(scores, np.ones(len(parsed))), "cer": Ratio(errors, lengths)}
+
+
+def type_f1(reference: Set[str], hypothesis: Set[str]) -> float:
+    """F1 of two sets of slot types, 0 to 1; 1 where both are empty."""
+    if not reference and not hypothesis:
+        return 1.0
+    return 2 * len(reference & hypothesis) / (len(reference) + len(hypothesis))
 
 
 def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:
@@ -207,6 +256,6 @@ def _pad(sequences: Sequence[IntArray], value: int) -> tuple[IntArray, IntArray]
 
 
 def _draw_counts(items: int, seed: int) -> FloatArray:
-    """(RESAMPLES, item) how often each item is drawn in each resample."""
+    """(RESAMPLES, item) the number of times that each item is drawn in each resample."""
     generator = np.random.default_rng([seed, items])
     return generator.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(np.float64)

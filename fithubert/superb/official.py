@@ -1,23 +1,25 @@
 """The official protocol: s3prl's settings and habits as declarations over the same heads and loops as `mini`.
 
-Features are stored (with the error of their codec), so what s3prl cuts anew at every access is cut once. SID and ASV:
-windows of 8 s of each longer recording are stored by seed, of which an epoch hears one; without them the task is
-refused. KS: silence is every whole second of the noises, drawn as often as any other class. Differs in scoring: SD's
-error rate is counted by frames (s3prl: dscore), ASV's dev split is drawn from the training speakers (s3prl has none),
-QbE's false alarms are those of the documents in English.
+Features are stored (with the error of their codec), so what s3prl cuts again at every access is cut once. SID and ASV:
+windows of 8 s of each longer recording are stored by seed, and an epoch reads one of them; without them the task is
+refused. KS: silence is every whole second of the noises, drawn as often as any other class.
+Differs: SD's error rate is counted by frames (s3prl: dscore), ASV's dev split is drawn from the training speakers
+(s3prl has none), QbE's false alarms are those of the documents in English.
 """
 
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 
+from fithubert.config.data import DataParams, IemocapData, LibriSpeechData
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
-from fithubert.superb.learners.ctc import CtcTask
-from fithubert.superb.learners.diarisation import SD
-from fithubert.superb.learners.pooled import ER, IC, KS, SID, PooledTask
-from fithubert.superb.learners.recognition import ASR, PR, SF
-from fithubert.superb.learners.verification import ASV
-from fithubert.superb.protocol import MissingLabels, Task
+from fithubert.errors import UserError
+from fithubert.records import SuperbMetrics
+from fithubert.superb.fit import MissingLabels
+from fithubert.superb.learners import ASR, ASV, ER, IC, KS, PR, QBE, SD, SF, SID, AnyLearner
 from fithubert.superb.sampling import (
     ListWindows,
     drop_half_of_long,
@@ -29,14 +31,21 @@ from fithubert.superb.sampling import (
 from fithubert.tasks import TASKS
 
 SOX_GAIN_DB = -3.0
-#: What a budget has no say in under the official protocol; the learning rate is free, as on the leaderboard.
+#: Stored crops of a long recording, of which an epoch reads one.
+_CROPS = 8
+#: Fields that the official protocol fixes; the learning rate is free, as on the leaderboard.
 _FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width", "stack_frames", "layer_norm")
+#: A result of emotion recognition is one of these folds; the leaderboard has their mean.
+_FOLDS = tuple(f"iemocap/{fold}" for fold in range(1, 6))
 
 
-def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
-    """The trained tasks as s3prl runs them, but for the quirks that are off."""
-    return (
-        replace(_pr(quirks), windows=_neighbours(quirks)),
+def official_learner(task: str, quirks: OfficialQuirks) -> AnyLearner:
+    """The learner of `task` as s3prl runs it, except for the quirks that are off.
+
+    Raises UserError for a task that is not one of SUPERB's.
+    """
+    learners: tuple[AnyLearner, ...] = (
+        replace(PR, windows=_neighbours(quirks), fold=str if quirks.pr_stress else drop_stress),
         replace(
             ASR,
             windows=list_halved_buckets if quirks.asr_half_batches else list_buckets,
@@ -48,7 +57,7 @@ def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
             sampling="balanced" if quirks.ks_balanced_train else "shuffled",
             dev="resampled" if quirks.ks_resampled_dev else "plain",
         ),
-        _keep_last(replace(SID, crops=True)),
+        replace(SID, crops=True, keep_last=True),
         replace(
             ASV,
             training=replace(ASV.training, test_selection=quirks.asv_test_selection),
@@ -67,24 +76,29 @@ def official_tasks(quirks: OfficialQuirks) -> tuple[Task, ...]:
             test_postprocessing=quirks.sd_test_postprocessing,
             keep_last=True,
         ),
-        _keep_last(ER),
-        _keep_last(IC),
+        replace(ER, keep_last=True),
+        replace(IC, keep_last=True),
         replace(SF, windows=_neighbours(quirks), spec_augment=quirks.spec_augment),
+        QBE,
     )
+    for learner in learners:
+        if learner.name == task:
+            return learner
+    raise UserError(f"superb task {task!r}: not one of SUPERB's, so it has no official protocol")
 
 
 def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> None:
-    """Raise MissingLabels in one line where the official protocol cannot be followed on these stored features."""
+    """Raise MissingLabels in one line if these stored features do not allow the official protocol."""
     if task == "asv" and quirks.asv_silence_trim and not all(u.trimmed for u in manifest):
         raise MissingLabels(
-            "the official asv hears recordings without their silences; prepare with data.trim_silence=true, or "
-            "superb.quirks.asv_silence_trim=false hears all of them"
+            "the official asv reads recordings without their silences; prepare with data.trim_silence=true, or "
+            "set superb.quirks.asv_silence_trim=false to read all of them"
         )
     louder = [u for u in manifest if u.gain_db != SOX_GAIN_DB]
     if "sox_gain" in TASKS[task].quirks and quirks.sox_gain and louder:
         raise MissingLabels(
             f"the official {task} reads recordings with sox's gain of {SOX_GAIN_DB:g} dB; prepare with "
-            f"data.gain_db={SOX_GAIN_DB:g}, or superb.quirks.sox_gain=false goes without"
+            f"data.gain_db={SOX_GAIN_DB:g}, or set superb.quirks.sox_gain=false"
         )
     if (task == "sid" and quirks.sid_crops) or (task == "asv" and quirks.asv_crops):
         whole = [u for u in manifest.select("train", "sentence") if u.num_samples > CROP_SAMPLES]
@@ -96,7 +110,7 @@ def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> No
 
 
 def list_departures(task: str, budget: TaskBudget, quirks: OfficialQuirks, outputs: int | None) -> tuple[str, ...]:
-    """In what a result differs from the leaderboard's: settings, quirks that are off, the size of the label space."""
+    """How a result differs from the leaderboard's: settings, quirks that are off, the size of the label space."""
     official = official_budgets()[task]
     given = {name: (getattr(budget, name), getattr(official, name)) for name in _FIXED if official.steps}
     departures = [f"{name} {ours} instead of {theirs}" for name, (ours, theirs) in given.items() if ours != theirs]
@@ -106,19 +120,122 @@ def list_departures(task: str, budget: TaskBudget, quirks: OfficialQuirks, outpu
     return tuple(departures)
 
 
+def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) -> tuple[str, ...]:
+    """How the corpus differs from the one that the leaderboard scores `task` on."""
+    if data.source != TASKS[task].corpus:
+        return (f"corpus {data.source} instead of {TASKS[task].corpus}",)
+    departures = []
+    if isinstance(data, LibriSpeechData):
+        given = {"train": data.train, "dev": data.dev, "test": data.test}
+        official = {"train": ("train-clean-100",), "dev": ("dev-clean",), "test": ("test-clean",)}
+        departures += [f"{split} {'+'.join(given[split])}" for split in official if given[split] != official[split]]
+    if isinstance(data, IemocapData) and data.lists is None and quirks.er_split_order:
+        departures.append("dev is not drawn in the order of s3prl's lists (data.lists)")
+    return tuple(departures)
+
+
+def corpus_settings(task: str, path: str, official: bool) -> dict[str, str | float | bool]:
+    """The section `data` for the corpus of `task` in `path`, with the official preparation if `official`."""
+    source = str(TASKS[task].corpus)
+    settings: dict[str, str | float | bool] = {"source": source, "path": path}
+    if source == "voxceleb1":
+        settings |= {"task": task, "crops": _CROPS if official else 0}
+        settings |= {"trim_silence": True} if official and task == "asv" else {}
+    if official and "sox_gain" in TASKS[task].quirks:
+        settings["gain_db"] = SOX_GAIN_DB
+    return settings
+
+
 def drop_stress(phone: str) -> str:
     """The phone without the digit of its stress."""
     return phone.rstrip("012")
 
 
-def _pr(quirks: OfficialQuirks) -> CtcTask:
-    return PR if quirks.pr_stress else replace(PR, fold=drop_stress)
-
-
-def _keep_last(task: PooledTask) -> PooledTask:
-    return replace(task, keep_last=True)
-
-
 def _neighbours(quirks: OfficialQuirks) -> ListWindows:
     windows = list_clamped_starts if quirks.overlapping_batches else list_disjoint
     return drop_half_of_long(windows) if quirks.half_long_batches else windows
+
+
+#: Task -> metric -> value in percent.
+Scores = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class OfficialScore:
+    """`metrics`: task -> metric -> percent, those of the leaderboard. `superb_s` and `overall` over all ten tasks."""
+
+    metrics: dict[str, dict[str, float]]
+    superb_s: float
+    overall: float
+
+
+def superb_s(scores: Scores) -> float:
+    """The leaderboard's score of one model over the ten tasks of the paper, from values in percent.
+
+    Each metric maps fbank to 0 and the reference state of the art to 1000, unclamped; metrics are averaged inside a
+    task (SF has two), then tasks. Only meaningful for the official protocol on the real corpora. Raises ValueError
+    if a metric is missing: the leaderboard leaves the score undefined.
+    """
+    _require(scores)
+    return fmean(
+        fmean(1000.0 * (scores[name][m.name] - m.fbank) / (m.best - m.fbank) for m in task.metrics)
+        for name, task in TASKS.items()
+    )
+
+
+def overall_score(scores: Scores) -> float:
+    """The mean of the eleven metrics with errors as 100 - x: `Overall` in the ARMHuBERT and STaRHuBERT papers."""
+    _require(scores)
+    values = [(metric, scores[name][metric.name]) for name, task in TASKS.items() for metric in task.metrics]
+    return fmean(100.0 - value if metric.lower else value for metric, value in values)
+
+
+def score_official(results: Sequence[SuperbMetrics]) -> OfficialScore:
+    """The scores of one model from its results, one per task, and for ER one per fold.
+
+    ASV and SD count as on the leaderboard, selected on test. Raises UserError naming everything that is in the way: a
+    task that is missing or scored twice, another model, the mini protocol, a departure from the official one.
+    """
+    models = sorted({result.model for result in results})
+    if len(models) != 1:
+        given = f"results are of {', '.join(models)}" if models else "folders hold no results of it"
+        raise UserError(f"superb_s is a score of one model, and these {given}")
+    found: dict[str, list[SuperbMetrics]] = defaultdict(list)
+    for result in results:
+        if result.metrics:
+            found[result.task].append(result)
+    obstacles = [problem for task in TASKS for problem in _find_obstacles(task, found[task])]
+    if obstacles:
+        raise UserError(f"{models[0]} has no superb_s: {'; '.join(obstacles)}")
+    scores = {
+        name: {m.name: fmean(_official_value(result.metrics, m.name) for result in found[name]) for m in task.metrics}
+        for name, task in TASKS.items()
+    }
+    return OfficialScore(scores, superb_s(scores), overall_score(scores))
+
+
+def _require(scores: Scores) -> None:
+    wanted = [(name, metric.name) for name, task in TASKS.items() for metric in task.metrics]
+    missing = [f"{task} {metric}" for task, metric in wanted if metric not in scores.get(task, {})]
+    if missing:
+        raise ValueError(f"no value for {', '.join(missing)}")
+
+
+def _find_obstacles(task: str, results: Sequence[SuperbMetrics]) -> list[str]:
+    if not results:
+        return [f"{task} is not scored"]
+    expected = _FOLDS if task == "er" else (str(TASKS[task].corpus),)
+    corpora = sorted(result.corpus for result in results)
+    obstacles = []
+    if any(result.protocol != "official" for result in results):
+        obstacles.append(f"{task} is scored by the mini protocol")
+    elif corpora != sorted(expected):
+        obstacles.append(f"{task} is scored on {', '.join(corpora)} and not once on {', '.join(expected)}")
+    departures = list(dict.fromkeys(d for result in results for d in result.departures))
+    if departures:
+        obstacles.append(f"{task} departs from the protocol ({', '.join(departures)})")
+    return obstacles
+
+
+def _official_value(metrics: Mapping[str, float], name: str) -> float:
+    return metrics.get(f"{name}_test_selected", metrics[name])

@@ -1,17 +1,19 @@
-"""Order of training batches and windows of long recordings."""
+"""The input of a training step: the order of batches, the windows of sequence tasks, and SpecAugment."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fithubert.superb.metrics import IntArray
 
 
 class ShuffledBatches:
-    """Shuffled epochs, without the last incomplete batch unless `keep_last`; with `weights`, draws by weight instead.
+    """Shuffled epochs, without the last incomplete batch unless `keep_last`.
 
-    Draws by weight are with replacement.
+    With `weights`, items are drawn by weight instead, with replacement.
     """
 
     def __init__(
@@ -34,16 +36,16 @@ class ShuffledBatches:
         return batch
 
     def batches(self) -> Iterator[IntArray]:
-        """The same one after the other, without end."""
+        """An endless sequence of batches."""
         while True:
             yield self.next_batch()
 
 
 class Variants:
-    """Items of which several are one utterance: its stored crops. An epoch sees every utterance once, by one crop."""
+    """Items that are stored crops of utterances. An epoch reads one crop of every utterance."""
 
     def __init__(self, utterances: Sequence[str], seed: int) -> None:
-        """`utterances` (item,): what each item is a crop of."""
+        """`utterances` (item,): the utterance of each item."""
         owners = np.unique(np.array(utterances), return_inverse=True)[1]
         self._order = np.argsort(owners, kind="stable")
         self._counts = np.bincount(owners)
@@ -51,11 +53,11 @@ class Variants:
         self._generator = np.random.default_rng([seed, 2])
 
     def __len__(self) -> int:
-        """How many utterances there are."""
+        """The number of utterances."""
         return len(self._counts)
 
     def draw(self, utterances: IntArray) -> IntArray:
-        """(utterance,) an item of each of these utterances by number."""
+        """(utterance,) the number of one item of each of these utterances."""
         return self._order[self._starts[utterances] + self._generator.integers(0, self._counts[utterances])]
 
 
@@ -67,7 +69,7 @@ LONG_SAMPLES = 300_000
 
 
 def list_starts(samples: IntArray, batch: int) -> list[tuple[int, int]]:
-    """A window from every start that leaves it whole."""
+    """A window from every start at which a whole one fits."""
     return [(first, first + batch) for first in range(len(samples) - batch + 1)]
 
 
@@ -77,7 +79,7 @@ def list_clamped_starts(samples: IntArray, batch: int) -> list[tuple[int, int]]:
 
 
 def list_disjoint(samples: IntArray, batch: int) -> list[tuple[int, int]]:
-    """Every utterance in one window; the shortest ones fill what remains."""
+    """Every utterance in one window; the last, incomplete window holds the shortest ones."""
     edges = sorted({0, *range(len(samples), 0, -batch)})
     return list(pairwise(edges))
 
@@ -94,7 +96,7 @@ def list_buckets(samples: IntArray, batch: int) -> list[tuple[int, int]]:
 
 
 def drop_half_of_long(list_windows: ListWindows) -> ListWindows:
-    """The same windows, of which one keeps its longer half where its last utterance has over LONG_SAMPLES."""
+    """The same windows; one whose last utterance has over LONG_SAMPLES keeps only the half of longer utterances."""
 
     def listed(samples: IntArray, batch: int) -> list[tuple[int, int]]:
         windows = list_windows(samples, batch)
@@ -108,7 +110,7 @@ def drop_half_of_long(list_windows: ListWindows) -> ListWindows:
 
 
 class WindowOrder:
-    """The windows in shuffled epochs, by seed."""
+    """Windows in shuffled epochs, by seed."""
 
     def __init__(self, windows: list[tuple[int, int]], seed: int) -> None:
         self._windows = windows
@@ -123,13 +125,84 @@ class WindowOrder:
         return self._windows[index]
 
     def windows(self) -> Iterator[range]:
-        """The utterances of one batch after the other, without end."""
+        """The utterances of one batch after another, endlessly."""
         while True:
             yield range(*self.next_window())
 
 
 def _halve(window: tuple[int, int]) -> list[tuple[int, int]]:
     first, last = window
-    # Of an odd bucket s3prl's first half, the longer utterances, is the smaller one.
+    # In s3prl the half with the longer utterances is the smaller one of an odd bucket.
     middle = last - (last - first) // 2
     return [edge for edge in ((first, middle), (middle, last)) if edge[0] < edge[1]]
+
+
+#: The centre of an utterance moves by at most so many frames. Masks over features and frames: number, upper bound of
+#: the width.
+WARP_FRAMES = 5
+FEATURE_MASKS, FEATURE_WIDTH = 4, 50
+TIME_MASKS, TIME_WIDTH_FRAMES = 2, 40
+#: PyTorch's cubic convolution.
+_CUBIC = -0.75
+
+
+def augment(summed: Tensor, lengths: IntArray, generator: np.random.Generator) -> Tensor:
+    """(head, frame, width) the weighted sums of utterances of `lengths` frames: warped in time, then masked with zeros.
+
+    As s3prl applies it in ASR and SF: on the weighted sum of hidden states, in training. All heads share the draws.
+    Non-adaptive; positions are drawn such that the widest mask of the batch fits.
+    """
+    taps, weights = warp_taps(lengths, *draw_warps(lengths, generator))
+    pairs = zip(taps.to(summed.device), weights.to(summed), strict=True)
+    warped = torch.stack([summed[:, tap] * w[:, None] for tap, w in pairs]).sum(0)
+    features = draw_masks(len(lengths), FEATURE_MASKS, FEATURE_WIDTH, summed.shape[2], generator)
+    frames = draw_masks(len(lengths), TIME_MASKS, TIME_WIDTH_FRAMES, int(lengths.max()), generator)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    places = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    silent = features[owners] | frames[owners, places][:, None]
+    return warped.masked_fill(torch.from_numpy(silent).to(summed.device), 0.0)
+
+
+def draw_warps(lengths: IntArray, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """(utterance,) a frame of each and its new position; utterances of at most 2 WARP_FRAMES are not changed."""
+    able = lengths > 2 * WARP_FRAMES
+    high = np.where(able, lengths - WARP_FRAMES, WARP_FRAMES + 1)
+    centres = generator.integers(WARP_FRAMES, high)
+    moved = centres + generator.integers(-WARP_FRAMES, WARP_FRAMES, len(lengths)) + 1
+    return np.where(able, centres, lengths), np.where(able, moved, lengths)
+
+
+def warp_taps(lengths: IntArray, centres: IntArray, moved: IntArray) -> tuple[Tensor, Tensor]:
+    """(4, frame) the source frames of each warped frame, and their weights.
+
+    The frames before the centre and the frames from the centre on are resized separately to their new lengths, by
+    bicubic interpolation without aligned corners.
+    """
+    places = np.concatenate([np.arange(n) for n in lengths])
+    length, centre, target = (np.repeat(x, lengths) for x in (lengths, centres, moved))
+    right = places >= target
+    first, sources = np.where(right, centre, 0), np.where(right, length - centre, centre)
+    position, sizes = np.where(right, places - target, places), np.where(right, length - target, target)
+    source = (position + 0.5) * sources / np.maximum(sizes, 1) - 0.5
+    below = np.floor(source).astype(np.int64)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths) + first
+    taps = np.stack([starts + np.clip(below + k, 0, sources - 1) for k in (-1, 0, 1, 2)])
+    share = source - below
+    weights = np.stack([_cubic(np.abs(share - k)) for k in (-1, 0, 1, 2)])
+    return torch.from_numpy(taps), torch.from_numpy(weights)
+
+
+def draw_masks(items: int, masks: int, below: int, size: int, generator: np.random.Generator) -> np.ndarray:
+    """(item, size) booleans: `masks` spans of each item, each narrower than `below`."""
+    widths = generator.integers(0, below, (items, masks, 1))
+    starts = generator.integers(0, max(1, size - int(widths.max())), (items, masks, 1))
+    places = np.arange(size)
+    inside: np.ndarray = (starts <= places) & (places < starts + widths)
+    return np.logical_or.reduce(inside, axis=1)
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The weight of a sample at a distance between 0 and 2."""
+    near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
+    far = ((_CUBIC * distance - 5 * _CUBIC) * distance + 8 * _CUBIC) * distance - 4 * _CUBIC
+    return np.where(distance <= 1, near, far)

@@ -31,7 +31,7 @@ from fithubert.data.synthetic.sentences import draw_sentence, list_commands, nor
 from fithubert.data.synthetic.speakers import STYLES, draw_speakers, plan_corpus
 from fithubert.data.synthetic.speech import ACCENTS, write_voice_data
 from fithubert.errors import UserError
-from fithubert.superb.learners.recognition import type_f1
+from fithubert.superb.metrics import type_f1
 from tests.conftest import TINY
 
 pytest.importorskip("espeakng_loader")

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Intent, Manifest, Phone, Slot, Turn, Utterance
 from fithubert.frames import HUBERT_CONVOLUTIONS
+from fithubert.superb.learners import AnyLearner
+from fithubert.superb.official import official_learner
 
 PHONES = ("AA", "B", "IY", "K", "M", "S", "T", "UW")
 SPEAKERS = ("s000", "s001", "s002", "s003")
@@ -172,3 +175,18 @@ def _code(codes: dict[str, Tensor], label: str, width: int, rng: torch.Generator
     if label not in codes:
         codes[label] = 2 * torch.randn(width, generator=rng)
     return codes[label]
+
+
+#: The small corpus is made of short sentences with their silences, as loud as they are.
+OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
+
+
+def official(name: str, **off: bool) -> AnyLearner:
+    """The learner of a task by the official protocol with these quirks off."""
+    return official_learner(name, OfficialQuirks(**off))
+
+
+def small(name: str, **changes: object) -> TaskBudget:
+    """A budget of a few steps."""
+    budget = {"steps": 4, "batch": 4, "eval_every": 2, "learning_rates": (1e-2,), "head_width": 16, **changes}
+    return TaskBudget(steps=0) if name == "qbe" else TaskBudget.model_validate(budget)

@@ -8,11 +8,10 @@ import torch
 
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
-from fithubert.superb.chance import chance_levels
-from fithubert.superb.learners.recognition import score_slots
-from fithubert.superb.metrics import Score
-from fithubert.superb.protocol import TaskResult
-from fithubert.superb.run import TASKS, run_task
+from fithubert.superb.learners import find_learner
+from fithubert.superb.metrics import Score, score_slots
+from fithubert.superb.run import TaskResult, run_task
+from fithubert.tasks import TASKS
 from tests.superb.fakes import MemoryStore, blind_features, count_frames
 
 CORPUS_SIZES = (160, 160, 160, 80)
@@ -64,14 +63,14 @@ def beats_chance(metrics: Mapping[str, Score], chance: Mapping[str, float], item
 @pytest.mark.parametrize("make", [silent_features, blind_features], ids=["silence", "chance"])
 def test_a_model_that_hears_nothing_scores_at_chance(task, make, corpus) -> None:
     result = score(task, make(corpus), corpus)
-    assert not beats_chance(result.metrics, chance_levels(task, corpus), result.num_test)
+    assert not beats_chance(result.metrics, find_learner(task).chance(corpus), result.num_test)
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"asr", "sf", "qbe"}))
 def test_a_model_that_hears_beats_chance(task, corpus, telling) -> None:
     """Else the test above could not fail. ASR and SF need more steps than a test has; QbE is in test_more_tasks."""
     result = score(task, telling, corpus)
-    assert beats_chance(result.metrics, chance_levels(task, corpus), result.num_test)
+    assert beats_chance(result.metrics, find_learner(task).chance(corpus), result.num_test)
 
 
 def test_the_silent_model_has_no_speakers_and_finds_no_words(corpus) -> None:
@@ -84,6 +83,6 @@ def test_chance_is_what_the_constant_answer_scores(corpus) -> None:
     tagged = [[x for s in u.slots for x in (f"B-{s.name}", *s.value, f"E-{s.name}")] for u in test]
     answers = ([], ["B-thing", "E-thing"], ["B-place", "E-place"], ["B-thing", "E-thing", "B-place", "E-place"])
     f1 = [score_slots(tagged, [answer] * len(test))["f1"].value for answer in answers]
-    levels = chance_levels("sf", corpus)
+    levels = find_learner("sf").chance(corpus)
     assert min(abs(levels["f1"] - value) for value in f1) < 1e-6
     assert score_slots(tagged, [[]] * len(test))["cer"].value == pytest.approx(levels["cer"])

@@ -25,10 +25,11 @@ from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.data.synthetic.phones import END, UNKNOWN
 from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
-from fithubert.stages.superb import describe_score, describe_task, list_corpus_departures, superb
+from fithubert.stages.superb import describe_score, describe_task, superb
 from fithubert.superb.learners.pooled import ER, IC, KS
 from fithubert.superb.learners.recognition import ASR, PR, SF
-from fithubert.superb.run import TASKS
+from fithubert.superb.official import list_corpus_departures
+from fithubert.tasks import TASKS
 from fithubert.workspace import Workspace
 from tests.data.corpora import miniatures
 from tests.superb.fakes import PHONES, blind_features, label_features, make_corpus
@@ -84,9 +85,9 @@ def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) ->
     prepare(params, workspace)
     extract(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", task)
-    assert set(scored["metrics"]) == case.metrics, scored.get("reason")
-    assert all(0 <= value < 1000 for value in scored["metrics"].values())
-    assert scored["num_test"] == case.num_test
+    assert set(scored.metrics) == case.metrics, scored.reason
+    assert all(0 <= value < 1000 for value in scored.metrics.values())
+    assert scored.num_test == case.num_test
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -103,22 +104,22 @@ def test_intents_have_the_official_24_outputs(tmp_path: Path) -> None:
     manifest = read_corpus(CASES["ic"].describe(root)).manifest
     learner = IC.bind(blind_features(manifest), manifest, BUDGET)
     assert learner.num_outputs == learner.new_head().output.out_features == 24  # type: ignore[union-attr]
-    assert learner._sizes == (6, 14, 4)
-    assert learner._examples["train"].labels.amax(0).tolist() == [5, 13, 3]
+    assert learner.slot_sizes == (6, 14, 4)
+    assert learner.examples["train"].labels.amax(0).tolist() == [5, 13, 3]
     assert (learner.num_train, learner.num_dev, learner.num_test) == (28, 28, 28)
 
 
 def test_the_end_symbol_ends_targets_and_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = replace(make_corpus(), inventories={"phones": (*PHONES, END, UNKNOWN)})
     learner = PR.bind(label_features(corpus), corpus, BUDGET)
-    test = learner._examples["test"]
+    test = learner.examples["test"]
     end = 1 + corpus.inventories["phones"].index(END)
     assert all(int(row[n - 1]) == end for row, n in zip(test.targets, test.target_lengths, strict=True))
     # A model that says every target, blanks between, and the end.
     said = torch.zeros(1, int(test.bank.offsets[-1]), 1 + len(PHONES) + 2)
     for row, count, first in zip(test.targets, test.target_lengths, test.bank.offsets[:-1], strict=True):
         said[0, int(first) + 2 * torch.arange(int(count)), row[: int(count)]] = 1.0
-    monkeypatch.setattr(learner, "_logits", lambda heads, features, lengths: said)
+    monkeypatch.setattr(learner, "logits", lambda heads, features, lengths: said)
     assert learner.evaluate([torch.nn.Identity()], "test")[0]["per"].value == 0
 
 
@@ -157,11 +158,11 @@ def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_p
     prepare(params, workspace)
     extract(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", task)
-    assert scored["protocol"] == "official", scored.get("reason")
+    assert scored.protocol == "official", scored.reason
     selected_on_test = {f"{m}_test_selected" for m in case.metrics & {"eer", "der"}}
-    assert set(scored["metrics"]) == case.metrics | selected_on_test
+    assert set(scored.metrics) == case.metrics | selected_on_test
     settings_named = ("steps ", "batch ", "accumulate ", "eval_every ", "head_width ")
-    assert {d for d in scored["departures"] if not d.startswith(settings_named)} == departures
+    assert {d for d in scored.departures if not d.startswith(settings_named)} == departures
 
 
 def test_a_corpus_that_is_not_the_leaderboards_is_a_departure(tmp_path: Path) -> None:
@@ -205,11 +206,11 @@ def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> 
     prepare(params, workspace)
     extract(params, workspace, "fbank")
     scored = superb(params, workspace, "fbank", "ic")
-    assert scored["seeds"] == (1, 2, 3)
-    assert len(scored["selected_steps"]) == 3
-    low, high = scored["intervals"]["acc"]
+    assert scored.seeds == (1, 2, 3)
+    assert len(scored.selected_steps) == 3
+    low, high = scored.intervals["acc"]
     said = describe_score(scored, "acc")
-    value, deviation = scored["metrics"]["acc"], scored["seed_deviation"]["acc"]
+    value, deviation = scored.metrics["acc"], scored.seed_deviation["acc"]
     assert said == f"acc {value:.2f} [{low:.2f}, {high:.2f}, {deviation:.2f} over seeds]"
     official = describe_task("ic", None, official=True)
     assert "superb.seeds=[1337]" in official

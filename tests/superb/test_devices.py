@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
 from fithubert.data.manifest import Manifest
-from fithubert.superb.fit import _Run
-from tests.superb.fakes import MemoryStore
-from tests.superb.official_tasks import official, small
+from fithubert.superb.fit import HeadRun
+from tests.superb.fakes import MemoryStore, official, small
 
 CORPUS_SIZES = (40, 48, 40, 24)
 TRAINED = ("pr", "asr", "ks", "sid", "asv", "sd", "er", "ic", "sf")
@@ -49,7 +48,7 @@ def bind(name: str, telling: MemoryStore, corpus: Manifest) -> Any:
     """A learner on the CPU that is told to use a GPU from now on."""
     learner: Any = official(name, asv_crops=False).bind(telling, corpus, small(name))
     learner.start_epochs(1, 4)
-    learner._device = "cuda"
+    learner.device = "cuda"
     return learner
 
 
@@ -60,7 +59,7 @@ def test_losses_are_on_the_device_and_ask_nothing_back(
     learner = bind(name, telling, corpus)
     with gpu:
         if name in ("pr", "asr", "sf"):
-            learner._examples = {k: replace(v, targets=v.targets.to("cuda")) for k, v in learner._examples.items()}
+            learner.examples = {k: replace(v, targets=v.targets.to("cuda")) for k, v in learner.examples.items()}
         heads = [learner.new_head() for _ in range(2)]
         for _ in range(3):
             losses = learner.losses(heads)
@@ -73,13 +72,13 @@ def test_an_update_asks_nothing_back(name: str, telling: MemoryStore, corpus: Ma
     learner = bind(name, telling, corpus)
     with gpu:
         head = learner.new_head()
-        run = _Run(1e-2, head, official(name))
+        run = HeadRun(1e-2, head, official(name))
         for parameter in head.parameters():
             parameter.grad = torch.empty_like(parameter)
         run.update()
-        assert isinstance(run._skipped, FakeTensor)
+        assert isinstance(run.skipped, FakeTensor)
         with pytest.raises(DataDependentOutputException):
-            int(run._skipped)
+            int(run.skipped)
 
 
 @pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.AdamW])
@@ -101,10 +100,10 @@ def test_a_fused_optimiser_skips_what_the_device_says(optimiser: type[torch.opti
 def test_a_step_that_is_not_finite_is_skipped_and_counted(telling: MemoryStore, corpus: Manifest) -> None:
     task = official("ks")
     head = task.bind(telling, corpus, small("ks")).new_head()
-    run = _Run(1e-2, head, task)
+    run = HeadRun(1e-2, head, task)
     before = nn.utils.parameters_to_vector(head.parameters()).clone()
     for parameter in head.parameters():
         parameter.grad = torch.full_like(parameter, float("inf"))
     run.update()
-    assert int(run._skipped) == 1
+    assert int(run.skipped) == 1
     assert torch.equal(before, nn.utils.parameters_to_vector(head.parameters()))

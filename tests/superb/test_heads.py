@@ -14,11 +14,13 @@ from fithubert.superb.heads import (
     LayerSum,
     LinearHead,
     RecurrentHead,
+    RecurrentShape,
     SpeakerHead,
+    ctc_losses,
+    decode_greedily,
     linear_logits,
     sum_layers,
 )
-from fithubert.superb.learners.ctc import ctc_losses, decode_greedily
 
 
 def plain_logits(head: LinearHead, features: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ def test_recurrent_heads_do_not_see_padding_and_hear_every_frame(stack: int, lay
     torch.manual_seed(0)
     lengths = np.array([30, 17, 25])
     summed = torch.randn(72, 6, requires_grad=True)
-    head = RecurrentHead(1, 6, 8, 2, 0.2, 5, stack, layer_norm).eval()
+    head = RecurrentHead(1, 6, 5, RecurrentShape(8, stack=stack, layer_norm=layer_norm)).eval()
     batched, stacked = head(summed, lengths), -(-lengths // stack)
     assert reduce_lengths(lengths, stack).tolist() == stacked.tolist()
     assert len(batched) == stacked.sum()

@@ -15,8 +15,7 @@ from sklearn.metrics import f1_score, roc_curve
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from fithubert.superb.learners.diarisation import error_counts
-from fithubert.superb.learners.recognition import score_slots
-from fithubert.superb.metrics import Detection, equal_error_rate
+from fithubert.superb.metrics import Detection, equal_error_rate, score_slots
 
 
 def annotate(active: np.ndarray) -> Annotation:

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from fithubert.errors import UserError
-from fithubert.superb.score import score_official, superb_s
+from fithubert.records import SuperbMetrics
+from fithubert.superb.official import score_official, superb_s
 from fithubert.tasks import TASKS
 from tests.superb.test_score import COLUMNS, ROWS
 
 HUBERT = ROWS["hubert base"]
 
 
-def make_results(**changes: dict[str, Any]) -> list[dict[str, Any]]:
+def make_results(**changes: dict[str, Any]) -> list[SuperbMetrics]:
     """HuBERT Base's row as fourteen results; `changes` by task."""
     metrics: dict[str, dict[str, float]] = {}
     for (task, name), value in zip(COLUMNS, HUBERT[0], strict=True):
@@ -27,7 +28,7 @@ def make_results(**changes: dict[str, Any]) -> list[dict[str, Any]]:
         for place, corpus in enumerate(corpora):
             values = {"acc": metrics[task]["acc"] + place - 2} if task == "er" else metrics[task]
             row = {"task": task, "model": "m", "protocol": "official", "departures": [], "corpus": corpus}
-            results.append({**row, "metrics": values, **changes.get(task, {})})
+            results.append(SuperbMetrics.from_json({**row, "metrics": values, **changes.get(task, {})}))
     return results
 
 
@@ -59,8 +60,8 @@ def test_whatever_is_in_the_way_is_named(changes: dict[str, dict[str, Any]], nam
 def test_a_missing_fold_or_task_is_named() -> None:
     results = make_results()
     with pytest.raises(UserError, match="er is scored on iemocap/2, iemocap/3"):
-        score_official([r for r in results if r["corpus"] != "iemocap/1"])
+        score_official([r for r in results if r.corpus != "iemocap/1"])
     with pytest.raises(UserError, match=r"m has no superb_s: qbe is not scored$"):
-        score_official([r for r in results if r["task"] != "qbe"])
+        score_official([r for r in results if r.task != "qbe"])
     with pytest.raises(UserError, match="folders hold no results of it"):
         score_official([])

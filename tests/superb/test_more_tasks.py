@@ -12,14 +12,11 @@ from hypothesis import strategies as st
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.errors import UserError
-from fithubert.superb.learners import search as qbe
-from fithubert.superb.learners.ctc import spell, split_words
 from fithubert.superb.learners.diarisation import error_counts, permutation_loss, smooth, turn_labels
-from fithubert.superb.learners.recognition import parse_slots, score_slots
+from fithubert.superb.learners.recognition import spell, split_words
 from fithubert.superb.learners.search import warp_scores
-from fithubert.superb.metrics import Detection
-from fithubert.superb.protocol import TaskResult
-from fithubert.superb.run import run_task
+from fithubert.superb.metrics import Detection, parse_slots, score_slots
+from fithubert.superb.run import TaskResult, run_task
 from tests.superb.fakes import MemoryStore, blind_features
 
 
@@ -117,9 +114,7 @@ def test_warping_equals_the_recursion(seed: int) -> None:
     lengths = rng.integers(2, 9, 3)
     query, recordings = (torch.from_numpy(rng.normal(size=(int(n), 4))) for n in (5, lengths.sum()))
     query, recordings = (torch.nn.functional.normalize(x, dim=1) for x in (query, recordings))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qbe, "_COST_BYTES", 8 * 5 * int(rng.integers(1, 25)))
-        scores = warp_scores(query, recordings, lengths)
+    scores = warp_scores(query, recordings, lengths, max_bytes=8 * 5 * int(rng.integers(1, 25)))
     for i, part in enumerate(recordings.split(lengths.tolist())):
         costs = np.exp(1 - torch.cosine_similarity(query[:, None], part[None], dim=2).numpy()) - 1
         low, high = costs.min(1, keepdims=True), costs.max(1, keepdims=True)

@@ -14,11 +14,9 @@ from fithubert.data.synthetic.phones import CHARACTERS, END, PAD, STRESSED_PHONE
 from fithubert.errors import UserError
 from fithubert.store.codec import layer_codecs
 from fithubert.superb.official import drop_stress, list_departures
-from fithubert.superb.protocol import NotScorable, TaskResult
-from fithubert.superb.run import run_task
+from fithubert.superb.run import NotScorable, TaskResult, run_task
 from fithubert.tasks import TASKS
-from tests.superb.fakes import MemoryStore
-from tests.superb.official_tasks import OPEN, official, small
+from tests.superb.fakes import OPEN, MemoryStore, official, small
 
 ON = OfficialQuirks()
 CORPUS_SIZES = (40, 48, 40, 24)

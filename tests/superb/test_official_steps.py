@@ -10,8 +10,7 @@ from fithubert.config.superb import official_budgets
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.fit import fit
 from fithubert.superb.heads import LinearHead
-from tests.superb.fakes import MemoryStore
-from tests.superb.official_tasks import official, small
+from tests.superb.fakes import MemoryStore, official, small
 from tests.superb.test_heads import plain_logits
 
 CORPUS_SIZES = (40, 48, 40, 24)
@@ -47,7 +46,7 @@ def test_a_step_of_classification_equals_a_plain_one(name: str, telling: MemoryS
     classes = [sorted(set(slot)) for slot in zip(*map(labels_of, train), strict=True)]
     numbers = torch.tensor([[c.index(x) for c, x in zip(classes, labels_of(u), strict=True)] for u in train])
     for loss in losses:
-        batch = learner._order.next_batch()  # type: ignore[attr-defined]
+        batch = learner.order.next_batch()  # type: ignore[attr-defined]
         rows = [torch.stack([telling.rows[train[i].id][k] for k in range(3)]) for i in batch]
         plain = plain_classification(head, rows, numbers[torch.from_numpy(batch)], tuple(len(c) for c in classes))
         assert loss == pytest.approx(float(plain.detach()), rel=1e-4)
@@ -60,7 +59,7 @@ def test_a_step_of_phones_equals_a_plain_one(telling: MemoryStore, corpus: Manif
     learner.start_epochs(1337, 16)
     loss = float(learner.losses([head]).detach())
     learner.start_epochs(1337, 16)
-    first, last = learner._order.next_window()  # type: ignore[attr-defined]
+    first, last = learner.order.next_window()  # type: ignore[attr-defined]
     assert last - first == 16
     train = sorted(corpus.select("train", "sentence"), key=lambda u: (len(u.phones or ()), u.id))
     symbols = sorted({p.label for u in train for p in u.phones or ()})
@@ -93,7 +92,7 @@ def test_training_equals_plain_training(name: str, telling: MemoryStore, corpus:
     task, budget = official(name), small(name, steps=10, batch=6, accumulate=2, eval_every=10)
     learner, plain_learner = (task.bind(telling, corpus, budget) for _ in range(2))
     [ours] = fit(learner, task, budget, (1e-2,), seed=1337)
-    plain_learner._logits = lambda heads, features, *_: torch.stack(  # type: ignore[attr-defined]
+    plain_learner.logits = lambda heads, features, *_: torch.stack(  # type: ignore[attr-defined]
         [plain_logits(h, features) for h in heads]
     )
     torch.manual_seed(1337)

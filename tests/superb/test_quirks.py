@@ -11,11 +11,9 @@ from torch import nn
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.superb.bank import FrameBank
 from fithubert.superb.heads import BidirectionalLSTM, DiarisationHead, LinearHead, SpeakerHead
-from fithubert.superb.learners.diarisation import CHUNK_FRAMES, _Examples, chunk_accuracy, turn_labels
-from fithubert.superb.protocol import TaskResult
-from fithubert.superb.run import run_task
-from tests.superb.fakes import MemoryStore, label_features
-from tests.superb.official_tasks import OPEN, official, small
+from fithubert.superb.learners.diarisation import CHUNK_FRAMES, MixtureExamples, chunk_accuracy, turn_labels
+from fithubert.superb.run import TaskResult, run_task
+from tests.superb.fakes import OPEN, MemoryStore, label_features, official, small
 
 CORPUS_SIZES = (40, 48, 40, 24)
 
@@ -47,7 +45,7 @@ def test_training_draws_keywords_by_class_or_not(telling: MemoryStore, corpus: M
     for balanced in (True, False):
         learner = official("ks", ks_balanced_train=balanced).bind(telling, manifest, small("ks"))
         learner.start_epochs(1, 9)
-        drawn = np.concatenate([learner._order.next_batch() for _ in range(80)])  # type: ignore[attr-defined]
+        drawn = np.concatenate([learner.order.next_batch() for _ in range(80)])  # type: ignore[attr-defined]
         shares[balanced] = np.mean([skewed[i].keyword == "yes" for i in drawn])
     assert shares[True] == pytest.approx(0.5, abs=0.1)
     assert shares[False] == pytest.approx(1 / 12, abs=0.02)
@@ -93,7 +91,7 @@ def test_an_epoch_hears_one_crop_of_every_recording(name: str, corpus: Manifest)
     learner = official(name, asv_crops=False).bind(label_features(manifest), manifest, small(name))
     assert learner.num_train == len(corpus.select("train", "sentence"))
     learner.start_epochs(1, learner.num_train)
-    crops, order = learner._crops, learner._order  # type: ignore[attr-defined]
+    crops, order = learner.crops, learner.order  # type: ignore[attr-defined]
     heard = [set(crops.draw(order.next_batch()).tolist()) for _ in range(40)]
     assert {len(epoch) for epoch in heard} == {learner.num_train}
     assert len(set().union(*heard)) == learner.num_train + 7 + 1
@@ -150,7 +148,7 @@ def test_statistics_take_one_frame_more_in_training_only() -> None:
 def test_frame_accuracy_is_the_mean_of_chunks_in_the_order_of_lower_loss() -> None:
     frames = FrameBank(torch.zeros(1, 6, 1), np.array([0, 4, 5, 6]))
     labels = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0], [0.0, 0.0]])
-    examples = _Examples(frames, labels, frames.offsets)
+    examples = MixtureExamples(frames, labels, frames.offsets)
     # The first chunk is right in its given order by three frames of four, and its loss is lower in the other one.
     logits = np.array([[0.1, -0.1]] * 3 + [[-50.0, 50.0], [-1.0, 1.0], [-1.0, -1.0]])
     assert chunk_accuracy(logits, examples).value == pytest.approx(100 * (0.25 + 1 + 0) / 3)

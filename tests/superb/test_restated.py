@@ -15,10 +15,8 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertTeacher
-from fithubert.superb.fit import fit
-from fithubert.superb.protocol import Learner
-from tests.superb.fakes import MemoryStore
-from tests.superb.official_tasks import official, small
+from fithubert.superb.fit import BoundLearner, fit
+from tests.superb.fakes import MemoryStore, official, small
 
 NAMES = ("pr", "ks", "sid", "ic")
 #: The same order of batches for the same seed; the accumulation is the official one of SID in small.
@@ -40,7 +38,7 @@ def train_plainly(name: str, corpus: Manifest, store: MemoryStore, budget: TaskB
 class Listener:
     """A learner whose losses are written down."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: BoundLearner) -> None:
         self._learner = learner
         self.heard: list[Tensor] = []
 

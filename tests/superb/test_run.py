@@ -15,8 +15,8 @@ from fithubert.superb.fit import fit
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.learners.pooled import KS
 from fithubert.superb.learners.recognition import PR
-from fithubert.superb.protocol import NotScorable, TaskResult
-from fithubert.superb.run import TASKS, run_task
+from fithubert.superb.run import NotScorable, TaskResult, run_task
+from fithubert.tasks import TASKS
 from tests.superb.fakes import MemoryStore, blind_features, label_features, make_corpus
 from tests.superb.test_heads import plain_logits
 
@@ -66,7 +66,7 @@ def test_training_equals_a_plain_restatement(task, telling: MemoryStore, corpus:
     fitted = fit(learner, task, budget, budget.learning_rates, seed=5)
     for ours in fitted:
         plain_learner = task.bind(telling, corpus, budget)
-        plain_learner._logits = lambda heads, features, *_: torch.stack([plain_logits(h, features) for h in heads])
+        plain_learner.logits = lambda heads, features, *_: torch.stack([plain_logits(h, features) for h in heads])
         torch.manual_seed(5)
         head = plain_learner.new_head()
         first = deepcopy(head)

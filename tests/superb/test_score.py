@@ -2,7 +2,7 @@
 
 import pytest
 
-from fithubert.superb.score import overall_score, superb_s
+from fithubert.superb.official import overall_score, superb_s
 
 #: PR, ASR, KS, QbE x100, SID, ASV, SD, IC, SF F1, SF CER, ER of leaderboard rows; their published superb_s and overall
 #: score (None where no paper prints one).

@@ -10,14 +10,17 @@ from torch import nn
 from fithubert.superb.sampling import (
     LONG_SAMPLES,
     WindowOrder,
+    augment,
+    draw_masks,
+    draw_warps,
     drop_half_of_long,
     list_buckets,
     list_clamped_starts,
     list_disjoint,
     list_halved_buckets,
     list_starts,
+    warp_taps,
 )
-from fithubert.superb.specaug import augment, draw_masks, draw_warps, warp_taps
 
 
 def descending_slices(count: int, batch: int) -> list[list[int]]:

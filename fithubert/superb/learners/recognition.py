@@ -1,13 +1,32 @@
 """Sequence tasks: ASR, PR and SF."""
 
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
 
-import numpy as np
-
-from fithubert.data.manifest import Utterance
-from fithubert.superb.learners.ctc import CHARACTERS, WORD_EDGE, CtcTask, number_tokens, spell, split_words
-from fithubert.superb.metrics import IntArray, Measure, Ratio, edit_distances, error_rate
+from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.synthetic.phones import CHARACTERS, WORD_EDGE
+from fithubert.superb.learners.ctc import CtcLearner
+from fithubert.superb.metrics import (
+    SLOT_BEGIN,
+    SLOT_END,
+    Measure,
+    error_rate,
+    number_tokens,
+    score_slots,
+    type_f1,
+)
 from fithubert.tasks import TASKS
+
+
+def spell(words: Sequence[str]) -> tuple[str, ...]:
+    """The upper-case characters of the words, each word ended by WORD_EDGE; other characters are dropped."""
+    return tuple(c for word in words for c in (*word.upper(), WORD_EDGE) if c in CHARACTERS)
+
+
+def split_words(characters: Sequence[str]) -> list[str]:
+    """The words of a character sequence, split at WORD_EDGE; empty words vanish."""
+    return [word for word in "".join(characters).split(WORD_EDGE) if word]
 
 
 def _characters(utterance: Utterance) -> tuple[str, ...] | None:
@@ -19,7 +38,7 @@ def _asr_score(references: list[list[str]], hypotheses: list[list[str]]) -> dict
     return {"wer": error_rate(*number_tokens(*words))}
 
 
-ASR = CtcTask(
+ASR = CtcLearner(
     "asr",
     kind="sentence",
     wanted="words",
@@ -42,7 +61,7 @@ def _pr_score(references: list[list[str]], hypotheses: list[list[str]]) -> dict[
     return {"per": error_rate(*number_tokens(references, hypotheses))}
 
 
-PR = CtcTask(
+PR = CtcLearner(
     "pr",
     kind="sentence",
     wanted="phones",
@@ -53,9 +72,6 @@ PR = CtcTask(
 )
 
 
-_BEGIN, _END = "B-", "E-"
-
-
 def _tagged(utterance: Utterance) -> tuple[str, ...] | None:
     """Characters of the words, `B-type` before the first and `E-type` after the last word of each slot."""
     if utterance.slots is None or utterance.words is None:
@@ -64,53 +80,31 @@ def _tagged(utterance: Utterance) -> tuple[str, ...] | None:
     last = {slot.first_word + slot.num_words - 1: slot.name for slot in utterance.slots}
     tokens: list[str] = []
     for position, word in enumerate(utterance.words):
-        tokens += [_BEGIN + first[position]] if position in first else []
+        tokens += [SLOT_BEGIN + first[position]] if position in first else []
         tokens += spell([word])
-        tokens += [_END + last[position]] if position in last else []
+        tokens += [SLOT_END + last[position]] if position in last else []
     return tuple(tokens)
 
 
-def parse_slots(tokens: Sequence[str]) -> list[tuple[str, str]]:
-    """(type, value) of every `B-type` .. `E-type` pair in order; tags without a partner are dropped."""
-    slots: list[tuple[str, str]] = []
-    opened: tuple[str, list[str]] | None = None
-    for token in tokens:
-        if token.startswith(_BEGIN):
-            opened = (token[len(_BEGIN) :], [])
-        elif token.startswith(_END):
-            if opened is not None and opened[0] == token[len(_END) :]:
-                slots.append((opened[0], "".join(opened[1]).strip(WORD_EDGE)))
-                opened = None
-        elif opened is not None:
-            opened[1].append(token)
-    return slots
+def _slot_chance(manifest: Manifest) -> dict[str, float]:
+    """F1 of the set of slot types that is best on train, whose values are empty; empty without labels."""
+    train, test = (
+        [frozenset(slot.name for slot in u.slots) for u in manifest.select(s, "command") if u.slots is not None]
+        for s in ("train", "test")
+    )
+    if not train or not test:
+        return {}
+    types = sorted(frozenset().union(*train))
+    answers = [frozenset(c) for size in range(len(types) + 1) for c in combinations(types, size)]
+    best = max(answers, key=lambda answer: _mean_f1(Counter(train), answer))
+    return {"f1": 100.0 * _mean_f1(Counter(test), best), "cer": 100.0}
 
 
-def score_slots(references: list[list[str]], hypotheses: list[list[str]]) -> dict[str, Measure]:
-    """Slot type F1 and slot value CER of tagged character sequences, in percent."""
-    parsed = [(parse_slots(r), parse_slots(h)) for r, h in zip(references, hypotheses, strict=True)]
-    scores = np.array([type_f1({t for t, _ in ref}, {t for t, _ in hyp}) for ref, hyp in parsed])
-    errors, lengths = np.zeros(len(parsed)), np.zeros(len(parsed))
-    for i, (ref, hyp) in enumerate(parsed):
-        for slot_type, value in ref:
-            rivals = [v for t, v in hyp if t == slot_type] or [""]
-            errors[i] += min(_distances([value] * len(rivals), rivals))
-            lengths[i] += len(value)
-    return {"f1": Ratio(scores, np.ones(len(parsed))), "cer": Ratio(errors, lengths)}
+def _mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> float:
+    return sum(count * type_f1(reference, answer) for reference, count in references.items()) / references.total()
 
 
-def type_f1(reference: Set[str], hypothesis: Set[str]) -> float:
-    """F1 of two sets of slot types, 0 to 1; 1 where both are empty."""
-    if not reference and not hypothesis:
-        return 1.0
-    return 2 * len(reference & hypothesis) / (len(reference) + len(hypothesis))
-
-
-def _distances(references: list[str], hypotheses: list[str]) -> IntArray:
-    return edit_distances(*number_tokens(references, hypotheses))
-
-
-SF = CtcTask(
+SF = CtcLearner(
     "sf",
     kind="command",
     wanted="slots",
@@ -119,4 +113,5 @@ SF = CtcTask(
     selection=TASKS["sf"].selection,
     inventory="slots",
     head="recurrent",
+    constant=_slot_chance,
 )

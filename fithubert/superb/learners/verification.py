@@ -1,9 +1,9 @@
-"""ASV: whether two sentences have the same speaker, from an x-vector trained on the speakers of the training split.
+"""ASV: do two sentences have the same speaker? By an x-vector trained on the speakers of the training split.
 
 Trials: the corpus's own list, or else all pairs of the held-out speakers' sentences (the verification split). SUPERB's
 network with the budget's width (official: 512, pooled 1500), additive-margin softmax, AdamW, clip 1000, whole sentences
-(official: crops of 8 s, and those of the embedded corpus are shorter). The dev split's trials pick the checkpoint,
-whose speakers are those of training; what the official recipe picks on test has a name of its own.
+(official: crops of 8 s; sentences of the embedded corpus are shorter). The dev split's trials select the checkpoint;
+dev has the speakers of training. The value that the official recipe selects on test is reported under another name.
 """
 
 from collections.abc import Sequence
@@ -15,38 +15,40 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.bank import Bank, FeatureSource, read_banks
+from fithubert.store.read import FeatureStore
+from fithubert.superb.bank import Bank, read_banks
+from fithubert.superb.fit import DEFAULT_OPTIONS, MissingLabels, RunOptions, Training
 from fithubert.superb.heads import SpeakerHead, sum_layers
 from fithubert.superb.metrics import IntArray, Measure, Verification
-from fithubert.superb.protocol import DEFAULT_RESOURCES, MissingLabels, Resources, Training
 from fithubert.superb.sampling import ShuffledBatches, Variants
 from fithubert.tasks import TASKS, Metric
 
-#: 1500 of 512.
+#: Width before pooling for each of the budget's width: about 1500 of 512.
 _POOLED_RATIO = 3
 _EVAL_BATCH = 32
+_ADAMW = Training(torch.optim.AdamW, gradient_clip=1000.0)
 
 
 @dataclass(frozen=True)
-class VerificationTask:
+class VerificationLearner:
     """The declaration of ASV."""
 
     name: str = "asv"
     selection: Metric = TASKS["asv"].selection
-    training: Training = Training(torch.optim.AdamW, 1000.0)  # noqa: RUF009
+    training: Training = _ADAMW
     #: Width before pooling; None: three times the budget's.
     pooled_width: int | None = None
     extra_frames: int = 0
     #: Training leaves out shorter recordings.
     min_train_samples: int = 0
-    #: Where train has several stored crops of a recording, an epoch sees each recording once.
+    #: If train has several stored crops of a recording, an epoch reads one of them.
     crops: bool = False
     keep_last: bool = False
 
     def bind(
-        self, features: FeatureSource, manifest: Manifest, budget: TaskBudget, resources: Resources = DEFAULT_RESOURCES
-    ) -> "VerificationLearner":
-        """The task on these features; raises MissingLabels where speakers or trials are too few."""
+        self, features: FeatureStore, manifest: Manifest, budget: TaskBudget, options: RunOptions = DEFAULT_OPTIONS
+    ) -> "BoundVerification":
+        """The task on these features; raises MissingLabels if speakers or trials are too few."""
         known = [u for u in manifest.select(kind="sentence") if u.speaker is not None]
         splits = {"train": "train", "dev": "dev", "test": "verification"}
         members = {name: [u for u in known if u.split == split] for name, split in splits.items()}
@@ -60,17 +62,21 @@ class VerificationTask:
         # Sorted by length, so that neighbours pad little in evaluation.
         ordered = {name: sorted(rows, key=lambda u: (u.num_samples, u.id)) for name, rows in members.items()}
         ids = {name: [u.id for u in rows] for name, rows in ordered.items()}
-        banks = read_banks(features, ids, resources.memory_bytes)
+        banks = read_banks(features, ids, options.memory_bytes)
         speakers, labels = np.unique([u.speaker or "" for u in ordered["train"]], return_inverse=True)
         trials = {name: _make_trials(ordered[name]) for name in ("dev", "test")}
         recordings = [u.audio if self.crops else u.id for u in ordered["train"]]
         known_speakers = _Speakers(torch.from_numpy(labels), recordings, len(speakers))
-        return VerificationLearner(self, banks, known_speakers, trials, budget.head_width, resources)
+        return BoundVerification(self, banks, known_speakers, trials, budget.head_width, options.device)
+
+    def chance(self, manifest: Manifest) -> dict[str, float]:
+        """50 %, from equal scores of all trials."""
+        return {"eer": 50.0}
 
 
 @dataclass(frozen=True)
 class _Speakers:
-    """Of the training split: `labels` (item,), `recordings` (item,) that an item is (a crop of), how many speakers."""
+    """The training split: `labels` (item,), `recordings` (item,) the recording of each item, the number of speakers."""
 
     labels: Tensor
     recordings: list[str]
@@ -79,7 +85,7 @@ class _Speakers:
 
 @dataclass(frozen=True)
 class _Trials:
-    """The pairs of a split: numbers of both utterances, whether their speaker is one, the first one's speaker."""
+    """The pairs of a split: numbers of both utterances, whether they share the speaker, the first one's speaker."""
 
     first: IntArray
     second: IntArray
@@ -98,64 +104,63 @@ def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
     return _Trials(first, second, numbers[first] == numbers[second], numbers[first])
 
 
-class VerificationLearner:
+class BoundVerification:
     """ASV on one model's features."""
 
     def __init__(
         self,
-        task: VerificationTask,
+        learner: VerificationLearner,
         banks: dict[str, Bank],
         speakers: _Speakers,
         trials: dict[str, _Trials],
         width: int,
-        resources: Resources,
+        device: str,
     ) -> None:
-        self._device = resources.device
-        self._task, self._banks, self._speakers, self._trials, self._width = task, banks, speakers, trials, width
+        self.device = device
+        self._learner, self._width = learner, width
+        self._banks, self._speakers, self._trials = banks, speakers, trials
         self.num_train, self.num_outputs = len(set(speakers.recordings)), speakers.count
         self.num_dev, self.num_test = len(trials["dev"].first), len(trials["test"].first)
         self.start_epochs(0, 1)
 
-    def new_head(self) -> nn.Module:
+    def new_head(self) -> SpeakerHead:
         """A SpeakerHead."""
         layers, features = self._banks["train"].shape
-        pooled = self._task.pooled_width or _POOLED_RATIO * self._width
-        head = SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._task.extra_frames)
-        return head.to(self._device)
+        pooled = self._learner.pooled_width or _POOLED_RATIO * self._width
+        head = SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._learner.extra_frames)
+        return head.to(self.device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
-        """Begin the seeded order of batches anew."""
-        self._crops = Variants(self._speakers.recordings, seed) if self._task.crops else None
-        self._order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._task.keep_last)
-        drawn = self._order.batches()
-        self._batches = self._banks["train"].stream(map(self._crops.draw, drawn) if self._crops else drawn)
+        """Restart the seeded order of batches."""
+        self.crops = Variants(self._speakers.recordings, seed) if self._learner.crops else None
+        self.order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._learner.keep_last)
+        drawn = self.order.batches()
+        self._batches = self._banks["train"].stream(map(self.crops.draw, drawn) if self.crops else drawn)
 
-    def losses(self, heads: Sequence[nn.Module]) -> Tensor:
+    def losses(self, heads: Sequence[SpeakerHead]) -> Tensor:
         """(head,) additive-margin softmax losses of the next batch."""
         batch, features = next(self._batches)
         lengths = self._banks["train"].lengths[batch]
-        speakers = [h for h in heads if isinstance(h, SpeakerHead)]
-        summed = sum_layers([h.layer_sum for h in speakers], features.to(self._device).float())
-        labels = self._speakers.labels[torch.from_numpy(batch)].to(self._device)
-        return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(speakers, summed, strict=True)])
+        summed = sum_layers([h.layer_sum for h in heads], features.to(self.device).float())
+        labels = self._speakers.labels[torch.from_numpy(batch)].to(self.device)
+        return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(heads, summed, strict=True)])
 
-    def evaluate(self, heads: Sequence[nn.Module], split: str) -> list[dict[str, Measure]]:
+    def evaluate(self, heads: Sequence[SpeakerHead], split: str) -> list[dict[str, Measure]]:
         """The equal error rate of each head over the split's trials, from cosines of embeddings."""
-        speakers = [h for h in heads if isinstance(h, SpeakerHead)]
         bank, trials = self._banks[split], self._trials[split]
-        parts: list[list[Tensor]] = [[] for _ in speakers]
+        parts: list[list[Tensor]] = [[] for _ in heads]
         windows = (range(i, min(i + _EVAL_BATCH, len(bank))) for i in range(0, len(bank), _EVAL_BATCH))
         for window, features in bank.stream(windows):
-            summed = sum_layers([h.layer_sum for h in speakers], features.to(self._device).float())
-            for index, (head, x) in enumerate(zip(speakers, summed, strict=True)):
+            summed = sum_layers([h.layer_sum for h in heads], features.to(self.device).float())
+            for index, (head, x) in enumerate(zip(heads, summed, strict=True)):
                 parts[index].append(head.embed(x, bank.lengths[window.start : window.stop])[0].cpu())
         measures: list[dict[str, Measure]] = []
         for embeddings in parts:
             unit = nn.functional.normalize(torch.cat(embeddings), dim=1)
             scores = (unit @ unit.T).numpy().astype(np.float64)[trials.first, trials.second]
-            # A head that has diverged scores nothing apart from anything.
+            # A head that has diverged gives every trial the same score.
             measures.append({"eer": Verification(np.nan_to_num(scores), trials.targets, trials.groups)})
         return measures
 
 
-ASV = VerificationTask()
+ASV = VerificationLearner()
