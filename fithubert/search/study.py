@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import COSTS, SpaceParams
 from fithubert.errors import UserError, without_password
-from fithubert.tasks import TASKS
+from fithubert.superb.learners import find_learner
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -112,7 +112,7 @@ def join_study(name: str, storage: BaseStorage) -> Study:
 
 def less_is_better(objective: str) -> bool:
     """Whether an objective is to be made small."""
-    return objective in (*COSTS, "dev_loss") or TASKS[objective].selection.lower
+    return objective in (*COSTS, "dev_loss") or find_learner(objective).selection.lower
 
 
 def distributions(space: SpaceParams) -> dict[str, BaseDistribution]:
