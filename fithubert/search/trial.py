@@ -38,6 +38,7 @@ _ROOMS = (
     "importers",
     "models",
     "profile/counts.py",
+    "records",
     "search/__init__.py",
     "search/trial.py",
     "store",

@@ -211,4 +211,4 @@ def test_a_task_runs_on_its_own_corpus_by_the_official_protocol(tmp_path: Path) 
     assert "pr departs from the protocol (steps 2 instead of 100000); asr is not scored" in error
     code, _, error = run("--set", "superb.protocol=official", "superb", "fbank", "pr", workspace=tmp_path / "work")
     assert code == 1
-    assert "was prepared from librispeech and data.source is synthetic" in error
+    assert "was prepared from librispeech but data.source is synthetic" in error
