@@ -1,4 +1,4 @@
-"""Fixtures that many tests share."""
+"""Fixtures that several rooms need."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TINY = SyntheticData(hours=0.02, speakers=6, heldout_speakers=2)
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """About 2.5 minutes of the embedded corpus, every split and kind, in a data directory. Do not change it."""
+    """About 2.5 minutes of the embedded corpus with every split and kind. Do not change it."""
     pytest.importorskip("espeakng_loader")
     root: Path = tmp_path_factory.mktemp("tiny_corpus") / "data"
     return synthesise_corpus(TINY, root, jobs=2)

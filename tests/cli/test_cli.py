@@ -15,13 +15,11 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from fithubert.cli import COMMANDS, app
-from fithubert.config.teacher import HubertConfig
 from fithubert.data.manifest import Manifest
 from fithubert.files import write_json
-from fithubert.frames import HUBERT_CONVOLUTIONS
-from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.weights import save_teacher
 from tests.data.corpora.miniatures import write_librispeech
+from tests.fakes import tiny_hubert
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {
@@ -161,19 +159,11 @@ def test_a_text_file_named_wav_is_skipped_and_alone_it_is_an_error(tmp_path: Pat
     assert not (tmp_path / "workspace" / "data" / "manifests" / "corpus.parquet").exists()
 
 
-def test_a_repair_mends_the_cache_as_it_is_whatever_the_parameters_say(tmp_path: Path, tiny_corpus: Manifest) -> None:
+def test_a_repair_keeps_the_settings_of_the_cache(tmp_path: Path, tiny_corpus: Manifest) -> None:
     (tmp_path / "data").mkdir()
     for folder in ("audio", "manifests"):
         (tmp_path / "data" / folder).symlink_to(tiny_corpus.root / folder)
-    shape = HubertConfig(
-        conv_layers=tuple((8, kernel, stride) for kernel, stride in HUBERT_CONVOLUTIONS),
-        width=16,
-        depth=2,
-        ffn_width=16,
-        attention_heads=2,
-        pos_conv_groups=4,
-    )
-    save_teacher(HubertTeacher(HubertModel(shape), "tiny"), tmp_path / "artifacts" / "teacher")
+    save_teacher(tiny_hubert(), tmp_path / "artifacts" / "teacher")
     code, said, _ = run("--set", "cache.shard_minutes=0.2", "cache", "--codec", "pca_int8", workspace=tmp_path)
     assert code == 0
     train = tmp_path / "data" / "cache" / "train"

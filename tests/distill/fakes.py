@@ -1,6 +1,5 @@
 """A tiny corpus, teacher and student, and a training that takes a second."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +23,9 @@ from fithubert.training.events import (
     TrainingListener,
     TrainingStarted,
 )
+from tests.fakes import FakeManifest, draw_utterances
 
 WIDTH = 6
-
-
-@dataclass(frozen=True)
-class FakeUtterance:
-    id: str
-    num_samples: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class FakeManifest:
-    """Noise of known lengths, read from nowhere. The utterance `broken` has a sample that is not a number."""
-
-    utterances: tuple[FakeUtterance, ...]
-    broken: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(*(f"{u.id} {u.num_samples} {u.seed}" for u in self.utterances))
-
-    def read(self, utterance: FakeUtterance) -> Tensor:
-        generator = torch.Generator().manual_seed(utterance.seed)
-        noise = torch.randn(utterance.num_samples, generator=generator) * 0.1
-        if utterance.id == self.broken:
-            noise[:] = torch.nan
-        return (noise.clamp(-1, 1) * 32767).round() / 32768
 
 
 class FakeTeacher:
@@ -82,9 +56,7 @@ class FakeTeacher:
 
 def fake_manifest(count: int, seed: int = 0, broken: str | None = None) -> FakeManifest:
     """`count` utterances of 0.2 to 0.8 s."""
-    lengths = torch.randint(3_200, 12_800, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    utterances = tuple(FakeUtterance(f"utt-{i:02d}", n, seed * 1000 + i) for i, n in enumerate(lengths))
-    return FakeManifest(utterances, broken)
+    return FakeManifest(tuple(draw_utterances(count, 3_200, 12_800, seed)), broken)
 
 
 def student_params(dropout: float = 0.1, **hints: Any) -> StudentParams:

@@ -1,7 +1,8 @@
-"""The whole pipeline on a tiny budget through DVC: complete, quiet when nothing changed, and sound after SIGKILL."""
+"""The whole pipeline on a tiny budget through DVC: complete, idle if nothing changed, and correct after SIGKILL."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from fithubert.config.teacher import HubertConfig
 from fithubert.files import read_json
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
 from fithubert.models.weights import save_teacher
+from tests.fakes import tiny_hubert
 
 pytest.importorskip("dvc")
 pytest.importorskip("espeakng_loader")
@@ -70,12 +69,12 @@ PARAMS = {
     },
     "report": {"title": "tiny"},
 }
-#: What a metrics file says of the clock.
+#: Keys of metrics that measure time.
 CLOCK = {"seconds", "wait_share"}
 
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
-    """DVC, and an environment in which the stages' `python` is this one and no run is tracked by a server."""
+    """A DVC command, and an environment with this `python` first and without a tracking server."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -94,7 +93,7 @@ def dvc(workspace: Path, *arguments: str, status: int = 0) -> str:
 
 
 def kill_when(workspace: Path, stage: str, begun: Callable[[], bool]) -> None:
-    """Start a stage through DVC and kill it with everything it started as soon as `begun()` holds."""
+    """Start a stage through DVC and kill it with all its processes as soon as `begun()` is true."""
     line, environment = command("repro", "--single-item", stage)
     with subprocess.Popen(
         line,
@@ -119,7 +118,7 @@ def write_params(workspace: Path, params: dict[str, Any]) -> None:
 
 
 def facts(values: Any) -> Any:
-    """`values` without what the clock said."""
+    """`values` without measured times."""
     if isinstance(values, dict):
         return {key: facts(value) for key, value in values.items() if key not in CLOCK}
     return [facts(value) for value in values] if isinstance(values, list) else values
@@ -127,35 +126,25 @@ def facts(values: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace after `dvc repro`. Do not change it."""
+    """A workspace after `dvc repro`, with its output in repro.log. Do not change it."""
     workspace = tmp_path_factory.mktemp("repro")
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, workspace / name)
     for name in ("fithubert", "pipeline"):
         shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__", "mini"))
-    # A sweep that nobody has run must not be in the way of `dvc repro`.
+    # `dvc repro` must work without a sweep.
     (workspace / "experiments" / "width_depth").mkdir(parents=True)
     shutil.copy(ROOT / "experiments/width_depth/dvc.yaml", workspace / "experiments/width_depth")
-    torch.manual_seed(0)
-    config = HubertConfig(
-        conv_layers=tuple(tuple(layer) for layer in CONVOLUTIONS),
-        width=16,
-        depth=2,
-        ffn_width=16,
-        attention_heads=2,
-        pos_conv_kernel=8,
-        pos_conv_groups=2,
-    )
-    save_teacher(HubertTeacher(remove_weight_norm(HubertModel(config)), "tiny"), workspace / "tiny_teacher")
+    save_teacher(tiny_hubert(), workspace / "tiny_teacher")
     write_params(workspace, PARAMS)
     dvc(workspace, "init", "--no-scm", "--quiet")
-    dvc(workspace, "repro")
+    (workspace / "repro.log").write_text(dvc(workspace, "repro"))
     return workspace
 
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished workspace that may be changed."""
+    """A copy of the finished workspace, to change."""
     return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
 
 
@@ -171,6 +160,30 @@ def test_the_pipeline_ends_with_a_report_of_every_model(finished: Path) -> None:
     assert "not run" in page.split('<section id="sweep">')[1].split("</section>")[0]
     assert not (finished / "artifacts" / "sweeps").exists()
     assert set(summary["seconds"]) >= {"prepare", "teacher", "cache", "distill@thin", "superb@thin-pr"}
+
+
+def test_every_stage_prints_its_number_and_superb_its_scores(finished: Path) -> None:
+    printed = (finished / "repro.log").read_text()
+    numbers = [(int(number), int(total)) for number, total in re.findall(r"^stage (\d+) of (\d+): ", printed, re.M)]
+    assert numbers == [(number, 12) for number in range(1, 13)]
+    assert "\nstage 10 of 12: superb fbank pr\n" in printed
+    assert re.search(r"^thin pr: per \d+\.\d+ \[", printed, re.M)
+
+
+def test_a_command_is_the_same_run_as_its_stage(copy: Path) -> None:
+    record = copy / ".tracking" / "superb@thin-pr.json"
+    before = read_json(record)
+    record.unlink()
+    environment = {**command()[1], "PYTHONPATH": str(copy)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fithubert", "superb", "thin", "pr"], env=environment, cwd=copy, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    after = read_json(record)
+    assert [after[key] for key in ("stage", "status", "params")] == [
+        before[key] for key in ("stage", "status", "params")
+    ]
+    assert facts(after["metrics"]) == facts(before["metrics"])
 
 
 def test_every_tracked_stage_is_a_run_with_the_hashes_of_dvc_lock(finished: Path) -> None:
@@ -189,7 +202,7 @@ def test_every_tracked_stage_is_a_run_with_the_hashes_of_dvc_lock(finished: Path
         assert hashes.items() <= record["tags"].items()
 
 
-def test_a_second_repro_does_nothing_and_says_so(finished: Path) -> None:
+def test_a_second_repro_runs_nothing(finished: Path) -> None:
     assert "Data and pipelines are up to date" in dvc(finished, "repro")
 
 
@@ -213,7 +226,7 @@ def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
     dvc(copy, "repro", "ablation@time_reduction")
     after = {path: path.read_text() for path in trials.rglob("trial.json")}
     assert {path.parent.parent.name for path in after} == {"conv1d_x2", "mean_x2"}
-    # With the seconds that it took the first time: it was not trained again.
+    # The same measured seconds: it was not trained again.
     assert all(after[path] == before[path] for path in after if path in before)
     compared = read_json(copy / "reports" / "metrics" / "ablation" / "time_reduction.json")
     assert set(compared["comparisons"]["dev_loss"]["means"]) == {"conv1d_x2", "mean_x2"}
@@ -221,9 +234,9 @@ def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
 
 def test_a_misspelt_parameter_stops_the_stage_with_one_line(copy: Path) -> None:
     write_params(copy, {**PARAMS, "cache": {**PARAMS["cache"], "codek": "int8"}})  # type: ignore[dict-item]
-    said = dvc(copy, "repro", "--single-item", "cache", status=255)
-    assert "error: params.yaml: cache.codek: unknown key; valid keys: codec" in said
-    assert "Traceback" not in said
+    printed = dvc(copy, "repro", "--single-item", "cache", status=255)
+    assert "error: params.yaml: cache.codek: unknown key; valid keys: codec" in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("stage", ["prepare", "cache", "distill@thin"])

@@ -25,8 +25,8 @@ from fithubert.pretrain.discretise import (
     write_units,
 )
 from fithubert.pretrain.units import Codebook, load_codebook, save_codebook
+from tests.fakes import FakeModel
 from tests.recordings import write_folder
-from tests.store.fakes import FakeModel
 
 
 @pytest.fixture(scope="module")

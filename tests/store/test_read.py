@@ -13,16 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fithubert
-from fithubert.config.teacher import HubertConfig
 from fithubert.data.batching import Crop
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
-from fithubert.frames import HUBERT_CONVOLUTIONS, count_frames, count_samples, pad_waveforms
-from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.frames import count_frames, count_samples, pad_waveforms
 from fithubert.store.codec import find_codec
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore
+from tests.fakes import tiny_hubert
 from tests.store.fakes import FakeModel, fake_manifest
 
 
@@ -174,16 +173,7 @@ def test_real_corpus_and_teacher(tmp_path: Path) -> None:
         soundfile.write(tmp_path / f"{index}.flac", audio, 16_000, subtype="PCM_16")
         utterances.append(Utterance(f"u{index}", f"{index}.flac", str(index), "train", "sentence", fake.num_samples))
     manifest = Manifest(tuple(utterances), tmp_path)
-    torch.manual_seed(0)
-    shape = HubertConfig(
-        conv_layers=tuple((8, kernel, stride) for kernel, stride in HUBERT_CONVOLUTIONS),
-        width=16,
-        depth=2,
-        ffn_width=32,
-        attention_heads=2,
-        pos_conv_groups=4,
-    )
-    teacher = HubertTeacher(HubertModel(shape), "tiny")
+    teacher = tiny_hubert()
     report = extract_features(teacher, manifest, tmp_path / "store")
     store = FeatureStore.open(tmp_path / "store", expect=Expected(teacher.fingerprint, manifest.fingerprint))
     assert max(layer.relative_error for layer in report.layers) < 0.01
