@@ -55,6 +55,7 @@ def _assert_equal(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_and_resumed_is_never_killed(tmp_path: Path, whole: Path) -> None:
     command = [sys.executable, "-m", "tests.distill.tiny_run", str(tmp_path / "student"), "--kill-at", "8"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -67,6 +68,7 @@ def test_killed_by_the_system_and_resumed_is_never_killed(tmp_path: Path, whole:
     assert not (tmp_path / "student.checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written_the_one_before_counts(tmp_path: Path, whole: Path) -> None:
     command = [sys.executable, "-m", "tests.distill.tiny_run", str(tmp_path / "student"), "--kill-while-saving", "6"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)

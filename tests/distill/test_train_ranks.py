@@ -13,6 +13,8 @@ from fithubert.errors import UserError
 from fithubert.training.events import CheckpointWritten, TrainingListener
 from tests.distill.fakes import Recorder, cut_params, distill_params, tiny_teacher, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> None:

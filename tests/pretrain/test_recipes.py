@@ -13,6 +13,8 @@ from fithubert.importers.registry import load_teacher
 from fithubert.stages.pretrain import pretrain
 from tests.models.test_hubert import CONV
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "experiments" / "pretrain").glob("*.yaml"))
 

@@ -18,6 +18,8 @@ from fithubert.errors import UserError
 from fithubert.files import read_json
 from tests.pretrain.tiny_run import PLACES, last_weights, run, struck, tiny_params
 
+pytestmark = pytest.mark.slow
+
 
 class _Stop(BaseException):
     """Ends a run as abruptly as an exception can: no handler catches it."""

@@ -16,6 +16,8 @@ from fithubert.errors import UserError
 from fithubert.pretrain.train import pretrain
 from tests.pretrain.tiny_run import last_weights, run, tiny_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> None:
