@@ -13,9 +13,9 @@ LibriSpeechSubset = Literal[
 
 
 class CorpusFolder(StrictModel):
-    """A corpus in the layout in which it is published; its files are read where they are, none is copied."""
+    """A corpus in the layout in which it is published; its files are read in place, none is copied."""
 
-    #: The folder that holds the corpus, or its own. `???` is how a preset says that the value is still to be given.
+    #: The folder that holds the corpus, or its own. A preset uses `???` for a value that the user must give.
     path: Path
     #: Decibels that recordings are amplified by as they are read: -3 is sox's in SUPERB's KS, QbE and ASV.
     gain_db: float = Field(0.0, ge=-60, le=60)
@@ -35,7 +35,7 @@ class LibriSpeechData(CorpusFolder):
     train: tuple[LibriSpeechSubset, ...] = Field(("train-clean-100",), min_length=1)
     dev: tuple[LibriSpeechSubset, ...] = ("dev-clean",)
     test: tuple[LibriSpeechSubset, ...] = ("test-clean",)
-    #: The folder of the two lexicon files that PR's phones come from; None: `lexicon` beside or in the corpus.
+    #: The folder of the two lexicon files that PR's phones come from; None: `lexicon` next to or in the corpus.
     lexicon: Path | None = None
 
 
@@ -53,7 +53,7 @@ class VoxCelebData(CorpusFolder):
     @model_validator(mode="after")
     def _check_task(self) -> "VoxCelebData":
         if self.trim_silence and self.task != "asv":
-            raise ValueError("trim_silence: SUPERB's sid hears recordings with their silences; for task asv only")
+            raise ValueError("trim_silence: SUPERB's sid keeps silences; for task asv only")
         return self
 
 
@@ -100,7 +100,7 @@ class FolderData(StrictModel):
     """Any directory of recordings. `transcripts`: a file of `path<TAB>text` lines, or none."""
 
     source: Literal["folder"] = "folder"
-    #: `???` is how a Hydra preset says that the value is still to be given.
+    #: A preset uses `???` for a value that the user must give.
     path: Path
     transcripts: Path | None = None
     dev_share: float = Field(0.1, gt=0, lt=0.5)

@@ -20,7 +20,7 @@ from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 
 
 def name_for_soundfile(path: Path | str) -> str | bytes:
-    """`path` as soundfile takes it, also where it is not valid UTF-8."""
+    """`path` in the form that soundfile accepts, even if it is not valid UTF-8."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
@@ -39,10 +39,10 @@ _BLOCK_SAMPLES = 16_384
 
 
 def trim_silence(waveform: Tensor, gain_db: float = 0.0) -> Tensor:
-    """The parts of `waveform` (samples,) float32 at 16 kHz in which there is sound, joined; `gain_db` is not applied.
+    """The parts of `waveform` (samples,) float32 at 16 kHz that contain sound, joined; `gain_db` is not applied.
 
     Silence is judged after the gain, sample for sample as by sox's `gain GAIN silence 1 0.1 0.1% -1 0.1 0.1%` (14.4.2).
-    Differs where the gain is 0: sox then rounds the levels of a 16-bit file to 16 bits.
+    Differs if the gain is 0: sox then rounds the levels of a 16-bit file to 16 bits.
     """
     samples = waveform.double().numpy() * 2.0**31 * math.exp(gain_db * math.log(10) * 0.05)
     rounded = np.trunc(samples + np.copysign(0.5, samples)).clip(-(2**31), _FULL_SCALE)
@@ -76,7 +76,7 @@ def find_sound(samples: NDArray[np.float64]) -> list[tuple[int, int]]:
 
 
 def _loudness(samples: NDArray[np.float64], begun: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """(first sample, whether each is loud) block by block from `begun`, before which nothing is heard."""
+    """(first sample, whether each is loud) block by block from `begun` on; samples before it are ignored."""
     total = 0.0
     for first in range(begun, len(samples), _BLOCK_SAMPLES):
         last = min(first + _BLOCK_SAMPLES, len(samples))
@@ -94,9 +94,9 @@ def _loudness(samples: NDArray[np.float64], begun: int) -> Iterator[tuple[int, N
 
 
 def _find_run(hits: NDArray[np.bool_], held: int) -> tuple[int, int]:
-    """Where the first HOLD_SAMPLES hits in a row end (-1: nowhere), and how many are held at the end.
+    """The end of the first HOLD_SAMPLES hits in a row (-1: none), and the number of hits in a row at the end.
 
-    `held`: hits in a row just before.
+    `held`: the number of hits in a row just before.
     """
     places = np.arange(len(hits))
     runs = places - np.maximum.accumulate(np.where(hits, -1 - held, places))
@@ -106,16 +106,16 @@ def _find_run(hits: NDArray[np.bool_], held: int) -> tuple[int, int]:
 
 Samples = NDArray[np.float32]
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
-#: Longer recordings are cut where they are quietest, between these marks.
+#: Longer recordings are cut at their quietest place between these two lengths.
 SEGMENT_SECONDS = (14.0, 20.0)
 
 _BLOCK_SECONDS = 30
 _RATES_HZ = (4_000, 768_000)
-#: A peak below this is nothing but the last steps of 16 bits.
+#: A peak below this is only rounding noise of 16 bits.
 _SILENT_PEAK = 1e-4
 #: Samples of the coarser rate on each side of a block, more than the resampling kernel reaches.
 _CONTEXT_PERIODS = 64
-#: libsndfile's length of a stream that does not say how long it is.
+#: libsndfile's length for a stream of unknown length.
 _UNKNOWN_LENGTH = 2**62
 
 
@@ -133,7 +133,7 @@ class Checked:
 
 
 def check_recording(path: Path, allow_silence: bool = False) -> Checked:
-    """What a recording holds, read to its end; raises UnusableError where it is of no use."""
+    """The content of a recording, read to its end; raises UnusableError if it cannot be used."""
     try:
         if path.stat().st_size == 0:
             raise UnusableError("empty file")
@@ -165,7 +165,7 @@ def _check_samples(file: soundfile.SoundFile, allow_silence: bool) -> Checked:
 def read_recording(path: Path) -> Tensor:
     """(samples,) float32 of a whole file, converted to 16 kHz mono.
 
-    Raises UserError, naming the file, where it is missing or broken.
+    Raises UserError with the name of the file if it is missing or broken.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such audio file; run `fithubert prepare` again if the corpus has moved")
@@ -177,7 +177,7 @@ def read_recording(path: Path) -> Tensor:
 
 
 def count_samples_at_16_khz(num_samples: int, rate_hz: int) -> int:
-    """The samples that `read_recording` makes of `num_samples` at `rate_hz`."""
+    """The number of samples that `read_recording` returns for `num_samples` at `rate_hz`."""
     period, wanted = _ratio(rate_hz)
     return -(-num_samples * wanted // period)
 
@@ -195,7 +195,7 @@ def read_segments(path: Path, peak: float, whole: bool) -> Iterator[tuple[int, N
 
 
 def is_silent(samples: NDArray[np.int16]) -> bool:
-    """Whether a segment holds nothing but the last steps of 16 bits."""
+    """Whether a segment is only rounding noise of 16 bits."""
     return int(np.abs(samples.astype(np.int32)).max(initial=0)) < _SILENT_PEAK * 32767
 
 
@@ -205,7 +205,7 @@ def _blocks(file: soundfile.SoundFile, seconds: int = _BLOCK_SECONDS) -> Iterato
 
 
 def _resampled(path: Path) -> Iterator[Samples]:
-    """Runs of 16 kHz samples; each run is resampled with the samples around it, so that no seam can be heard."""
+    """Runs of 16 kHz samples; each is resampled with the samples around it, which avoids clicks."""
     with soundfile.SoundFile(name_for_soundfile(path)) as file:
         if file.samplerate == SAMPLE_RATE_HZ:
             yield from _blocks(file)
@@ -226,7 +226,7 @@ def _resampled(path: Path) -> Iterator[Samples]:
 
 
 def _ratio(rate_hz: int) -> tuple[int, int]:
-    """How many samples at `rate_hz` become how many at 16 kHz.
+    """(samples at `rate_hz`, samples at 16 kHz) of the same duration.
 
     An odd rate is taken as the nearest small fraction of 16 kHz (less than 1 in 100,000 off): the resampling kernel has
     as many rows as the fraction's numerator.
@@ -244,7 +244,7 @@ def _cut(runs: Iterator[Samples], whole: bool) -> Iterator[Samples]:
     held = np.zeros(0, dtype=np.float32)
     for run in runs:
         held = np.concatenate([held, run])
-        # Kept back: enough that the rest is never a splinter.
+        # Enough is kept that the rest is never too short.
         while not whole and len(held) > 2 * last:
             at = _quietest(held, first, last)
             yield held[:at]
@@ -259,7 +259,7 @@ def _cut(runs: Iterator[Samples], whole: bool) -> Iterator[Samples]:
 
 
 def _quietest(samples: Samples, first: int, last: int) -> int:
-    """The middle of the quietest 40 ms that lies within first..last."""
+    """The middle of the quietest 40 ms between `first` and `last`."""
     size = SAMPLE_RATE_HZ // 25
     count = (last - first) // size
     energy = np.square(samples[first : first + count * size].reshape(count, size)).sum(axis=1)

@@ -1,7 +1,7 @@
-"""Which crops of which utterances make up each batch.
+"""The batches of an epoch: crops of utterances, grouped by length.
 
 Pure functions of their arguments: a resumed run plans the same batches and skips those it has done.
-All lengths are frames. The cost of a batch is what it takes after padding: its longest crop times its number of crops.
+All lengths are frames. The cost of a batch is its size after padding: its longest crop times its number of crops.
 """
 
 import random
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-#: Crops whose lengths are compared when neighbours are put together; larger pads less and mixes less.
+#: Crops that are sorted by length together, in batches; a larger number pads less and mixes less.
 _POOL_BATCHES = 32
 
 
@@ -58,9 +58,9 @@ def plan_batches(
     """The batches of one epoch, in order: every utterance of at least one frame once.
 
     Utterances longer than `crop_frames` are cropped at a random frame. Neighbours in length share a batch, whose padded
-    cost is at most `batch_frames`; an utterance that is longer than that alone is a batch of its own. With `group_of`
-    (the shard of each utterance) the groups come one after the other in a drawn order, so that reading stays local,
-    and no batch spans two of them unless it would be less than half full.
+    cost is at most `batch_frames`; a longer utterance is a batch of its own. With `group_of` (the shard of each
+    utterance) the groups come one after the other in a random order, so that reading stays local, and no batch spans
+    two of them unless it would be less than half full.
     """
     rng = random.Random(f"batches/{seed}/{epoch}")
     groups: dict[int, list[int]] = defaultdict(list)
@@ -76,7 +76,7 @@ def plan_batches(
         rng.shuffle(members)
         crops = carried + [_crop(rng, index, num_frames[index], crop_frames) for index in members]
         made = _pool_batches(crops, batch_frames)
-        # A shard rarely ends on a full batch; a remainder that is mostly empty joins the next shard's, once.
+        # A shard rarely ends with a full batch; a batch that is mostly empty joins the next shard's, once.
         before = {crop.index for crop in carried}
         candidates = [b for b in made if before.isdisjoint(crop.index for crop in b)] if group != order[-1] else []
         carried = min(candidates, key=padded_frames, default=[])
@@ -121,7 +121,7 @@ def _pool_batches(crops: list[Crop], batch_frames: int) -> list[list[Crop]]:
 
 
 def _by_length(crop: Crop) -> int:
-    # Crops of one length stay as they were shuffled: most are of the longest, and corpora list a speaker's together.
+    # Crops of equal length stay shuffled: most have the largest length, and corpora list a speaker's together.
     return -crop.num_frames
 
 

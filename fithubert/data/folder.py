@@ -1,4 +1,4 @@
-"""A folder of recordings of one's own as a corpus: every file that can be used, and why the others cannot."""
+"""A folder of recordings as a corpus: every usable file, and the reason why any other is left out."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ MAX_TRANSCRIBED_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file, a part of one or its transcript that is not in the corpus, and why; `path` is relative to the folder."""
+    """A file, a part of one, or a transcript that is not in the corpus; `path` is relative to the folder."""
 
     path: str
     reason: str
@@ -38,7 +38,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class FolderImport:
-    """The corpus that a folder became, what was left out, and in how many files the kept utterances were."""
+    """The corpus of a folder, the files that were left out, and the number of files that were used."""
 
     manifest: Manifest
     skipped: tuple[Skipped, ...]
@@ -61,9 +61,9 @@ def import_folder(
     """The corpus of `config.path`, converted to 16 kHz mono FLAC in `out_root/audio`, and its manifest.
 
     A file that cannot be read, is empty, silent, not finite, truncated or shorter than one frame, a link and a second
-    copy of the same audio are left out and listed. Recordings over 20 s are cut where they are quiet. Speakers are the
+    copy of the same audio are left out and listed. Recordings over 20 s are cut at quiet places. Speakers are the
     folders of the first level below what all recordings share (or LibriSpeech's). The bytes depend on the folder and
-    on `config` alone. Raises UserError where the folder is missing, holds nothing usable or overlaps `out_root`.
+    on `config` alone. Raises UserError if the folder is missing, holds nothing usable or overlaps `out_root`.
     """
     root = config.path
     _check_places(root, out_root)
@@ -93,7 +93,7 @@ def import_folder(
 
 
 def find_recordings(root: Path) -> tuple[list[Path], list[Skipped]]:
-    """The recordings under `root`, relative and sorted, and what cannot be entered: links are not followed."""
+    """The recordings under `root`, relative and sorted, and what was skipped; links are not followed."""
     paths: list[Path] = []
     skipped: list[Skipped] = []
 
@@ -116,7 +116,7 @@ def _check_places(root: Path, out_root: Path) -> None:
         raise UserError(f"{root}: data.path is not a folder")
     source, audio = root.resolve(), (out_root / "audio").resolve()
     if audio.is_relative_to(source) or source.is_relative_to(audio):
-        raise UserError(f"{root}: data.path and the output {audio} lie within one another; use another workspace")
+        raise UserError(f"{root}: data.path and the output {audio} contain one another; use another workspace")
 
 
 def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker: str | None) -> _Imported:
@@ -129,7 +129,7 @@ def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker
     skipped = []
     if spoken and not whole:
         skipped.append(Skipped(printable(path), f"transcript left out: {checked.seconds:.1f} s are cut into segments"))
-    # Just below the mark, so that rounding in the resampling cannot make two segments of one name.
+    # Just below the limit, so that rounding in the resampling cannot give two segments one name.
     single = whole or checked.seconds < SEGMENT_SECONDS[1] - 0.1
     utterances = []
     for number, (position, samples) in enumerate(read_segments(root / path, checked.peak, whole)):
@@ -148,7 +148,7 @@ def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker
 def _drop_copies(
     paths: Sequence[Path], imported: Sequence[_Imported], folder: Path
 ) -> tuple[list[tuple[Utterance, ...]], list[Skipped]]:
-    """The recordings with audio of their own, and the others: one audio in two splits would spoil the test."""
+    """The recordings without copies, and the copies: the same audio in two splits would invalidate the test."""
     first: dict[tuple[str, ...], Path] = {}
     kept, copies = [], []
     for path, part in zip(paths, imported, strict=True):
@@ -165,7 +165,7 @@ def _drop_copies(
 
 
 def _split(recordings: Sequence[tuple[Utterance, ...]], config: FolderData) -> tuple[Utterance, ...]:
-    """All utterances with their splits: whole recordings, or single segments where there are fewer than three."""
+    """All utterances with their splits: whole recordings, or single segments if there are fewer than three."""
     units = list(recordings) if len(recordings) >= 3 else [(u,) for part in recordings for u in part]
     drawn = sorted(units, key=lambda unit: hashlib.sha256(f"{config.seed}/{unit[0].id}".encode()).digest())
     dev = max(1, round(config.dev_share * len(units))) if len(units) > 1 else 0
@@ -176,7 +176,7 @@ def _split(recordings: Sequence[tuple[Utterance, ...]], config: FolderData) -> t
 
 
 def _name_speakers(paths: Sequence[Path]) -> dict[Path, str | None]:
-    """The speaker of each recording: its first folder below those that all share; None in the shared folder itself."""
+    """The speaker of each recording: its first folder below the folder that all share; None in the shared folder."""
     shared = Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
     depth = len(shared.parts)
     return {
@@ -192,11 +192,11 @@ def _librispeech_speaker(path: Path) -> str | None:
 
 
 def _name(path: Path) -> str:
-    """A file name for the corpus: the readable part of `path`, and a digest that keeps it apart from any other."""
+    """A file name for the corpus: the readable part of `path` and a digest, so that no two are equal."""
     readable = re.sub("[^A-Za-z0-9]+", "-", path.with_suffix("").as_posix()).strip("-")[-60:]
     return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}".lstrip("-")
 
 
 def printable(path: Path | str) -> str:
-    """`path` as text, whatever bytes are in it."""
+    """`path` as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Recordings wherever they lie, as a corpus without labels: every file that can be heard, and why the others cannot."""
+"""Recordings in any place as a corpus without labels: every usable file, and why any other is left out."""
 
 import hashlib
 import os
@@ -19,10 +19,10 @@ MAX_SECONDS = 300.0
 
 
 class ListedRecordings(Manifest):
-    """A manifest of files that anyone may change at any time: one utterance a file, `id` its path as it was named."""
+    """A manifest of files that may change at any time: one utterance for each file, with its path as `id`."""
 
     def read(self, utterance: Utterance) -> Tensor:
-        """(samples,) float32 at 16 kHz mono; raises UserError where the file is no longer what was listed."""
+        """(samples,) float32 at 16 kHz mono; raises UserError if the file has changed since it was listed."""
         path = self.root / utterance.audio
         try:
             waveform = read_recording(path)
@@ -35,7 +35,7 @@ class ListedRecordings(Manifest):
 
 @dataclass(frozen=True)
 class Listing:
-    """What was found: `recordings`, sorted by path, and the files and folders that cannot be used."""
+    """`recordings`, sorted by path, and the files and folders that cannot be used."""
 
     recordings: ListedRecordings
     skipped: tuple[Skipped, ...]
@@ -51,8 +51,8 @@ def list_recordings(
     """The recordings among `places`: files, and folders with all that is below them. Every file is read to its end.
 
     A file that cannot be read, is empty, not finite, truncated, shorter than one frame (25 ms) or longer than
-    `max_seconds` is left out and listed; silence is no reason. A file that is named twice counts once. Raises UserError
-    where a place does not exist, or none of them holds a recording.
+    `max_seconds` is left out and listed; silent files are kept. A file that is named twice counts once. Raises
+    UserError if a place does not exist, or no place holds a recording.
     """
     paths, skipped = _find(places)
     if not paths and not skipped:

@@ -32,15 +32,15 @@ RATE_HZ = 16_000
 
 
 def manifest_path(root: Path) -> Path:
-    """Where the manifest of the corpus under `root` (the data directory) lies."""
+    """The path of the manifest of the corpus under `root` (the data directory)."""
     return root / "manifests" / "corpus.parquet"
 
 
 @contextmanager
 def new_audio(root: Path) -> Iterator[Path]:
-    """An empty directory that becomes `root/audio` where the body ends well; what a killed run left is removed.
+    """An empty directory that becomes `root/audio` if the body succeeds; leftovers of a killed run are removed.
 
-    The old manifest goes first: beside audio of another run, later stages would accept it.
+    The old manifest is deleted first: with the audio of another run, later stages would accept it.
     """
     manifest_path(root).unlink(missing_ok=True)
     for leftover in root.glob(".audio.*.part"):
@@ -50,7 +50,7 @@ def new_audio(root: Path) -> Iterator[Path]:
 
 
 def encode_flac(samples: NDArray[np.int16]) -> bytes:
-    """Mono samples at 16 kHz as a FLAC file in memory: a full disk is then an OSError of the one write that follows."""
+    """Mono samples at 16 kHz as a FLAC file in memory, so that a full disk is an OSError of one later write."""
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, RATE_HZ, format="FLAC", subtype="PCM_16")
     return encoded.getvalue()
@@ -84,7 +84,7 @@ _SCHEMA = pa.schema(
         ("query", pa.string()),
     ]
 )
-#: Columns that a manifest has only where one of its utterances does: all others stay as they were, to the byte.
+#: Columns that a manifest has only if one of its utterances has a value, so that old manifests keep their bytes.
 _OPTIONAL = pa.schema(
     [
         ("pronunciation", pa.list_(pa.string())),
@@ -101,7 +101,7 @@ _ROWS = 4096
 
 
 def to_table(utterances: Sequence[Utterance], metadata: dict[bytes, bytes]) -> pa.Table:
-    """A row for each utterance; optional columns only where an utterance has a value."""
+    """A row for each utterance; optional columns only if an utterance has a value."""
     used = [c for c in _OPTIONAL if any(getattr(u, c.name) is not None for u in utterances)]
     schema = pa.schema([*_SCHEMA, *used], metadata=metadata or None)
     parts = (utterances[first : first + _ROWS] for first in range(0, len(utterances), _ROWS))
@@ -110,7 +110,7 @@ def to_table(utterances: Sequence[Utterance], metadata: dict[bytes, bytes]) -> p
 
 
 def foreign_columns(schema: pa.Schema) -> list[str] | None:
-    """None where `schema` is that of a manifest; else the columns that it lacks or has beside those."""
+    """The columns that `schema` lacks or has in excess; None if it is the schema of a manifest."""
     known = pa.schema([*_SCHEMA, *(c for c in _OPTIONAL if c.name in schema.names)])
     return None if schema.equals(known) else sorted(set(known.names) ^ set(schema.names))
 
@@ -127,7 +127,7 @@ def from_table(table: pa.Table) -> tuple[Utterance, ...]:
 
 
 def _read_strings(column: pa.ChunkedArray) -> list[tuple[str, ...] | None]:
-    """Lists of strings as tuples in which equal strings are one: nine million words of 960 hours are 90 thousand."""
+    """Lists of strings as tuples that share equal strings: 960 hours have nine million words, 90,000 of them different."""
     encoded = column.combine_chunks().flatten().dictionary_encode()
     names = np.array(encoded.dictionary.to_pylist(), dtype=object)
     flat = names[encoded.indices.to_numpy()].tolist() if len(encoded) else []
@@ -140,7 +140,7 @@ def _read_strings(column: pa.ChunkedArray) -> list[tuple[str, ...] | None]:
 
 
 def _row(utterance: Utterance) -> dict[str, Any]:
-    """The values by column. `dataclasses.asdict` says the same after copying every string, five times slower."""
+    """The values by column. `dataclasses.asdict` gives the same, but copies every string and is five times slower."""
     row = dict(vars(utterance))
     row["intent"] = None if utterance.intent is None else vars(utterance.intent)
     for name in ("phones", "slots", "turns"):
@@ -149,7 +149,7 @@ def _row(utterance: Utterance) -> dict[str, Any]:
 
 
 def list_values(utterance: Utterance) -> list[Any]:
-    """All values in order, those of optional columns only where there are any, so that old fingerprints hold."""
+    """All values in order, optional columns only if they have values, so that old fingerprints stay valid."""
     row = _row(utterance)
     optional = {name: value for name in _OPTIONAL.names if (value := row.pop(name)) is not None}
     row["intent"] = None if row["intent"] is None else list(row["intent"].values())
@@ -167,7 +167,7 @@ def _utterance(row: dict[str, Any]) -> Utterance:
     return Utterance(**row)
 
 
-#: Keys of the file's metadata: where audio lies outside the data directory, and label spaces.
+#: Keys of the file's metadata: the folder of audio outside the data directory, and label spaces.
 _AUDIO_ROOT, _INVENTORIES = b"fithubert.audio_root", b"fithubert.inventories"
 
 
@@ -175,7 +175,7 @@ _AUDIO_ROOT, _INVENTORIES = b"fithubert.audio_root", b"fithubert.inventories"
 class Manifest:
     """A corpus, or a part of one.
 
-    Audio paths are relative to `root`: the data directory, or the folder of a corpus that stays where it is.
+    Audio paths are relative to `root`: the data directory, or the folder of a published corpus.
     `inventories` names the symbols of each label space (`phones`, `characters`, `slots`) that the corpus defines,
     whether or not they occur.
     """
@@ -201,7 +201,7 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hex digest of every label and of every audio file's digest; `root` has no part in it."""
+        """A hex digest of every label and of every audio file's digest, independent of `root`."""
         spaces = [json.dumps(dict(self.inventories), sort_keys=True)] if self.inventories else []
         return digest(*(json.dumps(list_values(u)) for u in self.utterances), *spaces)
 
@@ -221,9 +221,9 @@ class Manifest:
         return dict(sorted(values.items()))
 
     def read(self, utterance: Utterance) -> Tensor:
-        """(samples,) float32 at 16 kHz mono, converted where the file is not.
+        """(samples,) float32 at 16 kHz mono, converted if the file is not.
 
-        Raises UserError where the file is missing, broken or of another length than when the manifest was written.
+        Raises UserError if the file is missing, broken or of another length than when the manifest was written.
         """
         path = self.root / utterance.audio
         waveform = read_recording(path)
@@ -233,7 +233,7 @@ class Manifest:
             waveform = waveform[utterance.first_sample : utterance.first_sample + utterance.num_samples]
         if len(waveform) != utterance.num_samples:
             raise UserError(
-                f"{path}: holds {len(waveform)} samples and the manifest says {utterance.num_samples}; "
+                f"{path}: {len(waveform)} samples in the file, {utterance.num_samples} in the manifest; "
                 "run `fithubert prepare` again"
             )
         return waveform if utterance.gain_db is None else waveform * 10 ** (utterance.gain_db / 20)
@@ -253,8 +253,8 @@ class Manifest:
 def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:
     """The manifest in `path`; `root`, unless given, is the data directory that holds `manifests/`.
 
-    A manifest of a corpus that stays where it is knows its own root. Raises UserError where the file is missing, broken
-    or not a manifest.
+    A manifest of a published corpus stores its own root. Raises UserError if the file is missing, broken or not a
+    manifest.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The corpus of any source, and a report of what it holds and what was left out."""
+"""The corpus of any source, and a report of its content and of the files that were left out."""
 
 import time
 from collections.abc import Callable
@@ -16,10 +16,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What a corpus holds. `splits`: per split its utterances, hours, speakers and utterances of each kind.
+    """The content of a corpus. `splits`: for each split its utterances, hours, speakers and utterances of each kind.
 
-    `labelled`: utterances that carry each label. `kept` counts source files (or utterances, where they are
-    synthesised), `skipped` lists what was left out and why, `seconds` is the time it took.
+    `labelled`: the number of utterances with each label. `kept`: the number of source files (of utterances, if they
+    are synthesised). `skipped`: what was left out and why. `seconds`: the time it took.
     """
 
     source: str
@@ -41,10 +41,10 @@ class PrepareReport:
 def prepare_corpus(
     config: DataParams, out_root: Path, *, jobs: int | None = None, on_progress: Progress | None = None
 ) -> PrepareReport:
-    """Write the corpus of `config` to `out_root` (audio, then the manifest) and say what it holds.
+    """Write the corpus of `config` to `out_root` (audio, then the manifest); the report of its content.
 
-    A published corpus stays where it is, and only its manifest is written. Killed and called again it writes the same
-    bytes. Raises UserError where the source gives no usable audio.
+    Of a published corpus only the manifest is written. A killed and repeated call writes the same bytes. Raises
+    UserError if the source has no usable audio.
     """
     begun = time.monotonic()
     make = _SOURCES.get(config.source, _read_published)

@@ -1,4 +1,4 @@
-"""Transcripts of a folder of recordings: one table, LibriSpeech's lists, or a text file beside each recording."""
+"""Transcripts of a folder of recordings: one table, LibriSpeech's lists, or a text file next to each recording."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +10,8 @@ def find_transcripts(root: Path, recordings: Iterable[Path], table: Path | None)
     """The raw text of every recording (relative to `root`) that has one.
 
     In order of precedence: the lines `path<TAB>text` of `table`; the lines `STEM TEXT` of `*.trans.txt` in the
-    recording's folder; a `.txt` file of its name. A file beside a recording that is not UTF-8 is passed over. Raises
-    UserError where `table` is missing or broken, or names no recording at all.
+    recording's folder; a `.txt` file of its name. A text file that is not UTF-8 is ignored. Raises UserError if
+    `table` is missing or broken, or names no recording.
     """
     recordings = list(recordings)
     listed = {folder: _read_lists(root / folder) for folder in {path.parent for path in recordings}}
@@ -56,7 +56,7 @@ def _read_lists(folder: Path) -> dict[str, str]:
 
 
 def _read_own(path: Path) -> str | None:
-    """The text of a plain file, None where it is missing, a link or not UTF-8."""
+    """The text of a plain file; None if it is missing, a link or not UTF-8."""
     if path.is_symlink() or not path.is_file():
         return None
     try:

@@ -10,7 +10,7 @@ KINDS = ("sentence", "keyword", "command", "query", "document", "mixture")
 
 @dataclass(frozen=True)
 class Phone:
-    """One phone of `phones.PHONES` and where it is spoken; what lies between two phones is silence."""
+    """One phone of `phones.PHONES` and its time span; between two phones there is silence."""
 
     label: str
     start_seconds: float
@@ -28,7 +28,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Intent:
-    """What a spoken command asks for; `none` where a part is absent."""
+    """The intent of a spoken command; an absent part is the string `none`."""
 
     action: str
     object: str
@@ -47,18 +47,17 @@ class Slot:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording with its labels; None where a label is not known.
+    """One recording with its labels; an unknown label is None.
 
-    `audio` is relative to the manifest's root and `digest` is that of the file's bytes (of its size and beginning where
-    the file stays in a published corpus). `num_samples` are counted at 16 kHz, as it is read. `text` is lower case
+    `audio` is relative to the manifest's root and `digest` is that of the file's bytes (of its size and beginning
+    if the file is part of a published corpus). `num_samples` are counted at 16 kHz, as it is read. `text` is lower case
     without punctuation and `words` its words. `keyword` is the class of a keyword clip, `query` the word of a search
-    query, `style` the prosody style or emotion, `turns` says who speaks when in a mixture (whose `speaker` is None).
+    query, `style` the prosody style or emotion, `turns` are the speakers' turns in a mixture (whose `speaker` is None).
 
-    What only some corpora have: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
-    says where the utterance begins in a file that holds more than it; `trials` are the ids that it is compared with
-    in verification; `matches` are the ids of the documents that hold what this query says; `gain_db` amplifies it as
-    it is read; `trimmed` says that its silences are cut out as it is read (`first_sample` and `num_samples` count what
-    is left).
+    Only some corpora have these: `pronunciation` is the phones of the text by a lexicon, without times; `first_sample`
+    is the beginning of the utterance in a longer file; `trials` are the ids that it is compared with in verification;
+    `matches` are the ids of the documents that contain this query; `gain_db` amplifies it when it is read; `trimmed`
+    means that its silences are cut out when it is read (`first_sample` and `num_samples` count the rest).
     """
 
     id: str

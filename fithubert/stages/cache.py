@@ -1,4 +1,4 @@
-"""The teacher's hidden states, once and for all students."""
+"""The teacher's hidden states, computed once for all students."""
 
 import time
 from typing import Any
@@ -17,7 +17,7 @@ SPLITS = ("train", "dev")
 def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[str, Any]:
     """Write the teacher's hidden states of train and dev, with waveforms, to data/cache; the metrics.
 
-    `repair` keeps the settings of the caches that are there and writes only what is missing or damaged in them.
+    `repair` keeps the settings of the existing caches and writes only their missing or damaged parts.
     """
     begun = time.monotonic()
     model = load_prepared(params, workspace)

@@ -1,4 +1,4 @@
-"""What SUPERB reads from a model, extracted once for all tasks."""
+"""A model's hidden states for SUPERB, extracted once for all tasks."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""The corpus: synthesised, read from a folder of recordings, or a published one that stays where it is."""
+"""The corpus: synthesised, read from a folder of recordings, or a published one."""
 
 import time
 from typing import Any
@@ -10,14 +10,14 @@ from fithubert.files import write_json
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
-#: What the report of a corpus holds and the metrics do not.
+#: Fields of the report of a corpus that the metrics do not have.
 _DETAILS = ("kept", "labelled")
 
 
 def prepare(params: Params, workspace: Workspace, download: bool = False) -> dict[str, Any]:
     """Write the corpus of `params.data` to the workspace's data folder; the metrics, which are also written.
 
-    With `download`, what a published corpus lacks is fetched first. Raises UserError for another source then.
+    With `download`, missing parts of a published corpus are downloaded first; raises UserError for another source.
     """
     from fithubert.data.prepare import prepare_corpus
 

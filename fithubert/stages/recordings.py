@@ -1,4 +1,4 @@
-"""A model on recordings of one's own: features and units as Parquet files."""
+"""Features and units of a person's own recordings as Parquet files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _GPU_BATCH_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class DiscretisedRecordings:
-    """The units that were written, with which codebook from where, and what was left out."""
+    """The written units, their codebook and its folder, and the recordings that were left out."""
 
     units: WrittenUnits
     codebook: Codebook
@@ -51,9 +51,9 @@ def write_recording_features(
     device: str = "auto",
     max_seconds: float = MAX_SECONDS,
 ) -> WrittenFeatures:
-    """Write the features of all recordings in `places` to `out` (`features.recordings.write_features`).
+    """Write the features of all recordings in `places` to `out` (`store.recordings.write_features`).
 
-    `layers`: numbers or `all`, also several with commas; none is the last layer. Raises UserError where a name, a place
+    `layers`: numbers or `all`, also several with commas; the default is the last layer. Raises UserError if a name, a place
     or a layer does not exist.
     """
     check_name(dtype, list(DTYPES), "dtype")
@@ -85,12 +85,12 @@ def write_recording_units(
 ) -> DiscretisedRecordings:
     """Write the units of all recordings in `places` to `out`, with `codebook` or one that is fitted on them.
 
-    A fitted one (`clusters`, 100 by default, of `layer`, the last by default) is left beside `out`, as
-    `STEM.codebook`, where a run that was stopped finds it again. Raises UserError where `out` is there, or a codebook
+    A fitted one (`clusters`, 100 by default, of `layer`, the last by default) is kept next to `out`, as
+    `STEM.codebook`, from which a stopped run resumes. Raises UserError if `out` exists, or a codebook
     is of another model, layer or size.
     """
     if out.exists():
-        raise UserError(f"{out}: is there already; delete it, or name another --out")
+        raise UserError(f"{out}: already exists; delete it, or choose another --out")
     given = None if codebook is None else load_codebook(codebook)
     loaded = _load(workspace, model, device)
     if given is not None:
@@ -112,7 +112,7 @@ def write_recording_units(
 
 
 def parse_layers(texts: Sequence[str], count: int) -> tuple[int, ...]:
-    """The layers that `texts` name, of `count`: numbers, several with commas, or `all`; the last where there is none.
+    """The layers that `texts` name, of `count`: numbers, several with commas, or `all`; the default is the last.
 
     Raises UserError for anything else.
     """
@@ -134,13 +134,13 @@ def parse_layers(texts: Sequence[str], count: int) -> tuple[int, ...]:
 def _provide_codebook(
     model: SpeechModel, recordings: ListedRecordings, info: CodebookInfo, folder: Path, batch_seconds: float
 ) -> Codebook:
-    """The codebook of `info` that an interrupted run left in `folder`, or a new one there."""
+    """The codebook of `info` that an interrupted run left in `folder`, or a new one."""
     if folder.exists():
         there = load_codebook(folder)
         if there.info != info:
             raise UserError(
                 f"{folder}: a codebook of other settings or recordings; use it with --codebook {folder}, delete it, or "
-                "name another --out"
+                "choose another --out"
             )
         return there
     codebook = fit_codebook(model, recordings, info, progress_line(f"clusters of {model.name}"), batch_seconds)

@@ -113,7 +113,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["prepare", "--source", "librispeech", "--path", "/no/corpora"], "/no/corpora: data.path is not a folder"),
         (["prepare", "--source", "libri"], "data: Input tag 'libri'"),
         (["prepare", "--download"], "data.source is synthetic; name a corpus, as --source librispeech"),
-        (["prepare", "--source", "iemocap", "--download"], "iemocap has to be fetched by hand"),
+        (["prepare", "--source", "iemocap", "--download"], "iemocap has no download"),
         (["--set", "data.fold=9", "prepare", "--source", "iemocap"], "data.iemocap.fold"),
         (["prepare", "--path", "/no/corpora"], "data.synthetic.path: unknown key"),
         (["--set", "report.titel=x", "report"], "unknown key"),

@@ -256,7 +256,7 @@ def test_a_damaged_or_foreign_file_is_named(tiny_corpus: Manifest, tmp_path: Pat
     corpus = Manifest(tiny_corpus.utterances, tmp_path / "data")
     path = corpus.root / utterance.audio
     soundfile.write(path, np.zeros(100), 16_000)
-    with pytest.raises(UserError, match="the manifest says"):
+    with pytest.raises(UserError, match="in the manifest; run"):
         corpus.read(utterance)
     soundfile.write(path, np.zeros((utterance.num_samples // 2, 2)), 8_000)
     assert abs(len(read_recording(path)) - utterance.num_samples) <= 1

@@ -16,7 +16,7 @@ _SPLITS = {"train": "train", "valid": "dev", "test": "test"}
 
 
 def read_fluent_speech_commands(config: PlainCorpus, on_progress: Progress | None = None) -> Corpus:
-    """Commands with action, object and location, split as published; raises UserError where a list is missing."""
+    """Commands with action, object and location, split as published; raises UserError if a list is missing."""
     layout = find_layout(config.path, _FOLDER, "Fluent Speech Commands", _HOME)
     parent = layout.parent_of(_FOLDER)
     utterances = []

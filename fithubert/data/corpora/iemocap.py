@@ -27,7 +27,7 @@ def read_iemocap(config: IemocapData, on_progress: Progress | None = None) -> Co
     """Improvised and scripted utterances of four emotions: session `fold` is test, a fifth of the others is dev.
 
     The dev split is drawn by place, so only the order of the official lists gives the official one; without `lists` the
-    order is that of the paths, which is noted among what was left out. Raises UserError where a folder, a list or a
+    order is that of the paths, which is listed under `skipped`. Raises UserError if a folder, a list or a
     file is missing or broken.
     """
     layout = find_layout(config.path, "IEMOCAP", "IEMOCAP", _HOME)
@@ -51,7 +51,7 @@ def _read_session(layout: Layout, session: int) -> Iterator[tuple[str, str]]:
     """(audio, class) of the utterances of one session that have one of the four emotions."""
     folder = layout.folder(f"Session{session}", "dialog", "EmoEvaluation")
     layout.folder(f"Session{session}", "sentences", "wav")
-    # macOS leaves a ._ file beside some of them.
+    # macOS leaves a ._ file next to some of them.
     lists = [path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".")]
     if not lists:
         raise layout.broken(folder, "holds no txt files")
@@ -74,7 +74,7 @@ def _read_order(lists: Layout, fold: int, split: str, labels: Mapping[str, str])
         raise lists.broken(path, "has no `meta_data` with a `path` each") from None
     foreign = [audio for audio in audios if audio not in labels]
     if foreign:
-        raise lists.broken(path, f"names {foreign[0]}, to which the corpus gives none of the four emotions")
+        raise lists.broken(path, f"names {foreign[0]}, which has none of the four emotions in the corpus")
     return audios
 
 

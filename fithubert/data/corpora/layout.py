@@ -24,7 +24,7 @@ from fithubert.files import atomic_directory, digest, download
 class Archive:
     """A tar.gz archive. Its member folder `member` (empty: all of it) becomes `folder` below the corpora.
 
-    `sha256` is None where nobody publishes one; gzip's own checksum is then all that vouches for it.
+    `sha256` is None if nobody publishes one; then only gzip's own checksum is checked.
     """
 
     url: str
@@ -34,10 +34,10 @@ class Archive:
 
 
 def fetch_archive(archive: Archive, root: Path) -> Path:
-    """The folder of `archive` below `root`, downloaded and unpacked unless it is there.
+    """The folder of `archive` below `root`, downloaded and unpacked unless it exists.
 
-    An interrupted download goes on where it stopped. The archive is deleted once it is unpacked. Raises UserError
-    where the download fails, the digest is wrong, or the archive is broken or holds paths that lead out of it.
+    An interrupted download resumes. The archive is deleted once it is unpacked. Raises UserError if the
+    download fails, the digest is wrong, or the archive is broken or holds paths that lead out of it.
     """
     target = root / archive.folder
     if target.is_dir():
@@ -52,7 +52,7 @@ def fetch_archive(archive: Archive, root: Path) -> Path:
             packed.unlink()
             raise UserError(f"{packed}: not a sound archive ({error}); deleted, run the command again") from None
         if not any(aside.iterdir()):
-            raise UserError(f"{packed}: holds no {archive.member or 'files'}; {archive.url} is not what it was")
+            raise UserError(f"{packed}: holds no {archive.member or 'files'}; {archive.url} has changed")
     packed.unlink()
     return target
 
@@ -63,13 +63,13 @@ def _unpack(packed: Path, folder: str, aside: Path) -> None:
             inside = _path_inside(member.name, folder)
             if inside is not None:
                 tar.extract(member.replace(name=inside), aside, filter="data")
-        # Tar ends before gzip does: its checksum is compared only where everything is read.
+        # Tar ends before gzip does, and gzip compares its checksum only at the end.
         while unzipped.read(2**20):
             pass
 
 
 def _path_inside(name: str, member: str) -> str | None:
-    """The path of a tar member relative to the folder `member`; None for what is not inside it."""
+    """The path of a tar member relative to the folder `member`; None if it is not inside."""
     path = name.removeprefix("./")
     if not member:
         return path or None
@@ -77,13 +77,13 @@ def _path_inside(name: str, member: str) -> str | None:
 
 
 Progress = Callable[[int, int], None]
-#: What a file's digest covers beside its size: a FLAC header holds the checksum of all samples.
+#: The digest of a file covers its size and these bytes; a FLAC header holds the checksum of all samples.
 _HEAD_BYTES = 16_384
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus as it was read, and what was left out of it."""
+    """A corpus, and the parts that were left out of it."""
 
     manifest: Manifest
     skipped: tuple[Skipped, ...] = ()
@@ -91,42 +91,42 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of a corpus. `obtained` says where the corpus comes from, for whoever lacks a part of it."""
+    """The folder of a corpus. `obtained`: the origin of the corpus, for messages about missing parts."""
 
     root: Path
     name: str
     obtained: str
 
     def folder(self, *parts: str) -> Path:
-        """A folder of the corpus; raises UserError where it is missing."""
+        """A folder of the corpus; raises UserError if it is missing."""
         return self._require(self.root.joinpath(*parts), Path.is_dir, "folder")
 
     def file(self, *parts: str) -> Path:
-        """A file of the corpus; raises UserError where it is missing."""
+        """A file of the corpus; raises UserError if it is missing."""
         return self._require(self.root.joinpath(*parts), Path.is_file, "file")
 
     def lines(self, *parts: str) -> list[str]:
-        """The lines of a text file that are not empty, stripped; raises UserError where it is missing or not text."""
+        """The lines of a text file that are not empty, stripped; raises UserError if it is missing or not text."""
         path = self.file(*parts)
         try:
             return [line for line in (raw.strip() for raw in path.read_text(encoding="utf-8-sig").split("\n")) if line]
         except UnicodeDecodeError:
-            raise UserError(f"{path}: not UTF-8 text; get it anew from {self.obtained}") from None
+            raise UserError(f"{path}: not UTF-8 text; get it again from {self.obtained}") from None
 
     def parent_of(self, folder: str) -> Path:
-        """Where `folder`, the corpus, lies, as torchaudio's classes ask for it; raises UserError under another name."""
+        """The parent of `folder`, the corpus, which torchaudio's classes want; raises UserError under another name."""
         if self.root.name != folder:
             self.folder(folder)
         return self.root.parent
 
     def relative(self, path: Path | str) -> str:
-        """`path` as the manifest writes it: relative to the corpus, or absolute where it lies outside."""
+        """`path` as the manifest writes it: relative to the corpus, or absolute if it is outside."""
         found = self.root / path
         return found.relative_to(self.root).as_posix() if found.is_relative_to(self.root) else str(found)
 
     def broken(self, path: Path | str, what: str) -> UserError:
         """The error for a file that is not as the corpus has it."""
-        return UserError(f"{self.root / path}: {what}; get it anew from {self.obtained}")
+        return UserError(f"{self.root / path}: {what}; get it again from {self.obtained}")
 
     def finish(
         self,
@@ -137,8 +137,8 @@ class Layout:
     ) -> Manifest:
         """The manifest, in order of split and id, with the length and digest that each file's header gives.
 
-        `count_samples` gives the length where it is not the header's. `first_sample` and `num_samples` of a part of a
-        file are kept. Raises UserError where a file is missing or broken, or two utterances have one id.
+        `count_samples` gives the length if it is not the header's. `first_sample` and `num_samples` of a part of a
+        file are kept. Raises UserError if a file is missing or broken, or two utterances have one id.
         """
         twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
         if twice:
@@ -179,7 +179,7 @@ class Layout:
             return samples if count_samples is None else count_samples(self.root / path), of_file
 
         measured = []
-        # Opening files is waiting for a disk, so more threads than cores.
+        # Opening files mostly waits for the disk, so more threads than cores.
         with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:
             try:
                 for row in pool.map(measure, paths):
@@ -206,9 +206,9 @@ def draft(name: str, audio: str, split: str, kind: str, **labels: Any) -> Uttera
 
 
 def find_layout(path: Path, folder: str, name: str, obtained: str) -> Layout:
-    """The layout of the corpus in `path`, or in its subfolder `folder`; raises UserError where there is neither."""
+    """The layout of the corpus in `path`, or in its subfolder `folder`; raises UserError if neither exists."""
     if not path.is_dir():
         raise UserError(f"{path}: data.path is not a folder; it should hold {folder} ({name}, from {obtained})")
     inner = path / folder
-    # Not resolved: behind a link the folder may have another name, and torchaudio goes by the name.
+    # Links are not resolved: the folder may have another name there, and torchaudio needs this name.
     return Layout((inner if inner.is_dir() else path).absolute(), name, obtained)

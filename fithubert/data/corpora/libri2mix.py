@@ -1,4 +1,4 @@
-"""Libri2Mix: `wav16k/max/{train-100,dev,test}/mix_both` with Kaldi folders of who speaks when, for SD.
+"""Libri2Mix: `wav16k/max/{train-100,dev,test}/mix_both` with Kaldi folders of speaker turns, for SD.
 
 Own reader: `torchaudio.datasets.LibriMix` gives mixtures and sources, but no turns.
 """
@@ -18,8 +18,8 @@ _SUBSETS = {"train": "train-100", "dev": "dev", "test": "test"}
 def read_libri2mix(config: Libri2MixData, on_progress: Progress | None = None) -> Corpus:
     """Noisy mixtures of two speakers with their turns.
 
-    Turns are those of `rttm`, or of `segments` and `utt2spk`, which hold the same. Audio is looked for in the corpus
-    first, and where `wav.scp` says only if it is not there. Raises UserError where a file is missing or broken.
+    Turns are those of `rttm`, or of `segments` and `utt2spk`, which hold the same. Audio is looked up in
+    the corpus first, and otherwise at the path in `wav.scp`. Raises UserError if a file is missing or broken.
     """
     layout = find_layout(config.path, "Libri2Mix", "Libri2Mix", _HOME)
     labels = Layout(config.labels or layout.root / "data", "the Kaldi folder of Libri2Mix", _LABELS_HOME)
@@ -29,7 +29,7 @@ def read_libri2mix(config: Libri2MixData, on_progress: Progress | None = None) -
         for line in labels.lines(split, "wav.scp"):
             name, _, given = line.partition(" ")
             if name not in turns:
-                raise labels.broken(f"{split}/wav.scp", f"names {name}, of which no turns are known")
+                raise labels.broken(f"{split}/wav.scp", f"names {name}, which has no turns")
             audio = _find_audio(layout, Path("wav16k", "max", subset, "mix_both"), Path(given.strip()))
             utterances.append(draft(name, audio, split, "mixture", turns=tuple(turns[name])))
     return Corpus(layout.finish(utterances, on_progress))
@@ -57,5 +57,5 @@ def _read_turns(labels: Layout, split: str) -> dict[str, list[Turn]]:
             else:
                 turns[fields[1]].append(Turn(speakers[fields[0]], float(fields[2]), float(fields[3])))
         except (IndexError, KeyError, ValueError):
-            raise labels.broken(name, f"the line {line!r} does not say who speaks from when to when") from None
+            raise labels.broken(name, f"the line {line!r} does not give a speaker, a start and an end") from None
     return {recording: sorted(found, key=lambda t: (t.start_seconds, t.speaker)) for recording, found in turns.items()}

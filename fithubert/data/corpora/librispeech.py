@@ -23,10 +23,10 @@ _ADDRESS = "https://huggingface.co/datasets/s3prl/g2p/raw/main/lexicon"
 
 
 def fetch_lexicon(folder: Path) -> None:
-    """Download the lexicon files that `folder` lacks, resumed where an earlier call was interrupted.
+    """Download the lexicon files that `folder` lacks, resuming interrupted downloads.
 
-    Nobody publishes a checksum of them; a file that is no lexicon is refused when it is read. Raises UserError saying
-    how to go on where they cannot be had.
+    Nobody publishes a checksum of them; a file that is no lexicon is refused when it is read. If a download fails,
+    raises UserError with another way.
     """
     for name in FILES:
         if not (folder / name).is_file():
@@ -34,7 +34,7 @@ def fetch_lexicon(folder: Path) -> None:
                 download(f"{_ADDRESS}/{name}", folder / name)
             except UserError as error:
                 raise UserError(
-                    f"{error}; put {name} from {OBTAINED} into {folder}, or go on without --download: then there are "
+                    f"{error}; put {name} from {OBTAINED} into {folder}, or run without --download: then there are "
                     "no phones for pr"
                 ) from None
 
@@ -43,7 +43,7 @@ class Lexicon:
     """Words -> phones with stress, no silence between words."""
 
     def __init__(self, folder: Path) -> None:
-        """Read both files of `folder`; raises UserError where one is missing or has a phone that is none."""
+        """Read both files of `folder`; raises UserError if one is missing or has an unknown phone."""
         self._folder = folder
         self._phones: dict[str, tuple[str, ...]] = {}
         for name in FILES:
@@ -53,7 +53,7 @@ class Lexicon:
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 word, *phones = line.split() or [""]
                 if word and not set(phones) <= _KNOWN:
-                    raise UserError(f"{path}: line {number}: {min(set(phones) - _KNOWN)!r} is none of the 71 phones")
+                    raise UserError(f"{path}: line {number}: {min(set(phones) - _KNOWN)!r} is not one of the 71 phones")
                 self._phones.setdefault(word, tuple(phones))
 
     def pronounce(self, text: str, utterance: str) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Lexicon:
         missing = [word for word in text.upper().split() if word not in self._phones]
         if missing:
             raise UserError(
-                f"{self._folder}: neither lexicon file has {missing[0]!r} of {utterance}; get them anew from {OBTAINED}"
+                f"{self._folder}: neither lexicon has {missing[0]!r} of {utterance}; get them again from {OBTAINED}"
             )
         return tuple(phone for word in text.upper().split() for phone in self._phones[word])
 
@@ -77,8 +77,8 @@ _FOLDER = "LibriSpeech"
 def read_librispeech(config: LibriSpeechData, on_progress: Progress | None = None) -> Corpus:
     """The subsets of `config` as train, dev and test.
 
-    With SUPERB's label spaces: 71 phones and 28 characters, and the special symbols beside the blank that make up 74
-    outputs of PR and 32 of ASR. Without the lexicon there are no phones, which is listed. Raises UserError where a
+    With SUPERB's label spaces: 71 phones and 28 characters, and the special symbols besides the blank, which give 74
+    outputs of PR and 32 of ASR. Without the lexicon there are no phones, which is listed. Raises UserError if a
     folder, transcript, lexicon file or word is missing.
     """
     layout = find_layout(config.path, _FOLDER, "LibriSpeech", _HOME)
@@ -98,14 +98,14 @@ def list_archives(config: LibriSpeechData) -> list[Archive]:
 
 
 def fetch_missing_lexicon(config: LibriSpeechData) -> None:
-    """Download what `config.lexicon`, or else the folder `lexicon` in or beside the corpus, lacks of the lexicon."""
+    """Download missing lexicon files to `config.lexicon`, by default the folder `lexicon` in or next to the corpus."""
     root = config.path if config.path.name == _FOLDER else config.path / _FOLDER
-    inside, beside = _lexicon_folders(root)
-    fetch_lexicon(config.lexicon or (inside if inside.is_dir() else beside))
+    inside, outside = _lexicon_folders(root)
+    fetch_lexicon(config.lexicon or (inside if inside.is_dir() else outside))
 
 
 def _lexicon_folders(root: Path) -> tuple[Path, Path]:
-    """Where the lexicon may be when nothing names its folder: in the corpus, or beside it."""
+    """The default folders of the lexicon: in the corpus, or next to it."""
     return root / "lexicon", root.parent / "lexicon"
 
 
@@ -115,7 +115,7 @@ def _find_lexicon(config: LibriSpeechData, layout: Layout) -> tuple[Lexicon | No
     for folder in _lexicon_folders(layout.root):
         if any((folder / name).is_file() for name in FILES):
             return Lexicon(folder), ()
-    missing = f"no phones: {FILES[0]} and {FILES[1]} are not there; they come from {OBTAINED}"
+    missing = f"no phones: {FILES[0]} and {FILES[1]} are missing; they come from {OBTAINED}"
     return None, (Skipped("lexicon", missing),)
 
 
@@ -131,7 +131,7 @@ def _read_subset(layout: Layout, subset: str, split: str, lexicon: Lexicon | Non
             raise layout.broken(folder, f"a transcript is missing or broken ({error})") from None
         name, text = Path(audio).stem, normalise(transcript)
         pronunciation = None if lexicon is None else lexicon.pronounce(text, name)
-        # Interned: nine million words of 960 hours are 90 thousand.
+        # Interned, because the nine million words of 960 hours are 90,000 different ones.
         words = tuple(map(sys.intern, text.split()))
         yield draft(
             name, layout.relative(audio), split, "sentence",

@@ -1,7 +1,7 @@
 """QUESST 2014: `quesst14Database/`, spoken queries and the documents that they are searched in, for QbE.
 
-Audio by `torchaudio.datasets.QUESST14` with the language `nnenglish`, as SUPERB has it; it knows nothing of the
-matches, which are read from the ground truth of the scoring tool.
+Audio by `torchaudio.datasets.QUESST14` with the language `nnenglish`, as SUPERB has it; it has no
+matches; these are read from the ground truth of the scoring tool.
 """
 
 import re
@@ -22,8 +22,8 @@ _QUERY = re.compile(r"quesst14_(dev|eval)_\d+")
 def read_quesst14(config: PlainCorpus, on_progress: Progress | None = None) -> Corpus:
     """Queries of dev and test (eval) with the documents that hold them; documents serve both and are in test.
 
-    Differs: false alarms count over the English documents that are searched, where the scoring tool counts over
-    those of all languages. Raises UserError where a list is missing or broken.
+    Differs: false alarms count over the English documents that are searched; the scoring tool counts over those of
+    all languages. Raises UserError if a list is missing or broken.
     """
     layout = find_layout(config.path, _FOLDER, "QUESST 2014", _HOME)
     parent = layout.parent_of(_FOLDER)

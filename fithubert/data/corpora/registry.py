@@ -38,7 +38,7 @@ _ARCHIVES: dict[str, Callable[[Any], list[Archive]]] = {
 
 
 def read_corpus(config: PublishedCorpus, on_progress: Progress | None = None) -> Corpus:
-    """The corpus of `config` with its audio where it is; raises UserError naming what is missing or broken."""
+    """The corpus of `config`, whose audio is not copied; raises UserError with the missing or broken part."""
     corpus = _READERS[config.source](config, on_progress)
     if not config.gain_db:
         return corpus
@@ -47,29 +47,29 @@ def read_corpus(config: PublishedCorpus, on_progress: Progress | None = None) ->
 
 
 def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress | None = None) -> Corpus:
-    """The corpus of `config`; its manifest is written to `out_root`, its audio stays where it is.
+    """The corpus of `config`; its manifest is written to `out_root`, its audio is not copied.
 
-    Raises UserError naming what is missing or broken, or where the corpus lies in the folder that `prepare` empties.
+    Raises UserError if a part is missing or broken, or the corpus is in the folder that `prepare` empties.
     """
     audio = (out_root / "audio").resolve()
     if config.path.resolve().is_relative_to(audio):
-        raise UserError(f"{config.path}: data.path lies in {audio}, which prepare empties; use another workspace")
+        raise UserError(f"{config.path}: data.path is in {audio}, which prepare empties; use another workspace")
     corpus = read_corpus(config, on_progress)
     with new_audio(out_root):
-        pass  # nothing is copied, and what another source left is gone
+        pass  # Nothing is copied, and the audio of another source is deleted.
     corpus.manifest.save(manifest_path(out_root))
     return corpus
 
 
 def download_corpus(config: PublishedCorpus) -> None:
-    """Fetch what is not there yet of the archives of `config`, and of LibriSpeech's lexicon.
+    """Download the missing archives of `config`, and the missing files of LibriSpeech's lexicon.
 
-    Raises UserError where a corpus has no archives or something cannot be had.
+    Raises UserError if a corpus has no archives or a download fails.
     """
     if config.source not in _ARCHIVES:
-        raise UserError(f"--download: {config.source} has to be fetched by hand; only {', '.join(_ARCHIVES)} can be")
+        raise UserError(f"--download: {config.source} has no download; only {', '.join(_ARCHIVES)} have one")
     for archive in _ARCHIVES[config.source](config):
-        # Whoever names LibriSpeech/ itself does not want another one inside it.
+        # If data.path is LibriSpeech/ itself, there must not be another one inside it.
         inside = config.path.name == Path(archive.folder).parts[0]
         fetch_archive(archive, config.path.parent if inside else config.path)
     if isinstance(config, LibriSpeechData):

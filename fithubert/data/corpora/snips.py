@@ -25,8 +25,8 @@ _OUTSIDE, _PUNCTUATION = "O", frozenset("?!.,;-")
 def read_snips(config: PlainCorpus, on_progress: Progress | None = None) -> Corpus:
     """Commands with their slots, each split with voices of its own.
 
-    SUPERB's label space: 28 characters, two tags for every slot type of `slots.txt` and the special symbols beside the
-    blank, 109 outputs for its 39 types. Raises UserError where a file or a transcript is missing or broken.
+    SUPERB's label space: 28 characters, two tags for every slot type of `slots.txt` and the special symbols besides
+    the blank, 109 outputs for its 39 types. Raises UserError if a file or a transcript is missing or broken.
     """
     layout = find_layout(config.path, "SNIPS", "Audio SNIPS", _HOME)
     types = [line for line in layout.lines("slots.txt") if line != _OUTSIDE]

@@ -28,7 +28,7 @@ def read_speech_commands(config: PlainCorpus, on_progress: Progress | None = Non
 
     Silence in train and dev is every whole second of the background noises, those of dev half a second later; the
     official loader has each noise once and cuts a random second at every access. With draws balanced over classes,
-    which the task makes, both draw seconds of the same noises equally often. Raises UserError where a folder is
+    which the task makes, both draw seconds of the same noises equally often. Raises UserError if a folder is
     missing.
     """
     layout = find_layout(config.path, "SpeechCommands", "Speech Commands v0.01", _HOME)
@@ -44,7 +44,7 @@ def list_archives(config: PlainCorpus) -> list[Archive]:
 
 
 def split_of_speaker(name: str) -> str | None:
-    """`train`, `dev`, or None for what is left out, by the file's name up to `_nohash_`."""
+    """`train`, `dev`, or None if it is left out, by the file's name up to `_nohash_`."""
     number = int(hashlib.sha1(name.split("_nohash_")[0].encode(), usedforsecurity=False).hexdigest(), 16)
     percent = number % (_MOST_FILES + 1) * 100 / _MOST_FILES
     return "dev" if percent < 10 else None if percent < 20 else "train"

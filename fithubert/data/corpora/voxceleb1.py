@@ -25,7 +25,7 @@ IDENTIFICATION, TRIALS = ("veri_test_class.txt", "iden_split.txt"), "voxceleb1_t
 _IDENTIFICATION_HOME = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
 _TRIALS_HOME = "https://www.openslr.org/49"
 _SPLITS = {"1": "train", "2": "dev", "3": "test"}
-#: 8 s: what SUPERB's SID and ASV hear of a longer recording in training.
+#: 8 s: SUPERB's SID and ASV read this much of a longer recording in training.
 CROP_SAMPLES = 128_000
 #: ASV trains on recordings that are longer than 2 s.
 ASV_MIN_SAMPLES = 32_001
@@ -39,9 +39,9 @@ def read_voxceleb1(config: VoxCelebData, on_progress: Progress | None = None) ->
     `sid`: train, dev and test by the flags 1, 2 and 3 of the identification list, 1,251 classes. `asv`: all speakers
     that the trial list does not name are train, its trials are the verification split. Differs: two videos of each of
     40 training speakers are dev, with one same-speaker and one other-speaker trial an utterance, since the official
-    recipe selects on test. With `trim_silence`, silences are cut out, which reads every recording, and what then has
-    at most 2 s is left out of train and dev. With `crops`, longer recordings of train are windows of 8 s. Raises
-    UserError where a list or a file that it names is missing or broken.
+    recipe selects on test. With `trim_silence`, silences are cut out, which reads every recording, and recordings of
+    at most 2 s are then left out of train and dev. With `crops`, longer recordings of train are windows of 8 s. Raises
+    UserError if a list or a file that it names is missing or broken.
     """
     layout = find_layout(config.path, "VoxCeleb1", "VoxCeleb1", _HOME)
     speakers = _find_speakers(layout)
@@ -65,7 +65,7 @@ def _drop_short(layout: Layout, manifest: Manifest) -> tuple[Manifest, tuple[Ski
     """Without recordings of train and dev that have at most 2 s; a trial of the test needs its own."""
     silent = [u for u in manifest.select("verification") if u.num_samples < HUBERT_MIN_SAMPLES]
     if silent:
-        raise layout.broken(silent[0].audio, "holds nothing but silence")
+        raise layout.broken(silent[0].audio, "is silent")
     short = {u.id: u for u in manifest.select(("train", "dev")) if u.num_samples < ASV_MIN_SAMPLES}
     kept = (u for u in manifest if u.id not in short)
     rows = tuple(u if u.trials is None else replace(u, trials=_without(u.trials, short)) for u in kept)
@@ -103,8 +103,8 @@ def _find_speakers(layout: Layout) -> dict[str, Path]:
 
 
 def _read_identification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Utterance]:
-    there = [name for name in IDENTIFICATION if (layout.root / name).is_file()]
-    name = there[0] if there else IDENTIFICATION[1]
+    found = [name for name in IDENTIFICATION if (layout.root / name).is_file()]
+    name = found[0] if found else IDENTIFICATION[1]
     listed = replace(layout, name="the identification list", obtained=_IDENTIFICATION_HOME)
     for line in listed.lines(name):
         flag, _, path = line.partition(" ")
@@ -129,7 +129,7 @@ def _read_verification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Ut
     tried = {_speaker(path) for path in trials}
     training = {s: _find_videos(folder) for s, folder in speakers.items() if s not in tried}
     if not training:
-        raise UserError(f"{layout.root}: VoxCeleb1 holds no speaker beside those of the trials; get it from {_HOME}")
+        raise UserError(f"{layout.root}: VoxCeleb1 holds only the speakers of the trials; get it from {_HOME}")
     dev = _choose_dev(training)
     for speaker, videos in training.items():
         for video, files in videos.items():

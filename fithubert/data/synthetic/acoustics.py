@@ -1,4 +1,4 @@
-"""What lies between a mouth and a file: resampling, a room, noise and gain, all seeded. NumPy only."""
+"""From clean speech to a recording: resampling, a room, noise and gain, all seeded. NumPy only."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ _UP, _DOWN = 320, 441
 
 
 def resample_speech(samples: NDArray[np.int16]) -> Samples:
-    """(samples,) at 22,050 Hz as (samples,) float64 at 16 kHz in -1..1; times in seconds stay what they were."""
+    """(samples,) at 22,050 Hz as (samples,) float64 at 16 kHz in -1..1; times in seconds do not change."""
     wanted = -(-len(samples) * _UP // _DOWN)
     # The padding keeps the end of the utterance from wrapping round to its start.
     blocks = _fast_length(-(-len(samples) // _DOWN) + 2)
@@ -32,7 +32,7 @@ def draw_room(rng: np.random.Generator) -> Samples:
     times = np.arange(length) / RATE_HZ
     tail = rng.standard_normal(length) * 10.0 ** (-3 * times / decay_seconds)
     tail[: int(rng.uniform(0.004, 0.02) * RATE_HZ)] = 0.0
-    # Walls swallow high frequencies: a two-tap average dulls the tail.
+    # Walls absorb high frequencies: a two-tap average damps them in the tail.
     tail[1:] = 0.6 * tail[1:] + 0.4 * tail[:-1]
     taps = rng.integers(int(0.002 * RATE_HZ), int(0.03 * RATE_HZ), 6)
     tail_energy = float(np.sum(tail**2))
@@ -43,7 +43,7 @@ def draw_room(rng: np.random.Generator) -> Samples:
 
 
 def reverberate(samples: Samples, response: Samples) -> Samples:
-    """`samples` heard through a room, as long as before."""
+    """`samples` with the reverberation of a room, of the same length."""
     size = _fast_length(len(samples) + len(response))
     return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)[: len(samples)]
 
@@ -63,7 +63,7 @@ def draw_noise(rng: np.random.Generator, length: int) -> Samples:
 
 
 def record(rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float) -> NDArray[np.int16]:
-    """`speech` at an RMS level over full scale with noise under it, in 16 bits; lowered where it would clip.
+    """`speech` at an RMS level over full scale with noise under it, in 16 bits; lowered if it would clip.
 
     Speech of pure silence becomes noise at `level_db` less `signal_to_noise_db`.
     """

@@ -1,4 +1,4 @@
-"""Frame labels from time-aligned phones."""
+"""The embedded corpus, synthesised by processes of its own; frame labels from time-aligned phones."""
 
 import json
 import os
@@ -39,9 +39,9 @@ from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
 def frame_phones(
     phones: Sequence[Phone], inventory: Mapping[str, int], num_frames: int, convolutions: Sequence[tuple[int, int]]
 ) -> NDArray[np.int64]:
-    """(num_frames,) the number in `inventory` of the phone at each frame's centre; -1 where there is none.
+    """(num_frames,) the number in `inventory` of the phone at each frame's centre; -1 if there is none.
 
-    `convolutions` (kernel, stride) say which samples a frame covers; phones are in order and do not overlap.
+    `convolutions` (kernel, stride) give the samples of a frame; phones are in order and do not overlap.
     """
     field, step = receptive_field(convolutions)
     centres = (np.arange(num_frames) * step + field / 2) / SAMPLE_RATE_HZ
@@ -63,7 +63,7 @@ def synthesise_corpus(
     """The corpus of `config`, written to `out_root/audio` and `out_root/manifests/corpus.parquet`.
 
     The bytes depend on `config` alone, not on `jobs` (processes at a time; all cores unless given).
-    `on_progress(done, all)` is called as speakers finish. Raises UserError where espeak-ng is not installed.
+    `on_progress(done, all)` is called as speakers finish. Raises UserError if espeak-ng is not installed.
     """
     plan = plan_corpus(config)
     seed = f"{config.world}/{config.seed}"
@@ -142,7 +142,7 @@ def _run_jobs(jobs: list[dict[str, Any]], workers: int, on_progress: Progress | 
 
 
 def _run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
-    # A process by name of its module, not a fork or a spawn of ours: it must not import the caller's main module.
+    # Run by module name, not by fork or spawn, because it must not import the caller's main module.
     package_root = str(Path(__file__).parents[3])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     result = subprocess.run(

@@ -80,7 +80,7 @@ ADVERBS = _words("""
 """)
 NUMBERS = _words("two three four five six seven eight nine ten eleven twelve thirteen fifteen twenty thirty forty")
 PREPOSITIONS = _words("near behind beside under above inside outside beyond across towards around past by from against")
-#: Classes of the keyword task beside its ten words.
+#: Classes of the keyword task besides its ten words.
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 KEYWORDS = _words("yes no up down left right on off stop go")
 #: Spoken in the place of a keyword; they share the label `_unknown_`.

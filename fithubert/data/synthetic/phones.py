@@ -52,8 +52,8 @@ def align_phones(
     """(label, start seconds, end seconds) in order and without overlap, from the synthesiser's events.
 
     `events`: (sample, IPA name) in order, an empty name for a pause; `audio`: (samples,) the speech they belong to,
-    before noise. What the events leave open is settled by the audio, which is digital silence in pauses and closures:
-    a phone ends where its sound does, the silence before a stop is its closure, and an /l/ without sound of its own
+    before noise. The audio, which is digital silence in pauses and closures, decides the rest:
+    a phone ends where its sound ends, the silence before a stop is its closure, and an /l/ without sound of its own
     takes the last third of the vowel that holds it.
     """
     sounding = np.flatnonzero(np.abs(audio.astype(np.int32)) > _SILENT_LEVEL)
@@ -78,7 +78,7 @@ def align_phones(
 def _append_phone(
     phones: list[tuple[str, int, int]], label: str, start: int, end: int, rate_hz: int, joined: bool
 ) -> None:
-    """Add a phone, moving the border to the one before where the audio says so. `joined`: no pause lies between."""
+    """Add a phone and, if the audio requires it, move its start. `joined`: there is no pause before it."""
     if joined and phones:
         before, before_start, before_end = phones[-1]
         if label == "L" and end - start < _MIN_SECONDS * rate_hz and before in VOWELS:
@@ -90,7 +90,7 @@ def _append_phone(
 
 
 def _last_sound(sounding: NDArray[np.int64], start: int, end: int) -> int:
-    """The sample after the last sound in start..end; `start` where there is none."""
+    """The sample after the last sound in start..end; `start` if there is none."""
     at = int(np.searchsorted(sounding, end)) - 1
     return max(start, int(sounding[at]) + 1) if at >= 0 else start
 
@@ -99,7 +99,7 @@ def _last_sound(sounding: NDArray[np.int64], start: int, end: int) -> int:
 WORD_EDGE = "|"
 #: SUPERB's 28 characters.
 CHARACTERS = (WORD_EDGE, "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-#: Ends a target sequence where the label space has it.
+#: Ends a target sequence if the label space has it.
 END = "<eos>"
 #: Outputs that no target ever has; counted so that heads are as large as the official ones.
 UNKNOWN, PAD = "<unk>", "<pad>"

@@ -21,7 +21,7 @@ def normalise(text: str) -> str:
 
 
 def world_of(text: str) -> str:
-    """`default` or `pretraining`: the only world whose speakers may say `text` (any case and punctuation)."""
+    """`default` or `pretraining`: the only world that may contain `text` (any case and punctuation)."""
     return "pretraining" if _hash(text)[0] % 2 else "default"
 
 
@@ -162,7 +162,7 @@ _VALUES = {
     "item": ("bread", "cheese", "butter", "sugar", "onions", "coffee"),
     "name": ("anna", "peter", "victor", "emma", "oscar", "julia"),
 }
-#: Action, object and phrasings, which may hold one slot. Where that is `room`, its value is the location.
+#: Action, object and phrasings, which may have one slot. If that is `room`, its value is the location.
 #: Two intents a slot (`room` has four with the locations), so that no set of slot types is common.
 _INTENTS = (
     ("activate", "lights", "lights on|lights on please|lamps on|turn on the lights|turn on the lamps|"
@@ -196,7 +196,7 @@ _TRAIN_SHARE, _DEV_SHARE = 0.6, 0.15
 
 @dataclass(frozen=True)
 class Command:
-    """What is said and what it means. `slots`: name, value, first word, number of words."""
+    """A spoken command and its meaning. `slots`: name, value, first word, number of words."""
 
     text: str
     intent: tuple[str, str, str]
@@ -207,7 +207,7 @@ class Command:
 def list_commands(split: str) -> tuple[tuple[Command, ...], ...]:
     """The commands of `train`, `dev` or `test` to a house, by intent: every intent in every split, no text in two.
 
-    Fluent Speech Commands has the same phrases in all splits; here what is heard in test was never said in training.
+    Fluent Speech Commands has the same phrases in all splits; here no phrase of test occurs in training.
     """
     by_intent: dict[tuple[str, str, str], list[Command]] = {}
     for action, thing, phrasings in _INTENTS:

@@ -46,7 +46,7 @@ def _stratified(rng: random.Random, count: int) -> list[float]:
 
 
 def _draw_speaker(rng: random.Random, name: str, accent: str, tract: float, pitch: float, tempo: float) -> Speaker:
-    # A short vocal tract goes with a high pitch, loosely: 0.84..1.24 of the formants, 70..240 Hz.
+    # A short vocal tract usually comes with a high pitch: 0.84..1.24 of the formants, 70..240 Hz.
     scale = 0.84 + 0.40 * tract
     base_hz = round(70 * (240 / 70) ** min(1.0, max(0.0, 0.6 * tract + 0.4 * pitch)))
     top_hz = round(base_hz * rng.uniform(1.25, 1.9))
@@ -72,7 +72,7 @@ def _draw_speaker(rng: random.Random, name: str, accent: str, tract: float, pitc
 #: Of all hours, by kind; `verification` is sentences of the held-out speakers.
 _SHARES = {"sentence": 0.45, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.025, "verification": 0.055}
 _SPLITS = {"train": 0.76, "dev": 0.09, "test": 0.15}
-#: Of commands and mixtures, which are few: enough in dev and test that an interval says something.
+#: Of commands and mixtures, which are few: enough in dev and test for a useful interval.
 _FEW_SPLITS = {"train": 0.6, "dev": 0.15, "test": 0.25}
 #: Of the keyword clips and of their speakers, who differ between splits; more for the test, whose unit is one clip.
 _KEYWORD_SPLITS = {"train": 0.62, "dev": 0.14, "test": 0.24}
@@ -84,7 +84,7 @@ _BASE_SECONDS, _LETTER_SECONDS = 0.52, 0.049
 _KEYWORD_SECONDS = 1.0
 #: The ten words, any other word, and silence.
 _KEYWORD_CLASSES = len(lex.KEYWORDS) + 2
-#: Of a search query: long enough that it occurs where it was said and hardly by accident.
+#: Of a search query: long enough that it hardly occurs by accident.
 _QUERY_WORDS, _QUERY_LETTERS = 3, 12
 _FEWEST_QUERIES = 2
 
@@ -109,7 +109,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to say. `text` as the synthesiser reads it; a part of a mixture (`part_of`) gets no row of its own."""
+    """One item to speak. `text` as the synthesiser reads it; a part of a mixture (`part_of`) gets no row of its own."""
 
     id: str
     speaker: str
@@ -125,7 +125,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """All speakers with what they say in order; `silences` are (id, split) of clips of noise alone."""
+    """All speakers, and the items to speak in order; `silences` are (id, split) of clips of noise alone."""
 
     speakers: tuple[Speaker, ...]
     items: tuple[Item, ...]
@@ -133,7 +133,7 @@ class Plan:
 
 
 class _Draft:
-    """A plan in the making: the items so far, and the texts that are spent."""
+    """An unfinished plan: the items so far, and the texts already used."""
 
     def __init__(self, config: SyntheticData) -> None:
         self.rng = random.Random(f"plan/{config.world}/{config.seed}")
@@ -149,7 +149,7 @@ class _Draft:
         return f"{kind}-{self._counts[kind]:06d}"
 
     def style(self) -> str:
-        """One style after another in rounds, so that none is commoner than another."""
+        """One style after another in rounds, so that all are equally common."""
         if not self._styles:
             self._styles = self.rng.sample(list(STYLES), len(STYLES))
         return self._styles.pop()
@@ -163,8 +163,10 @@ class _Draft:
 
 
 def plan_corpus(config: SyntheticData) -> Plan:
-    """Who says what, from the parameters alone; about `config.hours` long, more where that is too little for a
-    few utterances of every kind, split and class."""
+    """The plan of the corpus, from the parameters alone.
+
+    It has about `config.hours`, or more if a few utterances of every kind, split and class need more.
+    """
     speakers = draw_speakers(config.world, config.seed, config.speakers + config.heldout_speakers)
     draft = _Draft(config)
     order = draft.rng.sample(range(len(speakers)), len(speakers))
@@ -219,7 +221,7 @@ def _plan_keywords(draft: _Draft, split: str, names: Sequence[str], seconds: flo
 
 
 def _plan_commands(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
-    """Rounds of one command of every intent, so that none is commoner than another."""
+    """Rounds of one command of every intent, so that all are equally common."""
     rounds = [cycle(draft.rng.sample(commands, len(commands))) for commands in list_commands(split)]
     turns, spent = draft.turns(names), 0.0
     while spent < seconds:

@@ -58,7 +58,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 def find_espeak() -> ModuleType:
-    """The package that ships the library and its data; raises UserError where it is not installed."""
+    """The package that ships the library and its data; raises UserError if it is not installed."""
     try:
         import espeakng_loader
     except ImportError:
@@ -69,7 +69,7 @@ def find_espeak() -> ModuleType:
 def write_voice_data(folder: Path, variants: dict[str, str]) -> None:
     """A copy of the English data of espeak-ng in `folder`, with our own voice variants (name -> definition).
 
-    Raises UserError where the path is too long for the library.
+    Raises UserError if the path is too long for the library.
     """
     if len(str(folder)) > _MAX_PATH:
         raise UserError(f"{folder}: path too long for the synthesiser; set TMPDIR to a shorter one")
@@ -98,7 +98,7 @@ class Synthesiser:
         self._library.espeak_SetSynthCallback(self._callback)
         if self._library.espeak_ng_SetVoiceByName(f"{accent}+{variant}".encode()) != 0:
             raise RuntimeError(f"espeak-ng has no voice {accent}")
-        # A variant that does not exist is ignored without an error: only the voice's identifier tells.
+        # A variant that does not exist is ignored without an error; only the voice's identifier shows it.
         identifier = self._library.espeak_GetCurrentVoice().contents.identifier
         if not identifier.endswith(f"+{variant}".encode()):
             raise RuntimeError(f"espeak-ng did not load the variant {variant} (voice {identifier!r})")
@@ -133,7 +133,7 @@ class Synthesiser:
         return 0
 
 
-#: The exit status that says: the last line of stderr is for the user (a full disk).
+#: The exit status for an error of the user (a full disk); the last line of stderr is the message.
 USER_ERROR_STATUS = 3
 _ROOM_SHARE = 0.75
 _LEVEL_DB = (-32.0, -18.0)
@@ -163,7 +163,7 @@ def _speak_item(synthesiser: Synthesiser, job: dict[str, Any], item: dict[str, A
         volume=100,
     )
     phones = align_phones(events, raw, RATE_HZ)
-    # The synthesiser ends with a long pause; what surrounds speech is drawn here instead.
+    # The synthesiser ends with a long pause; the silence around the speech is drawn here instead.
     speech = resample_speech(raw[: round(phones[-1][2] * RATE_HZ)])
     if item["part"]:
         np.save(job["parts"] + "/" + item["path"], speech)
@@ -216,7 +216,7 @@ def _mix(job: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _track(parts: list[dict[str, Any]], audio: list[Samples], starts: list[int], speaker: str, length: int) -> Samples:
-    """(length,) all that one speaker of a mixture says, each part at unit power."""
+    """(length,) all speech of one speaker of a mixture, each part at unit power."""
     track = np.zeros(length)
     for part, speech, start in zip(parts, audio, starts, strict=True):
         if part["speaker"] == speaker:

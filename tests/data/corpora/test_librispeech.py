@@ -109,7 +109,7 @@ def test_what_is_missing_or_broken_is_one_line(corpus: Path, tmp_path: Path) -> 
     write_text(corpus / "lexicon" / FILES[1], "THREE TH R IY1")
     expect(r"neither lexicon file has 'FOUR' of 10-7-0001")
     write_text(corpus / "lexicon" / FILES[1], "THREE TH R II")
-    expect(r"line 1: 'II' is none of the 71 phones")
+    expect(r"line 1: 'II' is not one of the 71 phones")
     write_lexicon(corpus / "lexicon")
     audio = inner / "test-clean" / "14" / "7" / "14-7-0002.flac"
     audio.write_bytes(b"fLaC but no more")

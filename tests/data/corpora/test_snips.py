@@ -74,7 +74,7 @@ def test_what_is_missing_or_broken_is_one_line(root: Path) -> None:
         assert "\n" not in str(error.value)
 
     write_text(inner / "slots.txt", "O", "genre", "owner", "playlist", "number")
-    expect(r"slots.txt: lacks the slot 'time' of Ivy-snips-train-2; get it anew from https://github.com/aws-samples")
+    expect(r"slots.txt: lacks the slot 'time' of Ivy-snips-train-2; get it again from https://github.com/aws-samples")
     write_text(inner / "slots.txt", "O", *SLOT_TYPES)
     (inner / "all.iob.snips.txt").write_text("Ivy-snips-train-0 BOS go EOS\tO O\n")
     expect(r"the line of Ivy-snips-train-0 is not `NAME BOS WORDS")
