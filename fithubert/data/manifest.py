@@ -127,7 +127,7 @@ def from_table(table: pa.Table) -> tuple[Utterance, ...]:
 
 
 def _read_strings(column: pa.ChunkedArray) -> list[tuple[str, ...] | None]:
-    """Lists of strings as tuples that share equal strings: 960 hours have nine million words, 90,000 of them different."""
+    """Lists of strings as tuples that share equal strings: of the nine million words of 960 hours, 90,000 differ."""
     encoded = column.combine_chunks().flatten().dictionary_encode()
     names = np.array(encoded.dictionary.to_pylist(), dtype=object)
     flat = names[encoded.indices.to_numpy()].tolist() if len(encoded) else []

@@ -53,7 +53,7 @@ def write_recording_features(
 ) -> WrittenFeatures:
     """Write the features of all recordings in `places` to `out` (`store.recordings.write_features`).
 
-    `layers`: numbers or `all`, also several with commas; the default is the last layer. Raises UserError if a name, a place
+    `layers`: numbers or `all`, several with commas; by default the last layer. Raises UserError if a name, a place
     or a layer does not exist.
     """
     check_name(dtype, list(DTYPES), "dtype")

@@ -180,7 +180,7 @@ def test_nothing_usable_a_missing_folder_and_a_folder_in_the_output_are_errors(f
     assert not (tmp_path / "work" / "data" / "audio").exists()
     with pytest.raises(UserError, match="is not a folder"):
         run(tmp_path / "missing", tmp_path)
-    with pytest.raises(UserError, match="lie within one another"):
+    with pytest.raises(UserError, match="contain one another"):
         import_folder(FolderData(path=folder), folder)
     assert not list(folder.glob("manifests"))
 

@@ -122,7 +122,7 @@ def test_librispeech_is_downloaded_and_prepared(
     assert len(server.asked) == 3 + 2
 
 
-def test_the_lexicon_goes_on_where_it_was_interrupted(
+def test_an_interrupted_download_of_the_lexicon_resumes(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_librispeech(tmp_path, utterances=1)
@@ -130,7 +130,7 @@ def test_the_lexicon_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(lexicon, "_ADDRESS", server.address)
     (root / "lexicon").rename(root / "elsewhere")
     config = LibriSpeechData(path=root / "LibriSpeech")
-    with pytest.raises(UserError, match=r"404.*; put librispeech-lexicon-200k.* into .*/lexicon, or go on without"):
+    with pytest.raises(UserError, match=r"404.*; put librispeech-lexicon-200k.* into .*/lexicon, or run without"):
         download_corpus(config)
     server.files |= contents
     server.break_after = 10

@@ -107,7 +107,7 @@ def test_what_is_missing_or_broken_is_one_line(corpus: Path, tmp_path: Path) -> 
            train=("train-other-500",))  # fmt: skip
     expect(rf"nowhere/{FILES[0]}: no such lexicon file; it comes from", lexicon=tmp_path / "nowhere")
     write_text(corpus / "lexicon" / FILES[1], "THREE TH R IY1")
-    expect(r"neither lexicon file has 'FOUR' of 10-7-0001")
+    expect(r"neither lexicon has 'FOUR' of 10-7-0001")
     write_text(corpus / "lexicon" / FILES[1], "THREE TH R II")
     expect(r"line 1: 'II' is not one of the 71 phones")
     write_lexicon(corpus / "lexicon")

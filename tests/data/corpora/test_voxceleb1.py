@@ -161,5 +161,5 @@ def test_silences_are_cut_out_of_verification(root: Path, tmp_path: Path) -> Non
     soundfile.write(tried, np.zeros(16_000), 16_000)
     with pytest.raises(UserError, match="is silent; get it again"):
         read_corpus(VoxCelebData(path=root, task="asv", trim_silence=True))
-    with pytest.raises(UserError, match="trim_silence: SUPERB's sid hears recordings with their silences"):
+    with pytest.raises(UserError, match="trim_silence: SUPERB's sid keeps silences"):
         validate(VoxCelebData, {"path": root, "task": "sid", "trim_silence": True}, "params")
