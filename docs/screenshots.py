@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fithubert.config.params import load_params
-from fithubert.files import read_json
+from fithubert.records import load_summary
 from fithubert.stages.tracked import model_shapes
 from fithubert.tracking.summary import log_summary
 from fithubert.workspace import Workspace
@@ -49,7 +49,7 @@ def serve_comparison() -> Iterator[str]:
     shapes = model_shapes(load_params(ROOT / "params.yaml"), Workspace(ROOT))
     with TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        log_summary(read_json(ROOT / "reports" / "summary.json"), Path(folder), shapes, flush_seconds=120.0)
+        log_summary(load_summary(ROOT / "reports" / "summary.json"), Path(folder), shapes, flush_seconds=120.0)
         with run_ui(Path(folder)) as live:
             yield live.addresses[-1]
 

@@ -14,7 +14,7 @@ from fithubert.stages import tracked_stage
 from fithubert.store.extract import ExtractSettings, describe_store
 from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore
-from fithubert.tracking.training import TrackingListener
+from fithubert.tracking.runs import TrackingListener
 from fithubert.training.events import TrainingListener
 from fithubert.training.progress import progress_listener
 from fithubert.workspace import Workspace, check_name

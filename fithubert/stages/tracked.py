@@ -1,6 +1,4 @@
-"""What MLflow is told of a finished report: one run per model, with the student itself where there is one."""
-
-from typing import Any
+"""The MLflow runs of a finished report: one per model, with the student itself for those that were distilled."""
 
 from fithubert.config.params import Params
 from fithubert.config.students import TimeReductionConfig
@@ -9,40 +7,39 @@ from fithubert.files import read_json
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.weights import load_student
+from fithubert.records import load_summary
 from fithubert.report import ReportFiles
 from fithubert.tracking.models import log_students
-from fithubert.tracking.summary import log_summary, recorded_runs
+from fithubert.tracking.summary import ModelShape, log_summary, recorded_runs
 from fithubert.workspace import Workspace
 
 
 def log_report(params: Params, workspace: Workspace, files: ReportFiles) -> None:
     """Log a summary run for each model of the report, then every student of the workspace with its run."""
-    summary = read_json(files.summary)
     kept = (files.page, files.table, files.summary, *files.figures)
-    log_summary(summary, workspace.root, model_shapes(params, workspace), kept)
-    # None where MLflow is not installed or did not answer: then no student need be loaded.
+    log_summary(load_summary(files.summary), workspace.root, model_shapes(params, workspace), kept)
+    # Empty if MLflow is not installed or did not answer: then no student is loaded.
     tracked = recorded_runs(workspace.root)
     students = [name for name in workspace.list_students() if name in tracked]
     readouts = [ReadOut(load_student(workspace.student(name)), name) for name in students]
     log_students([tracked_student(readout) for readout in readouts], workspace.root)
 
 
-def model_shapes(params: Params, workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Depth, width and time reduction of every student of `params`, and of the teacher where it is there."""
+def model_shapes(params: Params, workspace: Workspace) -> dict[str, ModelShape]:
+    """The shape of every student of `params`, and of the teacher if it exists."""
     shapes = {}
     for name, student in params.students.items():
         config = resolve(student.recipe, student.shape)
-        reduction = _name_reduction(config.time_reduction)
-        shapes[name] = {"depth": config.depth, "width": config.width, "time_reduction": reduction}
+        shapes[name] = ModelShape(config.depth, config.width, _name_reduction(config.time_reduction))
     teacher = workspace.teacher / "config.json"
     if teacher.is_file():
         model = read_json(teacher)["model"]
-        shapes["teacher"] = {"depth": model["depth"], "width": model["width"], "time_reduction": "none"}
+        shapes["teacher"] = ModelShape(model["depth"], model["width"], "none")
     return shapes
 
 
 def _name_reduction(reduction: TimeReductionConfig) -> str:
-    """`none`, `conv1d_x2`, and where it is not the paper's place `conv1d_x2_layer_6`."""
+    """`none`, `conv1d_x2`, or `conv1d_x2_layer_6` if it is not at the place of the paper."""
     if reduction.kind == "none":
         return "none"
     place = f"_layer_{reduction.before_layer}" if reduction.before_layer else ""

@@ -1,5 +1,5 @@
-"""MLflow, and a local record of the same: what ran, on which inputs, with which result. No other room knows MLflow.
+"""MLflow runs, and a local record of the same: stages, their inputs and their results. Only this room uses MLflow.
 
-Everything is sent from a background thread with a bounded queue. A server that is down or slow costs one warning; the
-stage goes on, and its record in `.tracking/` is complete either way.
+A background thread with a bounded queue sends everything. A server that is down or slow costs one warning. The stage
+continues, and its record in `.tracking/` is complete in any case.
 """

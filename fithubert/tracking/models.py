@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from fithubert.errors import UserError
+from fithubert.errors import UserError, without_password
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.tracking.runs import stage_tags
 from fithubert.tracking.sender import Sender, Session, connect, import_quietly, mlflow_installed, tracking_uri
@@ -18,7 +18,7 @@ from fithubert.tracking.summary import recorded_runs
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-#: What a served student imports, beside MLflow itself.
+#: The packages that a served student imports, besides MLflow itself.
 _REQUIREMENTS = ("torch", "numpy", "pandas", "safetensors")
 #: Longest wait for the models of a report: each is written, checked on its example and copied to the store.
 _FLUSH_SECONDS = 300.0
@@ -40,8 +40,8 @@ class TrackedStudent:
 def write_model(student: TrackedStudent, out: Path) -> None:
     """Write the MLflow model of `student` to `out`, a new or empty folder, with signature and input example.
 
-    `mlflow.pyfunc.load_model` and `mlflow models serve` take it. It carries the student's own source: MLflow, torch,
-    numpy, pandas and safetensors are all that it needs. Raises UserError where MLflow is not installed.
+    `mlflow.pyfunc.load_model` and `mlflow models serve` take it. It contains the student's own source and needs only
+    MLflow, torch, numpy, pandas and safetensors. Raises UserError if MLflow is not installed.
     """
     _require_mlflow()
     import_quietly()
@@ -50,8 +50,8 @@ def write_model(student: TrackedStudent, out: Path) -> None:
 
     # A tone of 440 Hz: short, since the example is JSON.
     tone = [round(0.1 * math.sin(2 * math.pi * 440 * n / SAMPLE_RATE_HZ), 4) for n in range(_EXAMPLE_SAMPLES)]
-    with TemporaryDirectory() as aside:
-        portable = Path(aside) / "student"
+    with TemporaryDirectory() as folder:
+        portable = Path(folder) / "student"
         portable.mkdir()
         student.write(portable)
         pyfunc.save_model(
@@ -76,10 +76,10 @@ def log_students(students: Sequence[TrackedStudent], workspace: Path, flush_seco
 
 
 def register_student(student: TrackedStudent, name: str, workspace: Path) -> str:
-    """The version under which the student is registered as `name`; the same weights get no second version.
+    """Register the student as `name`; the version. The same weights get no second version.
 
-    A student that no report has logged is logged first, with a run of its own. Raises UserError where MLflow is not
-    installed, the store is away or does not take the name.
+    A student that no report has logged is logged first, with a run of its own. Raises UserError if MLflow is not
+    installed, the store does not answer, or it rejects the name.
     """
     _require_mlflow()
     from mlflow.exceptions import MlflowException
@@ -92,7 +92,9 @@ def register_student(student: TrackedStudent, name: str, workspace: Path) -> str
             model_id = _log_student(session, student, run_id)
         return _add_version(session, name, model_id)
     except MlflowException as error:
-        raise UserError(f"MLflow at {tracking_uri()}: {' '.join(str(error).split())[:300]}") from error
+        uri, reason = tracking_uri(), " ".join(str(error).split())
+        shown = without_password(uri)
+        raise UserError(f"MLflow at {shown}: {reason.replace(uri, shown)[:300]}") from error
 
 
 def _signature() -> "ModelSignature":
@@ -115,7 +117,7 @@ def _start_run(session: Session, student: TrackedStudent, workspace: Path) -> st
 
 
 def _log_student(session: Session, student: TrackedStudent, run_id: str) -> str:
-    """The id of the student's model, which becomes an output of the run; the same weights are stored once."""
+    """Log the student's model as an output of the run; the id of the model. The same weights are stored once."""
     from mlflow.entities import LoggedModelOutput
 
     client = session.client
@@ -137,8 +139,8 @@ def _log_student(session: Session, student: TrackedStudent, run_id: str) -> str:
 
 
 def _find_model(session: Session, fingerprint: str) -> str | None:
-    """The id of a whole model of these weights."""
-    # MLflow 3.17 finds none by `status = 'READY'`, which its search accepts.
+    """The id of a complete model with these weights, or None."""
+    # The search of MLflow 3.17 accepts `status = 'READY'` but then finds nothing.
     found = session.client.search_logged_models([session.experiment_id], f"tags.fingerprint = '{fingerprint}'")
     return next((str(model.model_id) for model in found if model.status == "READY"), None)
 

@@ -7,23 +7,24 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from fithubert.files import read_json, write_json
+from fithubert.files import read_json
+from fithubert.records import JsonObject, Record
 from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Sender, Session, is_first_rank, now_milliseconds
+from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingListener
 
-#: Where the local records lie, below the workspace.
+#: The folder of the local records, relative to the workspace.
 RECORDS = Path(".tracking")
 
 
 @dataclass
 class TrackedRun:
-    """A run as it goes: metrics reach the local record at once, the server when it has time."""
+    """A run in progress. Metrics reach the local record at once, and the server in the background."""
 
     stage: str
     tags: dict[str, str]
@@ -32,17 +33,67 @@ class TrackedRun:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Note metrics at `step`; returns at once."""
+        """Record metrics at `step`; returns at once."""
         now = now_milliseconds()
         for name, value in values.items():
             self.metrics[name] = float(value)
             self.sender.submit(MetricPoint(name, float(value), now, step))
 
 
+class TrackingListener(TrainingListener):
+    """Logs the events of a training in its run: a point per update and per evaluation; never waits for the server."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        self._run = run
+
+    def on_step(self, event: StepDone) -> None:
+        """Log the loss, the learning rate and the hours of audio so far."""
+        values = {
+            "train_loss": event.loss,
+            "learning_rate": event.learning_rate,
+            "audio_hours": event.audio_seconds / 3600,
+        }
+        if event.gradient_norm is not None:
+            values["gradient_norm"] = event.gradient_norm
+        self._run.log_metrics(values, event.update)
+
+    def on_evaluation(self, event: Evaluated) -> None:
+        """Log the dev loss, and that of every head."""
+        heads = {f"dev_head_{head}": loss for head, loss in event.layer_losses.items()}
+        self._run.log_metrics({"dev_loss": event.dev_loss, **heads}, event.update)
+
+    def on_end(self, event: TrainingEnded) -> None:
+        """Log the best dev loss, its update and the wall time."""
+        values = {
+            "best_dev_loss": event.best_dev_loss,
+            "best_update": event.best_update,
+            "train_seconds": event.seconds,
+        }
+        self._run.log_metrics(values, event.updates)
+
+
+@dataclass(frozen=True)
+class RunRecord(Record):
+    """The local record of a run. `run_id`: None until the server has the run. `locked`: the hashes of dvc.lock are in
+    its tags. `begun`, `ended`: milliseconds since 1970."""
+
+    stage: str
+    status: str
+    run_id: str | None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    metrics_file: str
+    metrics_md5: str | None
+    begun: int | None = None
+    ended: int | None = None
+    locked: bool = False
+
+
 @contextmanager
 def track_stage(
     stage: str,
-    params: Mapping[str, Any],
+    params: JsonObject,
     workspace: Path,
     metrics_file: Path,
     *,
@@ -53,13 +104,15 @@ def track_stage(
     """One MLflow run around the body, named and tagged after the DVC stage (`distill@fithubert`).
 
     `params` (nested sections of params.yaml) are flattened with dots. `metrics_file`, relative to the workspace, is
-    the stage's metrics JSON: its digest ties the record to the entry of dvc.lock from which `complete_runs` takes
-    the hashes, and its figures become metrics of the run. Under torchrun the first rank alone has a run and a record.
-    Without `live` the local record is all: `complete_runs` sends it. That is for stages of seconds, which importing
-    MLflow would make a second longer.
+    the stage's metrics file: its digest links the record to the entry of dvc.lock from which `complete_runs` takes
+    the hashes, and its figures become metrics of the run. Under torchrun only the first rank has a run and a record.
+    With `live` false only the local record is written, and `complete_runs` sends it later. That is for short stages,
+    which importing MLflow would make a second longer.
     """
-    tags, begun = stage_tags(stage, workspace) | dict(tags or {}), now_milliseconds()
-    run = TrackedRun(stage, tags, flatten(params), Sender(flush_seconds, live))
+    begun = now_milliseconds()
+    run = TrackedRun(
+        stage, stage_tags(stage, workspace) | dict(tags or {}), flatten(params), Sender(flush_seconds, live)
+    )
     run.sender.submit(lambda session: session.start(run.stage, run.tags, run.params))
     status, written = "FAILED", workspace / metrics_file
     try:
@@ -70,42 +123,41 @@ def track_stage(
     finally:
         run.sender.submit(lambda session: session.end(status))
         run.sender.close()
-        record = {
-            "stage": stage,
-            "status": status,
-            "run_id": run.sender.session.run_id if run.sender.session is not None else None,
-            "tags": run.tags,
-            "params": run.params,
-            "begun": begun,
-            "ended": now_milliseconds(),
-            "metrics": {name: value for name, value in run.metrics.items() if math.isfinite(value)},
-            "metrics_file": metrics_file.as_posix(),
-            "metrics_md5": hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
-        }
+        record = RunRecord(
+            stage=stage,
+            status=status,
+            run_id=run.sender.session.run_id if run.sender.session is not None else None,
+            tags=run.tags,
+            params=run.params,
+            metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
+            metrics_file=metrics_file.as_posix(),
+            metrics_md5=hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
+            begun=begun,
+            ended=now_milliseconds(),
+        )
         if is_first_rank():
             _keep_record(workspace / RECORDS / f"{stage}.json", record)
 
 
 def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
-    """Send the runs that the local record alone knows, and tag those that dvc.lock records by now with the hashes of
-    their inputs and outputs; how many runs were new to the store or to dvc.lock.
+    """Send the runs that only the local record has, and add the hashes of dvc.lock to the tags of runs.
 
-    DVC enters a stage in dvc.lock only after its command has ended, so this comes later: in the report stage and
-    before the UI opens.
+    Returns how many runs were new to the store or to dvc.lock. DVC adds a stage to dvc.lock only after its command has
+    ended, so the report stage and `fithubert ui` call this.
     """
     lock_file = workspace / "dvc.lock"
     stages = (yaml.safe_load(lock_file.read_text()) or {}).get("stages", {}) if lock_file.exists() else {}
     jobs: list[Job] = []
     for path in sorted((workspace / RECORDS).glob("*.json")):
-        record = read_json(path)
-        hashes = {} if record.get("locked") else _hashes(record, stages.get(record.get("stage")))
+        record = RunRecord.read(path)
+        hashes = {} if record.locked else _hashes(record, stages.get(record.stage))
         if hashes:
-            record |= {"locked": True, "tags": record["tags"] | hashes}
-            write_json(path, record)
-        if not record.get("run_id"):
+            record = replace(record, locked=True, tags={**record.tags, **hashes})
+            record.write(path)
+        if not record.run_id:
             jobs.append(partial(_send_record, path=path, record=record))
         elif hashes:
-            jobs.append(partial(Session.tag, run_id=record["run_id"], tags=hashes))
+            jobs.append(partial(Session.tag, run_id=record.run_id, tags=hashes))
     if jobs:
         sender = Sender(FLUSH_SECONDS + len(jobs) if flush_seconds is None else flush_seconds)
         for job in jobs:
@@ -114,35 +166,37 @@ def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
     return len(jobs)
 
 
-def _keep_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record`; an earlier one of the stage that was never sent stays beside it."""
-    if path.exists() and not (before := read_json(path)).get("run_id"):
-        path.rename(path.with_suffix(f".{before.get('begun', 0)}.json"))
-    write_json(path, record)
+def _keep_record(path: Path, record: RunRecord) -> None:
+    """Write `record`; an earlier one of the stage that was never sent is kept under another name."""
+    if path.exists() and not (before := RunRecord.read(path)).run_id:
+        path.rename(path.with_suffix(f".{before.begun or 0}.json"))
+    record.write(path)
 
 
-def _hashes(record: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[str, str]:
-    """The tags that dvc.lock has for a record; none where its entry is of another run of the stage."""
-    outs = {out["path"]: out["md5"] for out in (entry or {}).get("outs", [])}
-    if entry is None or outs.get(record["metrics_file"]) != record["metrics_md5"]:
+def _hashes(record: RunRecord, entry: JsonObject | None) -> dict[str, str]:
+    """The tags from a stage's entry of dvc.lock; empty if the entry is of another run of the stage."""
+    if entry is None:
+        return {}
+    outs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
+    if outs.get(record.metrics_file) != record.metrics_md5:
         return {}
     hashes = {f"dvc.outs.{name}": digest for name, digest in outs.items()}
     return hashes | {f"dvc.deps.{dep['path']}": dep["md5"] for dep in entry.get("deps", [])}
 
 
-def _send_record(session: Session, path: Path, record: dict[str, Any]) -> None:
-    """Make a run of a local record, and note in it that there is one."""
-    session.start(record["stage"], record["tags"], record["params"], record.get("begun"))
-    ended = record.get("ended", now_milliseconds())
-    session.log([MetricPoint(name, value, ended) for name, value in record["metrics"].items()])
-    session.end(record["status"], ended)
-    write_json(path, {**record, "run_id": session.run_id})
+def _send_record(session: Session, path: Path, record: RunRecord) -> None:
+    """Send a local record as a run, and note the id of the run in it."""
+    session.start(record.stage, record.tags, record.params, record.begun)
+    ended = record.ended or now_milliseconds()
+    session.log([MetricPoint(name, value, ended) for name, value in record.metrics.items()])
+    session.end(record.status, ended)
+    replace(record, run_id=session.run_id).write(path)
 
 
 def stage_tags(stage: str, workspace: Path) -> dict[str, str]:
-    """The stage, the commit it ran at, whether code or params had changed since, and the command that repeats it."""
+    """Tags: the stage, the git commit, whether files differ from it, and the command that repeats the stage."""
     commit = _git(workspace, "rev-parse", "HEAD")
-    # What the stages themselves write does not make the code dirty.
+    # Files that stages write do not make the code dirty.
     changed = _git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/dvc.lock", ":!/reports")
     tags = {
         "kind": stage.partition("@")[0],
@@ -158,8 +212,8 @@ def stage_tags(stage: str, workspace: Path) -> dict[str, str]:
     return tags
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested sections as `section.key` -> text; lists and numbers as JSON."""
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested sections as `section.key` -> text; lists and numbers are JSON."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -169,7 +223,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def figures(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def figures(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
     """The numbers of a metrics file as `section.key` -> value; lists, texts and flags are left out."""
     found: dict[str, float] = {}
     for key, value in values.items():

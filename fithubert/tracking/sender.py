@@ -1,4 +1,9 @@
-"""A background thread that talks to the tracking server, so that nobody else ever waits for it."""
+"""A background thread that talks to the tracking server, so that a training never waits for it.
+
+Why not MLflow's own asynchronous logging (3.17): it starts no run (`create_run` waits for the server), its queue grows
+without limit, its flush has no time limit, and it waits for the server once more when the process exits. With a server
+that accepts connections and never answers, a stage would not begin and would not end.
+"""
 
 import logging
 import os
@@ -12,11 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fithubert.errors import without_password
+
 EXPERIMENT = "fithubert"
 DEFAULT_STORE = "sqlite:///mlflow.db"
 #: Longest wait at the end of a stage for what is still unsent (the first use of a new store migrates it for seconds).
 FLUSH_SECONDS = 30.0
-#: By this tag the pages of MLflow show an experiment as one of training, not of generative AI.
+#: With this tag MLflow's pages show an experiment as one of training, not of generative AI.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 _SEND_EVERY_SECONDS = 2.0
 _QUEUE_LENGTH = 10_000
@@ -46,7 +53,7 @@ class Session:
     def start(
         self, name: str, tags: Mapping[str, str], params: Mapping[str, str], milliseconds: int | None = None
     ) -> None:
-        """Open a run that began at `milliseconds` since 1970, else now."""
+        """Open a run that began at `milliseconds` since 1970; now for None."""
         from mlflow.entities import Param
 
         run = self.client.create_run(self.experiment_id, milliseconds, dict(tags), run_name=name)
@@ -56,7 +63,7 @@ class Session:
             self.client.log_batch(self.run_id, params=items[start : start + _BATCH_PARAMS])
 
     def log(self, points: Sequence[MetricPoint]) -> None:
-        """Write metrics of the open run, many in one request (one by one takes twenty times as long)."""
+        """Write metrics of the open run, many in one request (single requests take twenty times as long)."""
         from mlflow.entities import Metric
 
         metrics = [Metric(_key(p.name), p.value, p.milliseconds, p.step) for p in points]
@@ -75,7 +82,7 @@ class Session:
             self.client.log_artifact(run_id, str(file))
 
     def end(self, status: str = "FINISHED", milliseconds: int | None = None) -> None:
-        """Close the open run, which ended at `milliseconds` since 1970, else now."""
+        """Close the open run, which ended at `milliseconds` since 1970; now for None."""
         self.client.set_terminated(self.run_id, status, milliseconds)
 
 
@@ -85,7 +92,7 @@ Job = Callable[[Session], object]
 class Sender:
     """Runs jobs against the tracking server in order; the first failure ends it with one warning.
 
-    Without MLflow installed, on every rank but the first and where it is not `live` it takes all and sends nothing.
+    It sends nothing if MLflow is not installed, if it is not `live`, and on every rank but the first.
     """
 
     def __init__(self, flush_seconds: float = FLUSH_SECONDS, live: bool = True) -> None:
@@ -100,7 +107,7 @@ class Sender:
             self._stopped.set()
 
     def submit(self, job: Job | MetricPoint | None) -> None:
-        """Queue a job or a metric and return at once; dropped where the server has failed. None is the end."""
+        """Queue a job or a metric and return at once; it is dropped if the server has failed. None is the end."""
         if self._stopped.is_set():
             return
         try:
@@ -120,7 +127,9 @@ class Sender:
     def _fail(self, reason: str) -> None:
         if not self._stopped.is_set():
             self._stopped.set()
-            _log.warning("MLflow at %s: %s; going on with the local record only", tracking_uri(), reason)
+            uri = tracking_uri()
+            shown = without_password(uri)
+            _log.warning("MLflow at %s: %s; only the local record is kept", shown, reason.replace(uri, shown))
 
     def _run(self) -> None:
         try:
@@ -132,7 +141,7 @@ class Sender:
                     self.session.log(points)
                 if job is not None:
                     job(self.session)
-        except Exception as error:  # whatever the server or its client does must not reach the stage
+        except Exception as error:  # No failure of the server or its client may reach the stage.
             self._fail(" ".join(str(error).split())[:200] or type(error).__name__)
 
     def _collect(self) -> tuple[list[MetricPoint], Job | None, bool]:
@@ -156,12 +165,12 @@ def now_milliseconds() -> int:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that speaks for a job: the only one, or torchrun's rank 0."""
+    """Whether this process logs for the whole job: it is the only one, or torchrun's rank 0."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def mlflow_installed() -> bool:
-    """Whether MLflow can be imported; it is not imported to find out, since that takes seconds."""
+    """Whether MLflow is installed. It is not imported, since that takes seconds."""
     return find_spec("mlflow") is not None
 
 
@@ -171,20 +180,17 @@ def tracking_uri() -> str:
 
 
 def import_quietly() -> None:
-    """Import MLflow so that it tells its makers nothing of its use, and the user nothing that is no news.
-
-    The migration of a new store is none, and a server that is down is told once, by us.
-    """
+    """Import MLflow with telemetry off and its routine log messages silenced."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow  # noqa: F401  (sets the levels of its loggers itself)
+    import mlflow  # noqa: F401  (Sets the levels of its loggers itself.)
 
     for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
 
 
 def connect() -> Session:
-    """A session with the store, whose experiment is made where there is none."""
+    """A session with the store; the experiment is created if it does not exist."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import_quietly()

@@ -1,7 +1,7 @@
-"""A student as MLflow runs it: utterances in, the last state of its read-out out.
+"""A student as an MLflow model: it reads utterances and returns the last state of its read-out.
 
 MLflow copies this file into the model and executes it there (models from code), so it imports nothing of this package:
-the student's own source lies beside its weights (`fithubert.export.folder`). Nothing is pickled.
+the student's own source is stored next to its weights (`fithubert.export.folder`). Nothing is pickled.
 """
 
 import importlib
@@ -51,11 +51,11 @@ class ServedStudent(PythonModel):
         """The waveform of row `place` as the student takes it."""
         samples, wanted = np.asarray(waveform, dtype=np.float32), self.record["sampling_rate"]
         if rate != wanted:
-            wrong = f"has a sampling_rate of {rate} Hz, but this student hears {wanted} Hz; resample it first"
+            wrong = f"has a sampling_rate of {rate} Hz, but this student needs {wanted} Hz; resample it first"
         elif not samples.size:
             wrong = "is empty"
         elif samples.size < self.record["shortest"]:
-            wrong = f"has {samples.size} samples; {self.record['shortest']} are the least that give a frame"
+            wrong = f"has {samples.size} samples; at least {self.record['shortest']} are needed for one frame"
         elif not np.isfinite(samples).all():
             wrong = "holds values that are not finite"
         else:
@@ -64,8 +64,8 @@ class ServedStudent(PythonModel):
 
 
 def _find_package(folder: Path, name: str) -> None:
-    """Make the modules in `folder` importable as `name`, so that several models may live in one process."""
-    if name in sys.modules:  # the same student, loaded before
+    """Make the modules in `folder` importable as `name`, so that one process can load several models."""
+    if name in sys.modules:  # The same student was loaded before.
         return
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]

@@ -1,44 +1,64 @@
-"""One run per model with its costs and scores, so that MLflow's compare page says something."""
+"""One run per model with its costs and scores, for MLflow's compare page."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from fithubert.files import read_json, write_json
+from fithubert.records import ModelSummary, Record, Summary
 from fithubert.tasks import metric_key
 from fithubert.tracking.runs import RECORDS, stage_tags
 from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
 
-_RATIOS = ("latency_ratio", "macs_ratio", "kept")
 _RECORD = RECORDS / "summary" / "runs.json"
-#: Without it MLflow's sidebar opens for generative AI.
+#: Without it MLflow's sidebar opens in its view for generative AI.
 _TRAINING_VIEW = "workflowType=machine_learning"
 
 
+@dataclass(frozen=True)
+class ModelShape:
+    """The parameters of a summary run: what distinguishes the shape of a model."""
+
+    depth: int
+    width: int
+    time_reduction: str
+
+
+@dataclass(frozen=True)
+class SummaryRecord(Record):
+    """The local record of a logged summary. `runs`: model -> run id. `models`: model -> its metrics."""
+
+    runs: Mapping[str, str] = field(default_factory=dict)
+    experiment_id: str | None = None
+    models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 def log_summary(
-    summary: Mapping[str, Any],
+    summary: Summary,
     workspace: Path,
-    shapes: Mapping[str, Mapping[str, Any]] | None = None,
+    shapes: Mapping[str, ModelShape] | None = None,
     files: Sequence[Path] = (),
     flush_seconds: float = FLUSH_SECONDS,
 ) -> None:
-    """One MLflow run per model of `summary` (reports/summary.json), and a local record of their ids.
+    """Log one MLflow run per model of `summary`, and keep a local record of their ids.
 
-    `shapes`: model -> its parameters. The compare page draws the first three of them that differ, by the alphabet: they
-    are kept to what tells shapes apart, and the rest are tags. `files`, page and figures, go to the run `report`.
+    `shapes`: the parameters of the runs. The compare page draws the first three parameters that differ, in alphabetical
+    order, so everything else is a tag. `files` (page and figures) go to the run `report`.
     """
     tags = stage_tags("report", workspace) | {"kind": "summary"}
-    entries: Mapping[str, Mapping[str, Any]] = summary["models"]
-    models = {name: summary_metrics(entries[name]) for name in dict.fromkeys([*summary.get("order", ()), *entries])}
+    models = {name: summary_metrics(model) for name, model in summary.ordered.items()}
     runs: dict[str, str] = {}
 
     def log_models(session: Session) -> None:
         now = now_milliseconds()
         for name, metrics in models.items():
-            params = {"teacher": str(summary["teacher"])} | {k: str(v) for k, v in (shapes or {}).get(name, {}).items()}
-            session.start(name, tags | {"model": name} | _describe(entries[name]), params)
+            shape = (shapes or {}).get(name)
+            params = {} if shape is None else {key: str(value) for key, value in asdict(shape).items()}
+            described = tags | {"model": name} | _describe(summary.models[name])
+            session.start(name, described, {"teacher": summary.teacher} | params)
             session.log([MetricPoint(key, value, now) for key, value in metrics.items()])
             session.end()
             runs[name] = str(session.run_id)
@@ -53,63 +73,63 @@ def log_summary(
     sender.submit(keep_files)
     sender.close()
     experiment = sender.session.experiment_id if sender.session is not None else None
-    record = {"runs": runs, "experiment_id": experiment, "models": models, "order": list(models), "tags": tags}
-    write_json(workspace / _RECORD, record)
+    SummaryRecord(dict(runs), experiment, models, tuple(models), tags).write(workspace / _RECORD)
 
 
-def summary_metrics(model: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of one model of summary.json under the names that MLflow's tables show.
+def summary_metrics(model: ModelSummary) -> dict[str, float]:
+    """The figures of one model under the names that MLflow's tables show; what has not run is left out.
 
-    `compression_ratio` is the teacher's parameters over the model's, `params_millions` those of the trunk and of what
-    is read. A score is called after its task (`ks_acc`) unless the metric belongs to one task alone (`per`). What has
-    not run is left out.
+    `compression_ratio`: the teacher's parameters over the model's. `params_millions`: trunk and read-out. A score is
+    named after its task (`ks_acc`) unless its metric belongs to one task alone (`per`).
     """
-    # The first of them that all runs have is what the compare page draws at first.
-    values = {"compression_ratio": 1 / model["size_ratio"]} if model.get("size_ratio") else {}
-    values |= {name: model.get(name) for name in _RATIOS}
-    if (model.get("params") or {}).get("total") is not None:
-        values["params_millions"] = model["params"]["total"] / 1e6
-    for task, scores in (model.get("superb") or {}).items():
-        for metric, score in (scores or {}).items():
-            values[metric_key(task, metric)] = score
-    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    # The compare page first draws the first metric that all runs have.
+    values = {
+        "compression_ratio": 1 / model.size_ratio if model.size_ratio else None,
+        "latency_ratio": model.latency_ratio,
+        "macs_ratio": model.macs_ratio,
+        "kept": model.kept,
+        "params_millions": None if model.params is None else model.params.total / 1e6,
+    }
+    for task, scores in model.superb.items():
+        values |= {metric_key(task, metric): score for metric, score in scores.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def recorded_runs(workspace: Path) -> dict[str, str]:
-    """Model -> run of the last summary, in its order; empty where there is none."""
+    """Model -> run id of the last summary, in its order; empty if there is none."""
     record = _read_record(workspace)
-    return {name: record["runs"][name] for name in record.get("order", record["runs"]) if name in record["runs"]}
+    return {name: record.runs[name] for name in record.order or record.runs if name in record.runs}
 
 
 def experiment_url(workspace: Path, server: str) -> str | None:
-    """The address of the experiment's runs in MLflow's training view; None where nothing was logged."""
-    experiment = _read_record(workspace).get("experiment_id")
+    """The address of the experiment's runs in MLflow's training view; None if nothing was logged."""
+    experiment = _read_record(workspace).experiment_id
     return None if experiment is None else f"{server}/#/experiments/{experiment}/runs?{_TRAINING_VIEW}"
 
 
 def compare_url(workspace: Path, server: str, compressed: bool = False) -> str | None:
-    """The address of MLflow's compare page for the models of the last summary; None where there is none.
+    """The address of MLflow's compare page for the models of the last summary; None if there is none.
 
-    `compressed` leaves out what has no compression ratio (filter banks): the page then draws this ratio at first.
+    `compressed` leaves out models without a compression ratio (filter banks), so that the page first draws this ratio.
     """
-    record = _read_record(workspace)
-    runs = recorded_runs(workspace)
+    record, runs = _read_record(workspace), recorded_runs(workspace)
     if compressed:
-        runs = {name: run for name, run in runs.items() if "compression_ratio" in record["models"][name]}
+        runs = {name: run for name, run in runs.items() if "compression_ratio" in record.models[name]}
     if not runs:
         return None
-    query = f"runs={_encode(list(runs.values()))}&experiments={_encode([record['experiment_id']])}"
+    query = f"runs={_encode(list(runs.values()))}&experiments={_encode([str(record.experiment_id)])}"
     return f"{server}/#/compare-runs?{query}&{_TRAINING_VIEW}"
 
 
-def _describe(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that say where a model's weights come from and what is read of it."""
-    return {key: str(entry[key]) for key in ("init", "readout", "fingerprint") if key in entry}
+def _describe(model: ModelSummary) -> dict[str, str]:
+    """Tags: the start of the training, the states that are read, and the fingerprint."""
+    tags = {"init": model.init, "readout": model.readout, "fingerprint": model.fingerprint}
+    return {key: value for key, value in tags.items() if value is not None}
 
 
-def _read_record(workspace: Path) -> dict[str, Any]:
+def _read_record(workspace: Path) -> SummaryRecord:
     path = workspace / _RECORD
-    return dict(read_json(path)) if path.exists() else {"runs": {}}
+    return SummaryRecord.read(path) if path.exists() else SummaryRecord()
 
 
 def _encode(values: Sequence[str]) -> str:

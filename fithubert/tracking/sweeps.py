@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fithubert.tracking.runs import flatten, stage_tags
 from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
@@ -13,9 +12,9 @@ _PARENT = "mlflow.parentRunId"
 
 
 def start_study(
-    name: str, params: Mapping[str, Any], workspace: Path, flush_seconds: float = FLUSH_SECONDS
+    name: str, params: Mapping[str, object], workspace: Path, flush_seconds: float = FLUSH_SECONDS
 ) -> str | None:
-    """Open the run of a study; its id, or None without MLflow or where the server is away."""
+    """Open the run of a study; its id, or None if MLflow is not installed or the server does not answer."""
     tags = stage_tags("sweep", workspace) | {"study": name, "command": f"fithubert sweep --study {name}"}
     sender = Sender(flush_seconds)
     sender.submit(lambda session: session.start(f"sweep {name}", tags, flatten(params)))
@@ -27,15 +26,14 @@ def log_trial(
     parent: str | None,
     study: str,
     name: str,
-    student: Mapping[str, Any],
+    student: Mapping[str, object],
     metrics: Mapping[str, float],
     curve: Mapping[int, float],
     stopped: str | None,
-    flush_seconds: float = FLUSH_SECONDS,
 ) -> None:
-    """A trial's parameters, figures and curve as one ended run; `stopped` says why it was stopped early.
+    """Log a trial's parameters, figures and curve as one ended run; `stopped`: why it was stopped early.
 
-    Nothing is sent where the study has no run.
+    Nothing is sent if the study has no run.
     """
     if parent is None:
         return
@@ -50,7 +48,7 @@ def log_trial(
         session.log(points)
         session.end()
 
-    sender = Sender(flush_seconds)
+    sender = Sender()
     sender.submit(send)
     sender.close()
 
@@ -58,7 +56,7 @@ def log_trial(
 def end_study(
     run: str, metrics: Mapping[str, float], files: Sequence[Path], flush_seconds: float = FLUSH_SECONDS
 ) -> None:
-    """The figures and files of a study in its run, which is ended."""
+    """Log the figures and files of a study in its run, and end the run."""
     sender = Sender(flush_seconds)
     now = now_milliseconds()
     sender.submit(partial(_finish, run=run, metrics=[MetricPoint(k, float(v), now) for k, v in metrics.items()]))

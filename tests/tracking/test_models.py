@@ -22,6 +22,7 @@ from fithubert.errors import UserError
 from fithubert.export.folder import write_portable
 from fithubert.models.readout import ReadOut
 from fithubert.models.weights import save_student
+from fithubert.records import ModelSummary, Summary
 from fithubert.tracking.models import TrackedStudent, log_students, register_student, write_model
 from fithubert.tracking.summary import log_summary, recorded_runs
 from tests.export.students import RECIPES, draw_waveforms, read_alone, tiny_readout
@@ -112,9 +113,9 @@ def test_signature_and_example_are_there_and_agree(model: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (table([0.0] * 800, rate=8000), "sampling_rate of 8000 Hz, but this student hears 16000 Hz; resample it first"),
+        (table([0.0] * 800, rate=8000), "sampling_rate of 8000 Hz, but this student needs 16000 Hz; resample it first"),
         (table([0.1] * 400, []), r"utterance 1 \(the first is 0\) is empty"),
-        (table([0.1] * 399), "has 399 samples; 400 are the least that give a frame"),
+        (table([0.1] * 399), "has 399 samples; at least 400 are needed for one frame"),
         (table([0.1] * 400 + [float("nan")]), "holds values that are not finite"),
         (table([0.1] * 400).head(0), "the input has no rows"),
         (pd.DataFrame({"waveform": [[0.1] * 400]}), "Model is missing inputs .*sampling_rate"),
@@ -131,7 +132,7 @@ def test_a_report_logs_each_student_once_and_links_it_to_its_runs(store: MlflowC
     student = track(tiny_readout("fithubert"))
     experiments = []
     for _ in range(2):
-        log_summary({"teacher": "t", "models": {"fithubert": {}, "t": {}}}, tmp_path, flush_seconds=60.0)
+        log_summary(Summary(models={"fithubert": ModelSummary(), "t": ModelSummary()}), tmp_path, flush_seconds=60.0)
         log_students([student, track(tiny_readout("distilhubert"))], tmp_path, 60.0)
         run = store.get_run(recorded_runs(tmp_path)["fithubert"])
         experiments.append(run.info.experiment_id)
@@ -164,7 +165,7 @@ def test_a_failed_upload_leaves_no_model_that_is_ready(
     def fail(folder: Path) -> None:
         raise OSError("no space left")
 
-    log_summary({"teacher": "t", "models": {"thin": {}}}, tmp_path, flush_seconds=60.0)
+    log_summary(Summary(models={"thin": ModelSummary()}), tmp_path, flush_seconds=60.0)
     log_students([TrackedStudent("thin", "f" * 32, fail)], tmp_path, 60.0)
     assert [record.message.count("no space left") for record in caplog.records if "local record" in record.message] == [
         1
@@ -189,7 +190,7 @@ def test_the_command_writes_and_registers(store: MlflowClient, tmp_path: Path) -
     assert (tmp_path / "model" / "MLmodel").is_file()
     for wrong, said in (
         (line, "name a folder that is new or empty with --out"),
-        ([*line[:-1], "s3prl", "--register", "x"], "--register is for --to mlflow, not for s3prl"),
+        ([*line[:-1], "s3prl", "--register", "x"], "--register works with --to mlflow, not with --to s3prl"),
     ):
         refused = CliRunner().invoke(app, wrong)
         assert (refused.exit_code, refused.stderr) == (1, f"error: {said}\n")

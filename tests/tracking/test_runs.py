@@ -19,11 +19,17 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from fithubert.files import read_json, write_json
-from fithubert.records import Head
-from fithubert.tracking.runs import RECORDS, complete_runs, figures, flatten, track_stage
+from fithubert.records import Head, ModelSummary, Parameters, Summary
+from fithubert.tracking.runs import RECORDS, TrackingListener, complete_runs, figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
-from fithubert.tracking.summary import compare_url, experiment_url, log_summary, recorded_runs, summary_metrics
-from fithubert.tracking.training import TrackingListener
+from fithubert.tracking.summary import (
+    ModelShape,
+    compare_url,
+    experiment_url,
+    log_summary,
+    recorded_runs,
+    summary_metrics,
+)
 from fithubert.training.events import Evaluated, StepDone
 
 METRICS = Path("reports/metrics/distill/thin.json")
@@ -135,11 +141,12 @@ def test_a_server_that_is_down_costs_one_warning(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with caplog.at_level(logging.WARNING, "fithubert"):
         track(tmp_path)
     assert [r.name for r in caplog.records] == ["fithubert.tracking.sender"]
+    assert "secret" not in caplog.text
     assert read_json(tmp_path / RECORDS / "distill@thin.json")["metrics"]["dev_loss"] == 0.25
 
 
@@ -202,20 +209,20 @@ def test_a_run_that_no_server_took_is_sent_when_there_is_one(
 
 
 def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient, tmp_path: Path) -> None:
-    model = {
-        "params": {"trunk": 900_000, "readout": 100_000, "total": 1_000_000},
-        "macs_per_second": 5e6,
-        "macs_ratio": 0.2,
-        "size_ratio": 0.25,
-        "latency_ratio": 0.5,
-        "superb": {"pr": {"per": 30.0}, "ks": {"acc": 90.0}, "sf": {"f1": 80.0, "cer": 7.0}},
-        "init": "cut_teacher",
-        "readout": "last",
-        "kept": 0.75,
-    }
-    models = {"fbank": {"superb": {}, "size_ratio": 0.0}, "thin": model, "unrun": {"superb": {}}}
-    shapes = {"thin": {"depth": 12, "width": 120, "time_reduction": "conv1d_x2"}}
-    summary = {"teacher": "teacher", "models": models, "order": ["unrun", "thin", "fbank"]}
+    model = ModelSummary(
+        params=Parameters(trunk=900_000, readout=100_000, training_only=0, total=1_000_000),
+        macs_per_second=5e6,
+        macs_ratio=0.2,
+        size_ratio=0.25,
+        latency_ratio=0.5,
+        superb={"pr": {"per": 30.0}, "ks": {"acc": 90.0}, "sf": {"f1": 80.0, "cer": 7.0}},
+        init="cut_teacher",
+        readout="last",
+        kept=0.75,
+    )
+    models = {"fbank": ModelSummary(size_ratio=0.0), "thin": model, "unrun": ModelSummary()}
+    shapes = {"thin": ModelShape(12, 120, "conv1d_x2")}
+    summary = Summary(models=models, order=("unrun", "thin", "fbank"))
     page_file = tmp_path / "index.html"
     page_file.write_text("<!doctype html>")
     log_summary(summary, tmp_path, shapes, [page_file], 60.0)
@@ -242,8 +249,8 @@ def test_the_summary_is_one_run_per_model_and_a_compare_page(store: MlflowClient
     assert store.get_experiment("1").tags["mlflow.experimentKind"] == "custom_model_development"
 
     ids = {name: run.info.run_id for name, run in runs.items()}
-    assert list(recorded_runs(tmp_path).items()) == [(name, ids[name]) for name in summary["order"]]
-    for compressed, names in ((False, summary["order"]), (True, ["thin"])):
+    assert list(recorded_runs(tmp_path).items()) == [(name, ids[name]) for name in list(summary.order)]
+    for compressed, names in ((False, list(summary.order)), (True, ["thin"])):
         url = compare_url(tmp_path, "http://127.0.0.1:5000", compressed)
         assert url is not None
         page, _, query = url.partition("?")
@@ -268,4 +275,4 @@ def test_an_older_store_opens_for_training_too(store: MlflowClient, tmp_path: Pa
 def test_flattening_keeps_names_and_figures() -> None:
     assert flatten({"a": {"b": [1, 2], "c": None}, "d": "x"}) == {"a.b": "[1, 2]", "a.c": "null", "d": "x"}
     assert figures({"a": {"b": 1}, "flag": True, "text": "x", "curve": [1]}) == {"a.b": 1.0}
-    assert json.loads(json.dumps(summary_metrics({}))) == {}
+    assert summary_metrics(ModelSummary()) == {}
