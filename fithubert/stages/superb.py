@@ -17,7 +17,7 @@ from fithubert.superb.fit import RunOptions
 from fithubert.superb.learners import find_learner
 from fithubert.superb.official import corpus_settings, list_corpus_departures
 from fithubert.superb.run import NotScorable, run_task
-from fithubert.tasks import TASKS
+from fithubert.tasks import TASKS, find_metric
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
 
@@ -77,7 +77,7 @@ def _score(params: Params, workspace: Workspace, model: str, task: str) -> Super
 
 
 def describe_scores(metrics: SuperbMetrics) -> str:
-    """One line: `teacher pr: per 46.60 [44.90, 48.40]`, or the reason why there are no scores."""
+    """One line: `teacher pr: PER 46.60 [44.90, 48.40]`, or the reason why there are no scores."""
     scores = ", ".join(describe_score(metrics, name) for name in metrics.metrics)
     return f"{metrics.model} {metrics.task}: {scores or metrics.reason}"
 
@@ -86,7 +86,7 @@ def describe_score(metrics: SuperbMetrics, name: str) -> str:
     """A metric with its 95 % interval and, for several seeds, their standard deviation."""
     low, high = metrics.intervals[name]
     seeds = f", {metrics.seed_deviation[name]:.2f} over seeds" if len(metrics.seeds) > 1 else ""
-    return f"{name} {metrics.metrics[name]:.2f} [{low:.2f}, {high:.2f}{seeds}]"
+    return f"{find_metric(metrics.task, name).label} {metrics.metrics[name]:.2f} [{low:.2f}, {high:.2f}{seeds}]"
 
 
 def describe_task(task: str, data: Path | None, official: bool, seeds: int | None = None) -> list[str]:

@@ -167,7 +167,7 @@ def test_every_stage_prints_its_number_and_superb_its_scores(finished: Path) -> 
     numbers = [(int(number), int(total)) for number, total in re.findall(r"^stage (\d+) of (\d+): ", printed, re.M)]
     assert numbers == [(number, 12) for number in range(1, 13)]
     assert "\nstage 10 of 12: superb fbank pr\n" in printed
-    assert re.search(r"^thin pr: per \d+\.\d+ \[", printed, re.M)
+    assert re.search(r"^thin pr: PER \d+\.\d+ \[", printed, re.M)
 
 
 def test_a_command_is_the_same_run_as_its_stage(copy: Path) -> None:

@@ -211,7 +211,7 @@ def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> 
     low, high = scored.intervals["acc"]
     said = describe_score(scored, "acc")
     value, deviation = scored.metrics["acc"], scored.seed_deviation["acc"]
-    assert said == f"acc {value:.2f} [{low:.2f}, {high:.2f}, {deviation:.2f} over seeds]"
+    assert said == f"Acc {value:.2f} [{low:.2f}, {high:.2f}, {deviation:.2f} over seeds]"
     official = describe_task("ic", None, official=True)
     assert "superb.seeds=[1337]" in official
     assert describe_task("ic", None, official=True, seeds=2)[-1] == "superb.seeds=[1, 2]"
