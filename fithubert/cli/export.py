@@ -30,8 +30,8 @@ def export(
     Example: `fithubert export fithubert --to onnx --out build/onnx`
     """
     with exit_on_user_error(options.debug):
-        from fithubert.export.export import export as run
-        from fithubert.export.export import register as run_register
+        from fithubert.stages.export import export as run
+        from fithubert.stages.export import register as run_register
         from fithubert.workspace import Workspace
 
         if register is not None and to != "mlflow":

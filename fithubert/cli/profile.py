@@ -11,6 +11,6 @@ def profile() -> None:
     with stage() as (params, workspace):
         from fithubert.stages.profile import profile as run
 
-        for name, cost in run(params, workspace)["models"].items():
-            total, latency = cost["params"]["total"], cost["latency_ratio"]
+        for name, cost in run(params, workspace).models.items():
+            total, latency = cost.params.total, cost.latency_ratio
             print(f"{name}: {total:,} parameters, {latency:.0%} of the teacher's latency")

@@ -25,4 +25,4 @@ def teacher(
         from fithubert.stages.teacher import teacher as run
 
         done = run(params, workspace)
-        print(f"{done['name']}: {done['layers']} layers, {done['width']} wide, {done['params']:,} parameters")
+        print(f"{done.name}: {done.layers} layers, {done.width} wide, {done.params:,} parameters")

@@ -77,7 +77,7 @@ def _flat_name(name: str) -> str:
 def new_directory(path: Path) -> Iterator[Path]:
     """A directory beside `path` that takes its place at the end; raises UserError where `path` holds something."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path}: is there already and is not an empty folder; name another one with --out")
+        raise UserError(f"{path}: already exists and is not an empty folder; choose another one with --out")
     with atomic_directory(path) as aside:
         yield aside
 

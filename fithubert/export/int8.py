@@ -1,9 +1,10 @@
-"""A student whose products and convolutions are in int8, as it is exported: ONNX Runtime can run it, torch cannot.
+"""The int8 form of a student for export. ONNX Runtime can run it, torch cannot.
 
-Weights have one scale per output channel. Activations have one scale per frame, taken from the frame as it comes:
-speech is loud and quiet by turns, and the front end passes that on until a layer norm undoes it. One scale for a whole
-tensor, ONNX Runtime's own static and dynamic forms, leaves quiet frames a few steps (`experiments/LOG.md`).
-So nothing has to be calibrated. Attention, norms, the first and the positional convolution stay in float32.
+Weights have one scale per output channel. Activations have one scale per frame, computed from the frame itself: loud
+and quiet speech alternate, and the front end keeps that difference up to the first layer norm. One scale for a whole
+tensor, as in ONNX Runtime's own static and dynamic quantisation, leaves quiet frames a few steps
+(`experiments/LOG.md`). No calibration is needed. Attention, norms, the first and the positional convolution stay in
+float32.
 """
 
 import copy
@@ -16,13 +17,18 @@ from fithubert.frames import count_conv_frames
 from fithubert.models.frontend import ConvFrontend, ConvLayer
 from fithubert.models.student import Student
 
+#: Activations are in uint8 around `_ZERO`, 127 steps either way; weights in int8 with 63 steps, which are 7 bits.
+#: Processors without VNNI (AVX2, AVX-512) add two products of uint8 and int8 in 16 bits, and the sum saturates above
+#: 32,767: 2 * 255 * 127 does, 2 * 255 * 63 does not. With 7 bits every processor gives the same result.
+#: Source: ONNX Runtime's `reduce_range`.
 _STEPS, _ZERO = 127, 128
-#: Of a frame of zeros: no division by zero.
+_WEIGHT_STEPS = 63
+#: The least scale, so that a frame of zeros does not divide by zero.
 _SMALLEST = 1e-9
 
 
 def quantise(student: Student) -> Student:
-    """A copy of `student` with int8 weights, to be exported to ONNX."""
+    """A copy of `student` with int8 weights, for export to ONNX."""
     student = copy.deepcopy(student)
     for module in list(student.modules()):
         for name, child in list(module.named_children()):
@@ -33,7 +39,7 @@ def quantise(student: Student) -> Student:
 
 
 class Int8Linear(nn.Module):
-    """A linear map of int8 `weight` (feature out, feature in) and of frames that are quantised one by one."""
+    """A linear map with int8 `weight` (feature out, feature in); frames are quantised one by one."""
 
     weight: Tensor
     scale: Tensor
@@ -43,8 +49,8 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        scale = weight.detach().abs().amax(1).clamp(min=_SMALLEST) / _STEPS
-        # ONNX's product takes (feature in, feature out)
+        scale = weight.detach().abs().amax(1).clamp(min=_SMALLEST) / _WEIGHT_STEPS
+        # ONNX's MatMul takes (feature in, feature out).
         self.register_buffer("weight", torch.round(weight.detach() / scale[:, None]).to(torch.int8).T.contiguous())
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.detach())
@@ -67,13 +73,13 @@ class Int8Linear(nn.Module):
         """The product with rows of the weight in float32, in units of the frames' steps."""
         shape = (*steps.shape[:-1], weight.shape[1])
         inputs = (steps, weight, self.one, self.scale, self.zero)
-        # ONNX Runtime's own operator: a kernel of its own where the standard ones take two
+        # ONNX Runtime's own operator: one kernel instead of two with the standard operators.
         name = "com.microsoft::MatMulIntegerToFloat"
         return torch.onnx.ops.symbolic(name, inputs, dtype=torch.float32, shape=shape, version=1)
 
 
 class Int8Conv(Int8Linear):
-    """A convolution without padding on (batch, time, feature): a product for each place of the kernel."""
+    """A convolution without padding on (batch, time, feature): one matrix product per kernel position."""
 
     def __init__(self, layer: ConvLayer) -> None:
         super().__init__(layer.conv.weight.transpose(1, 2).flatten(1), layer.conv.bias)
@@ -84,7 +90,7 @@ class Int8Conv(Int8Linear):
         """The layer's output with norm and GELU, (batch, time, channel)."""
         steps, size = self.quantise(x)
         width, count = x.shape[2], (x.shape[1] - self.kernel) // self.stride + 1
-        # picked by index: torch.export reasons long about the length of a slice
+        # Frames are selected by index, because torch.export needs long to prove the length of a slice.
         starts = torch.arange(count, device=x.device) * self.stride
         y: Tensor | None = None
         for place in range(self.kernel):
@@ -99,7 +105,7 @@ class Int8Conv(Int8Linear):
 
 
 class Int8Frontend(nn.Module):
-    """`frontend` with all convolutions but the first, which reads single samples, in int8."""
+    """`frontend` with all convolutions in int8 except the first, which reads single samples."""
 
     def __init__(self, frontend: ConvFrontend) -> None:
         super().__init__()

@@ -204,36 +204,36 @@ def build_student(config: StudentConfig) -> Student:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a student by what they are for.
+    """Parameters of a model by use.
 
     `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads
-    and the mask embedding.
-    `unused_in_reference`: a model-level upsampler that the authors' code builds, counts and never uses; not in `total`.
+    and the mask embedding. `unused_in_reference`: an upsampler of the whole model that the authors' code builds and
+    counts but never uses; it is in neither total here.
     """
 
     trunk: int
-    readout: int
-    training_only: int
-    unused_in_reference: int
+    readout: int = 0
+    training_only: int = 0
+    unused_in_reference: int = 0
 
     @property
     def total(self) -> int:
-        """Everything that is trained."""
-        return self.trunk + self.readout + self.training_only
-
-    @property
-    def downstream(self) -> int:
-        """What downstream use needs: trunk and read-out."""
+        """The parameters that downstream use loads and runs: trunk and read-out."""
         return self.trunk + self.readout
 
     @property
+    def trained(self) -> int:
+        """All parameters that training changes."""
+        return self.total + self.training_only
+
+    @property
     def published(self) -> int:
-        """`downstream` as the authors count it; 22,492,064 for FitHuBERT, the paper's 22.49M."""
-        return self.downstream + self.unused_in_reference
+        """`total` as the authors count it; 22,492,064 for FitHuBERT, the paper's 22.49M."""
+        return self.total + self.unused_in_reference
 
 
 def parameter_counts(config: StudentConfig) -> ParameterCounts:
-    """The parameters of a student of `config`'s shape, counted without making one."""
+    """The parameters of a student of `config`'s shape, counted on the meta device, without weights."""
     with torch.device("meta"):
         full, released = Student(config), Student(config.released())
     trunk, readout = _count(released) - _count(released.heads), _count(released.heads)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
@@ -15,6 +14,7 @@ from fithubert.config.students import StudentConfig, TimeReductionConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
+from fithubert.records import PartCost
 
 
 def analytic_macs(config: HubertConfig | StudentConfig, num_samples: int) -> dict[str, int]:
@@ -112,14 +112,6 @@ _PART_OF_ATTRIBUTE = {
     "layers": "transformer",
     "heads": "readout",
 }
-
-
-@dataclass(frozen=True)
-class PartCost:
-    """What one part holds and does: parameters, and multiply-accumulates of one utterance."""
-
-    params: int
-    macs: int
 
 
 def count_parts(model: SpeechModel, seconds: float) -> dict[str, PartCost]:

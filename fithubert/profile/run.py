@@ -3,10 +3,9 @@
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -17,89 +16,22 @@ from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_no
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import RECIPES
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.student import build_student
-from fithubert.profile.counts import PartCost, count_parts, find_module, time_parts
-from fithubert.profile.timing import Ratio, paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
+from fithubert.models.student import ParameterCounts, build_student
+from fithubert.profile.counts import count_parts, find_module, time_parts
+from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
+from fithubert.records import Machine, ModelCost, ModelCosts, Parameters
 
-#: Where costs of a second of audio are taken. Attention grows with the length of an utterance: at 10 s its share is
-#: that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.
+#: The costs per second of audio are those of one utterance of this length. Attention grows with the length: at 10 s its
+#: share is that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.
 REFERENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """Parameters by what they are for: the trunk, the heads that downstream use reads, heads only training uses."""
-
-    trunk: int
-    readout: int = 0
-    training_only: int = 0
-
-    @property
-    def total(self) -> int:
-        """What downstream use loads and runs: the trunk and the read-out."""
-        return self.trunk + self.readout
-
-
-@dataclass(frozen=True)
 class Subject:
-    """A model to be measured and what its parameters are for; None takes every parameter as trunk."""
+    """A model to measure, and its parameters by use. None: every parameter belongs to the trunk."""
 
     model: SpeechModel
-    parameters: Parameters | None = None
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What one model costs. Ratios are against the reference; times are medians over rounds, in seconds."""
-
-    parameters: Parameters
-    parts: dict[str, PartCost]
-    #: The share of the time at `reference_seconds` that each part takes.
-    time_shares: dict[str, float]
-    #: Multiply-accumulates of a second of audio, from one utterance of `reference_seconds`.
-    macs_per_second: float
-    latency_seconds: dict[float, float]
-    rtf_by_seconds: dict[float, float]
-    latency_ratio_by_seconds: dict[float, Ratio]
-    rtf: float
-    size_ratio: float | None
-    macs_ratio: float | None
-    latency_ratio: Ratio
-    weight_bytes: int
-    #: Weights and what the longest utterance adds; None where the system cannot tell.
-    peak_memory_bytes: int | None
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class ProfileReport:
-    """The costs of models that were timed together."""
-
-    models: dict[str, ModelCost]
-    reference: str
-    reference_seconds: float
-    rounds: int
-    threads: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a metrics file; the keys of the tables by length are `"10"`, in seconds."""
-        costs = {}
-        for name, cost in self.models.items():
-            values = asdict(cost)
-            values["params"] = {**values.pop("parameters"), "total": cost.parameters.total}
-            for key in ("latency_seconds", "rtf_by_seconds", "latency_ratio_by_seconds"):
-                values[key] = {f"{seconds:g}": value for seconds, value in values[key].items()}
-            ratio = values.pop("latency_ratio")
-            values |= {"latency_ratio": ratio["median"], "latency_ratio_ci": [ratio["low"], ratio["high"]]}
-            costs[name] = values
-        return {
-            "models": costs,
-            "reference": self.reference,
-            "reference_seconds": self.reference_seconds,
-            "rounds": self.rounds,
-            "threads": self.threads,
-            "machine": describe_machine(),
-        }
+    parameters: ParameterCounts | None = None
 
 
 def profile_models(
@@ -107,10 +39,10 @@ def profile_models(
     settings: ProfileParams,
     reference: str = "teacher",
     on_round: Callable[[int, int], None] | None = None,
-) -> ProfileReport:
-    """The cost of every subject, all timed in turn in this process; ratios are against `reference`.
+) -> ModelCosts:
+    """The cost of every subject, all timed in turn in this process; ratios are to `reference`.
 
-    `on_round(done, rounds)` is called after every round. Raises UserError where `reference` is not among them.
+    `on_round(done, rounds)` is called after every round. Raises UserError if `reference` is not among them.
     """
     if reference not in subjects:
         raise UserError(f"profile: no model {reference!r} to compare with among {', '.join(subjects)}")
@@ -129,7 +61,7 @@ def profile_models(
         ratios = {s: paired_ratio(timings[name][s], timings[reference][s]) for s in settings.seconds}
         latencies = {s: median(timings[name][s]) for s in settings.seconds}
         costs[name] = ModelCost(
-            parameters=counted[name],
+            params=counted[name],
             parts=parts[name],
             time_shares=time_shares[name],
             macs_per_second=macs[name] / at,
@@ -139,37 +71,39 @@ def profile_models(
             rtf=latencies[at] / at,
             size_ratio=_ratio(counted[name].total, counted[reference].total),
             macs_ratio=_ratio(macs[name], macs[reference]),
-            latency_ratio=ratios[at],
+            latency_ratio=ratios[at].median,
+            latency_ratio_ci=(ratios[at].low, ratios[at].high),
             weight_bytes=weight_bytes(model),
             peak_memory_bytes=memory[name],
             fingerprint=model.fingerprint,
         )
-    return ProfileReport(costs, reference, at, settings.rounds, settings.threads)
+    return ModelCosts(costs, reference, at, settings.rounds, settings.threads, describe_machine())
 
 
-def describe_machine() -> dict[str, str | int]:
+def describe_machine() -> Machine:
     """The processor, its cores and torch: what the times depend on."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
-    return {"processor": processor, "cores": os.cpu_count() or 1, "torch": torch.__version__}
+    return Machine(processor, os.cpu_count() or 1, torch.__version__)
 
 
 def _parameters(subject: Subject) -> Parameters:
-    if subject.parameters is not None:
-        return subject.parameters
-    return Parameters(trunk=sum(p.numel() for p in find_module(subject.model).parameters()))
+    counts = subject.parameters
+    if counts is None:
+        counts = ParameterCounts(trunk=sum(p.numel() for p in find_module(subject.model).parameters()))
+    return Parameters(counts.trunk, counts.readout, counts.training_only, counts.total)
 
 
 def _ratio(value: int, reference: int) -> float | None:
     return value / reference if reference else None
 
 
-#: The model that the others are compared with.
+#: The model to which the ratios of the published shapes refer.
 PAPER_REFERENCE = "hubert_base"
-#: Recipes that are measured beside it.
+#: The recipes that are measured with it.
 PAPER_STUDENTS = ("fithubert", "fithubert_lite", "distilhubert")
 
 
@@ -183,13 +117,11 @@ def paper_size_subjects() -> dict[str, Subject]:
         )
         for name in PAPER_STUDENTS:
             student = build_student(RECIPES[name]())
-            counts = student.parameter_counts()
-            parameters = Parameters(counts.trunk, counts.readout, counts.training_only)
-            subjects[name] = Subject(ReadOut(student, name), parameters)
+            subjects[name] = Subject(ReadOut(student, name), student.parameter_counts())
     return subjects
 
 
-def profile_paper_size(settings: ProfileParams, on_round: Callable[[int, int], None] | None = None) -> ProfileReport:
+def profile_paper_size(settings: ProfileParams, on_round: Callable[[int, int], None] | None = None) -> ModelCosts:
     """The cost of full-size shapes against HuBERT Base, timed `settings.paper_rounds` times."""
     fewer = settings.model_copy(update={"rounds": settings.paper_rounds})
     return profile_models(paper_size_subjects(), fewer, PAPER_REFERENCE, on_round)

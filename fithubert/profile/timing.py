@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.counts import find_module
+from fithubert.records import Ratio
 
 
 def peak_memory_bytes(model: SpeechModel, seconds: float) -> int | None:
@@ -65,15 +65,6 @@ def _status_bytes(field: str) -> int:
 
 #: model -> seconds of audio -> the latency of every round, in seconds.
 Timings = dict[str, dict[float, list[float]]]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The median of a ratio over rounds, and the 95 % bootstrap interval of that median."""
-
-    median: float
-    low: float
-    high: float
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
 from fithubert.models.weights import read_teacher
-from fithubert.profile.run import ProfileReport, Subject, profile_models
+from fithubert.profile.run import Subject, profile_models
+from fithubert.records import ModelCosts
 from fithubert.search.compare import compare_variants
 from fithubert.search.trial import TrialData, TrialResult, run_trial
 from fithubert.stages import tracked_stage
@@ -153,7 +154,7 @@ def _remove_others(workspace: Workspace, name: str, entry: AblationParams) -> No
             shutil.rmtree(path)
 
 
-def _profile(params: Params, workspace: Workspace, students: dict[str, StudentParams]) -> ProfileReport:
+def _profile(params: Params, workspace: Workspace, students: dict[str, StudentParams]) -> ModelCosts:
     """Teacher and variants, timed in turn in this process; what a student costs does not depend on its weights."""
     subjects = {"teacher": Subject(read_teacher(workspace.teacher))}
     for variant, student in students.items():
@@ -163,7 +164,7 @@ def _profile(params: Params, workspace: Workspace, students: dict[str, StudentPa
     return profile_models(subjects, settings, on_round=progress_line("ablation: cost of the variants"))
 
 
-def _describe(variant: str, student: StudentParams, results: list[TrialResult], costs: ProfileReport) -> dict[str, Any]:
+def _describe(variant: str, student: StudentParams, results: list[TrialResult], costs: ModelCosts) -> dict[str, Any]:
     """One variant: its shape's cost and the mean over seeds of what training it took."""
     own = [result for result in results if result.name == variant]
     cost = costs.models[variant]
@@ -174,8 +175,8 @@ def _describe(variant: str, student: StudentParams, results: list[TrialResult], 
         "size_ratio": cost.size_ratio,
         "macs_per_second": own[0].macs_per_second,
         "macs_ratio": cost.macs_ratio,
-        "latency_ratio": cost.latency_ratio.median,
-        "latency_ratio_ci": [cost.latency_ratio.low, cost.latency_ratio.high],
+        "latency_ratio": cost.latency_ratio,
+        "latency_ratio_ci": list(cost.latency_ratio_ci),
         "train_seconds": sum(result.train_seconds for result in own) / len(own),
         "audio_hours": own[0].audio_hours,
     }

@@ -9,7 +9,7 @@ from fithubert.config.teacher import Device
 from fithubert.data.folder import Skipped
 from fithubert.data.listing import MAX_SECONDS, ListedRecordings, Listing, list_recordings
 from fithubert.errors import UserError
-from fithubert.export.models import find_model
+from fithubert.export.find import find_model
 from fithubert.models.runtime import choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.pretrain.discretise import (

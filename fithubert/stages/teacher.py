@@ -1,7 +1,6 @@
-"""The teacher in its canonical form, and what each of its layers knows of phones."""
+"""The teacher in its canonical form, and how well each of its layers predicts phones."""
 
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,13 +8,13 @@ from torch import Tensor
 from fithubert.config.params import Params
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
-from fithubert.files import write_json
 from fithubert.frames import pad_waveforms, receptive_field
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
 from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import read_teacher, save_teacher
+from fithubert.records import PhoneProbe, TeacherMetrics
 from fithubert.superb.probe import frame_labels, probe_phones
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
@@ -24,38 +23,39 @@ _BATCH = 8
 
 
 def load_prepared(params: Params, workspace: Workspace) -> SpeechModel:
-    """The workspace's teacher, run as `params.teacher` says."""
+    """The workspace's teacher with the device, precision and runtime of `params.teacher`."""
     how = params.teacher
     return prepare_teacher(read_teacher(workspace.teacher), how.device, how.precision, how.runtime)
 
 
-def teacher(params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Write the teacher that `params.teacher.source` names to artifacts/teacher; the metrics.
+def teacher(params: Params, workspace: Workspace) -> TeacherMetrics:
+    """Write the teacher that `params.teacher.source` names to artifacts/teacher; return the metrics.
 
-    The phone probe is trained on train and measured on dev: of the teacher, of the same network untrained, and of log-
-    mel filter banks. A corpus without phones is not probed.
+    The phone probe is trained on train and measured on dev: of the teacher, of the same network untrained, and of
+    log-mel filter banks. A corpus without phones is not probed. Raises UserError if the source has no layers to distil.
     """
     begun = time.monotonic()
     loaded = load_teacher(params.teacher.source)
     if not isinstance(loaded, HubertTeacher):
         raise UserError(f"teacher.source {params.teacher.source!r}: has no layers to distil")
     save_teacher(loaded, workspace.teacher)
-    metrics: dict[str, Any] = {
-        "source": params.teacher.source,
-        "name": loaded.name,
-        "fingerprint": loaded.fingerprint,
-        "layers": len(loaded.widths) - 1,
-        "width": loaded.widths[-1],
-        "params": sum(p.numel() for p in loaded.model.parameters()),
-        "probe": _probe(loaded, workspace.load_manifest(), params.teacher.probe_utterances),
-    }
-    metrics["seconds"] = time.monotonic() - begun
-    write_json(workspace.metrics("teacher"), metrics)
+    probe = _probe(loaded, workspace.load_manifest(), params.teacher.probe_utterances)
+    metrics = TeacherMetrics(
+        source=params.teacher.source,
+        name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        layers=len(loaded.widths) - 1,
+        width=loaded.widths[-1],
+        params=sum(p.numel() for p in loaded.model.parameters()),
+        probe=probe,
+        seconds=time.monotonic() - begun,
+    )
+    metrics.write(workspace.metrics("teacher"))
     return metrics
 
 
-def _probe(trained: HubertTeacher, manifest: Manifest, count: int) -> dict[str, Any] | None:
-    """Percent of dev frames whose phone is named, by layer; None where there are no phones to name."""
+def _probe(trained: HubertTeacher, manifest: Manifest, count: int) -> PhoneProbe | None:
+    """Percent of dev frames whose phone is named, by layer; None for a corpus without phones."""
     train, dev = _sentences(manifest, "train", count), _sentences(manifest, "dev", count // 3)
     if not train or not dev:
         return None
@@ -69,18 +69,17 @@ def _probe(trained: HubertTeacher, manifest: Manifest, count: int) -> dict[str, 
             *_frames(model, manifest, train), *_frames(model, manifest, dev)
         )
         show(done + 1, 3)
-    layers = {name: {str(layer): value for layer, value in values.items()} for name, values in accuracies.items()}
-    return {
-        "layers": layers["teacher"],
-        "untrained": layers["untrained"],
-        "fbank": layers["fbank"]["0"],
-        "train_utterances": len(train),
-        "dev_utterances": len(dev),
-    }
+    return PhoneProbe(
+        layers=accuracies["teacher"],
+        untrained=accuracies["untrained"],
+        fbank=accuracies["fbank"][0],
+        train_utterances=len(train),
+        dev_utterances=len(dev),
+    )
 
 
 def _sentences(manifest: Manifest, split: str, count: int) -> list[Utterance]:
-    """`count` sentences with phones from all over the split, or as many as there are."""
+    """At most `count` sentences with phones, evenly spread over the split."""
     found = [u for u in manifest.select(split=split, kind="sentence") if u.phones]
     return found[:: max(1, len(found) // max(1, count))][:count]
 
@@ -97,5 +96,5 @@ def _frames(model: SpeechModel, manifest: Manifest, utterances: list[Utterance])
             labels.append(torch.from_numpy(frame_labels(utterance, frames, stride, field)))
             for layer, states in enumerate(out.hidden_states):
                 rows[layer].append(states[row, :frames].cpu())
-    # Clones, since what is made in inference mode cannot be trained on.
+    # Cloned, because autograd cannot use tensors that inference mode made.
     return {layer: torch.cat(parts).clone() for layer, parts in rows.items()}, torch.cat(labels)

@@ -2,13 +2,13 @@
 
 from fithubert.config.params import Params
 from fithubert.config.students import TimeReductionConfig
-from fithubert.export.export import tracked_student
 from fithubert.files import read_json
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.weights import load_student
 from fithubert.records import load_summary
 from fithubert.report import ReportFiles
+from fithubert.stages.export import tracked_student
 from fithubert.tracking.models import log_students
 from fithubert.tracking.summary import ModelShape, log_summary, recorded_runs
 from fithubert.workspace import Workspace

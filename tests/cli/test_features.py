@@ -11,7 +11,7 @@ import fithubert
 from fithubert.cli.features import features as features_command
 from fithubert.cli.units import units as units_command
 from fithubert.data.listing import MAX_SECONDS
-from fithubert.export import models
+from fithubert.export import find
 from fithubert.export.onnx import export_onnx
 from fithubert.models.weights import save_student
 from fithubert.pretrain.discretise import SAMPLE_FRAMES
@@ -94,13 +94,13 @@ def test_teachers_of_every_kind_go_to_load_teacher(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(models, "load_teacher", lambda spec: asked.append(str(spec)) or FakeModel())
+    monkeypatch.setattr(find, "load_teacher", lambda spec: asked.append(str(spec)) or FakeModel())
     file = workspace / "in" / "r01.flac"  # any file: whose it is, load_teacher says
     (tmp_path / "config.json").write_text("{}")
     specs = ["hf:owner/name", "torchaudio:HUBERT_BASE", "fairseq:/x.pt", str(file), str(tmp_path), "mini", "fbank"]
     for spec in specs:
-        models.find_model(Workspace(workspace), spec)
-    models.find_model(Workspace(workspace), "teacher")
+        find.find_model(Workspace(workspace), spec)
+    find.find_model(Workspace(workspace), "teacher")
     assert asked == [*specs, str(workspace / "artifacts" / "teacher")]
 
 

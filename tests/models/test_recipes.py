@@ -14,13 +14,13 @@ from tests.models.reference import folder, needs_reference
 #: Recipe -> (what is counted, the exact number, the published number in millions).
 PUBLISHED = {
     "fithubert": ("published", 22_492_064, 22.49),
-    "distilhubert": ("downstream", 23_491_200, 23.49),
-    "half_width": ("downstream", 26_872_960, 26.87),
-    "armhubert": ("downstream", 26_447_968, 26.45),
-    "armhubert_s": ("downstream", 22_393_648, 22.39),
-    "maskhubert": ("downstream", 26_635_360, 26.64),
-    "starhubert": ("downstream", 22_308_592, 22.31),
-    "starhubert_l": ("downstream", 26_626_672, 26.63),
+    "distilhubert": ("total", 23_491_200, 23.49),
+    "half_width": ("total", 26_872_960, 26.87),
+    "armhubert": ("total", 26_447_968, 26.45),
+    "armhubert_s": ("total", 22_393_648, 22.39),
+    "maskhubert": ("total", 26_635_360, 26.64),
+    "starhubert": ("total", 22_308_592, 22.31),
+    "starhubert_l": ("total", 26_626_672, 26.63),
 }
 
 
@@ -33,8 +33,8 @@ def test_parameters_are_the_published_ones(recipe: str) -> None:
 
 def test_fithubert_in_parts() -> None:
     counts = parameter_counts(resolve("fithubert"))
-    assert (counts.trunk, counts.downstream, counts.total) == (21_200_096, 22_030_784, 31_168_352)
-    assert counts.total + counts.unused_in_reference == 31_629_632  # FitW2V2's published 31.63M
+    assert (counts.trunk, counts.total, counts.trained) == (21_200_096, 22_030_784, 31_168_352)
+    assert counts.trained + counts.unused_in_reference == 31_629_632  # FitW2V2's published 31.63M
     assert round(counts.published / 94_371_712 * 100, 1) == 23.8  # of HuBERT Base with its mask embedding
 
 
@@ -43,7 +43,7 @@ def test_the_lite_front_end_costs_less_than_half_at_the_same_frame_rate() -> Non
     second = [analytic_macs(config, 16_000)["front_end"] for config in (lite, published)]
     assert second[0] < 0.3 * second[1]
     assert receptive_field([layer[1:] for layer in lite.conv_layers]) == (400, 320)
-    assert parameter_counts(lite).downstream == 21_063_360
+    assert parameter_counts(lite).total == 21_063_360
     assert lite.model_copy(update={"conv_layers": published.conv_layers}) == published
 
 
@@ -56,8 +56,8 @@ def test_counts_without_time_reduction_are_the_recorded_ones() -> None:
     recorded = json.loads(folder("paper_counts.json").read_text())["fithubert_published_tr_off"]
     counts = parameter_counts(resolve("fithubert", {"time_reduction": {"kind": "none"}}))
     assert counts.trunk == recorded["total_inference_no_head_no_upsampler"]
-    assert counts.downstream == recorded["total_inference_one_head"]
-    assert counts.total == recorded["total_training_all_heads"]
+    assert counts.total == recorded["total_inference_one_head"]
+    assert counts.trained == recorded["total_training_all_heads"]
 
 
 def test_a_scaled_student_keeps_the_rest_of_its_recipe() -> None:

@@ -31,7 +31,7 @@ def test_a_release_says_the_same_and_drops_what_only_training_needs(saved: tuple
     assert read_record(folder) == {"updates": 3}
     assert fingerprint(again) == fingerprint(student)
     counts = student.parameter_counts()
-    assert sum(x.numel() for x in load_file(folder / "model.safetensors").values()) == counts.downstream - 16
+    assert sum(x.numel() for x in load_file(folder / "model.safetensors").values()) == counts.total - 16
     ours, theirs = student(WAVEFORMS), again(WAVEFORMS)
     torch.testing.assert_close(theirs.projections[0], ours.projections[-1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(theirs.hidden_states, ours.hidden_states, atol=1e-5, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None
     assert len(early) == 1
     torch.testing.assert_close(early[0], states.hidden_states[0])
     released = student.config.released()
-    assert sum(p.numel() for p in model.student.parameters()) <= student.parameter_counts().downstream
+    assert sum(p.numel() for p in model.student.parameters()) <= student.parameter_counts().total
     assert model.student.config == released
 
 

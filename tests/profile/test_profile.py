@@ -17,8 +17,9 @@ from fithubert.models.fbank import FbankModel
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.readout import ReadOut
 from fithubert.models.speech_model import SpeechOutput
-from fithubert.models.student import build_student
-from fithubert.profile import PARTS, Parameters, Subject, analytic_macs, count_parts, profile_models, time_parts
+from fithubert.models.student import ParameterCounts, build_student
+from fithubert.profile.counts import PARTS, analytic_macs, count_parts, time_parts
+from fithubert.profile.run import Subject, profile_models
 from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
 
 GIGA = 1e9
@@ -151,7 +152,9 @@ def test_report_adds_up_and_is_plain_json() -> None:
     subjects = {
         "fbank": Subject(FbankModel()),
         "teacher": Subject(small_teacher(depth=3)),
-        "student": Subject(small_teacher("student", depth=1), Parameters(trunk=1000, readout=24, training_only=500)),
+        "student": Subject(
+            small_teacher("student", depth=1), ParameterCounts(trunk=1000, readout=24, training_only=500)
+        ),
     }
     seen = []
     params = ProfileParams(seconds=(0.5, 1.0), rounds=3, threads=1)

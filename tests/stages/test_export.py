@@ -8,9 +8,9 @@ import pytest
 
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.export.export import FORMS, export, read_speech
 from fithubert.files import write_json
 from fithubert.models.weights import save_student
+from fithubert.stages.export import FORMS, export, read_speech
 from fithubert.workspace import Workspace
 from tests.export.students import tiny_readout
 
@@ -63,7 +63,7 @@ def test_int8_is_measured_on_speech_of_the_corpus(tmp_path: Path, tiny_corpus: M
     [
         ("fat", "s3prl", False, "'fat': not the folder of a student, and not one of thin"),
         ("thin", "coreml", False, "form 'coreml': not one of onnx, huggingface, s3prl"),
-        ("thin", "s3prl", True, "--int8 is a form of onnx, not of s3prl"),
+        ("thin", "s3prl", True, "--int8 works with --to onnx, not with --to s3prl"),
         ("thin", "onnx", True, "fithubert prepare"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_mistake_is_named_and_nothing_written(
 def test_what_is_there_stays(to: str, workspace: Workspace, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there already and is not an empty folder"):
+    with pytest.raises(UserError, match="already exists and is not an empty folder"):
         export(workspace, "thin", to, tmp_path)
     assert (tmp_path / "precious.txt").read_text() == "mine"
 

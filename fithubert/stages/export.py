@@ -1,4 +1,7 @@
-"""One student in a form that others run."""
+"""One student in a form that other software runs, with its scores, its errors and its latency.
+
+The forms are in export/; this module adds what tracking, report and profile contribute to them.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from fithubert.errors import UserError
+from fithubert.export.find import find_student
 from fithubert.export.folder import describe_export, new_directory, write_portable
 from fithubert.export.huggingface import export_huggingface
 from fithubert.export.onnx import export_onnx
@@ -15,7 +19,6 @@ from fithubert.export.s3prl import export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.readout import ReadOut
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.weights import load_student
 from fithubert.profile.timing import paired_ratio, time_in_turn
 from fithubert.records import Summary, load_summary
 from fithubert.tasks import task_info
@@ -23,19 +26,19 @@ from fithubert.tracking.models import TrackedStudent, register_student, write_mo
 from fithubert.workspace import Workspace, check_name
 
 FORMS = ("onnx", "huggingface", "s3prl", "mlflow")
-#: What int8 is measured on, and what latencies are taken of.
+#: The error of int8 is measured on so many utterances of dev; latencies are those of so many seconds.
 _UTTERANCES, _SECONDS, _ROUNDS = 16, 10.0, 7
 
 
 def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = False) -> dict[str, Any]:
-    """Write `student`, a folder or a name in the workspace, to `out` in the form `to`; what the export records.
+    """Write `student`, a folder or a name in the workspace, to `out` in the form `to`; return what the export records.
 
     `int8` (onnx only) also writes the int8 graph and measures its error on dev of the workspace's corpus. Raises
-    UserError where there is no such student, form or corpus, or where `out` holds something.
+    UserError if the student, form or corpus does not exist, or `out` is not new or empty.
     """
     check_name(to, FORMS, "form")
     if int8 and to != "onnx":
-        raise UserError(f"--int8 is a form of onnx, not of {to}")
+        raise UserError(f"--int8 works with --to onnx, not with --to {to}")
     readout = find_student(workspace, student)
     if to == "onnx":
         return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
@@ -49,29 +52,17 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
 
 
 def register(workspace: Workspace, student: str, name: str) -> str:
-    """The version under which `student`, a folder or a name in the workspace, is in MLflow's registry as `name`."""
+    """Add `student`, a folder or a name in the workspace, to MLflow's registry as `name`; return its version."""
     return register_student(tracked_student(find_student(workspace, student)), name, workspace.root)
 
 
 def tracked_student(readout: ReadOut) -> TrackedStudent:
-    """What MLflow is told of a student."""
+    """The student as tracking logs it to MLflow."""
     return TrackedStudent(readout.name, readout.fingerprint, partial(write_portable, readout))
 
 
-def find_student(workspace: Workspace, student: str) -> ReadOut:
-    """The student in the folder `student`, or of that name in the workspace."""
-    folder = Path(student)
-    if not (folder / "config.json").is_file():
-        names = workspace.list_students()
-        if student not in names:
-            known = f"not one of {', '.join(names)}" if names else f"there is none in {workspace.student('')}"
-            raise UserError(f"student {student!r}: not the folder of a student, and {known}")
-        folder = workspace.student(student)
-    return ReadOut(load_student(folder), folder.resolve().name)
-
-
 def read_speech(workspace: Workspace) -> list[Tensor]:
-    """Utterances of dev, or of a corpus without dev any, evenly spread."""
+    """Utterances of dev, evenly spread; of the whole corpus if it has no dev split."""
     manifest = workspace.load_manifest()
     utterances = manifest.select("dev").utterances or manifest.utterances
     chosen = utterances[:: -(-len(utterances) // _UTTERANCES)]
@@ -79,7 +70,7 @@ def read_speech(workspace: Workspace) -> list[Tensor]:
 
 
 def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:
-    """What the workspace's summary says of the weights of this fingerprint, a row a metric."""
+    """The scores of the weights with this fingerprint in the workspace's summary, one row per metric."""
     path = workspace.reports / "summary.json"
     summary = load_summary(path) if path.is_file() else Summary(models={})
     model = next((found for found in summary.models.values() if found.fingerprint == fingerprint), None)
@@ -96,7 +87,7 @@ def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]
 
 
 def _time_models(models: Mapping[str, SpeechModel]) -> dict[str, float]:
-    """The latency of each model on ten seconds relative to the first, timed in turn."""
+    """The latency of each model for ten seconds of audio, relative to the first; timed in turn."""
     taken = {name: times[_SECONDS] for name, times in time_in_turn(models, [_SECONDS], _ROUNDS).items()}
     first = next(iter(taken.values()))
     return {name: paired_ratio(times, first).median for name, times in taken.items()}

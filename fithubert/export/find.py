@@ -1,26 +1,41 @@
-"""Any model by the name or the place that a user gives."""
+"""Any model by its name or its path, as a user gives it."""
 
 from pathlib import Path
 
 from fithubert.config.teacher import Device
 from fithubert.errors import UserError
-from fithubert.export.export import find_student
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent
 from fithubert.files import read_json
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertTeacher
+from fithubert.models.readout import ReadOut
 from fithubert.models.runtime import choose_device, prepare_teacher
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.weights import STUDENT_FORMAT
+from fithubert.models.weights import STUDENT_FORMAT, load_student
 from fithubert.workspace import Workspace
 
 
+def find_student(workspace: Workspace, student: str) -> ReadOut:
+    """The student in the folder `student`, or of that name in the workspace.
+
+    Raises UserError with the names of the workspace's students.
+    """
+    folder = Path(student)
+    if not (folder / "config.json").is_file():
+        names = workspace.list_students()
+        if student not in names:
+            known = f"not one of {', '.join(names)}" if names else f"there are none in {workspace.student('')}"
+            raise UserError(f"student {student!r}: not the folder of a student, and {known}")
+        folder = workspace.student(student)
+    return ReadOut(load_student(folder), folder.resolve().name)
+
+
 def find_model(workspace: Workspace, spec: str, device: Device = "auto") -> SpeechModel:
-    """The model that `spec` names, on `device` where it can be.
+    """The model that `spec` names, on `device` if it can run there.
 
     A student's folder or its name in the workspace; a folder that `fithubert export --to onnx` wrote, or one of the
-    graphs in it, which run on the CPU; `teacher`, the workspace's own; else any teacher that `load_teacher` knows.
-    Raises UserError naming what there is.
+    graphs in it, which run on the CPU; `teacher`, the workspace's own; else any teacher that `load_teacher` accepts.
+    Raises UserError with the possible names.
     """
     path, names = Path(spec), workspace.list_students()
     if path.name == INT8 or (path / FLOAT32).is_file() or path.name == FLOAT32:
@@ -30,7 +45,9 @@ def find_model(workspace: Workspace, spec: str, device: Device = "auto") -> Spee
         student = find_student(workspace, spec)
         return student.to(choose_device(device))
     if not path.exists() and ":" not in spec and spec not in ("teacher", "mini", "fbank"):
-        students = f"students here: {', '.join(names)}" if names else f"there is no student in {workspace.student('')}"
+        students = (
+            f"students here: {', '.join(names)}" if names else f"there are no students in {workspace.student('')}"
+        )
         raise UserError(
             f"model {spec!r}: no file or folder, no student ({students}), nor teacher, mini, fbank, hf:..., "
             "torchaudio:... or fairseq:..."
