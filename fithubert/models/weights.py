@@ -20,6 +20,8 @@ from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state,
 from fithubert.models.student import Student
 
 STUDENT_FORMAT = "fithubert-student-1"
+#: The student that comes with the package.
+SHIPPED_STUDENT = "fithubert"
 _FOLDED = "positional.conv.weight"
 
 
@@ -42,10 +44,11 @@ def save_student(
 def load_student(directory: Path | str, *, for_training: bool = False) -> Student:
     """The student saved in `directory`, ready for use: evaluation mode, weight norm folded.
 
+    "fithubert" is the student that comes with the package, unless a folder of that name holds a student.
     `for_training` gives it in training mode with its weight norm. Raises UserError naming the file, and the tensor
     where one is wrong.
     """
-    directory = Path(directory)
+    directory = _find_student(Path(directory))
     config = validate(StudentConfig, _read(directory)["student"], str(directory / "config.json"))
     path = directory / "model.safetensors"
     try:
@@ -58,6 +61,12 @@ def load_student(directory: Path | str, *, for_training: bool = False) -> Studen
     student = Student(config) if for_training else prepare_for_inference(Student(config))
     load_canonical_state(student, state, str(path))
     return student
+
+
+def _find_student(directory: Path) -> Path:
+    if directory == Path(SHIPPED_STUDENT) and not (directory / "config.json").exists():
+        return Path(__file__).resolve().parents[1] / "pretrained" / SHIPPED_STUDENT
+    return directory
 
 
 def read_record(directory: Path | str) -> dict[str, Any]:

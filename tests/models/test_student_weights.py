@@ -116,3 +116,12 @@ def test_a_foreign_config_is_named(saved: tuple[Student, Path], change: dict[str
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere/config\.json: no such file"):
         load_student(tmp_path / "nowhere")
+
+
+def test_the_shipped_student_is_loaded_unless_a_folder_of_its_name_holds_another(
+    saved: tuple[Student, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_student("fithubert").parameter_counts().downstream == 1_423_312
+    (tmp_path / "student").rename(tmp_path / "fithubert")
+    assert fingerprint(load_student("fithubert")) == fingerprint(saved[0])
