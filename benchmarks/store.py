@@ -89,7 +89,7 @@ def measure_codec(model: SpeechModel, manifest: Manifest, codec: str, share: flo
         "GB/h": layers / 1e9,
         "GB/h with audio": report.bytes_per_audio_hour / 1e9,
         "bits a value": layers * 8 / (sum(layer.width for layer in report.layers) * 50 * 3600),
-        "error": report.metrics()["relative_error"],
+        "error": report.metrics().relative_error,
         "mean error": statistics.mean(layer.relative_error for layer in report.layers),
         "encode h/min": _time_encoding(model, manifest, settings, directory),
         "read h/min": _time_reading(directory),

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from fithubert.config.params import Params
-from fithubert.files import write_json
+from fithubert.records import CacheMetrics
 from fithubert.stages.teacher import load_prepared
 from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features, repair_features
 from fithubert.training.progress import progress_line
@@ -37,6 +37,7 @@ def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[st
         else:
             report = extract_features(model, part, cache, settings, on_progress)
         splits[split] = report.metrics()
-    metrics = {**splits["train"], "splits": {"dev": splits["dev"]}, "seconds": time.monotonic() - begun}
-    write_json(workspace.metrics("cache"), metrics)
-    return metrics
+    seconds = time.monotonic() - begun
+    metrics = CacheMetrics(**vars(splits["train"]), splits={"dev": splits["dev"]}, seconds=seconds)
+    metrics.write(workspace.metrics("cache"))
+    return metrics.to_json()

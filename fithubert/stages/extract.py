@@ -1,15 +1,16 @@
 """A model's hidden states for SUPERB, extracted once for all tasks."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from fithubert.config.params import Params
-from fithubert.files import write_json
 from fithubert.importers.registry import load_teacher
 from fithubert.models.readout import ReadOut
 from fithubert.models.runtime import choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
+from fithubert.records import ExtractMetrics
 from fithubert.stages import REFERENCES
 from fithubert.stages.teacher import load_prepared
 from fithubert.store.extract import Commands, ExtractProgress, ExtractSettings, extract_features
@@ -46,8 +47,8 @@ def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
         on_progress,
         commands=Commands(command, command),
     )
-    metrics = {**report.metrics(), "fingerprint": loaded.fingerprint, "seconds": time.monotonic() - begun}
-    if isinstance(loaded, ReadOut):
-        metrics["readout"] = loaded.student.config.readout
-    write_json(workspace.metrics(f"extract@{model}"), metrics)
-    return metrics
+    stored = replace(report.metrics(), fingerprint=loaded.fingerprint)
+    readout = loaded.student.config.readout if isinstance(loaded, ReadOut) else None
+    metrics = ExtractMetrics(**vars(stored), seconds=time.monotonic() - begun, readout=readout)
+    metrics.write(workspace.metrics(f"extract@{model}"))
+    return metrics.to_json()

@@ -6,12 +6,9 @@ from typing import Any
 from fithubert.config.data import FolderData, SyntheticData
 from fithubert.config.params import Params
 from fithubert.errors import UserError
-from fithubert.files import write_json
+from fithubert.records import PrepareMetrics
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
-
-#: Fields of the report of a corpus that the metrics do not have.
-_DETAILS = ("kept", "labelled")
 
 
 def prepare(params: Params, workspace: Workspace, download: bool = False) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def prepare(params: Params, workspace: Workspace, download: bool = False) -> dic
 
         download_corpus(params.data)
     report = prepare_corpus(params.data, workspace.data, on_progress=progress_line("prepare"))
-    metrics = {name: value for name, value in report.to_json().items() if name not in _DETAILS}
-    metrics["seconds"] = time.monotonic() - begun
-    write_json(workspace.metrics("prepare"), metrics)
-    return metrics
+    # From JSON, because the metrics are a part of the report.
+    metrics = PrepareMetrics.from_json({**report.to_json(), "seconds": time.monotonic() - begun})
+    metrics.write(workspace.metrics("prepare"))
+    return metrics.to_json()

@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.records import StoredLayer, StoreMetrics
 from fithubert.store.format import STATISTICS_KEY, StoreInfo, layer_column
 from fithubert.store.shards import PlannedShard
 
@@ -133,27 +133,27 @@ class ExtractReport:
         total = len(self.kept) + len(self.written)
         return "\n".join([*lines, f"{directory}: {len(self.kept)} of {total} shards were whole"])
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> StoreMetrics:
         """The content of a metrics file; equal for a run that was killed and resumed."""
-        return {
-            "codec": self.info.codec,
-            "model": self.info.model,
-            "fingerprint": self.info.fingerprint,
-            "utterances": self.utterances,
-            "audio_seconds": self.audio_seconds,
-            "bytes": self.num_bytes,
-            "bytes_per_audio_hour": self.bytes_per_audio_hour,
-            "relative_error": max(layer.relative_error for layer in self.layers),
-            "layers": {
-                str(layer.layer): {
-                    "bytes_per_audio_hour": layer.bytes_per_audio_hour,
-                    "relative_error": layer.relative_error,
-                    "worst_channel_error": layer.worst_channel_error,
-                    "saturated_share": layer.saturated_share,
-                }
+        return StoreMetrics(
+            codec=self.info.codec,
+            model=self.info.model,
+            fingerprint=self.info.fingerprint,
+            utterances=self.utterances,
+            audio_seconds=self.audio_seconds,
+            bytes=self.num_bytes,
+            bytes_per_audio_hour=self.bytes_per_audio_hour,
+            relative_error=max(layer.relative_error for layer in self.layers),
+            layers={
+                layer.layer: StoredLayer(
+                    layer.bytes_per_audio_hour,
+                    layer.relative_error,
+                    layer.worst_channel_error,
+                    layer.saturated_share,
+                )
                 for layer in self.layers
             },
-        }
+        )
 
 
 def report_shards(

@@ -72,8 +72,8 @@ def test_report_counts_what_is_on_disk(stored: SimpleNamespace) -> None:
     metrics = stored.report.metrics()
     files = list(stored.path.glob("shard-*.parquet"))
     assert len(files) == len(stored.report.written) > 3
-    assert metrics["bytes"] == sum(f.stat().st_size for f in files)
-    assert metrics["audio_seconds"] == sum(u.num_samples for u in stored.manifest.utterances) / 16_000
+    assert metrics.bytes == sum(f.stat().st_size for f in files)
+    assert metrics.audio_seconds == sum(u.num_samples for u in stored.manifest.utterances) / 16_000
     again = extract_features(
         FakeModel(), stored.manifest, stored.path, ExtractSettings(stored.codec, shard_minutes=0.05)
     )
