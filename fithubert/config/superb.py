@@ -32,9 +32,9 @@ class OfficialQuirks(StrictModel):
     ks_resampled_dev: bool = True
     #: KS, QbE, ASV: recordings are 3 dB quieter, as sox's `gain -3` makes them (`data.gain_db`).
     sox_gain: bool = True
-    #: SID: training hears 8 s of longer recordings, one of the stored crops (`data.crops`) an epoch; off: all of them.
+    #: SID: training reads 8 s of longer recordings, one of the stored crops (`data.crops`) an epoch; off: all of it.
     sid_crops: bool = True
-    #: ASV: training hears 8 s of longer recordings and none of at most 2 s; off: all of all.
+    #: ASV: training reads 8 s of longer recordings and leaves out those of at most 2 s; off: all, and whole.
     asv_crops: bool = True
     #: ASV: recordings without their silences, as sox cuts them out (`data.trim_silence`); off: with them.
     asv_silence_trim: bool = True
@@ -64,7 +64,7 @@ class TaskBudget(StrictModel):
     accumulate: int = Field(1, gt=0)
     eval_every: int = Field(100, gt=0)
     learning_rates: tuple[PositiveFloat, ...] = ()
-    #: Steps after which only the learning rate that is best on dev goes on; None trains all of them to the end.
+    #: Steps after which only the learning rate that is best on dev is trained further; None: all of them.
     search_steps: int | None = Field(None, gt=0)
     #: Width of recurrent layers (ASR, SF, SD) and of the x-vector network (ASV); linear heads are always 256 wide.
     head_width: int = Field(128, gt=0)
@@ -88,13 +88,13 @@ class SuperbParams(StrictModel):
     """Evaluation with frozen features: which models, by which protocol, and each task's budget."""
 
     models: tuple[str, ...]
-    #: `mini`: official heads and small budgets. `official`: s3prl's recipes with their `quirks`; a result says in what
-    #: it departs from them (experiments/presets/superb/official.yaml departs in nothing).
+    #: `mini`: official heads and small budgets. `official`: s3prl's recipes with their `quirks`; a result lists its
+    #: departures from them (none with experiments/presets/superb/official.yaml).
     protocol: Literal["mini", "official"] = "mini"
     quirks: OfficialQuirks = OfficialQuirks()
     tasks: dict[str, TaskBudget] = Field(default_factory=mini_budgets)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
-    #: Where heads are trained; auto: a GPU where there is one.
+    #: The device on which heads are trained; auto: a GPU if there is one.
     device: Device = "auto"
     #: Frozen features that a task holds in memory, as float16, the smallest splits first; the others are streamed from
     #: the feature store with a thread that reads ahead. Results are the same.

@@ -232,7 +232,7 @@ def score_slots(references: list[list[str]], hypotheses: list[list[str]]) -> dic
 
 
 def type_f1(reference: Set[str], hypothesis: Set[str]) -> float:
-    """F1 of two sets of slot types, 0 to 1; 1 where both are empty."""
+    """F1 of two sets of slot types, 0 to 1; 1 if both are empty."""
     if not reference and not hypothesis:
         return 1.0
     return 2 * len(reference & hypothesis) / (len(reference) + len(hypothesis))

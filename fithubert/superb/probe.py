@@ -1,4 +1,4 @@
-"""The linear phone-frame probe: how well a linear map reads the phone off a single frame of one layer."""
+"""The linear phone-frame probe: the accuracy of a linear classifier of single frames."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def frame_labels(utterance: Utterance, num_frames: int, stride_samples: int, fie
     """(num_frames,) the number in `PHONES` of the phone at each frame's centre; NO_PHONE in silence.
 
     Frame i covers `field_samples` samples from i * `stride_samples`, as `frames.receptive_field` gives them. Raises
-    ValueError where the utterance has no phones, KeyError for a phone that is not of the corpus.
+    ValueError if the utterance has no phones, KeyError for a phone that is not one of the corpus.
     """
     if utterance.phones is None:
         raise ValueError(f"{utterance.id} has no phones")
@@ -44,10 +44,10 @@ def frame_labels(utterance: Utterance, num_frames: int, stride_samples: int, fie
 def probe_frames(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, settings: ProbeSettings = ProbeSettings()
 ) -> float:
-    """Percent of test frames whose phone a linear classifier of one frame names.
+    """Percent of test frames whose phone a linear classifier predicts from the frame alone.
 
-    `train`, `test`: (frame, width) float; labels (frame,) int64, NO_PHONE left out. Runs where the tensors are. Raises
-    ValueError where nothing is left.
+    `train`, `test`: (frame, width) float; labels (frame,) int64, NO_PHONE left out. Runs on the device of the
+    tensors. Raises ValueError if no frame is left.
     """
     train, train_labels = _sample(train, train_labels, settings)
     test, test_labels = test[test_labels != NO_PHONE], test_labels[test_labels != NO_PHONE]
@@ -84,7 +84,7 @@ def _sample(frames: Tensor, labels: Tensor, settings: ProbeSettings) -> tuple[Te
 
 
 def _fit(frames: Tensor, labels: Tensor, settings: ProbeSettings) -> nn.Linear:
-    """The classifier, from zeros: the loss is convex, so nothing depends on chance."""
+    """The classifier, from zeros: the loss is convex, so the result does not depend on the initial weights."""
     linear = nn.Linear(frames.shape[1], int(labels.max()) + 1).to(frames.device)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)

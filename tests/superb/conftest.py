@@ -1,4 +1,4 @@
-"""What the tests of SUPERB share: no clock, one thread, and a small corpus with features that tell its labels."""
+"""Fixtures of all tests of SUPERB: no clock, one thread, a small corpus, and features that carry its labels."""
 
 import pytest
 import torch
@@ -24,6 +24,6 @@ def corpus(request: pytest.FixtureRequest) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def telling(corpus: Manifest) -> MemoryStore:
-    """Features that say every label of `corpus`."""
+def informed(corpus: Manifest) -> MemoryStore:
+    """Features that carry every label of `corpus`."""
     return label_features(corpus)

@@ -1,4 +1,4 @@
-"""A small labelled corpus without audio, and features made from its labels: a telling model and a blind one."""
+"""A small labelled corpus without audio, features of its labels and of noise, and official learners."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,7 +164,7 @@ def label_features(
     return store
 
 
-def blind_features(manifest: Manifest, layers: int = 2, width: int = 8) -> MemoryStore:
+def noise_features(manifest: Manifest, layers: int = 2, width: int = 8) -> MemoryStore:
     """A trivial model: noise that knows nothing of the labels."""
     rng = torch.Generator().manual_seed(1)
     rows = {u.id: {i: torch.randn(count_frames(u), width, generator=rng) for i in range(layers)} for u in manifest}

@@ -1,4 +1,4 @@
-"""A model that hears nothing scores at chance on each of the ten tasks, and one that hears scores better."""
+"""Features without labels score at chance on each of the ten tasks, and features with labels score better."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from fithubert.superb.learners import find_learner
 from fithubert.superb.metrics import Score, score_slots
 from fithubert.superb.run import TaskResult, run_task
 from fithubert.tasks import TASKS
-from tests.superb.fakes import MemoryStore, blind_features, count_frames
+from tests.superb.fakes import MemoryStore, count_frames, noise_features
 
 CORPUS_SIZES = (160, 160, 160, 80)
 
@@ -33,7 +33,7 @@ ERRORS = ("per", "wer", "cer", "eer", "der")
 
 
 def silent_features(manifest: Manifest) -> MemoryStore:
-    """A model that says the same of every frame of every recording."""
+    """Features that are the same for every frame of every recording."""
     return MemoryStore({u.id: {i: torch.ones(count_frames(u), 8) for i in range(2)} for u in manifest})
 
 
@@ -60,16 +60,16 @@ def beats_chance(metrics: Mapping[str, Score], chance: Mapping[str, float], item
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("make", [silent_features, blind_features], ids=["silence", "chance"])
-def test_a_model_that_hears_nothing_scores_at_chance(task, make, corpus) -> None:
+@pytest.mark.parametrize("make", [silent_features, noise_features], ids=["silence", "chance"])
+def test_features_without_labels_score_at_chance(task, make, corpus) -> None:
     result = score(task, make(corpus), corpus)
     assert not beats_chance(result.metrics, find_learner(task).chance(corpus), result.num_test)
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"asr", "sf", "qbe"}))
-def test_a_model_that_hears_beats_chance(task, corpus, telling) -> None:
+def test_features_with_labels_beat_chance(task, corpus, informed) -> None:
     """Else the test above could not fail. ASR and SF need more steps than a test has; QbE is in test_more_tasks."""
-    result = score(task, telling, corpus)
+    result = score(task, informed, corpus)
     assert beats_chance(result.metrics, find_learner(task).chance(corpus), result.num_test)
 
 

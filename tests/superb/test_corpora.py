@@ -32,7 +32,7 @@ from fithubert.superb.official import list_corpus_departures
 from fithubert.tasks import TASKS
 from fithubert.workspace import Workspace
 from tests.data.corpora import miniatures
-from tests.superb.fakes import PHONES, blind_features, label_features, make_corpus
+from tests.superb.fakes import PHONES, label_features, make_corpus, noise_features
 
 BUDGET = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(1e-2,), head_width=8)
 
@@ -94,7 +94,7 @@ def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) ->
 def test_heads_have_the_official_outputs(name: str, tmp_path: Path) -> None:
     task, outputs = OUTPUTS[name]
     manifest = read_corpus(CASES[name].describe(CASES[name].write(tmp_path))).manifest
-    head = task.bind(blind_features(manifest), manifest, BUDGET).new_head()
+    head = task.bind(noise_features(manifest), manifest, BUDGET).new_head()
     assert head.output.out_features == outputs  # type: ignore[union-attr]
 
 
@@ -102,7 +102,7 @@ def test_intents_have_the_official_24_outputs(tmp_path: Path) -> None:
     """6 actions, 14 objects and 4 locations side by side, each slot numbered for itself."""
     root = miniatures.write_fluent_speech_commands(tmp_path, miniatures.ALL_INTENTS)
     manifest = read_corpus(CASES["ic"].describe(root)).manifest
-    learner = IC.bind(blind_features(manifest), manifest, BUDGET)
+    learner = IC.bind(noise_features(manifest), manifest, BUDGET)
     assert learner.num_outputs == learner.new_head().output.out_features == 24  # type: ignore[union-attr]
     assert learner.slot_sizes == (6, 14, 4)
     assert learner.examples["train"].labels.amax(0).tolist() == [5, 13, 3]
@@ -115,15 +115,15 @@ def test_the_end_symbol_ends_targets_and_is_not_scored(monkeypatch: pytest.Monke
     test = learner.examples["test"]
     end = 1 + corpus.inventories["phones"].index(END)
     assert all(int(row[n - 1]) == end for row, n in zip(test.targets, test.target_lengths, strict=True))
-    # A model that says every target, blanks between, and the end.
-    said = torch.zeros(1, int(test.bank.offsets[-1]), 1 + len(PHONES) + 2)
+    # Outputs of every target, blanks between them, and the end symbol.
+    outputs = torch.zeros(1, int(test.bank.offsets[-1]), 1 + len(PHONES) + 2)
     for row, count, first in zip(test.targets, test.target_lengths, test.bank.offsets[:-1], strict=True):
-        said[0, int(first) + 2 * torch.arange(int(count)), row[: int(count)]] = 1.0
-    monkeypatch.setattr(learner, "logits", lambda heads, features, lengths: said)
+        outputs[0, int(first) + 2 * torch.arange(int(count)), row[: int(count)]] = 1.0
+    monkeypatch.setattr(learner, "logits", lambda heads, features, lengths: outputs)
     assert learner.evaluate([torch.nn.Identity()], "test")[0]["per"].value == 0
 
 
-#: Task -> what its corpus is prepared with, what is off, and all that the result then departs in beside the budget.
+#: Task -> how its corpus is prepared, the quirks that are off, and the departures of the result besides the budget.
 OFFICIAL: dict[str, tuple[dict[str, object], dict[str, bool], set[str]]] = {
     "pr": ({}, {}, set()),
     "asr": ({}, {}, set()),
@@ -209,9 +209,9 @@ def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> 
     assert scored.seeds == (1, 2, 3)
     assert len(scored.selected_steps) == 3
     low, high = scored.intervals["acc"]
-    said = describe_score(scored, "acc")
+    line = describe_score(scored, "acc")
     value, deviation = scored.metrics["acc"], scored.seed_deviation["acc"]
-    assert said == f"Acc {value:.2f} [{low:.2f}, {high:.2f}, {deviation:.2f} over seeds]"
+    assert line == f"Acc {value:.2f} [{low:.2f}, {high:.2f}, {deviation:.2f} over seeds]"
     official = describe_task("ic", None, official=True)
     assert "superb.seeds=[1337]" in official
     assert describe_task("ic", None, official=True, seeds=2)[-1] == "superb.seeds=[1, 2]"

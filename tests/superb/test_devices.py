@@ -44,19 +44,19 @@ def move(module: nn.Module) -> nn.Module:
     return module
 
 
-def bind(name: str, telling: MemoryStore, corpus: Manifest) -> Any:
-    """A learner on the CPU that is told to use a GPU from now on."""
-    learner: Any = official(name, asv_crops=False).bind(telling, corpus, small(name))
+def bind(name: str, informed: MemoryStore, corpus: Manifest) -> Any:
+    """A learner on the CPU whose heads are on a GPU."""
+    learner: Any = official(name, asv_crops=False).bind(informed, corpus, small(name))
     learner.start_epochs(1, 4)
     learner.device = "cuda"
     return learner
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_losses_are_on_the_device_and_ask_nothing_back(
-    name: str, telling: MemoryStore, corpus: Manifest, gpu: FakeTensorMode
+def test_losses_are_on_the_device_and_copy_nothing_back(
+    name: str, informed: MemoryStore, corpus: Manifest, gpu: FakeTensorMode
 ) -> None:
-    learner = bind(name, telling, corpus)
+    learner = bind(name, informed, corpus)
     with gpu:
         if name in ("pr", "asr", "sf"):
             learner.examples = {k: replace(v, targets=v.targets.to("cuda")) for k, v in learner.examples.items()}
@@ -68,8 +68,8 @@ def test_losses_are_on_the_device_and_ask_nothing_back(
 
 
 @pytest.mark.parametrize("name", ["pr", "asv"])
-def test_an_update_asks_nothing_back(name: str, telling: MemoryStore, corpus: Manifest, gpu: FakeTensorMode) -> None:
-    learner = bind(name, telling, corpus)
+def test_an_update_copies_nothing_back(name: str, informed: MemoryStore, corpus: Manifest, gpu: FakeTensorMode) -> None:
+    learner = bind(name, informed, corpus)
     with gpu:
         head = learner.new_head()
         run = HeadRun(1e-2, head, official(name))
@@ -83,7 +83,7 @@ def test_an_update_asks_nothing_back(name: str, telling: MemoryStore, corpus: Ma
 
 @pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.AdamW])
 def test_a_fused_optimiser_skips_what_the_device_says(optimiser: type[torch.optim.Adam]) -> None:
-    """What `update` relies on there: a step is skipped as if it had never been asked for."""
+    """`update` relies on it: a skipped step has no effect."""
     results = []
     for skipped in (True, False):
         parameter = nn.Parameter(torch.ones(3))
@@ -97,9 +97,9 @@ def test_a_fused_optimiser_skips_what_the_device_says(optimiser: type[torch.opti
     assert torch.isfinite(results[0]).all()
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(telling: MemoryStore, corpus: Manifest) -> None:
+def test_a_step_that_is_not_finite_is_skipped_and_counted(informed: MemoryStore, corpus: Manifest) -> None:
     task = official("ks")
-    head = task.bind(telling, corpus, small("ks")).new_head()
+    head = task.bind(informed, corpus, small("ks")).new_head()
     run = HeadRun(1e-2, head, task)
     before = nn.utils.parameters_to_vector(head.parameters()).clone()
     for parameter in head.parameters():

@@ -33,8 +33,8 @@ def test_the_table_is_superbs() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_result_says_in_what_it_is_not_official(name: str, telling: MemoryStore, corpus: Manifest) -> None:
-    result = run_task(name, telling, corpus, small(name), quirks=OPEN)
+def test_a_result_says_in_what_it_is_not_official(name: str, informed: MemoryStore, corpus: Manifest) -> None:
+    result = run_task(name, informed, corpus, small(name), quirks=OPEN)
     assert isinstance(result, TaskResult)
     assert result.protocol == "official"
     if name == "qbe":
@@ -48,22 +48,22 @@ def test_a_result_says_in_what_it_is_not_official(name: str, telling: MemoryStor
         assert list_departures(name, official_budgets()[name], off, TASKS[name].outputs) == (f"{quirk} is off",)
 
 
-def test_what_cannot_be_followed_is_refused(telling: MemoryStore, corpus: Manifest) -> None:
-    trimmed = run_task("asv", telling, corpus, small("asv"), quirks=ON)
+def test_what_cannot_be_followed_is_refused(informed: MemoryStore, corpus: Manifest) -> None:
+    trimmed = run_task("asv", informed, corpus, small("asv"), quirks=ON)
     assert isinstance(trimmed, NotScorable)
     assert "prepare with data.trim_silence=true" in trimmed.reason
     silent = Manifest(tuple(replace(u, gain_db=-3.0, trimmed=True, num_samples=32_001) for u in corpus), corpus.root)
-    assert isinstance(run_task("asv", telling, silent, small("asv"), quirks=ON), TaskResult)
-    plain = run_task("qbe", telling, corpus, small("qbe"), quirks=ON)
+    assert isinstance(run_task("asv", informed, silent, small("asv"), quirks=ON), TaskResult)
+    plain = run_task("qbe", informed, corpus, small("qbe"), quirks=ON)
     assert isinstance(plain, NotScorable)
     assert "data.gain_db=-3" in plain.reason
     quiet = Manifest(tuple(replace(u, gain_db=-3.0) for u in corpus), corpus.root)
-    assert isinstance(run_task("ks", telling, quiet, small("ks"), quirks=ON), TaskResult)
+    assert isinstance(run_task("ks", informed, quiet, small("ks"), quirks=ON), TaskResult)
     long = Manifest(tuple(replace(u, num_samples=128_001) for u in corpus), corpus.root)
-    whole = run_task("sid", telling, long, small("sid"), quirks=ON)
+    whole = run_task("sid", informed, long, small("sid"), quirks=ON)
     assert isinstance(whole, NotScorable)
     assert "30 are whole, first sentence0000; data.crops=8" in whole.reason
-    assert isinstance(run_task("sid", telling, long, small("sid"), quirks=OfficialQuirks(sid_crops=False)), TaskResult)
+    assert isinstance(run_task("sid", informed, long, small("sid"), quirks=OfficialQuirks(sid_crops=False)), TaskResult)
 
 
 def test_unknown_quirks_are_named() -> None:

@@ -32,10 +32,10 @@ LABELS: dict[str, tuple[str, Callable[[Utterance], tuple[str, ...]]]] = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_a_step_of_classification_equals_a_plain_one(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+def test_a_step_of_classification_equals_a_plain_one(name: str, informed: MemoryStore, corpus: Manifest) -> None:
     kind, labels_of = LABELS[name]
     budget = official_budgets()[name]
-    learner = official(name).bind(telling, corpus, budget)
+    learner = official(name).bind(informed, corpus, budget)
     torch.manual_seed(0)
     head = learner.new_head()
     assert isinstance(head, LinearHead)
@@ -47,13 +47,13 @@ def test_a_step_of_classification_equals_a_plain_one(name: str, telling: MemoryS
     numbers = torch.tensor([[c.index(x) for c, x in zip(classes, labels_of(u), strict=True)] for u in train])
     for loss in losses:
         batch = learner.order.next_batch()  # type: ignore[attr-defined]
-        rows = [torch.stack([telling.rows[train[i].id][k] for k in range(3)]) for i in batch]
+        rows = [torch.stack([informed.rows[train[i].id][k] for k in range(3)]) for i in batch]
         plain = plain_classification(head, rows, numbers[torch.from_numpy(batch)], tuple(len(c) for c in classes))
         assert loss == pytest.approx(float(plain.detach()), rel=1e-4)
 
 
-def test_a_step_of_phones_equals_a_plain_one(telling: MemoryStore, corpus: Manifest) -> None:
-    learner = official("pr").bind(telling, corpus, official_budgets()["pr"])
+def test_a_step_of_phones_equals_a_plain_one(informed: MemoryStore, corpus: Manifest) -> None:
+    learner = official("pr").bind(informed, corpus, official_budgets()["pr"])
     head = learner.new_head()
     assert isinstance(head, LinearHead)
     learner.start_epochs(1337, 16)
@@ -63,7 +63,7 @@ def test_a_step_of_phones_equals_a_plain_one(telling: MemoryStore, corpus: Manif
     assert last - first == 16
     train = sorted(corpus.select("train", "sentence"), key=lambda u: (len(u.phones or ()), u.id))
     symbols = sorted({p.label for u in train for p in u.phones or ()})
-    rows = [torch.stack([telling.rows[u.id][k] for k in range(3)]).half().float() for u in train[first:last]]
+    rows = [torch.stack([informed.rows[u.id][k] for k in range(3)]).half().float() for u in train[first:last]]
     logits = nn.utils.rnn.pad_sequence([plain_logits(head, row).log_softmax(1) for row in rows])
     targets = [torch.tensor([symbols.index(p.label) + 1 for p in u.phones or ()]) for u in train[first:last]]
     lengths = torch.tensor([row.shape[1] for row in rows]), torch.tensor([len(t) for t in targets])
@@ -71,9 +71,9 @@ def test_a_step_of_phones_equals_a_plain_one(telling: MemoryStore, corpus: Manif
     assert loss == pytest.approx(float(plain.detach()), rel=1e-4)
 
 
-def test_accumulated_batches_are_one_step_of_their_mean(telling: MemoryStore, corpus: Manifest) -> None:
+def test_accumulated_batches_are_one_step_of_their_mean(informed: MemoryStore, corpus: Manifest) -> None:
     task = official("ic")
-    learner = task.bind(telling, corpus, small("ic"))
+    learner = task.bind(informed, corpus, small("ic"))
     learner.start_epochs(5, 4)
     torch.manual_seed(5)
     head = learner.new_head()
@@ -87,10 +87,10 @@ def test_accumulated_batches_are_one_step_of_their_mean(telling: MemoryStore, co
 
 
 @pytest.mark.parametrize("name", ["pr", "ks", "sid", "ic"])
-def test_training_equals_plain_training(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+def test_training_equals_plain_training(name: str, informed: MemoryStore, corpus: Manifest) -> None:
     """Same features, seed and steps through plain heads, accumulated in two batches: same parameters, same scores."""
     task, budget = official(name), small(name, steps=10, batch=6, accumulate=2, eval_every=10)
-    learner, plain_learner = (task.bind(telling, corpus, budget) for _ in range(2))
+    learner, plain_learner = (task.bind(informed, corpus, budget) for _ in range(2))
     [ours] = fit(learner, task, budget, (1e-2,), seed=1337)
     plain_learner.logits = lambda heads, features, *_: torch.stack(  # type: ignore[attr-defined]
         [plain_logits(h, features) for h in heads]

@@ -1,4 +1,4 @@
-"""Every switch of the official protocol changes what it says that it changes."""
+"""Every switch of the official protocol has its documented effect."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ CORPUS_SIZES = (40, 48, 40, 24)
 
 
 def test_keyword_dev_is_one_balanced_draw() -> None:
-    """A head that always says `no`, of which dev has one clip in sixty and half of the draws."""
+    """A head that always predicts `no`, of which dev has one clip in sixty and half of the draws."""
     clips = [("train", k) for k in ("no", "yes")] + [("dev", "no")] + [("dev", "yes")] * 59 + [("test", "yes")]
     rows = [Utterance(f"k{i}", "", "0", split, "keyword", 16_000, keyword=k) for i, (split, k) in enumerate(clips)]
     store = MemoryStore({u.id: {0: torch.zeros(40, 3), 1: torch.zeros(40, 3)} for u in rows})
@@ -36,14 +36,14 @@ def test_keyword_dev_is_one_balanced_draw() -> None:
     assert values[True][0] == values[True][1] == pytest.approx(50, abs=15)
 
 
-def test_training_draws_keywords_by_class_or_not(telling: MemoryStore, corpus: Manifest) -> None:
+def test_training_draws_keywords_by_class_or_not(informed: MemoryStore, corpus: Manifest) -> None:
     train = corpus.select("train", "keyword").utterances
     skewed = [replace(u, keyword="no" if i % 12 else "yes") for i, u in enumerate(train)]
     rest = [replace(u, keyword="no") for s in ("dev", "test") for u in corpus.select(s, "keyword")]
     manifest = Manifest((*skewed, *rest), Path())
     shares = {}
     for balanced in (True, False):
-        learner = official("ks", ks_balanced_train=balanced).bind(telling, manifest, small("ks"))
+        learner = official("ks", ks_balanced_train=balanced).bind(informed, manifest, small("ks"))
         learner.start_epochs(1, 9)
         drawn = np.concatenate([learner.order.next_batch() for _ in range(80)])  # type: ignore[attr-defined]
         shares[balanced] = np.mean([skewed[i].keyword == "yes" for i in drawn])
@@ -65,10 +65,10 @@ def test_batches_of_sequences_follow_their_switches() -> None:
         assert sorted(last - first for first, last in windows) == sizes
 
 
-def test_recognition_is_distorted_in_training_only(telling: MemoryStore, corpus: Manifest) -> None:
+def test_recognition_is_distorted_in_training_only(informed: MemoryStore, corpus: Manifest) -> None:
     losses, errors = {}, {}
     for on in (True, False):
-        learner = official("asr", spec_augment=on).bind(telling, corpus, small("asr"))
+        learner = official("asr", spec_augment=on).bind(informed, corpus, small("asr"))
         torch.manual_seed(0)
         head = learner.new_head().eval()
         learner.start_epochs(1, 8)
@@ -79,8 +79,8 @@ def test_recognition_is_distorted_in_training_only(telling: MemoryStore, corpus:
 
 
 @pytest.mark.parametrize("name", ["sid", "asv"])
-def test_an_epoch_hears_one_crop_of_every_recording(name: str, corpus: Manifest) -> None:
-    """Recordings with one, two and eight stored crops are heard equally often."""
+def test_an_epoch_reads_one_crop_of_every_recording(name: str, corpus: Manifest) -> None:
+    """Recordings with one, two and eight stored crops are drawn equally often."""
     many = {"sentence0000": 8, "sentence0001": 2}
     rows = [
         replace(u, id=f"{u.id}/{k}", first_sample=k)
@@ -92,32 +92,32 @@ def test_an_epoch_hears_one_crop_of_every_recording(name: str, corpus: Manifest)
     assert learner.num_train == len(corpus.select("train", "sentence"))
     learner.start_epochs(1, learner.num_train)
     crops, order = learner.crops, learner.order  # type: ignore[attr-defined]
-    heard = [set(crops.draw(order.next_batch()).tolist()) for _ in range(40)]
-    assert {len(epoch) for epoch in heard} == {learner.num_train}
-    assert len(set().union(*heard)) == learner.num_train + 7 + 1
+    drawn = [set(crops.draw(order.next_batch()).tolist()) for _ in range(40)]
+    assert {len(epoch) for epoch in drawn} == {learner.num_train}
+    assert len(set().union(*drawn)) == learner.num_train + 7 + 1
 
 
-def test_what_test_selects_is_reported_beside_what_dev_selects(telling: MemoryStore, corpus: Manifest) -> None:
+def test_what_test_selects_is_reported_next_to_what_dev_selects(informed: MemoryStore, corpus: Manifest) -> None:
     for name, metric, off in (
         ("asv", "eer", "asv_test_selection"),
         ("sd", "der", "sd_test_postprocessing"),
     ):
         for on in (True, False):
             quirks = OPEN.model_copy(update={off: on})
-            result = run_task(name, telling, corpus, small(name, learning_rates=(1e-3, 1e-2)), (1, 2), quirks=quirks)
+            result = run_task(name, informed, corpus, small(name, learning_rates=(1e-3, 1e-2)), (1, 2), quirks=quirks)
             assert isinstance(result, TaskResult)
             assert set(result.metrics) == ({metric, f"{metric}_test_selected"} if on else {metric})
             if on:
                 assert result.metrics[f"{metric}_test_selected"].value <= result.metrics[metric].value
 
 
-def test_diarisation_switches(telling: MemoryStore, corpus: Manifest) -> None:
-    one_way = official("sd").bind(telling, corpus, small("sd")).new_head()
-    both = official("sd", sd_unidirectional=False).bind(telling, corpus, small("sd")).new_head()
+def test_diarisation_switches(informed: MemoryStore, corpus: Manifest) -> None:
+    one_way = official("sd").bind(informed, corpus, small("sd")).new_head()
+    both = official("sd", sd_unidirectional=False).bind(informed, corpus, small("sd")).new_head()
     assert isinstance(one_way, DiarisationHead)
     assert isinstance(both, DiarisationHead)
     assert (type(one_way.recurrent), type(both.recurrent)) == (nn.LSTM, BidirectionalLSTM)
-    learner = official("sd", sd_frame_accuracy=False).bind(telling, corpus, small("sd"))
+    learner = official("sd", sd_frame_accuracy=False).bind(informed, corpus, small("sd"))
     with torch.no_grad():
         measures = learner.evaluate([learner.new_head()], "dev")
     assert set(measures[0]) == {"der"}

@@ -35,48 +35,48 @@ def train_plainly(name: str, corpus: Manifest, store: MemoryStore, budget: TaskB
     return PlainTraining(restate(name, corpus), hear, budget.batch, budget.accumulate, rate, seed=1337)
 
 
-class Listener:
-    """A learner whose losses are written down."""
+class Recorder:
+    """A learner whose losses are recorded."""
 
     def __init__(self, learner: BoundLearner) -> None:
-        self._learner = learner
-        self.heard: list[Tensor] = []
+        self.learner = learner
+        self.losses_seen: list[Tensor] = []
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self._learner, name)
+        return getattr(self.learner, name)
 
     def losses(self, heads: Sequence[nn.Module]) -> Tensor:
-        losses = self._learner.losses(heads)
-        self.heard.append(losses.detach().clone())
+        losses = self.learner.losses(heads)
+        self.losses_seen.append(losses.detach().clone())
         return losses
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_losses_and_metrics_are_those_of_the_restatement(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+def test_losses_and_metrics_are_those_of_the_restatement(name: str, informed: MemoryStore, corpus: Manifest) -> None:
     task, budget = official(name), small(name, **SETTINGS)
-    listener = Listener(task.bind(telling, corpus, budget))
-    [ours] = fit(listener, task, budget, budget.learning_rates, seed=1337)  # type: ignore[arg-type]
-    plain = train_plainly(name, corpus, telling, budget)
+    recorder = Recorder(task.bind(informed, corpus, budget))
+    [ours] = fit(recorder, task, budget, budget.learning_rates, seed=1337)  # type: ignore[arg-type]
+    plain = train_plainly(name, corpus, informed, budget)
     expected = plain.run(budget.steps, budget.eval_every)
-    heard = torch.cat(listener.heard)
-    assert heard[:60].tolist() == pytest.approx(plain.losses[:60], rel=1e-4, abs=1e-6)
-    assert heard.tolist() == pytest.approx(plain.losses, rel=5e-3, abs=1e-5)
+    losses = torch.cat(recorder.losses_seen)
+    assert losses[:60].tolist() == pytest.approx(plain.losses[:60], rel=1e-4, abs=1e-6)
+    assert losses.tolist() == pytest.approx(plain.losses, rel=5e-3, abs=1e-5)
     with torch.no_grad():
-        [values] = listener._learner.evaluate([ours.head], "test")
+        [values] = recorder.learner.evaluate([ours.head], "test")
     assert values[task.selection.name].value == pytest.approx(expected, abs=0.5)
     # It has learnt: the equality is not that of two heads at chance.
     assert plain.losses[-1] < 0.7 * plain.losses[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_losses_are_equal_before_any_step(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+def test_the_first_losses_are_equal_before_any_step(name: str, informed: MemoryStore, corpus: Manifest) -> None:
     """First parameters, order of batches and both losses over an epoch and a half, without training in between."""
     task, budget = official(name), small(name, **SETTINGS)
-    learner = task.bind(telling, corpus, budget)
+    learner = task.bind(informed, corpus, budget)
     torch.manual_seed(1337)
     head = learner.new_head()
     learner.start_epochs(1337, budget.batch)
-    plain = train_plainly(name, corpus, telling, budget)
+    plain = train_plainly(name, corpus, informed, budget)
     batches = plain.task.draw_batches(budget.batch, 1337)
     with torch.no_grad():
         for batch in (next(batches) for _ in range(90)):

@@ -39,7 +39,7 @@ def both(store: MemoryStore) -> tuple[Bank, Bank]:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 4), st.integers(0, 99))
-def test_a_streamed_bank_says_what_one_in_memory_says(frames: list[int], chunk: int, seed: int) -> None:
+def test_a_streamed_bank_equals_one_in_memory(frames: list[int], chunk: int, seed: int) -> None:
     held, streamed = both(make_store(frames))
     for ours, theirs in ((streamed, held), (streamed.chunked(chunk), held.chunked(chunk))):
         assert ours.shape == theirs.shape == (2, 3)
@@ -71,21 +71,21 @@ def test_splits_are_held_from_the_smallest_up() -> None:
 @pytest.mark.parametrize("official_protocol", [False, True])
 @pytest.mark.parametrize("name", TASKS)
 def test_results_do_not_depend_on_memory(
-    name: str, official_protocol: bool, telling: MemoryStore, corpus: Manifest
+    name: str, official_protocol: bool, informed: MemoryStore, corpus: Manifest
 ) -> None:
     budget = small(name, steps=4, accumulate=2, learning_rates=(1e-2, 3e-2), search_steps=2)
     quirks = OPEN if official_protocol else None
-    results = [run_task(name, telling, corpus, budget, (1, 2), quirks, r) for r in (RunOptions(), STREAM)]
+    results = [run_task(name, informed, corpus, budget, (1, 2), quirks, r) for r in (RunOptions(), STREAM)]
     held, streamed = ({k: v for k, v in asdict(result).items() if k != "seconds"} for result in results)
     assert held == streamed
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_training_on_a_stream_is_bit_equal(name: str, telling: MemoryStore, corpus: Manifest) -> None:
+def test_training_on_a_stream_is_bit_equal(name: str, informed: MemoryStore, corpus: Manifest) -> None:
     task, budget = official(name, asv_crops=False), small(name, steps=6, accumulate=2)
     heads = []
     for options in (RunOptions(), STREAM):
-        [fitted] = fit(task.bind(telling, corpus, budget, options), task, budget, (1e-2,), seed=3)
+        [fitted] = fit(task.bind(informed, corpus, budget, options), task, budget, (1e-2,), seed=3)
         heads.append(nn.utils.parameters_to_vector(fitted.head.parameters()))
     assert torch.equal(*heads)
 
@@ -112,17 +112,17 @@ class HeldBytes:
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_few_batches_are_in_memory_at_a_time(
-    name: str, telling: MemoryStore, corpus: Manifest, monkeypatch: pytest.MonkeyPatch
+    name: str, informed: MemoryStore, corpus: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, plain = HeldBytes(), StreamedBank.gather
     monkeypatch.setattr(StreamedBank, "gather", lambda bank, items: held.count(plain(bank, items)))
     task, budget = official(name, asv_crops=False), small(name, steps=30)
     task = replace(task, eval_frames=100) if isinstance(task, CtcLearner) else task
-    learner = task.bind(telling, corpus, budget, STREAM)
+    learner = task.bind(informed, corpus, budget, STREAM)
     fit(learner, task, budget, (1e-2,), seed=3)
-    # Evaluation goes on while training's next batches wait.
+    # Evaluation continues while training's next batches wait.
     assert 2 * held.largest < held.peak <= 2 * 4 * held.largest
-    assert held.peak < sum(2 * 3 * 24 * len(rows[0]) for rows in telling.rows.values())
+    assert held.peak < sum(2 * 3 * 24 * len(rows[0]) for rows in informed.rows.values())
     del learner
     assert held.now == 0
     assert not [t for t in threading.enumerate() if t.name == "prefetch"]
