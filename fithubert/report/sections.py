@@ -29,7 +29,7 @@ from fithubert.report.scores import (
     scatter_trials,
 )
 from fithubert.report.summary import task_columns
-from fithubert.report.table import format_bytes, format_heading, format_macs
+from fithubert.report.table import format_bytes, format_macs, format_number
 from fithubert.tasks import Task, find_metric, task_info
 
 #: A figure over variants is said to differ if its p value is below this.
@@ -151,6 +151,7 @@ class Sections:
 def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sections:
     """The content of the page from all metrics; a stage that has not run leaves its part empty."""
     columns = task_columns(summary)
+    students = dict.fromkeys([*plan.students, *metrics.distill])
     profiled = {} if metrics.profile is None else metrics.profile.models
     paper = metrics.profile.paper_size if metrics.profile is not None else None
     published = {} if paper is None else paper.models
@@ -169,7 +170,7 @@ def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sect
         paper=[(name, cost, PUBLISHED.get(name, "")) for name, cost in summary.paper_size.items()],
         paper_bars=_bars(published, "macs"),
         paper_times=_bars(published, "time"),
-        trainings=[_describe_training(name, metrics.distill.get(name)) for name in _merge(plan.students, metrics)],
+        trainings=[_describe_training(name, metrics.distill.get(name)) for name in students],
         ablations=[
             _describe_ablation(name, metrics.ablation.get(name))
             for name in dict.fromkeys([*plan.ablations, *metrics.ablation])
@@ -183,11 +184,6 @@ def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sect
         skipped=() if metrics.prepare is None else metrics.prepare.skipped,
         cache=_cache_facts(metrics),
     )
-
-
-def _merge(students: Sequence[str], metrics: Metrics) -> list[str]:
-    """The planned students, then other trained ones."""
-    return list(dict.fromkeys([*students, *metrics.distill]))
 
 
 def _bars(models: Mapping[str, ModelCost], of: Literal["macs", "time"]) -> list[Bar]:
@@ -281,7 +277,7 @@ def _corpus_facts(metrics: Metrics) -> dict[str, str]:
 def _split_table(metrics: Metrics) -> SplitTable:
     splits = {} if metrics.prepare is None else metrics.prepare.splits
     columns = tuple(dict.fromkeys(key for values in splits.values() for key in values))
-    rows = {name: tuple(_format(values.get(key, 0)) for key in columns) for name, values in splits.items()}
+    rows = {name: tuple(format_number(values.get(key, 0)) for key in columns) for name, values in splits.items()}
     return SplitTable(columns, rows)
 
 
@@ -290,21 +286,12 @@ def _cache_facts(metrics: Metrics) -> dict[str, str]:
     if cache is None:
         return {}
     return {
-        "audio seconds": _format(cache.audio_seconds),
+        "audio seconds": format_number(cache.audio_seconds),
         "bytes": format_bytes(cache.bytes),
         "bytes per audio hour": format_bytes(cache.bytes_per_audio_hour),
         "codec": cache.codec,
         "fingerprint": cache.fingerprint,
         "model": cache.model,
-        "relative error": _format(cache.relative_error),
+        "relative error": format_number(cache.relative_error),
         "utterances": f"{cache.utterances:,}",
     }
-
-
-def _format(value: float) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-__all__ = ["PART_TITLES", "Ablation", "AblationFigure", "Sections", "build_sections", "format_heading"]

@@ -63,6 +63,13 @@ def format_seconds(value: float) -> str:
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def format_number(value: float) -> str:
+    """Three digits below 1,000, else thousands with commas; whole numbers in full."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
 def format_score(model: ModelSummary, task: str, metric: str) -> str:
     """A score to two decimals, `not scored` if the corpus lacks what the task needs, else `not run`."""
     value = model.score(task, metric)
