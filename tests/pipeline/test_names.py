@@ -43,6 +43,12 @@ def test_a_stage_runs_its_file_and_writes_its_metrics(name: str, entry: dict[str
         assert own_file or path.startswith(f"reports/metrics/{stage}/") or path == "reports/summary.json"
 
 
+@pytest.mark.parametrize(("name", "entry"), [*ENTRIES.items(), *SWEEP.items()])
+def test_a_stage_depends_on_sections_that_exist(name: str, entry: dict[str, dict[str, list[str]]]) -> None:
+    params: list[str] = entry.get("do", entry)["params"]  # type: ignore[assignment]
+    assert {param.partition(".")[0] for param in params} <= set(Params.model_fields)
+
+
 def test_metrics_files_are_named_after_their_stages() -> None:
     assert metrics_file("distill@thin") == Path("reports/metrics/distill/thin.json")
     assert metrics_file("prepare") == Path("reports/metrics/prepare.json")
