@@ -1,9 +1,9 @@
-"""What a sweep's workers, sampler and limits are worth: `python -m benchmarks.sweep throughput | sampler | limits`.
+"""The effect of a sweep's workers, sampler and limits: `python -m benchmarks.sweep throughput | sampler | limits`.
 
-`throughput`: trials per hour of two workers against one, on real trials of `sweep.budget` (workspace as for `fithubert
-sweep`, which it leaves alone). `sampler`: hypervolume of Optuna's choices against random ones at equal trials, three
-seeds; error comes from a random forest fitted to experiments/width_depth/front.csv, cost is exact. A surrogate says
-nothing of the noise of real trials. `limits`: what a proposal costs that is never trained.
+`throughput`: trials per hour of two workers and of one, on real trials of `sweep.budget`, in the workspace of
+`fithubert sweep`, which is not changed. `sampler`: hypervolume of Optuna's choices and of random ones at equal trials,
+with three seeds; the error comes from a random forest fitted to experiments/width_depth/front.csv, the cost is exact.
+A forest does not show the noise of real trials. `limits`: the processor time of a proposal that is never trained.
 """
 
 import os
@@ -27,10 +27,10 @@ from fithubert.files import write_json
 from fithubert.profile.counts import PARTS
 from fithubert.search.front import hypervolume
 from fithubert.search.space import Limits, Speed
-from fithubert.search.stopping import StoppingRule
-from fithubert.search.study import create_study, join_study, open_storage, read_rows
-from fithubert.search.worker import Plan, RunTrial, work
-from fithubert.stages.sweep import sweep
+from fithubert.search.study import StudyPlace, create_study, read_rows
+from fithubert.search.sweep import Search, Worker
+from fithubert.search.trial import RunTrial, StoppingRule
+from fithubert.stages.sweep import SweepOptions, sweep
 from fithubert.workspace import Workspace
 
 TABLE = Path("experiments/width_depth/front.csv")
@@ -38,8 +38,7 @@ RESULTS = Path("reports/benchmarks/sweep.json")
 
 
 def throughput(trials: int = 4) -> dict[str, Any]:
-    """Wall time of trials of like cost: by one worker of one thread, two of them, and one with both cores; set-up
-    included."""
+    """Wall time of trials of similar cost, set-up included: one worker, two workers, one worker with two threads."""
     params = load_params()
     settings = params.sweep.model_copy(update={"trials": trials, "stop_after": 99})
     params, shape = params.model_copy(update={"sweep": settings}), params.students[settings.of].shape
@@ -60,14 +59,14 @@ def throughput(trials: int = 4) -> dict[str, Any]:
             workspace = _borrow(Path(folder))
             os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
             begun = time.monotonic()
-            sweep(params, workspace, "benchmark", workers, space=space, threads=threads)
+            sweep(params, workspace, SweepOptions("benchmark", workers=workers, threads=threads, space=space))
             seconds[name] = time.monotonic() - begun
     ratios = {name: taken / seconds["two"] for name, taken in seconds.items() if name != "two"}
     return {"trials": trials, "seconds": seconds, "trials_per_hour_of_two": ratios}
 
 
 def _borrow(folder: Path) -> Workspace:
-    """A workspace that reads corpus, cache and teacher from this one, and keeps what it writes to itself."""
+    """A workspace that reads corpus, cache and teacher from this one and writes to its own folder."""
     (folder / "artifacts").mkdir()
     for part in ("data", "artifacts/teacher"):
         (folder / part).symlink_to(Path(part).absolute())
@@ -80,7 +79,7 @@ def sampler(trials: int = 20, seeds: tuple[int, ...] = (1, 2, 3)) -> dict[str, A
     for seed in seeds:
         for name, at_random in (("tpe", False), ("random", True)):
             with tempfile.TemporaryDirectory() as folder:
-                shares[name].append(_search(Path(folder), trials, seed, at_random))
+                shares[name].append(_measure_share(Path(folder), trials, seed, at_random))
     features, error = _table()
     predicted = cross_val_predict(_forest(), features, error, cv=len(error))
     rank = pd.Series(predicted).corr(pd.Series(error), method="kendall")
@@ -88,57 +87,55 @@ def sampler(trials: int = 20, seeds: tuple[int, ...] = (1, 2, 3)) -> dict[str, A
 
 
 def limits() -> dict[str, Any]:
-    """Processor seconds of a hundred proposals that no limit admits, until the worker gives up."""
+    """Processor seconds of a hundred proposals above a limit, until the worker gives up."""
     with tempfile.TemporaryDirectory() as folder:
-        plan = _plan(Path(folder), trials=1, seed=1, at_random=False, limits=Limits(params=1))
+        search = _search(Path(folder), trials=1, seed=1, limits=Limits(params=1))
         begun = time.process_time()
         with suppress(UserError):
-            work(plan, 0)
+            Worker(search, Surrogate().open).run()
         seconds = time.process_time() - begun
-        proposals = len(join_study(plan.study, open_storage(plan.storage)).trials)
+        proposals = len(search.place.join().trials)
     return {"proposals": proposals, "seconds_per_hundred": 100 * seconds / proposals}
 
 
-def _search(folder: Path, trials: int, seed: int, at_random: bool) -> float:
-    plan = _plan(folder, trials, seed, at_random, Limits())
-    work(plan, 0)
-    rows = read_rows(join_study(plan.study, open_storage(plan.storage)))
-    points = [(row.values["pr"], row.values["macs_per_second"]) for row in rows]
+def _measure_share(folder: Path, trials: int, seed: int, at_random: bool) -> float:
+    search = _search(folder, trials, seed, Limits())
+    Worker(search, Surrogate().open, random=at_random).run()
+    points = [(row.values["pr"], row.values["macs_per_second"]) for row in read_rows(search.place.join())]
     _, error = _table()
     reference = (float(max(error)), 4e8)
     best = float(min(error))
     return hypervolume(points, reference) / ((reference[0] - best) * reference[1])
 
 
-def _plan(folder: Path, trials: int, seed: int, at_random: bool, limits: Limits) -> Plan:
+def _search(folder: Path, trials: int, seed: int, limits: Limits) -> Search:
     """A new study of the default student in `folder`, without real trials."""
     params = load_params()
-    settings = params.sweep.model_copy(update={"trials": trials, "seed": seed, "stop_after": 99})
-    plan = Plan(
-        study="s",
-        storage=str(folder / "s.log"),
+    search = Search(
+        place=StudyPlace("s", f"sqlite:///{folder}/study.db"),
         folder=folder,
-        sweep=settings,
-        student=params.students[settings.of],
+        settings=params.sweep.model_copy(update={"trials": trials, "seed": seed, "stop_after": 99}),
+        student=params.students[params.sweep.of],
         teacher_depth=12,
         limits=limits,
         speed=Speed(dict.fromkeys(PARTS, 1e9), 0.0, 1.0),
-        objective="benchmarks.sweep:open_surrogate",
-        random=at_random,
     )
-    create_study(plan.study, open_storage(plan.storage), settings.objectives, {}, None)
-    return plan
+    create_study(search.place, search.settings.objectives, {})
+    return search
 
 
-def open_surrogate(plan: Plan) -> RunTrial:
-    """Trials whose error the forest gives."""
-    features, error = _table()
-    forest = _forest().fit(features, error)
+class Surrogate:
+    """Trials whose error comes from the forest."""
 
-    def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
-        return {"pr": float(forest.predict([_describe(student)])[0])}
+    def open(self) -> RunTrial:
+        """The function that stands for a training."""
+        features, error = _table()
+        forest = _forest().fit(features, error)
 
-    return run
+        def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
+            return {"pr": float(forest.predict([_describe(student)])[0])}
+
+        return run
 
 
 def _forest() -> RandomForestRegressor:

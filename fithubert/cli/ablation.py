@@ -16,7 +16,7 @@ def ablation(name: Annotated[str, typer.Argument(help="An entry of `ablation` in
     """
     with stage() as (params, workspace):
         from fithubert.report.table import print_table
+        from fithubert.search.ablation import comparison_rows
         from fithubert.stages.ablation import ablation as run
-        from fithubert.stages.ablation import comparison_rows
 
         print_table(comparison_rows(run(params, workspace, name)))

@@ -28,7 +28,7 @@ def sweep(
     study: Annotated[str, typer.Option(help="The name of the study; an existing one is continued.")] = "default",
     storage: Annotated[
         str | None,
-        typer.Option(help="The URL of a database, or a journal (*.log); default: a journal in the study's folder."),
+        typer.Option(help="The URL of a database that all machines reach; default: an SQLite file."),
     ] = None,
     max_params: Annotated[
         int | None, typer.Option(parser=_count, metavar="N", help="Parameters at most: 25M, 900k.")
@@ -59,7 +59,7 @@ def sweep(
     with stage() as (params, workspace):
         from fithubert.report.table import print_table
         from fithubert.search.space import Limits, read_space
-        from fithubert.stages.sweep import REPORT, report_sweep
+        from fithubert.stages.sweep import REPORT, SweepOptions, report_sweep
         from fithubert.stages.sweep import sweep as run
 
         if report is not None:
@@ -69,7 +69,8 @@ def sweep(
                 params = params.model_copy(update={"sweep": params.sweep.model_copy(update={"trials": trials})})
             limits = Limits(max_params, max_latency_ratio)
             shapes = None if space is None else read_space(space)
-            found = run(params, workspace, study, workers, storage, limits, shapes, warm_start, threads)
+            options = SweepOptions(study, storage, workers, threads, limits, shapes, warm_start)
+            found = run(params, workspace, options)
         print_table(
             [{"trial": row.name, **{name: f"{v:.4g}" for name, v in row.values.items()}} for row in found.front]
         )

@@ -1,4 +1,4 @@
-"""What a sweep searches, by what it judges, and what its trials may cost."""
+"""The section `sweep`: the shapes to search, the objectives, and the budget of a trial."""
 
 from typing import Annotated, Literal
 
@@ -12,9 +12,9 @@ COSTS = ("macs_per_second", "params", "latency_ratio")
 
 
 class SpaceParams(StrictModel):
-    """The shapes that a sweep chooses from: every list holds the values of one choice, and every combination is valid.
+    """The shapes that a sweep chooses from. Every list holds the values of one choice; every combination is valid.
 
-    Evenly spaced numbers are modelled as numbers, others as categories without an order.
+    Evenly spaced numbers are modelled as numbers, other values as categories without an order.
 
     The default is scaled to the embedded teacher (192 wide, 12 deep) and contains the paper's shape scaled to it.
     """
@@ -23,13 +23,13 @@ class SpaceParams(StrictModel):
     width: tuple[Count, ...] = Field((48, 72, 96, 120, 144, 168, 192), min_length=1)
     ffn_width: tuple[Count, ...] = Field((60, 120, 180, 240, 300, 360, 420, 480), min_length=1)
     attention_heads: tuple[Count, ...] = Field((4, 6, 12), min_length=1)
-    #: Factors on the channels of every convolution of `of`'s front end.
+    #: Factors on the channels of every convolution in the front end of `of`.
     front_end: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5, 0.75, 1.0, 1.25), min_length=1)
     time_reduction: tuple[Literal["none", "conv1d", "fc1", "fc2", "mean"], ...] = Field(
         ("none", "conv1d", "mean"), min_length=1
     )
     factor: tuple[Annotated[int, Field(ge=2, le=4)], ...] = Field((2, 3, 4), min_length=1)
-    #: Where the frame rate drops, as a share of the depth: 0 is before the first layer.
+    #: The layer before which the frame rate drops, as a share of the depth: 0 is the first layer.
     position: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0, 0.25, 0.5), min_length=1)
     readout: tuple[Literal["last", "layers", "projections"], ...] = Field(("last", "projections"), min_length=1)
 
@@ -37,7 +37,7 @@ class SpaceParams(StrictModel):
     def _check_combinations(self) -> "SpaceParams":
         for name, values in self:
             if len(set(values)) < len(values):
-                raise ValueError(f"{name}: a value is there twice")
+                raise ValueError(f"{name}: a value is listed twice")
         for width in self.width:
             for heads in self.attention_heads:
                 if width % heads:
@@ -48,19 +48,19 @@ class SpaceParams(StrictModel):
 class SweepParams(StrictModel):
     """The frontier of quality against cost over the shapes of one student."""
 
-    #: The student whose recipe, losses and start all trials have.
+    #: The student whose recipe, losses and first weights all trials share.
     of: str = "fithubert"
-    #: Trials in all that are trained; infeasible ones do not count.
+    #: The number of trained trials; infeasible ones do not count.
     trials: int = Field(20, gt=0)
-    #: What is made better at once: tasks of the budget (their metric on dev), `dev_loss` (of the last head), and costs.
+    #: Optimised together: tasks of the budget (their metric on dev), `dev_loss` (of the last head), and costs.
     objectives: tuple[str, ...] = Field(("pr", "macs_per_second"), min_length=2)
     space: SpaceParams = SpaceParams()
     budget: TrialBudget = TrialBudget(
         updates=100, dev_every_updates=25, init_seconds=30.0, tasks={"pr": trial_budget("pr", steps=250, eval_every=50)}
     )
     seed: int = Field(1, ge=0)
-    #: A trial is stopped where `stop_after` finished ones that cost no more were better by this share at the same
-    #: update, from half of the updates on.
+    #: A trial is stopped if `stop_after` finished ones that cost no more were better by this share at the same update,
+    #: from half of the updates on.
     stop_margin: float = Field(0.1, gt=0)
     stop_after: int = Field(2, gt=0)
 
@@ -71,7 +71,7 @@ class SweepParams(StrictModel):
             if objective not in known:
                 raise ValueError(f"objectives: {objective!r} is not one of {', '.join(known)}")
         if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError("objectives: one is there twice")
+            raise ValueError("objectives: one is listed twice")
         if not set(self.objectives) & set(COSTS) or set(self.objectives) <= set(COSTS):
             raise ValueError("objectives: at least one quality and one cost are needed")
         return self

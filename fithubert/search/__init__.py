@@ -1,4 +1,4 @@
-"""The frontier of quality against cost: a study of short trials over many shapes. No other room knows Optuna.
+"""Trials (short trainings with a probe), ablations, and the search for the front of quality against cost.
 
-Any number of processes on any number of machines work on one study; what they know of each other is in its storage.
+This is the only room that imports Optuna. Workers on any number of machines share a study through its database.
 """

@@ -1,4 +1,4 @@
-"""The shapes that a sweep searches, and what each costs."""
+"""The shapes that a sweep searches, and their costs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,18 +29,20 @@ _CHANNELS = 4
 
 
 def read_space(path: Path) -> SpaceParams:
-    """The space in a YAML file of `sweep.space`; raises UserError in one line naming the key."""
+    """The space in a YAML file with the keys of `sweep.space`. Raises UserError that names the wrong key."""
     return validate(SpaceParams, read_yaml(path), str(path))
 
 
 def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teacher_width: int) -> None:
-    """Raise UserError where some shape of `space` cannot be built or started as `of` says."""
+    """Raise UserError if a shape of `space` cannot be built, or cannot start as the student `of` does."""
     groups = resolve(of.recipe, of.shape).pos_conv_groups
     for width in space.width:
         if width % groups:
-            raise UserError(f"space.width: {width} is no multiple of the {groups} groups of the positional convolution")
+            raise UserError(
+                f"space.width: {width} is not a multiple of {groups}, the groups of the positional convolution"
+            )
     if of.init == "teacher_layers":
-        raise UserError("sweep: a student with init teacher_layers has its teacher's shape; take another for sweep.of")
+        raise UserError("sweep: a student with init teacher_layers has its teacher's shape; set sweep.of to another")
     if max(space.depth) > teacher_depth:
         raise UserError(f"space.depth: {max(space.depth)} is deeper than the teacher, {teacher_depth}")
     if of.init == "cut_teacher" and max(space.width) > teacher_width:
@@ -48,7 +50,7 @@ def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teach
 
 
 def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> StudentParams:
-    """The student that is `of` but for `choices`; its heads predict teacher layers that are spread evenly."""
+    """The student `of` with `choices` applied. Its heads predict evenly spaced teacher layers."""
     base, depth = resolve(of.recipe, of.shape), choices["depth"]
     kind = choices["time_reduction"]
     reduction: dict[str, Any] = {"kind": kind}
@@ -67,13 +69,13 @@ def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> Stu
         "readout": choices["readout"],
         "heads": {"layer_map": [[layer, round(layer * teacher_depth / depth)] for layer in range(1, depth + 1)]},
     }
-    # Else a factor of `of`'s own would be left where frames are not reduced.
+    # A factor of `of` must not stay if the frame rate is not reduced.
     merged = of.model_copy(update={"shape": {k: v for k, v in of.shape.items() if k != "time_reduction"}})
     return merged.changed({"shape": shape})
 
 
 def find_choices(of: StudentParams, space: SpaceParams) -> dict[str, Any] | None:
-    """The choices that give `of` itself, or None where `space` does not hold its shape."""
+    """The choices that give the shape of `of`, or None if `space` does not contain it."""
     config = resolve(of.recipe, of.shape)
     reduction = config.time_reduction
     wanted: dict[str, Any] = {
@@ -95,7 +97,11 @@ def find_choices(of: StudentParams, space: SpaceParams) -> dict[str, Any] | None
 
 @dataclass(frozen=True)
 class Costs:
-    """`params`: trunk and read-out; `macs_per_second` of audio, on 10 s; `latency_ratio`: estimated, to the teacher."""
+    """The costs of a student.
+
+    `params`: trunk and read-out. `macs_per_second`: multiply-accumulates per second of audio, on 10 s.
+    `latency_ratio`: the estimated latency, divided by the teacher's.
+    """
 
     params: int
     macs_per_second: float
@@ -104,9 +110,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast this machine is: multiply-accumulates a second in each part of a student, and the teacher's seconds.
+    """The speed of this machine, measured on one utterance of 10 s.
 
-    `rest_seconds` is what a pass takes outside all parts. Taken on one utterance of 10 s.
+    `macs_per_second`: part of a student -> multiply-accumulates per second of computation. `rest_seconds`: the time of
+    a student outside all parts. `teacher_seconds`: the latency of the teacher.
     """
 
     macs_per_second: Mapping[str, float]
@@ -116,21 +123,21 @@ class Speed:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trial may cost at most; None sets no limit."""
+    """The highest permitted costs of a trial; None sets no limit."""
 
     params: int | None = None
     latency_ratio: float | None = None
 
     def excess(self, costs: Costs) -> dict[str, float]:
-        """limit -> the share by which it is exceeded, at most 0 where it is kept."""
+        """Limit -> the share by which it is exceeded; 0 or less if it is kept."""
         limits = {name: limit for name, limit in asdict(self).items() if limit is not None}
         return {name: getattr(costs, name) / limit - 1 for name, limit in limits.items()}
 
 
 def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, rounds: int = 7) -> Speed:
-    """Time the student `of` and the teacher in turn, random weights for the student: they do not matter for time.
+    """The speed of this machine, from the student `of` (with random weights) and the teacher, timed in turn.
 
-    A latency that is estimated from this takes every part to run as fast as `of`'s own does.
+    A latency estimated from it assumes that every part of another shape runs as fast as the same part of `of`.
     """
     config = resolve(of.recipe, of.shape)
     student = ReadOut(build_student(config.released()), "reference")
@@ -139,7 +146,7 @@ def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, round
         shares = time_parts(student, REFERENCE_SECONDS, rounds)
     ours, theirs = (timings[name][REFERENCE_SECONDS] for name in ("student", "teacher"))
     teacher_seconds = median(theirs)
-    # By rounds, in which both met the same load.
+    # Compared round by round, so that both had the same load on the machine.
     seconds = teacher_seconds * paired_ratio(ours, theirs).median
     macs = _macs(config)
     spent = {part: share * seconds for part, share in shares.items()}
@@ -150,7 +157,7 @@ def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, round
 
 
 def count_costs(student: StudentParams, speed: Speed) -> Costs:
-    """The costs of `student`, from its shape alone, in milliseconds of work."""
+    """The costs of `student`, counted from its shape; no model is built in memory."""
     config = resolve(student.recipe, student.shape)
     macs = _macs(config)
     seconds = speed.rest_seconds + sum(count / speed.macs_per_second[part] for part, count in macs.items())
@@ -162,9 +169,10 @@ def count_costs(student: StudentParams, speed: Speed) -> Costs:
 
 
 def count_parameters(config: StudentConfig) -> int:
-    """The parameters of trunk and read-out of a shape.
+    """The number of parameters of trunk and read-out.
 
-    Layers are all alike, so that two shallow trunks, counted on tensors without memory, tell of every depth.
+    All layers have the same size, so two shallow trunks are enough to count any depth. They are built on the meta
+    device, without memory or first weights, and kept: hundreds of proposals share few trunks.
     """
     if config.reuse_attention or config.heads.kind != "per_layer":
         return _build_and_count(config.released())
@@ -179,7 +187,7 @@ def count_parameters(config: StudentConfig) -> int:
 
 
 def _trunk(config: StudentConfig, depth: int) -> StudentConfig:
-    """`config` without heads, and with fewer layers."""
+    """`config` without heads, with `depth` layers."""
     reduction = config.time_reduction.model_copy(update={"before_layer": 0})
     heads = config.heads.model_copy(update={"layer_map": ()})
     changes = {"depth": depth, "heads": heads, "readout": "layers", "masking": None, "time_reduction": reduction}

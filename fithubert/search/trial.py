@@ -1,20 +1,23 @@
-"""One trial: a student trained for a small budget and probed, as a result that is kept and never made twice."""
+"""One trial: a student trained for a small budget and probed. Its result is kept and reused."""
 
+import os
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from fithubert.code_version import code_version
 from fithubert.config.ablation import TrialBudget
 from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
+from fithubert.config.sweep import SweepParams
 from fithubert.data.manifest import Manifest
 from fithubert.distill.targets import Targets, TrainingData
 from fithubert.distill.train import TrainingOptions, TrainResult, train_student
-from fithubert.files import digest, digest_json, read_json, write_json
+from fithubert.files import digest_json, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.readout import ReadOut
@@ -23,35 +26,27 @@ from fithubert.models.runtime import choose_device
 from fithubert.models.weights import load_student
 from fithubert.profile.counts import analytic_macs
 from fithubert.profile.run import REFERENCE_SECONDS
+from fithubert.records import AblationTrial, TaskScore
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.superb.learners import task_kind
 from fithubert.superb.run import NotScorable, TaskResult, run_task
-from fithubert.training.events import TrainingListener
+from fithubert.training.events import Evaluated, StopTraining, TrainingListener
 
-#: The rooms and files whose code decides what a trial comes to.
-_ROOMS = (
-    "config",
-    "data",
-    "distill",
-    "frames.py",
-    "importers",
-    "models",
-    "profile/counts.py",
-    "records",
-    "search/__init__.py",
-    "search/trial.py",
-    "store",
-    "superb",
-    "tasks.py",
-    "training",
-)
-_PACKAGE = Path(__file__).resolve().parents[1]
+
+@dataclass(frozen=True)
+class Trial:
+    """A student to train and probe with a budget and a seed."""
+
+    name: str
+    student: StudentParams
+    budget: TrialBudget
+    seed: int
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What all trials share: the corpus, the teacher, and its hidden states on train and dev."""
+    """The data that all trials share: the corpus, the teacher, and its hidden states on train and dev."""
 
     manifest: Manifest
     teacher: HubertTeacher
@@ -59,127 +54,145 @@ class TrialData:
     dev: Targets
 
 
-@dataclass(frozen=True)
-class TaskScore:
-    """One probed task. `dev`: the metric that selects, by name; `test`: its metrics, with `intervals` (low, high)."""
-
-    dev: dict[str, float]
-    test: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What one trial came to.
-
-    `curve`: (update, dev loss) of every evaluation. `tasks`: task -> scores, without those that the corpus cannot
-    score. `parameters`: trunk and read-out, what downstream use loads; `macs_per_second`: multiply-accumulates of a
-    second of audio, on 10 s. `train_seconds` is the training's own wall time, `seconds` that of all.
-    """
-
-    name: str
-    seed: int
-    dev_loss: float
-    curve: tuple[tuple[int, float], ...]
-    tasks: dict[str, TaskScore]
-    parameters: int
-    macs_per_second: float
-    updates: int
-    audio_hours: float
-    train_seconds: float
-    seconds: float
-
-
 def run_trial(
-    name: str,
-    student: StudentParams,
-    budget: TrialBudget,
-    params: Params,
-    data: TrialData,
-    seed: int,
-    directory: Path,
-    listeners: Iterable[TrainingListener] = (),
-) -> TrialResult:
-    """Train `student` for `budget`, probe it, and keep the result in `directory`/trial.json.
+    trial: Trial, params: Params, data: TrialData, directory: Path, listeners: Iterable[TrainingListener] = ()
+) -> AblationTrial:
+    """Train and probe the student, and keep the result in `directory`/trial.json.
 
-    A result that is there and of the same student, budget, seed, data and code is returned as it is; any other is
-    replaced. A trial that was killed goes on from its last checkpoint. What `budget` does not say (batches, schedule,
-    codecs) is as `params` has it. Raises UserError where the student does not fit the teacher or training fails.
+    An existing result of the same trial, data and code is returned; any other is replaced. A killed trial resumes from
+    its last checkpoint. Settings that the budget leaves open (batches, schedule, codecs) come from `params`. Raises
+    UserError if the student does not fit the teacher or if training fails.
     """
-    identity = _identity(student, budget, params, data, seed)
+    identity = _identify(trial, params, data)
     record, mark = directory / "trial.json", directory / "identity.json"
-    begun = time.monotonic()
+    started = time.monotonic()
     if not mark.is_file() or read_json(mark) != identity:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         write_json(mark, identity)
     elif record.is_file():
-        return _from_json(read_json(record))
-    trained = _train(student, budget, params, data, seed, directory, listeners)
-    model = ReadOut(load_student(trained.directory), name).to(choose_device(params.teacher.device))
-    tasks = _probe(model, budget, params, data.manifest, seed, directory / "features")
-    seconds, ended = time.monotonic() - begun, trained.ended
-    result = TrialResult(
-        name=name,
-        seed=seed,
+        return AblationTrial.read(record)
+    trained = _train(trial, params, data, directory / "student", listeners)
+    model = ReadOut(load_student(trained.directory), trial.name).to(choose_device(params.teacher.device))
+    tasks = _probe(trial, model, params, data.manifest, directory / "features")
+    ended = trained.ended
+    result = AblationTrial(
+        variant=trial.name,
+        seed=trial.seed,
         dev_loss=ended.best_dev_loss,
         curve=tuple((point.update, point.dev_loss) for point in ended.curve),
         tasks=tasks,
         parameters=sum(p.numel() for p in model.student.parameters()),
-        macs_per_second=macs_per_second(student),
+        macs_per_second=macs_per_second(trial.student),
         updates=ended.updates,
         audio_hours=ended.audio_hours,
         train_seconds=ended.seconds,
-        seconds=seconds,
+        seconds=time.monotonic() - started,
     )
-    write_json(record, asdict(result))
+    result.write(record)
     return result
 
 
 def macs_per_second(student: StudentParams) -> float:
-    """Multiply-accumulates of a second of audio, counted from the shape alone."""
+    """Multiply-accumulates per second of audio, counted from the shape."""
     config = resolve(student.recipe, student.shape)
     return sum(analytic_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ)).values()) / REFERENCE_SECONDS
 
 
+@dataclass(frozen=True)
+class FinishedTrial:
+    """The cost objectives of a trial that was trained to the end, and its dev loss of the last head by update."""
+
+    costs: tuple[float, ...]
+    curve: dict[int, float]
+
+
+def count_better(
+    update: int, loss: float, costs: tuple[float, ...], finished: Iterable[FinishedTrial], margin: float
+) -> int:
+    """The number of finished trials that cost no more in any objective and were better by `margin` at `update`."""
+    return sum(
+        all(theirs <= ours for theirs, ours in zip(other.costs, costs, strict=True))
+        and update in other.curve
+        and other.curve[update] < loss * (1 - margin)
+        for other in finished
+    )
+
+
+class StoppingRule(TrainingListener):
+    """Stops a training if `settings.stop_after` finished trials are better at the same update, from half time on.
+
+    A trial is compared only with trials that cost no more, so cheap shapes are not stopped for being small.
+    `curve` holds the dev loss of the last head, which every shape has, by update. `save_curve` is called with it.
+    """
+
+    def __init__(
+        self,
+        settings: SweepParams,
+        costs: tuple[float, ...],
+        read_finished: Callable[[], list[FinishedTrial]],
+        save_curve: Callable[[dict[int, float]], None],
+        curve: dict[int, float],
+    ) -> None:
+        self._settings, self._costs = settings, costs
+        self._read_finished, self._save_curve = read_finished, save_curve
+        self.curve = curve
+
+    def on_evaluation(self, event: Evaluated) -> None:
+        """Save the loss. Raises StopTraining if the rule applies."""
+        loss = list(event.layer_losses.values())[-1]
+        self.curve[event.update] = loss
+        self._save_curve(self.curve)
+        updates, margin = self._settings.budget.updates, self._settings.stop_margin
+        if event.update < updates / 2 or event.update >= updates:
+            return
+        better = count_better(event.update, loss, self._costs, self._read_finished(), margin)
+        if better >= self._settings.stop_after:
+            raise StopTraining(f"at update {event.update} {better} cheaper trials were {margin:.0%} better")
+
+
+class RunTrial(Protocol):
+    """Trains and probes one student in `folder`, with `rule` as a listener; returns figures by name.
+
+    The figures are the objectives of `sweep.objectives` that are not costs, and any others.
+    """
+
+    def __call__(self, name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]: ...
+
+
 def _train(
-    student: StudentParams,
-    budget: TrialBudget,
-    params: Params,
-    data: TrialData,
-    seed: int,
-    directory: Path,
-    listeners: Iterable[TrainingListener],
+    trial: Trial, params: Params, data: TrialData, folder: Path, listeners: Iterable[TrainingListener]
 ) -> TrainResult:
+    budget = trial.budget
     schedule = params.distill.model_copy(
         update={
-            "seed": seed,
+            "seed": trial.seed,
             "updates": budget.updates,
             "dev_every_updates": budget.dev_every_updates,
             "checkpoint_every_updates": budget.dev_every_updates,
         }
     )
-    short = student.model_copy(update={"init_seconds": min(student.init_seconds, budget.init_seconds)})
+    seconds = min(trial.student.init_seconds, budget.init_seconds)
+    short = trial.student.model_copy(update={"init_seconds": seconds})
     targets = TrainingData(data.train, data.dev, data.teacher)
-    return train_student(short, schedule, targets, directory / "student", TrainingOptions(listeners))
+    return train_student(short, schedule, targets, folder, TrainingOptions(listeners))
 
 
-def _probe(
-    model: ReadOut, budget: TrialBudget, params: Params, manifest: Manifest, seed: int, folder: Path
-) -> dict[str, TaskScore]:
-    """The tasks of `budget` on the model's features, which are written to `folder` and deleted at the end."""
+def _probe(trial: Trial, model: ReadOut, params: Params, manifest: Manifest, folder: Path) -> dict[str, TaskScore]:
+    """The scores of the budget's tasks that the corpus can score. The features in `folder` are deleted at the end."""
+    budget = trial.budget
     if not budget.tasks:
         return {}
     kinds = {task_kind(task) for task in budget.tasks}
-    heard = manifest if None in kinds else manifest.select(kind={kind for kind in kinds if kind is not None})
-    # No two trials share a head's seed.
-    seeds = range(seed * budget.probe_seeds, (seed + 1) * budget.probe_seeds)
+    probed = manifest if None in kinds else manifest.select(kind={kind for kind in kinds if kind is not None})
+    # No two trials share the seed of a head.
+    seeds = range(trial.seed * budget.probe_seeds, (trial.seed + 1) * budget.probe_seeds)
     settings = ExtractSettings(layers="all", with_waveform=False, **params.extract.model_dump())
-    extract_features(model, heard, folder, settings)
+    extract_features(model, probed, folder, settings)
     store = FeatureStore.open(folder)
     scores = {}
     for task, task_budget in budget.tasks.items():
-        result = run_task(task, store, heard, task_budget, seeds)
+        result = run_task(task, store, probed, task_budget, seeds)
         if not isinstance(result, NotScorable):
             scores[task] = _score(result)
     shutil.rmtree(folder)
@@ -194,39 +207,33 @@ def _score(result: TaskResult) -> TaskScore:
     )
 
 
-def _identity(student: StudentParams, budget: TrialBudget, params: Params, data: TrialData, seed: int) -> str:
-    """A digest of all that decides the result."""
-    described: dict[str, Any] = {
-        "student": student.model_dump(mode="json"),
-        "budget": budget.model_dump(mode="json"),
-        "distill": params.distill.model_dump(mode="json"),
-        "extract": params.extract.model_dump(mode="json"),
-        "seed": seed,
-        "corpus": data.manifest.fingerprint,
-        "teacher": data.teacher.fingerprint,
-        "targets": [data.train.fingerprint, data.dev.fingerprint],
-        "code": _digest_code(),
-    }
-    return digest_json(described)
+def _identify(trial: Trial, params: Params, data: TrialData) -> str:
+    """A digest of everything that decides the result."""
+    return digest_json(
+        {
+            "student": trial.student.model_dump(mode="json"),
+            "budget": trial.budget.model_dump(mode="json"),
+            "distill": params.distill.model_dump(mode="json"),
+            "extract": params.extract.model_dump(mode="json"),
+            "seed": trial.seed,
+            "corpus": data.manifest.fingerprint,
+            "teacher": data.teacher.fingerprint,
+            "targets": [data.train.fingerprint, data.dev.fingerprint],
+            "code": code_version(__name__),
+        }
+    )
 
 
-@cache
-def _digest_code() -> str:
-    return digest(*(f"{path.relative_to(_PACKAGE)}\n{path.read_text()}" for path in list_code()))
-
-
-def list_code() -> list[Path]:
-    """The files whose change makes every trial another one, sorted."""
-    files = (path.rglob("*.py") if path.is_dir() else (path,) for path in (_PACKAGE / room for room in _ROOMS))
-    return sorted(path for found in files for path in found)
-
-
-def _from_json(values: dict[str, Any]) -> TrialResult:
-    tasks = {
-        task: TaskScore(
-            score["dev"], score["test"], {name: (low, high) for name, (low, high) in score["intervals"].items()}
-        )
-        for task, score in values["tasks"].items()
-    }
-    curve = tuple((int(update), float(loss)) for update, loss in values["curve"])
-    return TrialResult(**{**values, "tasks": tasks, "curve": curve})
+@contextmanager
+def threads_of_children(threads: int) -> Iterator[None]:
+    """Processes started inside use `threads` threads in every library, file reading included."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

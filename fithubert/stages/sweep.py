@@ -1,23 +1,21 @@
-"""The sweep: short trials over many shapes of one student, on any number of processes, and the front that they find."""
+"""The stage `sweep`: short trials over many shapes of one student, and the front of quality against cost."""
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams
 from fithubert.models.weights import read_teacher
 from fithubert.search.front import FILES, StudyResult, write_result
-from fithubert.search.run import run_workers
 from fithubert.search.space import Limits, Speed, check_space, find_choices, measure_speed
-from fithubert.search.stopping import StoppingRule
-from fithubert.search.study import create_study, describe_student, join_study, open_storage
-from fithubert.search.trial import run_trial
-from fithubert.search.worker import Plan, RunTrial
+from fithubert.search.study import StudyPlace, create_study, describe_student
+from fithubert.search.sweep import Pool, Search, run_workers
+from fithubert.search.trial import RunTrial, StoppingRule, Trial, TrialData, run_trial
 from fithubert.stages.trials import open_trial_data
 from fithubert.tracking.sweeps import end_study, log_trial, start_study
 from fithubert.training.events import StopTraining
@@ -26,77 +24,92 @@ from fithubert.workspace import Workspace, check_name
 
 #: Where `report_sweep` writes, below the workspace.
 REPORT = Path("experiments/width_depth")
-_NO_LIMITS = Limits()
 
 
-def sweep(
-    params: Params,
-    workspace: Workspace,
-    name: str = "default",
-    workers: int = 2,
-    storage: str | None = None,
-    limits: Limits = _NO_LIMITS,
-    space: SpaceParams | None = None,
-    warm_start: bool | None = None,
-    threads: int | None = None,
-) -> StudyResult:
-    """Bring the study `name` to `params.sweep.trials` trained trials, and write `REPORT`.
+@dataclass(frozen=True)
+class SweepOptions:
+    """How to run a sweep.
 
-    A study that is there goes on. `warm_start`: every trial starts as a cut of the teacher (True) or from random
-    weights (False), not as the student does. `threads` of every worker: else its share of the cores. Raises UserError
-    where the space does not fit the teacher or the study was made with other settings.
+    `study`: its name. `storage`: the URL of a database; None: an SQLite file in the study's folder. `space`: instead of
+    `sweep.space`. `warm_start`: start every trial as a cut of the teacher (True) or from random weights (False); None:
+    as the student does. `threads` of each worker; None: its share of the cores.
     """
-    settings = params.sweep if space is None else params.sweep.model_copy(update={"space": space})
+
+    study: str = "default"
+    storage: str | None = None
+    workers: int = 2
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    space: SpaceParams | None = None
+    warm_start: bool | None = None
+
+
+_DEFAULT = SweepOptions()
+
+
+def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT) -> StudyResult:
+    """Train trials until the study has `params.sweep.trials`, and write its result to `REPORT`.
+
+    An existing study is continued. Raises UserError if the space does not fit the teacher or if the study was created
+    with other settings.
+    """
+    settings = params.sweep
+    if options.space is not None:
+        settings = settings.model_copy(update={"space": options.space})
     check_name(settings.of, list(params.students), "sweep.of")
     student = params.students[settings.of]
-    if warm_start is not None:
-        student = student.model_copy(update={"init": "cut_teacher" if warm_start else "random"})
+    if options.warm_start is not None:
+        student = student.model_copy(update={"init": "cut_teacher" if options.warm_start else "random"})
     teacher = read_teacher(workspace.teacher)
-    depth, width = teacher.model.config.depth, teacher.model.config.width
-    check_space(settings.space, student, depth, width)
+    shape = teacher.model.config
+    check_space(settings.space, student, shape.depth, shape.width)
     described = {
         **settings.model_dump(mode="json"),
         "student": describe_student(student),
-        "limits": asdict(limits),
+        "limits": asdict(options.limits),
         "teacher": teacher.fingerprint,
         "corpus": workspace.load_manifest().fingerprint,
     }
-    url = storage_url(workspace, name, storage)
-    opened = open_storage(url)
-    first = find_choices(student, settings.space)
-    study, made = create_study(
-        name,
-        opened,
+    place = StudyPlace(options.study, storage_url(workspace, options.study, options.storage))
+    study, created = create_study(
+        place,
         settings.objectives,
         json.loads(json.dumps(described)),
-        first,
+        find_choices(student, settings.space),
         lambda: {"speed": asdict(measure_speed(student, teacher, params.profile.threads))},
     )
-    if made:
-        study.set_user_attr("mlflow_run", start_study(name, described, workspace.root))
-    plan = Plan(
-        study=name,
-        storage=url,
-        folder=workspace.sweep(name),
-        sweep=settings,
+    if created:
+        study.set_user_attr("mlflow_run", start_study(options.study, described, workspace.root))
+    search = Search(
+        place=place,
+        folder=workspace.sweep(options.study),
+        settings=settings,
         student=student,
-        teacher_depth=depth,
-        limits=limits,
+        teacher_depth=shape.depth,
+        limits=options.limits,
         speed=Speed(**study.user_attrs["speed"]),
-        objective="fithubert.stages.sweep:open_objective",
-        context=(params, workspace, study.user_attrs.get("mlflow_run")),
-        threads=threads or max(1, (os.cpu_count() or 1) // workers),
     )
-    run_workers(plan, workers, progress_line(f"sweep {name}"))
-    return report_sweep(workspace, name, storage)
+    # Of the parameters, only the sweep's own settings differ from `params`.
+    trials = TrackedTrials(
+        params.model_copy(update={"sweep": settings}),
+        partial(open_trial_data, params, workspace),
+        options.study,
+        study.user_attrs.get("mlflow_run"),
+    )
+    threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
+    run_workers(search, trials.open, Pool(options.workers, threads), progress_line(f"sweep {options.study}"))
+    return report_sweep(workspace, options.study, options.storage)
 
 
 def report_sweep(workspace: Workspace, name: str, storage: str | None = None) -> StudyResult:
-    """Write what the study `name` has found so far to `REPORT` and to the stage's metrics file.
+    """Write the present result of the study `name` to `REPORT` and to the stage's metrics file.
 
-    Raises UserError where no trial has finished.
+    Raises UserError if no trial has finished.
     """
-    study = join_study(name, open_storage(storage_url(workspace, name, storage, there=True)))
+    if storage is None:
+        known = sorted(path.parent.name for path in workspace.sweep(name).parent.glob("*/study.db"))
+        check_name(name, known or ["(no study yet)"], "study")
+    study = StudyPlace(name, storage_url(workspace, name, storage)).join()
     folder = workspace.root / REPORT
     result = write_result(study, folder, workspace.metrics("sweep"))
     states = [row.state for row in result.rows]
@@ -107,34 +120,39 @@ def report_sweep(workspace: Workspace, name: str, storage: str | None = None) ->
     return result
 
 
-def storage_url(workspace: Workspace, name: str, storage: str | None, there: bool = False) -> str:
-    """`storage`, or the journal of the study; with `there`, raises UserError where no journal has been written."""
-    if storage is not None:
-        return storage
-    path = workspace.sweep(name) / "journal.log"
-    if there:
-        known = sorted(folder.parent.name for folder in path.parents[1].glob("*/journal.log"))
-        check_name(name, known or ["(no study yet)"], "study")
-    return str(path)
+def storage_url(workspace: Workspace, name: str, storage: str | None) -> str:
+    """`storage`, or an SQLite file in the study's folder."""
+    return storage or f"sqlite:///{workspace.sweep(name)}/study.db"
 
 
-def open_objective(plan: Plan) -> RunTrial:
-    """What runs the trials of a worker's process: a short training and its probe, inside an MLflow run of its own."""
-    params, workspace, parent = plan.context
-    data = open_trial_data(params, workspace)
+@dataclass(frozen=True)
+class TrackedTrials:
+    """Trials of a study, each with its own MLflow run inside the run `parent`."""
 
-    def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
-        shape = describe_student(student)
+    params: Params
+    open_data: Callable[[], TrialData]
+    study: str
+    parent: str | None
+
+    def open(self) -> RunTrial:
+        """The function that trains and probes one student, with its data opened."""
+        data = self.open_data()
+
+        def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
+            return self._run(Trial(name, student, self.params.sweep.budget, self.params.sweep.seed), data, folder, rule)
+
+        return run
+
+    def _run(self, trial: Trial, data: TrialData, folder: Path, rule: StoppingRule) -> dict[str, float]:
+        shape = describe_student(trial.student)
         try:
-            done = run_trial(name, student, plan.sweep.budget, params, data, plan.sweep.seed, folder, [rule])
+            done = run_trial(trial, self.params, data, folder, [rule])
         except StopTraining as stop:
-            log_trial(parent, plan.study, name, shape, {}, rule.curve, str(stop))
+            log_trial(self.parent, self.study, trial.name, shape, {}, rule.curve, str(stop))
             raise
         figures = {task: value for task, score in done.tasks.items() for value in score.dev.values()}
         figures |= {f"{task}_test_{m}": v for task, score in done.tasks.items() for m, v in score.test.items()}
         figures |= {"seconds": done.seconds, "train_seconds": done.train_seconds, "audio_hours": done.audio_hours}
-        costs: Mapping[str, Any] = {"params": done.parameters, "macs_per_second": done.macs_per_second}
-        log_trial(parent, plan.study, name, shape, {**figures, **costs}, rule.curve, None)
+        costs = {"params": done.parameters, "macs_per_second": done.macs_per_second}
+        log_trial(self.parent, self.study, trial.name, shape, {**figures, **costs}, rule.curve, None)
         return figures
-
-    return run

@@ -1,4 +1,4 @@
-"""What trials share, opened from a workspace."""
+"""The data that all trials share."""
 
 from fithubert.config.params import Params
 from fithubert.search.trial import TrialData
@@ -7,7 +7,7 @@ from fithubert.workspace import Workspace
 
 
 def open_trial_data(params: Params, workspace: Workspace) -> TrialData:
-    """Corpus, teacher and its targets as `params` says; raises UserError where one has not been made."""
+    """The corpus, the teacher and its targets. Raises UserError if one of them has not been made."""
     data = open_targets(params, workspace)
-    assert data.teacher is not None  # open_targets reads one.
+    assert data.teacher is not None  # open_targets reads one
     return TrialData(workspace.load_manifest(), data.teacher, data.train, data.dev)

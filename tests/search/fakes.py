@@ -1,8 +1,9 @@
-"""A sweep whose trials take no time: plans, and what runs a trial in a worker's process."""
+"""Sweeps whose trials take no time: their settings, and functions that stand for a training."""
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from fithubert.models.recipes import resolve
 from fithubert.profile.counts import PARTS
 from fithubert.records import Head
 from fithubert.search.space import Limits, Speed
-from fithubert.search.stopping import StoppingRule
-from fithubert.search.study import create_study, open_storage
-from fithubert.search.worker import Plan, RunTrial
+from fithubert.search.study import StudyPlace, create_study
+from fithubert.search.sweep import Search
+from fithubert.search.trial import RunTrial, StoppingRule
 from fithubert.training.events import Evaluated
 
 SPEED = Speed(dict.fromkeys(PARTS, 1e9), 0.01, 1.0)
@@ -31,65 +32,72 @@ STUDENT = StudentParams(
 )
 
 
-def make_plan(folder: Path, trials: int = 6, storage: str | None = None, **changes: Any) -> Plan:
-    """A plan of fast trials in a study that this call has made."""
-    plan = Plan(
-        study="s",
-        storage=storage or str(folder / "s.log"),
+def make_search(folder: Path, trials: int = 6, url: str | None = None, **changes: Any) -> Search:
+    """A sweep in a new study, whose lost trials are retried after seconds."""
+    search = Search(
+        place=StudyPlace("s", url or f"sqlite:///{folder}/study.db", heartbeat_seconds=1, grace_seconds=2),
         folder=folder,
-        sweep=SweepParams(trials=trials),
+        settings=SweepParams(trials=trials),
         student=STUDENT,
         teacher_depth=12,
         limits=Limits(),
         speed=SPEED,
-        objective="tests.search.fakes:open_fast",
-        beat_seconds=0.2,
-        grace_seconds=4.0,
-        poll_seconds=0.1,
     )
-    plan = replace(plan, **changes)
-    create_study(plan.study, open_storage(plan.storage), plan.sweep.objectives, {"of": "x"}, None)
-    return plan
+    search = replace(search, **changes)
+    create_study(search.place, search.settings.objectives, {"of": "x"})
+    return search
+
+
+def with_trials(search: Search, trials: int) -> Search:
+    """The sweep with another number of trials."""
+    return replace(search, settings=search.settings.model_copy(update={"trials": trials}))
 
 
 def error_of(student: StudentParams) -> float:
-    """Error that falls with width and depth, as a real one does, and is no function of cost alone."""
+    """An error that falls with width and depth, as a real one does, and does not depend on cost alone."""
     config = resolve(student.recipe, student.shape)
     return 30 + 400 / config.width + 60 / config.depth + 2 * config.time_reduction.factor
 
 
-def open_fast(plan: Plan) -> RunTrial:
-    """Trials that note that they ran in a file of their own."""
-    return _runner(plan, lambda name: time.sleep(0.02))
+@dataclass(frozen=True)
+class FakeTrials:
+    """Trials of `seconds` each. If `hang`, the first one of the folder hangs after its first evaluation."""
 
+    folder: Path
+    seconds: float = 0.02
+    hang: bool = False
 
-def open_slow(plan: Plan) -> RunTrial:
-    """Trials of half a second."""
-    return _runner(plan, lambda name: time.sleep(0.5))
+    def open(self) -> RunTrial:
+        """The function that stands for a training."""
+        return self._run
 
-
-def open_once_hanging(plan: Plan) -> RunTrial:
-    """The first trial of all hangs until its process is killed; every other is fast."""
-
-    def wait(name: str) -> None:
-        try:
-            (plan.folder / "hangs").touch(exist_ok=False)
-        except FileExistsError:
-            time.sleep(0.05)
-            return
-        (plan.folder / "pid").write_text(str(__import__("os").getpid()))
-        time.sleep(600)
-
-    return _runner(plan, wait)
-
-
-def _runner(plan: Plan, wait: Callable[[str], None]) -> RunTrial:
-    def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
-        wait(name)
+    def _run(self, name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
         error = error_of(student)
-        for update in (25, 50, 75, 100):
+
+        def evaluate(update: int) -> None:
             rule.on_evaluation(Evaluated(update, 0.0, 0.0, 1.0, 1.0, {Head(2, 12): error / 40}, True))
-        (plan.folder / f"ran-{name}-{time.monotonic_ns()}").touch()
+
+        # A retried trial resumes after its last evaluation.
+        if not rule.curve:
+            evaluate(25)
+        if self.hang and _create(self.folder / "hangs"):
+            (self.folder / "pid").write_text(str(os.getpid()))
+            time.sleep(600)
+        time.sleep(self.seconds)
+        for update in (50, 75, 100):
+            evaluate(update)
         return {"pr": error, "pr_test_per": error + 1}
 
-    return run
+
+def _create(file: Path) -> bool:
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds."""
+    while not condition():
+        time.sleep(0.05)

@@ -16,7 +16,7 @@ from fithubert.models.weights import save_teacher
 from fithubert.search.front import FILES
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
-from fithubert.stages.sweep import REPORT, report_sweep, sweep
+from fithubert.stages.sweep import REPORT, SweepOptions, report_sweep, sweep
 from fithubert.workspace import Workspace
 from tests.search.fakes import SPEED, STUDENT
 
@@ -28,10 +28,11 @@ def _params() -> Params:
     budget = TrialBudget(
         updates=2, dev_every_updates=1, init_seconds=4, tasks={"pr": trial_budget("pr", steps=2, eval_every=2)}
     )
+    student = STUDENT.model_copy(update={"init": "cut_teacher", "init_seconds": 4})
     return Params.model_validate(
         {
             "data": {"source": "synthetic"},
-            "students": {"fithubert": STUDENT.model_copy(update={"init": "cut_teacher"}).model_dump()},
+            "students": {"fithubert": student.model_dump()},
             "teacher": {"probe_utterances": 0},
             "distill": {"updates": 1, "batch_seconds": 8, "crop_seconds": 4, "dev_every_updates": 1},
             "superb": {"models": ["teacher"], "tasks": {}},
@@ -51,7 +52,7 @@ def test_a_real_sweep_ends_in_a_student_that_trains(
     save_teacher(load_teacher("mini"), workspace.teacher)
     params = _params()
     cache(params, workspace)
-    result = sweep(params, workspace, workers=1)
+    result = sweep(params, workspace, SweepOptions(workers=1))
     assert [row.state for row in result.rows] == ["finished"] * 2
     assert all(set(row.values) == {"pr", "macs_per_second"} and len(row.curve) == 2 for row in result.rows)
     assert {path.name for path in (tmp_path / REPORT).iterdir()} == set(FILES)
@@ -67,7 +68,7 @@ def test_a_real_sweep_ends_in_a_student_that_trains(
 
 
 def _check_tracked(trials: int) -> None:
-    """One run of the study with its files, and one nested run a trial with its curve."""
+    """The study has one run with its files, and every trial has one nested run with its curve."""
     from mlflow import MlflowClient
 
     client = MlflowClient()

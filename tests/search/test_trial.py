@@ -1,7 +1,5 @@
-"""One trial: short, kept, and made anew when anything that decides it changes."""
+"""One trial: short, kept, and repeated when anything that decides its result changes."""
 
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -13,11 +11,14 @@ from fithubert.config.distill import DistillParams
 from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.config.superb import TaskBudget
+from fithubert.config.sweep import SweepParams
 from fithubert.data.manifest import Manifest
 from fithubert.distill.targets import LiveTargets
 from fithubert.errors import UserError
-from fithubert.search.trial import TrialData, TrialResult, list_code, macs_per_second, run_trial
+from fithubert.records import AblationTrial, Head
+from fithubert.search.trial import FinishedTrial, StoppingRule, Trial, TrialData, macs_per_second, run_trial
 from fithubert.superb.run import run_task
+from fithubert.training.events import Evaluated, Listeners, StopTraining
 from tests.distill.fakes import student_params, tiny_teacher
 
 STUDENT = student_params()
@@ -43,11 +44,11 @@ def params() -> Params:
     )
 
 
-def trial(data: TrialData, folder: Path, budget: TrialBudget = BUDGET, seed: int = 1) -> TrialResult:
-    return run_trial("thin", STUDENT, budget, params(), data, seed, folder)
+def trial(data: TrialData, folder: Path, budget: TrialBudget = BUDGET, seed: int = 1) -> AblationTrial:
+    return run_trial(Trial("thin", STUDENT, budget, seed), params(), data, folder)
 
 
-def test_a_trial_says_what_it_came_to(data: TrialData, tmp_path: Path) -> None:
+def test_the_result_of_a_trial(data: TrialData, tmp_path: Path) -> None:
     result = trial(data, tmp_path / "thin")
     assert [update for update, _ in result.curve] == [2, 4]
     assert result.dev_loss == min(loss for _, loss in result.curve)
@@ -72,7 +73,7 @@ def test_another_budget_is_another_trial(change: dict[str, int], data: TrialData
     assert set(again.tasks) == set(change.get("tasks", {"sid": SID}))  # type: ignore[call-overload]
 
 
-def test_the_same_trial_elsewhere_is_the_same(data: TrialData, tmp_path: Path) -> None:
+def test_the_same_trial_in_another_folder_is_the_same(data: TrialData, tmp_path: Path) -> None:
     first, second = trial(data, tmp_path / "a"), trial(data, tmp_path / "b")
     assert (first.curve, first.tasks) == (second.curve, second.tasks)
     other = trial(data, tmp_path / "c", seed=2)
@@ -84,11 +85,11 @@ def test_a_score_is_the_mean_of_heads_that_no_two_trials_share(
 ) -> None:
     used, single = [], []
 
-    def record(task: str, store: object, heard: object, budget: TaskBudget, seeds: range) -> object:
+    def record(task: str, store: object, manifest: object, budget: TaskBudget, seeds: range) -> object:
         used.append(tuple(seeds))
-        alone = [run_task(task, store, heard, budget, (seed,)) for seed in seeds]  # type: ignore[arg-type]
+        alone = [run_task(task, store, manifest, budget, (seed,)) for seed in seeds]  # type: ignore[arg-type]
         single.append(fmean(result.metrics["acc"].value for result in alone))  # type: ignore[union-attr]
-        return run_task(task, store, heard, budget, seeds)  # type: ignore[arg-type]
+        return run_task(task, store, manifest, budget, seeds)  # type: ignore[arg-type]
 
     monkeypatch.setattr("fithubert.search.trial.run_task", record)
     results = [trial(data, tmp_path / str(s), BUDGET.model_copy(update={"probe_seeds": 3}), seed=s) for s in (1, 2)]
@@ -96,21 +97,26 @@ def test_a_score_is_the_mean_of_heads_that_no_two_trials_share(
     assert len(set(used[0] + used[1])) == 6
 
 
-def test_all_code_that_a_trial_runs_is_part_of_what_it_is() -> None:
-    lines = (
-        "import sys, fithubert.search.trial",
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('fithubert.')), sep='\\n')",
-    )
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
-    package = list_code()[0].parents[1]
-    missed = {Path(line).relative_to(package).as_posix() for line in done.stdout.split()}
-    missed -= {path.relative_to(package).as_posix() for path in list_code()}
-    # Messages, paths and clocks: no figure of a trial comes from them.
-    assert {name for name in missed if not name.startswith("profile/")} == {"errors.py", "files.py"}
-    assert "profile/counts.py" not in missed
+def _evaluated(update: int, loss: float) -> Evaluated:
+    return Evaluated(update, 0.0, 0.0, 1.0, 9.0, {Head(1, 6): 5.0, Head(2, 12): loss}, True)
 
 
-def test_a_variant_is_what_differs_and_no_more() -> None:
+def test_rule_stops_what_cheaper_trials_beat_by_the_margin() -> None:
+    better = [FinishedTrial((50.0,), {50: 0.5, 75: 0.4}), FinishedTrial((90.0,), {50: 0.5, 75: 0.4})]
+    settings = SweepParams(stop_margin=0.1, stop_after=2)  # of 100 updates
+    saved: list[dict[int, float]] = []
+    rule = StoppingRule(settings, (100.0,), lambda: better, lambda curve: saved.append(dict(curve)), {})
+    rule.on_evaluation(_evaluated(25, 9.0))  # too early
+    rule.on_evaluation(_evaluated(50, 0.55))  # within the margin: 0.55 * 0.9 < 0.5
+    with pytest.raises(StopTraining, match="update 75"):
+        Listeners([rule]).notify(_evaluated(75, 0.5))
+    assert saved[-1] == rule.curve == {25: 9.0, 50: 0.55, 75: 0.5}
+    # One of the two costs more, so one is not enough; a trial at its end is not stopped.
+    StoppingRule(settings, (60.0,), lambda: better, saved.append, {}).on_evaluation(_evaluated(75, 9.0))
+    rule.on_evaluation(_evaluated(100, 9.0))
+
+
+def test_a_variant_changes_only_what_it_names() -> None:
     student = StudentParams(recipe="fithubert", shape={"width": 8, "heads": {"teacher_width": 8}})
     changed = student.changed({"shape": {"time_reduction": {"factor": 3}, "heads": {"upsampling": "repeat"}}})
     assert changed.shape["time_reduction"] == {"factor": 3}

@@ -1,4 +1,4 @@
-"""Variants against the noise of their seeds: scipy's arithmetic written out, and the cases without noise."""
+"""Variants compared with the noise of their seeds: scipy's formulas written out, and cases without noise."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fithubert.search.compare import compare_variants
+from fithubert.search.ablation import compare_variants
 
 ROWS = st.lists(st.lists(st.floats(-100, 100), min_size=3, max_size=3), min_size=2, max_size=5)
 
@@ -30,7 +30,7 @@ def test_the_interval_and_the_test_are_the_textbook_ones(rows: list[list[float]]
         assert compared.p == pytest.approx(stats.f(len(rows) - 1, freedom).sf(f), rel=1e-4, abs=1e-9)
 
 
-def test_one_seed_says_nothing_of_noise() -> None:
+def test_one_seed_gives_no_noise() -> None:
     compared = compare_variants({"a": [1.0], "b": [2.0]})
     assert compared.means == {"a": 1.0, "b": 2.0}
     assert compared.half_width is compared.seed_deviation is compared.f is compared.p is None

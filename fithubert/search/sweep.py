@@ -1,0 +1,297 @@
+"""The workers of a sweep: each proposes shapes, refuses those above a limit, and trains the others one by one."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from fithubert.config.students import StudentParams
+from fithubert.config.sweep import COSTS, SweepParams
+from fithubert.errors import UserError
+from fithubert.files import digest_json
+from fithubert.search.space import Costs, Limits, Speed, count_costs, make_student
+from fithubert.search.study import (
+    StudyPlace,
+    counts,
+    describe_student,
+    first_number,
+    make_random_sampler,
+    make_sampler,
+    read_curve,
+    retry_trial,
+    suggest_choices,
+)
+from fithubert.search.trial import FinishedTrial, RunTrial, StoppingRule, threads_of_children
+from fithubert.training.events import StopTraining
+
+#: After so many refused proposals in a row the next one is drawn at random.
+_STUCK = 5
+#: Failed trials in a row that end a worker.
+_FAILURES = 3
+#: Killed workers that are replaced before the sweep gives up.
+_REPLACEMENTS = 6
+#: How long a worker may take to leave after an interrupt.
+_LEAVE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """The task of a sweep, the same for all its workers; `student`: all that trials have in common."""
+
+    place: StudyPlace
+    folder: Path
+    settings: SweepParams
+    student: StudentParams
+    teacher_depth: int
+    limits: Limits
+    speed: Speed
+
+
+class _Refused(Exception):
+    """A proposal that is not trained, with the reason."""
+
+
+class Worker:
+    """One process's part of a sweep.
+
+    `open_trials` is called once, before the first training. `random`: proposals do not depend on results.
+    `exhausted`: refused proposals in a row that end the sweep.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        open_trials: Callable[[], RunTrial],
+        ordinal: int = 0,
+        random: bool = False,
+        poll_seconds: float = 1.0,
+        exhausted: int = 500,
+    ) -> None:
+        self.search, self.study = search, search.place.join()
+        self._open_trials = open_trials
+        self._run_trial: RunTrial | None = None
+        self._poll_seconds, self._exhausted = poll_seconds, exhausted
+        # A different seed for every worker and every start; with one seed all would draw the same shapes.
+        started = len(self.study.get_trials(deepcopy=False))
+        seed = (search.settings.seed * 1_000_003 + started * 1_009 + ordinal * 7_919) % 2**31
+        self._random_sampler = make_random_sampler(seed + 1)
+        self._sampler = self._random_sampler if random else make_sampler(seed)
+        self.study.sampler = self._sampler
+        self._running: Trial | None = None
+        self._given_up = False
+        self._failures = self._refusals = 0
+
+    def run(self) -> None:
+        """Train trials until the study has `settings.trials`, counting those of all workers.
+
+        Raises UserError after repeated failures or if no new shape within the limits is found. An interrupted trial
+        is queued again.
+        """
+        while self._wait_until_needed():
+            try:
+                self.study.optimize(self._objective, catch=(_Refused, UserError), callbacks=[self._after_trial])
+            except ValueError:
+                # Optuna refuses the result of a trial that another worker has given up: this machine was suspended.
+                if not self._given_up:
+                    raise
+            except KeyboardInterrupt:
+                trial = self._running and self._frozen(self._running)
+                if trial and trial.state == TrialState.FAIL:
+                    retry_trial(self.study, trial)
+                raise
+
+    def _objective(self, trial: Trial) -> list[float]:
+        """The objectives of a proposal, after its training."""
+        search, settings = self.search, self.search.settings
+        choices = suggest_choices(trial, settings.space)
+        student = make_student(search.student, choices, search.teacher_depth)
+        costs = count_costs(student, search.speed)
+        self._refuse(trial, student, costs)
+        trial.set_user_attr("costs", asdict(costs))
+        trial.set_user_attr("student", describe_student(student))
+        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+        self._running, self._refusals = trial, 0
+        if self._run_trial is None:
+            self._run_trial = self._open_trials()
+        name = f"trial-{first_number(self._frozen(trial)):04d}"
+        rule = self._make_rule(trial, costs)
+        try:
+            figures = self._run_trial(name, student, search.folder / name, rule)
+        except StopTraining as stop:
+            trial.set_user_attr("stopped", str(stop))
+            raise optuna.TrialPruned(str(stop)) from None
+        except UserError as error:
+            trial.set_user_attr("failed", str(error))
+            raise
+        finally:
+            self._given_up = self._frozen(trial).state != TrialState.RUNNING
+        if rule.curve:
+            figures = {**figures, "dev_loss": min(rule.curve.values())}
+        trial.set_user_attr("metrics", figures)
+        values = {**asdict(costs), **figures}
+        return [float(values[objective]) for objective in settings.objectives]
+
+    def _refuse(self, trial: Trial, student: StudentParams, costs: Costs) -> None:
+        """Raise if the proposal is above a limit, was tried before, or is one more than requested."""
+        excess = self.search.limits.excess(costs)
+        for name, share in excess.items():
+            trial.set_constraint(name, share)
+        if any(share > 0 for share in excess.values()):
+            # Pruned rather than failed: the sampler learns from the constraints of pruned trials.
+            raise optuna.TrialPruned("above a limit")
+        shape = digest_json(student.model_dump(mode="json"))
+        trial.set_user_attr("shape", shape)
+        others = [t for t in self.study.get_trials(deepcopy=False) if t.number != trial.number]
+        earlier = [t for t in others if counts(t) or (t.state == TrialState.RUNNING and t.number < trial.number)]
+        if any(other.user_attrs.get("shape") == shape for other in earlier):
+            raise _Refused("tried before")
+        if len(earlier) >= self.search.settings.trials:
+            raise _Refused("enough trials without it")
+
+    def _after_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """End or continue after one proposal; Optuna calls it."""
+        trained, self._running = self._running, None
+        if trained is None:
+            self._refusals += 1
+            if self._refusals >= self._exhausted:
+                raise UserError(
+                    f"sweep: {self._refusals} proposals in a row were tried before or above the limits; widen either"
+                )
+        self._failures = self._failures + 1 if "failed" in trial.user_attrs else 0
+        if self._failures >= _FAILURES:
+            failed = trial.user_attrs["failed"]
+            raise UserError(f"sweep: {_FAILURES} trials in a row failed, the last with: {failed}")
+        stuck = self._refusals % (_STUCK + 1) == _STUCK
+        study.sampler = self._random_sampler if stuck else self._sampler
+        if not self._wait_until_needed():
+            study.stop()
+
+    def _wait_until_needed(self) -> bool:
+        """Whether one more trial is needed.
+
+        If the running trials would complete the study, this waits for them: one of them may have to be retried.
+        """
+        parent = multiprocessing.parent_process()
+        while parent is None or parent.is_alive():
+            optuna.storages.fail_stale_trials(self.study)
+            trials = self.study.get_trials(deepcopy=False)
+            done = sum(map(counts, trials))
+            if done >= self.search.settings.trials:
+                return False
+            if done + sum(t.state == TrialState.RUNNING for t in trials) < self.search.settings.trials:
+                return True
+            time.sleep(self._poll_seconds)
+        return False
+
+    def _make_rule(self, trial: Trial, costs: Costs) -> StoppingRule:
+        names = [name for name in self.search.settings.objectives if name in COSTS]
+
+        def read_finished() -> list[FinishedTrial]:
+            trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            return [FinishedTrial(tuple(t.user_attrs["costs"][n] for n in names), read_curve(t)) for t in trials]
+
+        return StoppingRule(
+            self.search.settings,
+            tuple(getattr(costs, name) for name in names),
+            read_finished,
+            lambda curve: trial.set_user_attr("curve", {str(update): loss for update, loss in curve.items()}),
+            # A retried trial resumes from its checkpoint and does not repeat the evaluations before it.
+            read_curve(self._frozen(trial)),
+        )
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[trial.number]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The processes of one machine; `threads` of each worker."""
+
+    workers: int
+    threads: int
+    poll_seconds: float = 0.5
+
+
+def run_workers(
+    search: Search,
+    open_trials: Callable[[], RunTrial],
+    pool: Pool,
+    show: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> None:
+    """Run worker processes until the study has `settings.trials` trials, whichever machines train them.
+
+    `open_trials` is sent to the processes, so it must be picklable. `show(done, total, note)` is called with the
+    progress of the study. A killed worker is replaced and its trial is retried. Raises UserError if a worker does, or
+    if several are killed. On an interrupt the running trials are queued again.
+    """
+    study, total = search.place.join(), search.settings.trials
+    context = multiprocessing.get_context("spawn")
+    errors: SimpleQueue[str] = context.SimpleQueue()
+
+    def start(ordinal: int) -> SpawnProcess:
+        process = context.Process(target=_work, args=(search, open_trials, ordinal, pool, errors))
+        process.start()
+        return process
+
+    running: list[SpawnProcess] = []
+    shown, killed = -1, 0
+    try:
+        with threads_of_children(pool.threads):
+            running += [start(ordinal) for ordinal in range(pool.workers)]
+            while running:
+                time.sleep(pool.poll_seconds)
+                ended = [process for process in running if not process.is_alive()]
+                if not errors.empty():
+                    raise UserError(errors.get())
+                for process in ended:
+                    running.remove(process)
+                    if process.exitcode == 0:
+                        continue
+                    killed += 1
+                    if killed > _REPLACEMENTS:
+                        raise UserError(f"sweep: {killed} workers were killed (memory?); the finished trials are kept")
+                    running.append(start(pool.workers + killed))
+                done = sum(map(counts, study.get_trials(deepcopy=False)))
+                if done != shown:
+                    show(min(done, total), total, "")
+                shown = done
+    finally:
+        _stop(running)
+
+
+def _work(
+    search: Search, open_trials: Callable[[], RunTrial], ordinal: int, pool: Pool, errors: "SimpleQueue[str]"
+) -> None:
+    """A worker's process. A UserError goes to the parent; a bug keeps its traceback."""
+    # A terminal sends Ctrl-C to all processes. Only the parent reacts, and then terminates its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(pool.threads)
+    try:
+        Worker(search, open_trials, ordinal, poll_seconds=pool.poll_seconds).run()
+    except UserError as error:
+        errors.put(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _stop(processes: list[SpawnProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + _LEAVE_SECONDS
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        process.kill()
+        process.join()
