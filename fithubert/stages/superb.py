@@ -86,7 +86,9 @@ def describe_score(metrics: SuperbMetrics, name: str) -> str:
     """A metric with its 95 % interval and, for several seeds, their standard deviation."""
     low, high = metrics.intervals[name]
     seeds = f", {metrics.seed_deviation[name]:.2f} over seeds" if len(metrics.seeds) > 1 else ""
-    return f"{find_metric(metrics.task, name).label} {metrics.metrics[name]:.2f} [{low:.2f}, {high:.2f}{seeds}]"
+    plain = name.removesuffix("_test_selected")
+    label = find_metric(metrics.task, plain).label + (" selected on test" if plain != name else "")
+    return f"{label} {metrics.metrics[name]:.2f} [{low:.2f}, {high:.2f}{seeds}]"
 
 
 def describe_task(task: str, data: Path | None, official: bool, seeds: int | None = None) -> list[str]:

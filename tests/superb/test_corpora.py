@@ -25,7 +25,7 @@ from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.data.synthetic.phones import END, UNKNOWN
 from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
-from fithubert.stages.superb import describe_score, describe_task, superb
+from fithubert.stages.superb import describe_score, describe_scores, describe_task, superb
 from fithubert.superb.learners.pooled import ER, IC, KS
 from fithubert.superb.learners.recognition import ASR, PR, SF
 from fithubert.superb.official import list_corpus_departures
@@ -161,6 +161,7 @@ def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_p
     assert scored.protocol == "official", scored.reason
     selected_on_test = {f"{m}_test_selected" for m in case.metrics & {"eer", "der"}}
     assert set(scored.metrics) == case.metrics | selected_on_test
+    assert ("selected on test" in describe_scores(scored)) == bool(selected_on_test)
     settings_named = ("steps ", "batch ", "accumulate ", "eval_every ", "head_width ")
     assert {d for d in scored.departures if not d.startswith(settings_named)} == departures
 
