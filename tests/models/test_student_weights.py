@@ -122,6 +122,6 @@ def test_the_shipped_student_is_loaded_unless_a_folder_of_its_name_holds_another
     saved: tuple[Student, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_student("fithubert").parameter_counts().downstream == 1_423_312
+    assert load_student("fithubert").parameter_counts().total == 1_423_312
     (tmp_path / "student").rename(tmp_path / "fithubert")
     assert fingerprint(load_student("fithubert")) == fingerprint(saved[0])
