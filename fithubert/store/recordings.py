@@ -220,7 +220,7 @@ def _describe_other(existing: TableInfo, wanted: TableInfo) -> str | None:
 
 def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[PlannedRow]) -> None:
     """Raise UserError if the missing parts do not fit on the disk."""
-    whole = sum(row.num_frames for row in rows) * _frame_bytes(info)
+    whole = sum(row.num_frames for row in rows) * info.frame_bytes
     done = sum(part.stat().st_size for part in unfinished.glob(PART_PATTERN))
     needed, free = max(0, whole - done), shutil.disk_usage(unfinished).free
     if needed > free:
@@ -255,7 +255,7 @@ def _write_part(
     """Write one part, whole or not at all; memory holds one window. Raises UserError if the disk is full."""
 
     def size_of(row: PlannedRow) -> int:
-        return row.num_frames * _frame_bytes(info)
+        return row.num_frames * info.frame_bytes
 
     schema = feature_schema(info, part)
     with (
@@ -275,11 +275,6 @@ def _write_part(
             values = {states.row.index: _flatten(states, info) for states in compute(sort_by_length(window))}
             for group in group_consecutive(window, size_of, settings.row_group_bytes):
                 writer.write_table(pa.concat_tables(_rows_of(row, values[row.index], info, schema) for row in group))
-
-
-def _frame_bytes(info: TableInfo) -> int:
-    """The size of one frame of all layers."""
-    return sum(info.widths) * DTYPES[info.dtype].byte_width
 
 
 def _flatten(states: UtteranceStates, info: TableInfo) -> NDArray[np.floating]:

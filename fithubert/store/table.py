@@ -54,6 +54,11 @@ class TableInfo:
     dtype: str
     version: int = _VERSION
 
+    @property
+    def frame_bytes(self) -> int:
+        """The size of one frame of all layers."""
+        return int(sum(self.widths) * DTYPES[self.dtype].byte_width)
+
     def to_json(self) -> bytes:
         """The TableInfo as it is written to the metadata."""
         return json.dumps(asdict(self), sort_keys=True).encode()
