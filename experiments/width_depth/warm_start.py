@@ -34,7 +34,7 @@ from fithubert.models.student import Student, build_student
 from fithubert.models.weights import load_student, save_student
 from fithubert.search.space import find_choices, make_student
 from fithubert.search.trial import TrialData, macs_per_second
-from fithubert.stages.trials import open_trial_data
+from fithubert.stages.ablation import open_trial_data
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.superb.learners import task_kind

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import Audio, Device, MaxSeconds, Model, exit_on_skipped, options
+from fithubert.cli.options import (
+    Audio,
+    Device,
+    MaxSeconds,
+    Model,
+    batch_seconds_of,
+    exit_on_skipped,
+    load_model,
+    options,
+    parse_layers,
+)
 from fithubert.errors import exit_on_user_error
 
 
@@ -33,12 +43,22 @@ def features(
     Example: `fithubert features recordings/ --model fithubert --layer 12 --out features.parquet`
     """
     with exit_on_user_error(options.debug):
-        from fithubert.stages.recordings import write_recording_features
-        from fithubert.workspace import Workspace
+        from fithubert.data.listing import list_recordings
+        from fithubert.store.recordings import FeatureSettings, write_features
+        from fithubert.store.table import DTYPES
+        from fithubert.training.progress import progress_line
+        from fithubert.workspace import check_name
 
-        done = write_recording_features(
-            Workspace(options.workspace), audio, model, out, layer or (), dtype, device, max_seconds
-        )
+        check_name(dtype, list(DTYPES), "dtype")
+        loaded = load_model(model, device)
+        settings = FeatureSettings(parse_layers(layer or (), len(loaded.widths)), dtype, batch_seconds_of(device))
+        listing = list_recordings(audio, max_seconds, on_progress=progress_line("checking recordings"))
+        show = progress_line(f"features of {loaded.name}")
+
+        def on_progress(done_seconds: float, all_seconds: float) -> None:
+            show(done_seconds, all_seconds, f"{done_seconds / 60:.1f} min of audio")
+
+        done = write_features(loaded, listing, out, settings, on_progress)
         info = done.info
         print(
             f"{out}: {done.recordings} recordings, {done.audio_seconds / 60:.1f} min; "

@@ -5,16 +5,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from fithubert import __version__
-from fithubert.errors import exit_on_user_error
+from fithubert.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from fithubert.config.params import Params
+    from fithubert.config.teacher import Device as DeviceName
     from fithubert.data.folder import Skipped
+    from fithubert.models.speech_model import SpeechModel
     from fithubert.workspace import Workspace
 
 #: Whether each option of every command takes a value.
@@ -114,3 +116,41 @@ def exit_on_skipped(skipped: "Sequence[Skipped]") -> None:
     if skipped:
         print(f"{len(skipped)} skipped; the others are in the file", file=sys.stderr)
         raise SystemExit(1)
+
+
+def load_model(name: str, device: str) -> "SpeechModel":
+    """The model that `--model` and `--device` name. Raises UserError that lists the valid names."""
+    from fithubert.config.teacher import Device as devices
+    from fithubert.export.find import find_model
+    from fithubert.workspace import Workspace, check_name
+
+    check_name(device, get_args(devices), "device")
+    return find_model(Workspace(options.workspace), name, cast("DeviceName", device))
+
+
+def batch_seconds_of(device: str) -> float:
+    """Seconds of padded audio in one forward pass."""
+    from fithubert.models.runtime import choose_device
+    from fithubert.store.shards import CPU_BATCH_SECONDS
+
+    return 120.0 if choose_device(cast("DeviceName", device)) == "cuda" else CPU_BATCH_SECONDS
+
+
+def parse_layers(texts: Sequence[str], count: int) -> tuple[int, ...]:
+    """The layers that `texts` name, of `count`: numbers, several with commas, or `all`; the default is the last.
+
+    Raises UserError for anything else.
+    """
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    if "all" in parts:
+        return tuple(range(count))
+    if not parts:
+        return (count - 1,)
+    try:
+        layers = tuple(sorted({int(part) for part in parts}))
+    except ValueError:
+        raise UserError(f"--layer {','.join(parts)}: give numbers, or `all`") from None
+    if not 0 <= layers[0] <= layers[-1] < count:
+        there = f"layers 0 to {count - 1}" if count > 1 else "layer 0 alone"
+        raise UserError(f"--layer {','.join(parts)}: the model has {there}")
+    return layers

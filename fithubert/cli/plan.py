@@ -32,11 +32,12 @@ def plan(
     Example: `fithubert plan --hours 960 --gpus 8`
     """
     with exit_on_user_error(options.debug):
+        from fithubert.profile.plan import KnownSpeeds, PlannedRun
         from fithubert.profile.plan import plan as run
         from fithubert.report.table import print_table
 
         passes = epochs if updates is None else updates * batch_seconds / 3600 / hours
-        speeds = (teacher_speed, student_speed, disk_speed, gpu_tflops)
-        done = run(hours, teacher, student, codec, gpus, passes, options.workspace, *speeds)
+        planned = PlannedRun(hours, teacher, student, codec, gpus, passes, options.workspace)
+        done = run(planned, KnownSpeeds(teacher_speed, student_speed, disk_speed, gpu_tflops))
         print_table(done.rows)
         print(f"{done.verdict}\n\n" + "\n".join(done.sources))

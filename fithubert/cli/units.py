@@ -1,12 +1,27 @@
 """`fithubert units`: recordings as discrete units."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fithubert.cli.options import Audio, Device, MaxSeconds, Model, exit_on_skipped, options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import (
+    Audio,
+    Device,
+    MaxSeconds,
+    Model,
+    batch_seconds_of,
+    exit_on_skipped,
+    load_model,
+    options,
+    parse_layers,
+)
+from fithubert.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from fithubert.pretrain.units import Codebook
+
+_CLUSTERS = 100
 
 
 def units(
@@ -34,27 +49,40 @@ def units(
     Example: `fithubert units recordings/ --model teacher --layer 6 --clusters 100 --out units.parquet`
     """
     with exit_on_user_error(options.debug):
-        from fithubert.stages.recordings import write_recording_units
-        from fithubert.workspace import Workspace
+        from fithubert.data.listing import list_recordings
+        from fithubert.pretrain.discretise import UnitOptions, describe_codebook, provide_codebook, write_units
+        from fithubert.store.recordings import drop_short, make_folder
+        from fithubert.training.progress import progress_line
 
-        done = write_recording_units(
-            Workspace(options.workspace),
-            audio,
-            model,
-            out,
-            layer=layer,
-            clusters=clusters,
-            codebook=codebook,
-            dedup=dedup,
-            seed=seed,
-            sample_frames=sample_frames,
-            device=device,
-            max_seconds=max_seconds,
-        )
-        written, info = done.units, done.codebook.info
+        if out.exists():
+            raise UserError(f"{out}: already exists; delete it, or choose another --out")
+        given = None if codebook is None else _load_codebook(codebook, layer, clusters)
+        loaded = load_model(model, device)
+        chosen = parse_layers(() if layer is None else (str(layer),), len(loaded.widths))[0]
+        listing = list_recordings(audio, max_seconds, on_progress=progress_line("checking recordings"))
+        recordings, skipped = drop_short(loaded, listing)
+        make_folder(out.parent)
+        how = UnitOptions(dedup, batch_seconds_of(device))
+        folder = codebook or out.with_suffix(".codebook")
+        if given is None:
+            info = describe_codebook(loaded, recordings, chosen, clusters or _CLUSTERS, seed, sample_frames)
+            show = progress_line(f"clusters of {loaded.name}")
+            given = provide_codebook(loaded, recordings, info, folder, show, how.batch_seconds)
+        written = write_units(loaded, recordings, given, out, how, progress_line(f"units of {loaded.name}"))
         print(
             f"{out}: {written.recordings} recordings, {written.audio_seconds / 60:.1f} min; {written.tokens} units of "
-            f"{written.frames} frames, {written.used} of {info.clusters} clusters of layer {info.layer} of "
-            f"{info.model}; codebook {done.codebook_folder}"
+            f"{written.frames} frames, {written.used} of {given.info.clusters} clusters of layer {given.info.layer} of "
+            f"{given.info.model}; codebook {folder}"
         )
-    exit_on_skipped(done.skipped)
+    exit_on_skipped(skipped)
+
+
+def _load_codebook(folder: Path, layer: int | None, clusters: int | None) -> "Codebook":
+    """The codebook in `folder`; raises UserError if an option contradicts it."""
+    from fithubert.pretrain.units import load_codebook
+
+    found = load_codebook(folder)
+    for name, wanted, has in (("--layer", layer, found.info.layer), ("--clusters", clusters, found.info.clusters)):
+        if wanted not in (None, has):
+            raise UserError(f"{name} {wanted}: the codebook {folder} has {has}; leave {name} out")
+    return found

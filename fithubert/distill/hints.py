@@ -1,25 +1,16 @@
 """Hint distillation: a student's projections against the teacher's layers, head by head."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from fithubert.config.students import HintParams
-from fithubert.distill.losses import cosine_loss, cross_gram_loss, gram_loss, l1_loss, mse_loss
+from fithubert.distill.losses import ANY_WIDTH, LOSSES, cross_gram_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 from fithubert.records import Head
-
-_TERMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mse": mse_loss,
-    "l1": l1_loss,
-    "cosine": cosine_loss,
-    "gram": gram_loss,
-}
-#: Terms that compare layers of different widths.
-_ANY_WIDTH = {"gram", "intra_gram"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ class HintLoss:
             raise ValueError(
                 f"teacher layer {head.teacher_layer} has {target.shape[1]} frames, not {prediction.shape[1]}"
             )
-        framewise = sorted(self.params.losses.keys() - _ANY_WIDTH)
+        framewise = sorted(self.params.losses.keys() - ANY_WIDTH)
         if framewise and target.shape[2] != prediction.shape[2]:
             raise UserError(
                 f"hints.losses: {framewise[0]} compares layer {head.student_layer}, {prediction.shape[2]} wide, with "
@@ -107,5 +98,5 @@ class HintLoss:
                 if before is not None:
                     loss = loss + weight * cross_gram_loss((before[0], prediction), (before[1], target), valid)
             else:
-                loss = loss + weight * _TERMS[term](prediction, target, valid)
+                loss = loss + weight * LOSSES[term](prediction, target, valid)
         return loss

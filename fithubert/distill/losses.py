@@ -4,6 +4,8 @@
 contributes nothing, to the value or to a gradient (the authors' code averages over it).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,3 +50,14 @@ def cross_gram_loss(prediction: tuple[Tensor, Tensor], target: tuple[Tensor, Ten
 def _temporal_gram(x: Tensor, y: Tensor) -> Tensor:
     """(batch, time, time) products of the frames of `x` with those of `y` (batch, time, feature) over the width."""
     return x @ y.transpose(1, 2) / x.shape[-1]
+
+
+#: The terms of `hints.losses` that compare a head with its teacher layer. `intra_gram` compares two heads.
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "mse": mse_loss,
+    "l1": l1_loss,
+    "cosine": cosine_loss,
+    "gram": gram_loss,
+}
+#: Terms that compare layers of different widths.
+ANY_WIDTH = frozenset({"gram", "intra_gram"})

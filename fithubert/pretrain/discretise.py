@@ -16,7 +16,14 @@ from fithubert.errors import UserError
 from fithubert.files import atomic_file
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
-from fithubert.pretrain.units import Codebook, CodebookInfo, draw_utterances, fit_units
+from fithubert.pretrain.units import (
+    Codebook,
+    CodebookInfo,
+    draw_utterances,
+    fit_units,
+    load_codebook,
+    save_codebook,
+)
 from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_hidden_states
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
@@ -82,6 +89,31 @@ def describe_codebook(
 ) -> CodebookInfo:
     """The CodebookInfo for `fit_codebook` on these recordings."""
     return CodebookInfo(model.name, model.fingerprint, layer, clusters, seed, recordings.fingerprint, sample_frames)
+
+
+def provide_codebook(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    info: CodebookInfo,
+    folder: Path,
+    on_progress: OnProgress | None = None,
+    batch_seconds: float = CPU_BATCH_SECONDS,
+) -> Codebook:
+    """The codebook of `info` that an interrupted run left in `folder`, or a new one, which is saved there.
+
+    Raises UserError if `folder` holds a codebook of other settings or recordings.
+    """
+    if folder.exists():
+        existing = load_codebook(folder)
+        if existing.info != info:
+            raise UserError(
+                f"{folder}: a codebook of other settings or recordings; use it with --codebook {folder}, delete it, or "
+                "choose another --out"
+            )
+        return existing
+    codebook = fit_codebook(model, recordings, info, on_progress, batch_seconds)
+    save_codebook(codebook, folder)
+    return codebook
 
 
 def write_units(

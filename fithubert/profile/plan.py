@@ -36,28 +36,44 @@ class Plan:
     sources: tuple[str, ...]
 
 
-def plan(
-    hours: float,
-    teacher: str,
-    student: str,
-    codec: str,
-    gpus: int,
-    epochs: float,
-    folder: Path,
-    teacher_speed: float | None = None,
-    student_speed: float | None = None,
-    disk_speed: float | None = None,
-    gpu_tflops: float = 20.0,
-) -> Plan:
-    """Bytes and hours of a distillation for every codec and for live targets, and when live ones are better.
+@dataclass(frozen=True)
+class PlannedRun:
+    """The distillation to plan. `gpus`: how many share an epoch; 0 is the CPU. `folder`: on the disk of the cache."""
 
-    `folder` lies on the disk that is to hold the cache; `disk_speed` in MB/s. The other speeds are seconds of audio a
-    second and device; those of models that are not given are measured for the CPU, and for a GPU derived from
-    `gpu_tflops`, an assumption. Raises UserError for an unknown teacher, student or codec, and for numbers that make no
-    sense.
+    hours: float
+    teacher: str
+    student: str
+    codec: str
+    gpus: int
+    epochs: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class KnownSpeeds:
+    """Speeds that need no measurement: models in seconds of audio per second and device, the disk in MB/s.
+
+    `gpu_tflops` is an assumption: the speed of a GPU from which unknown speeds of models are derived.
     """
-    speeds_given = {"teacher_speed": teacher_speed, "student_speed": student_speed, "disk_speed": disk_speed}
-    _check_positive(hours=hours, epochs=epochs, gpu_tflops=gpu_tflops, **speeds_given)
+
+    teacher: float | None = None
+    student: float | None = None
+    disk: float | None = None
+    gpu_tflops: float = 20.0
+
+
+_MEASURE_ALL = KnownSpeeds()
+
+
+def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
+    """Bytes and hours of a distillation for every codec and for live targets, and when live targets are better.
+
+    Unknown speeds of models are measured on this CPU, or derived from `known.gpu_tflops` for a GPU. Raises UserError
+    for an unknown teacher, student or codec, and for numbers that are not positive.
+    """
+    hours, teacher, student, codec, gpus, folder = run.hours, run.teacher, run.student, run.codec, run.gpus, run.folder
+    _check_positive(hours=hours, epochs=run.epochs, gpu_tflops=known.gpu_tflops)
+    _check_positive(teacher_speed=known.teacher, student_speed=known.student, disk_speed=known.disk)
     if gpus < 0:
         raise UserError(f"--gpus: must be 0, for the CPU, or more (given {gpus})")
     find_codec(codec)
@@ -66,15 +82,15 @@ def plan(
     layers = {layer for _, layer in config.heads.layer_map}
     if max(layers) > shape.depth:
         raise UserError(f"--student: {student} learns from layer {max(layers)}, and {teacher} has {shape.depth}")
-    job = Job(hours, epochs, gpus, len(layers), shape.width)
-    of_models = _model_speeds(shape, config, (teacher_speed, student_speed), gpus, gpu_tflops)
+    job = Job(hours, run.epochs, gpus, len(layers), shape.width)
+    of_models = _model_speeds(shape, config, (known.teacher, known.student), gpus, known.gpu_tflops)
     (teacher_speed, said_teacher), (student_speed, said_student) = of_models
     encode, read = measure_codecs(len(layers), shape.width)
-    disk = measure_disk(folder) if disk_speed is None else disk_speed * 1e6
+    disk = measure_disk(folder) if known.disk is None else known.disk * 1e6
     speeds = Speeds(teacher_speed, student_speed, encode, read, disk)
     costs, live = [cost_of_cache(job, speeds, name) for name in CODECS], cost_of_live(job, speeds)
     chosen = next(cost for cost in costs if cost.targets == codec)
-    said_disk = "measured by writing here; taken for reading too" if disk_speed is None else "given"
+    said_disk = "measured by writing here; taken for reading too" if known.disk is None else "given"
     many = f"; {gpus} GPU(s) share an epoch, each with its own process to read; one writes the cache" if gpus else ""
     return Plan(
         tuple(_row(cost, live) for cost in [*costs, live]),

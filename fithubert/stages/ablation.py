@@ -6,8 +6,9 @@ from fithubert.config.params import Params
 from fithubert.models.weights import read_teacher
 from fithubert.records import AblationMetrics
 from fithubert.search.ablation import run_ablation
+from fithubert.search.trial import TrialData
 from fithubert.stages import tracked_stage
-from fithubert.stages.trials import open_trial_data
+from fithubert.stages.distill import open_targets
 from fithubert.workspace import Workspace, check_name
 
 
@@ -22,3 +23,10 @@ def ablation(params: Params, workspace: Workspace, name: str) -> AblationMetrics
         metrics = run_ablation(name, params, read_teacher(workspace.teacher), open_data, workspace.ablation(name))
         metrics.write(workspace.metrics(f"ablation@{name}"))
     return metrics
+
+
+def open_trial_data(params: Params, workspace: Workspace) -> TrialData:
+    """The corpus, the teacher and its targets. Raises UserError if one of them has not been made."""
+    data = open_targets(params, workspace)
+    assert data.teacher is not None  # open_targets reads one
+    return TrialData(workspace.load_manifest(), data.teacher, data.train, data.dev)

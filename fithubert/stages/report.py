@@ -1,9 +1,17 @@
-"""The summary, the table and the page."""
+"""The summary, the table and the page, and their MLflow runs."""
 
 from fithubert.config.params import Params
+from fithubert.config.students import TimeReductionConfig
+from fithubert.files import read_json
+from fithubert.models.readout import ReadOut
+from fithubert.models.recipes import resolve
+from fithubert.models.weights import load_student
+from fithubert.records import load_summary
 from fithubert.report import ReportFiles, plan_report, write_report
-from fithubert.stages.tracked import log_report
+from fithubert.stages.export import tracked_student
+from fithubert.tracking.models import log_students
 from fithubert.tracking.runs import complete_runs
+from fithubert.tracking.summary import ModelShape, log_summary, recorded_runs
 from fithubert.workspace import Workspace
 
 
@@ -16,3 +24,35 @@ def report(params: Params, workspace: Workspace) -> ReportFiles:
     log_report(params, workspace, files)
     complete_runs(workspace.root)
     return files
+
+
+def log_report(params: Params, workspace: Workspace, files: ReportFiles) -> None:
+    """Log a summary run for each model of the report, then every student of the workspace with its run."""
+    kept = (files.page, files.table, files.summary, *files.figures)
+    log_summary(load_summary(files.summary), workspace.root, model_shapes(params, workspace), kept)
+    # Empty if MLflow is not installed or did not answer: then no student is loaded.
+    tracked = recorded_runs(workspace.root)
+    students = [name for name in workspace.list_students() if name in tracked]
+    readouts = [ReadOut(load_student(workspace.student(name)), name) for name in students]
+    log_students([tracked_student(readout) for readout in readouts], workspace.root)
+
+
+def model_shapes(params: Params, workspace: Workspace) -> dict[str, ModelShape]:
+    """The shape of every student of `params`, and of the teacher if it exists."""
+    shapes = {}
+    for name, student in params.students.items():
+        config = resolve(student.recipe, student.shape)
+        shapes[name] = ModelShape(config.depth, config.width, _name_reduction(config.time_reduction))
+    teacher = workspace.teacher / "config.json"
+    if teacher.is_file():
+        model = read_json(teacher)["model"]
+        shapes["teacher"] = ModelShape(model["depth"], model["width"], "none")
+    return shapes
+
+
+def _name_reduction(reduction: TimeReductionConfig) -> str:
+    """`none`, `conv1d_x2`, or `conv1d_x2_layer_6` if it is not at the place of the paper."""
+    if reduction.kind == "none":
+        return "none"
+    place = f"_layer_{reduction.before_layer}" if reduction.before_layer else ""
+    return f"{reduction.kind}_x{reduction.factor}{place}"

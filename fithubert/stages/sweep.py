@@ -16,7 +16,7 @@ from fithubert.search.space import Limits, Speed, check_space, find_choices, mea
 from fithubert.search.study import StudyPlace, create_study, describe_student
 from fithubert.search.sweep import Pool, Search, run_workers
 from fithubert.search.trial import RunTrial, StoppingRule, Trial, TrialData, run_trial
-from fithubert.stages.trials import open_trial_data
+from fithubert.stages.ablation import open_trial_data
 from fithubert.tracking.sweeps import end_study, log_trial, start_study
 from fithubert.training.events import StopTraining
 from fithubert.training.progress import progress_line

@@ -1,6 +1,7 @@
 """`fithubert plan`: arithmetic that adds up, speeds that are measured, and sources that are told apart."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from fithubert.models import recipes
 from fithubert.profile import budget as throughput
 from fithubert.profile import plan as stage
 from fithubert.profile.budget import Job, Speeds, break_even_epochs, bytes_per_hour, cost_of_cache, cost_of_live
+from fithubert.profile.plan import KnownSpeeds, Plan, PlannedRun
 from fithubert.store.codec import CODECS
 from tests.distill.fakes import student_params
 
@@ -24,6 +26,11 @@ _SPEEDS = st.builds(
     st.floats(1e6, 1e10),
 )
 _JOBS = st.builds(Job, st.floats(0.1, 1e5), st.floats(0.1, 1000), st.integers(0, 64), st.just(12), st.just(768))
+
+
+def plan_run(folder: Path, *run: Any) -> Plan:
+    """`plan` of hours, teacher, student, codec, gpus, epochs and, if given, known speeds."""
+    return stage.plan(PlannedRun(*run[:6], folder), *run[6:])
 
 
 def test_an_hour_of_hubert_base_takes_what_its_values_take() -> None:
@@ -109,23 +116,23 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_measured")
 def test_what_was_measured_given_and_assumed_is_told_apart(tmp_path: Path) -> None:
-    measured = stage.plan(960, "hubert_base", "fithubert", "int8", 0, 100, tmp_path)
+    measured = plan_run(tmp_path, 960, "hubert_base", "fithubert", "int8", 0, 100)
     assert measured.sources[0].endswith("100 x real time a device (measured on this CPU, random weights)")
-    assumed = stage.plan(960, "hubert_base", "fithubert", "int8", 8, 100, tmp_path, student_speed=700.0)
+    assumed = plan_run(tmp_path, 960, "hubert_base", "fithubert", "int8", 8, 100, KnownSpeeds(student=700.0))
     assert "assumed, not measured: a GPU that sustains 20 TFLOP/s" in assumed.sources[0]
     assert assumed.sources[1].endswith("700 x real time a device (given)")
     assert "8 GPU(s) share an epoch" in assumed.sources[-1]
-    given = stage.plan(960, "hubert_base", "fithubert", "int8", 8, 100, tmp_path, 1e3, 1e3, 2e3)
+    given = plan_run(tmp_path, 960, "hubert_base", "fithubert", "int8", 8, 100, KnownSpeeds(1e3, 1e3, 2e3))
     assert not any("assumed" in line for line in given.sources)
     assert "2,000 MB/s, shared by all ranks (given)" in given.sources[3]
 
 
 @pytest.mark.usefixtures("_measured")
 def test_the_verdict_follows_the_number_of_epochs(tmp_path: Path) -> None:
-    options = (tmp_path, 100.0, 50.0, 1e6)
-    many = stage.plan(1, "hubert_base", "fithubert", "int8", 1, 100, *options)
+    known = KnownSpeeds(100.0, 50.0, 1e6)
+    many = plan_run(tmp_path, 1, "hubert_base", "fithubert", "int8", 1, 100, known)
     assert many.verdict.startswith("int8 beats live from 2 epochs on: 2.02 h against 3 h for 100, for 1.8")
-    few = stage.plan(1, "hubert_base", "fithubert", "int8", 1, 1, *options)
+    few = plan_run(tmp_path, 1, "hubert_base", "fithubert", "int8", 1, 1, known)
     assert few.verdict == "live beats int8 below 2 epochs: 1.8 min against 2.4 min for 1"
     assert [row["targets"] for row in few.rows] == [*CODECS, "live"]
     assert few.rows[1] == {
@@ -142,14 +149,14 @@ def test_the_verdict_follows_the_number_of_epochs(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_measured")
 def test_only_the_layers_that_the_student_learns_from_are_counted(tmp_path: Path) -> None:
-    done = stage.plan(1, "mini", "distilhubert", "float16", 0, 1, tmp_path)
+    done = plan_run(tmp_path, 1, "mini", "distilhubert", "float16", 0, 1)
     assert done.rows[0]["on disk"] == stage.show_bytes(180_000 * 3 * 192 * 2 + 2 * 16_000 * 3600)
     assert "cache.layers: [4, 8, 12]" in done.sources[4]
 
 
 @pytest.mark.usefixtures("_measured")
 def test_live_targets_win_wherever_reading_is_slower_than_the_teacher(tmp_path: Path) -> None:
-    done = stage.plan(960, "hubert_base", "fithubert", "int8", 8, 100, tmp_path, 1e4, 1e4, 1e6)
+    done = plan_run(tmp_path, 960, "hubert_base", "fithubert", "int8", 8, 100, KnownSpeeds(1e4, 1e4, 1e6))
     assert done.verdict.startswith("live beats int8 at any number of epochs, as one on int8 waits for reading: ")
     assert done.rows[1]["pays off after"] == "never"
 
@@ -172,5 +179,7 @@ def test_bytes_and_hours_have_the_unit_that_suits_them() -> None:
 )
 def test_a_mistake_is_named(tmp_path: Path, change: dict, said: str) -> None:
     values = {"hours": 1.0, "teacher": "hubert_base", "student": "fithubert", "codec": "int8", "gpus": 1, "epochs": 1.0}
+    values = {**values, **change}
+    known = KnownSpeeds(disk=values.pop("disk_speed", None))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=said):
-        stage.plan(**{**values, **change}, folder=tmp_path)
+        stage.plan(PlannedRun(**values, folder=tmp_path), known)  # type: ignore[arg-type]
