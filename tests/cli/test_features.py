@@ -142,7 +142,7 @@ def test_units_leave_a_codebook_that_gives_the_same_units(workspace: Path, tmp_p
     assert f"--layer 1: the codebook {book} has 0; leave --layer out" in error
     code, _, error = run(*base, "--out", str(first), workspace=workspace)
     assert code == 1
-    assert f"{first}: is there already" in error
+    assert f"{first}: already exists" in error
 
 
 def test_units_go_on_with_the_codebook_of_an_interrupted_run_and_no_other(workspace: Path, tmp_path: Path) -> None:
