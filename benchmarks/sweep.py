@@ -27,8 +27,8 @@ from fithubert.files import write_json
 from fithubert.profile.counts import PARTS
 from fithubert.search.front import hypervolume
 from fithubert.search.space import Limits, Speed
-from fithubert.search.study import StudyPlace, create_study, read_rows
-from fithubert.search.sweep import Search, Worker
+from fithubert.search.study import Search, StudyPlace, create_study, read_rows
+from fithubert.search.sweep import Worker
 from fithubert.search.trial import RunTrial, StoppingRule
 from fithubert.stages.sweep import SweepOptions, sweep
 from fithubert.workspace import Workspace

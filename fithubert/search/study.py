@@ -15,8 +15,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import COSTS, SpaceParams
+from fithubert.config.sweep import COSTS, SpaceParams, SweepParams
 from fithubert.errors import UserError, without_password
+from fithubert.search.space import Limits, Speed
 from fithubert.superb.learners import find_learner
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -70,6 +71,19 @@ class StudyPlace:
         except KeyError:
             known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
             raise UserError(f"study {self.name!r}: not in this database, which has {known}") from None
+
+
+@dataclass(frozen=True)
+class Search:
+    """The task of a sweep, the same for all its workers; `student`: all that trials have in common."""
+
+    place: StudyPlace
+    folder: Path
+    settings: SweepParams
+    student: StudentParams
+    teacher_depth: int
+    limits: Limits
+    speed: Speed
 
 
 def create_study(

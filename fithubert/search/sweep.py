@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
+from types import FrameType
 
 import optuna
 import torch
@@ -18,12 +18,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import COSTS, SweepParams
+from fithubert.config.sweep import COSTS
 from fithubert.errors import UserError
 from fithubert.files import digest_json
-from fithubert.search.space import Costs, Limits, Speed, count_costs, make_student
+from fithubert.search.space import Costs, count_costs, make_student
 from fithubert.search.study import (
-    StudyPlace,
+    Search,
     counts,
     describe_student,
     first_number,
@@ -44,19 +44,6 @@ _FAILURES = 3
 _REPLACEMENTS = 6
 #: How long a worker may take to leave after an interrupt.
 _LEAVE_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Search:
-    """The task of a sweep, the same for all its workers; `student`: all that trials have in common."""
-
-    place: StudyPlace
-    folder: Path
-    settings: SweepParams
-    student: StudentParams
-    teacher_depth: int
-    limits: Limits
-    speed: Speed
 
 
 class _Refused(Exception):
@@ -90,14 +77,13 @@ class Worker:
         self._sampler = self._random_sampler if random else make_sampler(seed)
         self.study.sampler = self._sampler
         self._running: Trial | None = None
-        self._given_up = False
+        self._given_up = self._interrupted = False
         self._failures = self._refusals = 0
 
     def run(self) -> None:
         """Train trials until the study has `settings.trials`, counting those of all workers.
 
-        Raises UserError after repeated failures or if no new shape within the limits is found. An interrupted trial
-        is queued again.
+        Raises UserError after repeated failures or if no new shape within the limits is found.
         """
         while self._wait_until_needed():
             try:
@@ -111,6 +97,13 @@ class Worker:
                 if trial and trial.state == TrialState.FAIL:
                     retry_trial(self.study, trial)
                 raise
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: the trial ends at its next update and is queued again, and the worker ends.
+
+        It raises nothing itself: an exception inside a write to the database would leave the study inconsistent.
+        """
+        self._interrupted = True
 
     def _objective(self, trial: Trial) -> list[float]:
         """The objectives of a proposal, after its training."""
@@ -184,7 +177,7 @@ class Worker:
         If the running trials would complete the study, this waits for them: one of them may have to be retried.
         """
         parent = multiprocessing.parent_process()
-        while parent is None or parent.is_alive():
+        while not self._interrupted and (parent is None or parent.is_alive()):
             optuna.storages.fail_stale_trials(self.study)
             trials = self.study.get_trials(deepcopy=False)
             done = sum(map(counts, trials))
@@ -209,6 +202,7 @@ class Worker:
             lambda curve: trial.set_user_attr("curve", {str(update): loss for update, loss in curve.items()}),
             # A retried trial resumes from its checkpoint and does not repeat the evaluations before it.
             read_curve(self._frozen(trial)),
+            lambda: self._interrupted,
         )
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
@@ -277,10 +271,11 @@ def _work(
     """A worker's process. A UserError goes to the parent; a bug keeps its traceback."""
     # A terminal sends Ctrl-C to all processes. Only the parent reacts, and then terminates its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(pool.threads)
     try:
-        Worker(search, open_trials, ordinal, poll_seconds=pool.poll_seconds).run()
+        worker = Worker(search, open_trials, ordinal, poll_seconds=pool.poll_seconds)
+        signal.signal(signal.SIGTERM, worker.interrupt)
+        worker.run()
     except UserError as error:
         errors.put(str(error))
     except KeyboardInterrupt:

@@ -31,7 +31,7 @@ from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.superb.learners import task_kind
 from fithubert.superb.run import NotScorable, TaskResult, run_task
-from fithubert.training.events import Evaluated, StopTraining, TrainingListener
+from fithubert.training.events import Evaluated, StepDone, StopTraining, TrainingListener
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class StoppingRule(TrainingListener):
 
     A trial is compared only with trials that cost no more, so cheap shapes are not stopped for being small.
     `curve` holds the dev loss of the last head, which every shape has, by update. `save_curve` is called with it.
+    If `is_interrupted` returns True, the training ends with KeyboardInterrupt at its next update.
     """
 
     def __init__(
@@ -133,22 +134,33 @@ class StoppingRule(TrainingListener):
         read_finished: Callable[[], list[FinishedTrial]],
         save_curve: Callable[[dict[int, float]], None],
         curve: dict[int, float],
+        is_interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._costs = settings, costs
         self._read_finished, self._save_curve = read_finished, save_curve
+        self._is_interrupted = is_interrupted
         self.curve = curve
+
+    def on_step(self, event: StepDone) -> None:
+        """Raise KeyboardInterrupt if the worker was interrupted."""
+        self._check_interrupt()
 
     def on_evaluation(self, event: Evaluated) -> None:
         """Save the loss. Raises StopTraining if the rule applies."""
         loss = list(event.layer_losses.values())[-1]
         self.curve[event.update] = loss
         self._save_curve(self.curve)
+        self._check_interrupt()
         updates, margin = self._settings.budget.updates, self._settings.stop_margin
         if event.update < updates / 2 or event.update >= updates:
             return
         better = count_better(event.update, loss, self._costs, self._read_finished(), margin)
         if better >= self._settings.stop_after:
             raise StopTraining(f"at update {event.update} {better} cheaper trials were {margin:.0%} better")
+
+    def _check_interrupt(self) -> None:
+        if self._is_interrupted():
+            raise KeyboardInterrupt
 
 
 class RunTrial(Protocol):

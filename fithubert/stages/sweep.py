@@ -13,8 +13,8 @@ from fithubert.config.sweep import SpaceParams
 from fithubert.models.weights import read_teacher
 from fithubert.search.front import FILES, StudyResult, write_result
 from fithubert.search.space import Limits, Speed, check_space, find_choices, measure_speed
-from fithubert.search.study import StudyPlace, create_study, describe_student
-from fithubert.search.sweep import Pool, Search, run_workers
+from fithubert.search.study import Search, StudyPlace, create_study, describe_student
+from fithubert.search.sweep import Pool, run_workers
 from fithubert.search.trial import RunTrial, StoppingRule, Trial, TrialData, run_trial
 from fithubert.stages.ablation import open_trial_data
 from fithubert.tracking.sweeps import end_study, log_trial, start_study

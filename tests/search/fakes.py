@@ -13,8 +13,7 @@ from fithubert.models.recipes import resolve
 from fithubert.profile.counts import PARTS
 from fithubert.records import Head
 from fithubert.search.space import Limits, Speed
-from fithubert.search.study import StudyPlace, create_study
-from fithubert.search.sweep import Search
+from fithubert.search.study import Search, StudyPlace, create_study
 from fithubert.search.trial import RunTrial, StoppingRule
 from fithubert.training.events import Evaluated
 

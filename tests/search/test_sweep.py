@@ -19,8 +19,8 @@ from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams, SweepParams
 from fithubert.errors import UserError
 from fithubert.search.space import Limits
-from fithubert.search.study import counts, first_number, read_curve, read_rows
-from fithubert.search.sweep import Pool, Search, Worker, run_workers
+from fithubert.search.study import Search, counts, first_number, read_curve, read_rows
+from fithubert.search.sweep import Pool, Worker, run_workers
 from fithubert.search.trial import StoppingRule
 from tests.search.fakes import FakeTrials, make_search, wait_for, with_trials
 
