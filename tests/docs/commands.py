@@ -1,4 +1,4 @@
-"""Whether a command that no test can run is one that exists: its options, presets, stages, targets and modules."""
+"""Check that commands which no test can run exist, with their options, presets, stages, targets and modules."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from fithubert.config.params import load_params
 from pipeline.compose import compose
 from tests.docs.fences import ROOT
 
-#: What the system has.
+#: Commands of the system, which are not checked.
 _SHELL = re.compile(r"\.|cd|cp|curl|done|export|find|for|git|ln|mkdir|mlflow|pip|pre-commit|python3|rm|tar")
 
 
@@ -41,7 +41,7 @@ def _check_fithubert(arguments: list[str]) -> None:
     context = group.make_context("fithubert", list(arguments))
     name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
     command.make_context(name, rest, parent=context)
-    # A part of a corpus is no key of another one.
+    # `data` has other keys for other corpora.
     changes = [c for c in context.params["change"] or () if not c.startswith("data.")]
     load_params(ROOT / "params.yaml", changes)
 

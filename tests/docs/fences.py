@@ -1,11 +1,11 @@
-"""The fences of a page, and a clone in which those that can be run are run as a reader would run them.
+"""The code fences of a page, and a clone in which tests run them as a reader would.
 
-The word after a fence's language says what it is:
+The word after a fence's language is its marker:
 
-- `run`: commands, run in order (sh in one terminal, python as a script of its own, diff by `git apply`);
-- `needs-data`, `needs-network`, `needs-time`: commands that a test cannot run; that they exist is checked;
-- `file=PATH`: what the reader saves as PATH, relative to where the terminal is;
-- `seen`: what the fence before it prints, line by line; `...` stands for anything.
+- `run`: commands, run in order (sh in one terminal, python as a separate script, diff by `git apply`);
+- `needs-data`, `needs-network`, `needs-time`: commands that tests cannot run; tests check that they exist;
+- `file=PATH`: the text of the file PATH, relative to the terminal's folder;
+- `seen`: the output of the fence before it, line by line; `...` stands for anything.
 """
 
 import os
@@ -19,15 +19,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 UNRUN = ("needs-data", "needs-network", "needs-time")
-#: Languages that may have each marker.
+#: The languages that each marker may have.
 MARKERS = {"": ("text",), "run": ("sh", "python", "diff"), "seen": ("text",), **dict.fromkeys(UNRUN, ("sh",))}
-#: What a clone needs for its commands to run.
+#: Files and folders that a clone needs.
 _CLONE = ("fithubert", "pipeline", "experiments/presets", "params.yaml", "dvc.yaml", ".dvcignore", "pyproject.toml")
 
 
 @dataclass(frozen=True)
 class Fence:
-    """One fence: `line` is that of its text's first line in `page`."""
+    """One fence. `line` is the number of its first line of text in `page`."""
 
     page: Path
     line: int
@@ -40,7 +40,7 @@ class Fence:
 
 
 def read_fences(page: Path) -> list[Fence]:
-    """The fences of a page but for Sphinx's directives; an indented block of code is one without language."""
+    """The fences of a page without Sphinx's directives; an indented block of code is a fence without a language."""
     fences, lines, opened = [], page.read_text().splitlines(), None
     for number, line in enumerate(lines, 1):
         found = re.match(r"(`{3,})\s*([^\s`]*) ?(.*)$", line)
@@ -58,7 +58,7 @@ def read_fences(page: Path) -> list[Fence]:
 
 
 class Terminal:
-    """A reader's terminal in a fresh clone, `fithubert`, with its environment active."""
+    """A reader's terminal in a fresh clone, `fithubert`, with the environment active."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "fithubert"
@@ -80,10 +80,10 @@ class Terminal:
             "COLUMNS": "200",
             "TERM": "dumb",
         }
-        self._said = ""
+        self._output = ""
 
     def follow(self, fence: Fence) -> None:
-        """Do what `fence` tells the reader; raises AssertionError where it fails or where one sees something else."""
+        """Save or run `fence`, or compare it with the last output. Raises AssertionError if it fails or differs."""
         if fence.marker.startswith("file="):
             path = self.folder / fence.marker.removeprefix("file=")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +92,10 @@ class Terminal:
             getattr(self, f"_run_{fence.language}")(fence)
         elif fence.marker == "seen":
             pattern = ".*".join(_match_line(line) for line in fence.text.splitlines())
-            assert re.search(pattern, self._said, re.DOTALL), f"{fence}: not what one sees:\n{self._said[-3000:]}"
+            assert re.search(pattern, self._output, re.DOTALL), f"{fence}: the output differs:\n{self._output[-3000:]}"
 
     def _run_sh(self, fence: Fence) -> None:
-        # The next commands are typed where these have led.
+        # The next commands start in the folder in which these end.
         self._call(fence, ["bash", "-eu", "-o", "pipefail", "-c", f'trap "pwd > $WHERE" EXIT\n{fence.text}'])
         self.folder = Path(self._where.read_text().strip())
 
@@ -115,11 +115,11 @@ class Terminal:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self._said = done.stdout
+        self._output = done.stdout
         assert done.returncode == 0, f"{fence}: exit status {done.returncode}\n{done.stdout[-3000:]}"
 
 
 def _match_line(line: str) -> str:
-    """A pattern of one line that is seen, however many blanks stand between its words."""
+    """A pattern for one line of `seen`, with any number of blanks between words."""
     words = [r"[^\n]*" if word == "..." else re.escape(word).replace(r"\.\.\.", r"[^\n]*") for word in line.split()]
     return r"[^\S\n]*".join(words)

@@ -1,4 +1,4 @@
-"""Guides and README followed literally: every command that is said to run is run, in a fresh copy of the clone."""
+"""Guides and README, followed literally: every fence with `run` is run, in a fresh copy of the clone."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ for needed in ("typer", "espeakng_loader", "onnxruntime", "onnxscript", "soundfi
     pytest.importorskip(needed)
 
 FOLLOWED = [page for page in PAGES if any(fence.marker == "run" for fence in read_fences(page))]
-#: What run_student.py must do without.
+#: Runs run_student.py with these modules blocked.
 FORBIDDEN = """
 import runpy, sys
 for name in ("torch", "torchaudio", "fithubert", "transformers", "scipy"):
@@ -23,6 +23,7 @@ runpy.run_path("run_student.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", FOLLOWED, ids=[page.stem for page in FOLLOWED])
 def test_a_reader_gets_to_the_end(page: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""README, guides and reference: nothing unmarked, nothing that does not exist, nothing undocumented, no warning."""
+"""README, guides and reference: fences have markers, commands exist, public names are documented, no warnings."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ FENCES = [fence for page in PAGES for fence in read_fences(page)]
 UNRUN_FENCES = [fence for fence in FENCES if fence.marker in UNRUN]
 
 
-def test_every_fence_says_what_it_is() -> None:
+def test_every_fence_has_a_marker() -> None:
     unmarked = [
         str(fence)
         for fence in FENCES
@@ -29,7 +29,7 @@ def test_every_fence_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("fence", UNRUN_FENCES, ids=str)
-def test_what_is_not_run_exists(fence: Fence) -> None:
+def test_commands_that_are_not_run_exist(fence: Fence) -> None:
     check_commands(fence.text)
 
 
@@ -48,7 +48,7 @@ def test_what_is_not_run_exists(fence: Fence) -> None:
         "fithubet ui",
     ],
 )
-def test_what_does_not_exist_is_noticed(line: str) -> None:
+def test_a_command_that_does_not_exist_is_an_error(line: str) -> None:
     # Typer's, ours and asserts are all errors here.
     with pytest.raises((Exception, SystemExit)):
         check_commands(line)
@@ -65,7 +65,7 @@ def test_parameters_in_guides_are_valid(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages as `make docs` builds them: any warning fails."""
+    """The pages as `make docs` builds them. Any warning is an error."""
     pytest.importorskip("sphinx")
     out = tmp_path_factory.mktemp("site")
     options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(out / "trees")]
