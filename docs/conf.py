@@ -39,7 +39,7 @@ def hide_signature(app: Any, what: str, name: str, value: Any, options: Any, sig
 
 
 def describe_commands(app: Any, page: str, source: list[str]) -> None:
-    """The page of commands: what `--help` says, by Typer's own writer of Markdown."""
+    """The page of commands: the output of `--help`, made by Typer's own writer of Markdown."""
     if page == "api/commands":
         command = typer.main.get_command(command_line)
         source[0] += get_docs_for_click(obj=command, ctx=typer.Context(command), name="fithubert", title="Commands")

@@ -1,4 +1,4 @@
-"""Writes the pictures of pages in docs/images anew: `make screenshots`.
+"""Write the pictures of pages in docs/images again: `make screenshots`.
 
 They show what is recorded in reports/; Chromium has to be installed. A new picture is a new entry of `SHOTS`.
 """

@@ -35,7 +35,7 @@ def main() -> None:
         title, colour = STYLES[student]
         runs = points[student]
         means = sorted(tuple(sum(values) / len(values) for values in zip(*cell, strict=True)) for cell in runs.values())
-        # A student that has heard nothing is drawn at the left edge.
+        # A student without training is drawn at the left edge.
         axes.plot([max(hours, 0.05) for hours, _ in means], [per for _, per in means], color=colour, label=title)
         for cell in runs.values():
             axes.scatter([max(hours, 0.05) for hours, _ in cell], [per for _, per in cell], color=colour, s=14)

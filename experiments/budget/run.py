@@ -1,4 +1,4 @@
-"""Quality against audio heard: students trained for several budgets and seeds, each scored on phoneme recognition.
+"""Quality against hours of training: students with several budgets and seeds, each scored on phoneme recognition.
 
 `python -m experiments.budget.run [--work DIR] [--jobs N] [--only STUDENT ...]` in a workspace where `make repro` has
 left the corpus, the teacher and its cache. A cell that is in results.csv is not run again.
