@@ -100,6 +100,6 @@ def test_the_folder_names_the_student_and_its_entry(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "upstream").mkdir()
     (tmp_path / "upstream" / "precious.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         export_s3prl(tiny_readout("fithubert"), tmp_path / "upstream")
     assert [path.name for path in tmp_path.rglob("*")] == ["upstream", "precious.txt"]
