@@ -16,7 +16,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 #: Modules and rooms that no result depends on, and why.
 IGNORED = {
     "fithubert.errors": "messages for the user",
-    "fithubert.stages.tracked": "copies results to MLflow",
     "fithubert.tracking": "copies results to MLflow",
     "fithubert.training.progress": "progress lines",
     "fithubert.workspace": "paths",

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fithubert.code_version import code_version, find_file, list_modules
 
@@ -44,3 +45,45 @@ def test_only_code_changes_a_version_and_the_folder_does_not(old: str, new: str,
     )
     assert found.returncode == 0, found.stderr
     assert (found.stdout.strip() != code_version("fithubert.code_version")) == changes
+
+
+#: What a stage may import without a dependency in dvc.yaml, and why.
+NOT_A_DEPENDENCY = {
+    "fithubert/__init__.py": "names only",
+    "fithubert/code_version.py": "compares results of trials",
+    "fithubert/config": "the sections of params.yaml are dependencies themselves",
+    "fithubert/files.py": "writing and digests",
+    "fithubert/records": "the form of the metrics files",
+    "fithubert/stages": "the other stages' way of opening their outputs",
+    "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
+}
+COPIED_TO_MLFLOW = "data export frames.py importers models profile store superb training".split()
+#: The same for one stage.
+NOT_OF_THIS_STAGE = {
+    "prepare": {"fithubert/training": "progress lines"},
+    "teacher": {"fithubert/superb": "the probe alone is used", "fithubert/training": "progress lines"},
+    "cache": {
+        "fithubert/importers": "the prepared teacher is read",
+        "fithubert/superb": "the probe of the stage teacher",
+        "fithubert/training": "progress lines",
+    },
+    "profile": {"fithubert/importers": "filter banks have no weights", "fithubert/training": "progress lines"},
+    "superb": {"fithubert/models": "types of the feature store", "fithubert/training": "reading ahead and devices"},
+    "report": dict.fromkeys((f"fithubert/{room}" for room in COPIED_TO_MLFLOW), "copies students to MLflow"),
+}
+NOT_OF_THIS_STAGE |= {"extract": NOT_OF_THIS_STAGE["cache"], "extract_student": NOT_OF_THIS_STAGE["cache"]}
+
+
+@pytest.mark.parametrize("stage", list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]))
+def test_a_stage_of_dvc_depends_on_the_code_that_it_runs(stage: str) -> None:
+    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    entry = entry.get("do", entry)
+    dependencies = [path for path in entry["deps"] if path.startswith("fithubert")]
+    files = [find_file(module) for module in list_modules(entry["cmd"].split()[2])]
+    used = [file.relative_to(ROOT).as_posix() for file in files if file is not None]
+    used = [name for name in used if name.startswith("fithubert/")]
+    covered = {path: [name for name in used if name == path or name.startswith(f"{path}/")] for path in dependencies}
+    assert all(covered.values()), f"{stage}: a dependency that it does not use"
+    missing = set(used) - {name for names in covered.values() for name in names}
+    allowed = {*NOT_A_DEPENDENCY, *NOT_OF_THIS_STAGE.get(stage, {})}
+    assert {"/".join(name.split("/")[:2]) for name in missing} <= allowed, sorted(missing)
