@@ -57,7 +57,7 @@ NOT_A_DEPENDENCY = {
     "fithubert/stages": "the other stages' way of opening their outputs",
     "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
 }
-COPIED_TO_MLFLOW = "data export frames.py importers models profile store superb training".split()
+COPIED_TO_MLFLOW = ["data", "export", "frames.py", "importers", "models", "profile", "store", "superb", "training"]
 #: The same for one stage.
 NOT_OF_THIS_STAGE = {
     "prepare": {"fithubert/training": "progress lines"},
