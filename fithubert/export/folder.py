@@ -25,6 +25,7 @@ _MODULES = (
     "models.frontend",
     "models.encoder",
     "models.masking",
+    "models.meta",
     "models.time_reduction",
     "models.heads",
     "models.student",

@@ -15,6 +15,7 @@ from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, Positiona
 from fithubert.models.frontend import ConvFrontend
 from fithubert.models.heads import LayerHead, NoHead, SharedHeads
 from fithubert.models.masking import draw_mask
+from fithubert.models.meta import without_memory
 from fithubert.models.time_reduction import TimeReduction, repeat_frames
 
 #: One number of frames, or one for each utterance.
@@ -234,7 +235,7 @@ class ParameterCounts:
 
 def parameter_counts(config: StudentConfig) -> ParameterCounts:
     """The parameters of a student of `config`'s shape, counted on the meta device, without weights."""
-    with torch.device("meta"):
+    with without_memory():
         full, released = Student(config), Student(config.released())
     trunk, readout = _count(released) - _count(released.heads), _count(released.heads)
     reduced = config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv"

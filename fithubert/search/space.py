@@ -7,14 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from fithubert.config.base import read_yaml, validate
 from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
+from fithubert.models.meta import without_memory
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
@@ -196,7 +195,7 @@ def _trunk(config: StudentConfig, depth: int) -> StudentConfig:
 
 @lru_cache(maxsize=4096)
 def _build_and_count(config: StudentConfig) -> int:
-    with torch.device("meta"):
+    with without_memory():
         return sum(p.numel() for p in build_student(config).parameters())
 
 

@@ -13,6 +13,7 @@ from .frames import count_conv_frames
 from .frontend import ConvFrontend  # noqa: F401
 from .heads import LayerHead  # noqa: F401
 from .masking import draw_mask  # noqa: F401
+from .meta import without_memory  # noqa: F401
 from .shape import StudentConfig  # noqa: F401
 from .states import read_states
 from .student import Student  # noqa: F401
