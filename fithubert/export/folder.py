@@ -18,7 +18,7 @@ from fithubert.models.readout import ReadOut
 from fithubert.models.student import Student
 
 _TEMPLATES = Path(__file__).parent / "templates"
-#: What a student in use consists of. The shape is that of config.json in place of the strict, pydantic one.
+#: The modules of a student in use. The shape is that of config.json instead of the strict, pydantic one.
 _MODULES = (
     "errors",
     "frames",
@@ -76,7 +76,7 @@ def _flat_name(name: str) -> str:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """A directory beside `path` that takes its place at the end; raises UserError where `path` holds something."""
+    """A directory next to `path` that replaces it at the end; raises UserError if `path` holds something."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: already exists and is not an empty folder; choose another one with --out")
     with atomic_directory(path) as aside:

@@ -27,7 +27,7 @@ def export_huggingface(readout: ReadOut, out: Path, scores: Sequence[Mapping[str
     """Write `out` for `AutoModel.from_pretrained(out, trust_remote_code=True)` and return what is recorded.
 
     transformers takes code from the folder of a model, so the student's own source goes along and this package is not
-    needed there. `scores` are rows for the model card, all with the same keys. Raises UserError where `out` is not new
+    needed there. `scores` are rows for the model card, all with the same keys. Raises UserError if `out` is not new
     or empty.
     """
     with new_directory(out) as aside:
@@ -66,7 +66,7 @@ def _config(readout: ReadOut, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preprocessor() -> dict[str, Any]:
-    """Padding and an attention mask, and nothing else: a student hears waveforms as they are."""
+    """Padding and an attention mask, and nothing else: a student reads waveforms as they are."""
     return {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,

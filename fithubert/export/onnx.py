@@ -65,7 +65,7 @@ TimeModels = Callable[[Mapping[str, SpeechModel]], Mapping[str, float]]
 class OnnxStudent:
     """An exported student as a `SpeechModel` run by ONNX Runtime on the CPU, with as many threads as torch has.
 
-    `directory`: what `export_onnx` wrote; `int8` takes the quantised graph. Raises UserError where there is none.
+    `directory`: what `export_onnx` wrote; `int8` takes the quantised graph. Raises UserError if there is none.
     """
 
     def __init__(self, directory: Path | str, int8: bool = False) -> None:
@@ -96,7 +96,7 @@ def export_onnx(
 
     Inputs `waveforms` (batch, samples) float32 and `lengths` (batch,) int64; outputs `state_0` ..., each (batch, time,
     feature), and `frames` (batch,). `speech` asks for model.int8.onnx too: 1-D waveforms that its error is measured
-    on. Raises UserError where `out` is not new or empty, or the extra is
+    on. Raises UserError if `out` is not new or empty, or the extra is
     missing.
     """
     require_onnx("--to onnx")
@@ -130,7 +130,7 @@ def write_graph_of(readout: ReadOut, student: Student, path: Path) -> None:
 
 
 def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
-    """The largest difference on ten lengths, alone and as one padded batch; raises RuntimeError where it is large."""
+    """The largest difference on ten lengths, alone and as one padded batch; raises RuntimeError if it is large."""
     shortest = receptive_field(readout.convolutions)[0]
     generator = torch.Generator().manual_seed(0)
     waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in _CHECKED_LENGTHS]

@@ -24,7 +24,7 @@ def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
     """Write `out` with expert.py, hubconf.py, launch.py, weights, configuration and README; what is recorded.
 
     s3prl users are often bound to an old torch, so nothing of this package is needed there: the student's source goes
-    along. `hidden_states` is what the read-out reads. Raises UserError where `out` is not new or empty.
+    along. `hidden_states` is what the read-out reads. Raises UserError if `out` is not new or empty.
     """
     upstream = "student_" + re.sub(r"\W", "_", readout.name)
     with new_directory(out) as aside:

@@ -37,7 +37,7 @@ LAYOUT = Layout(
         "_ema",
     ),
 )
-#: Where the model is in a fine-tuned checkpoint.
+#: The name prefix of the model in a fine-tuned checkpoint.
 _PREFIXES = ("w2v_encoder.w2v_model.", "w2v_model.")
 _UNDERSTOOD = {"activation_fn": "gelu", "layer_type": "transformer", "gru_rel_pos": True, "conv_pos_batch_norm": False}
 _MODES = {"default": "group", "layer_norm": "layer"}
@@ -46,8 +46,8 @@ _MODES = {"default": "group", "layer_norm": "layer"}
 def read_fairseq(path: Path) -> HubertTeacher:
     """The teacher in a checkpoint of HuBERT's, wav2vec 2.0's, data2vec's or WavLM's authors, or s3prl's form of one.
 
-    Nothing in the file runs; fine-tuned models come without their head. Shape and normalisation are what the file's
-    own configuration says. Raises UserError naming the file and the option or tensor that is wrong.
+    Nothing in the file runs; fine-tuned models come without their head. Shape and normalisation are those of the file's
+    own configuration. Raises UserError naming the file and the option or tensor that is wrong.
     """
     values = read_torch_file(path)
     state = values.get("model", values.get("model_weight"))

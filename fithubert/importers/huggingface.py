@@ -16,7 +16,7 @@ from fithubert.importers.torch_files import read_torch_file
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.weights import read_safetensors
 
-#: `model_type` of a family -> the module that holds the model where a head was put on top.
+#: `model_type` of a family -> the module that holds the model in a model with a head.
 FAMILIES = {"hubert": "hubert.", "wav2vec2": "wav2vec2.", "wavlm": "wavlm.", "data2vec-audio": "data2vec_audio."}
 LAYOUT = Layout(
     (
@@ -49,7 +49,7 @@ _PATTERNS = ["*config.json", *_WEIGHTS, *(f"{name}.index.json" for name in _WEIG
 def read_huggingface(place: str) -> HubertTeacher:
     """The teacher in directory `place`, or in the hub's repository of that name (`owner/name[@revision]`).
 
-    Families: HuBERT, wav2vec 2.0, WavLM, data2vec-audio; a head on top is left out. Waveforms are normalised where
+    Families: HuBERT, wav2vec 2.0, WavLM, data2vec-audio; a head on top is left out. Waveforms are normalised if
     the directory's own feature extractor says so. Raises UserError naming the file, option or tensor that is wrong.
     """
     directory = Path(place) if Path(place).is_dir() else _download(place)

@@ -23,7 +23,7 @@ class Layout:
     """How one implementation names the tensors of a HuBERT-family model.
 
     `modules`: (its module, ours) pairs, `{}` standing for a number. `mask_embedding`: its name for that vector.
-    `ignored`: beginnings of names that have no part in hidden states: quantisers, heads, what only training needs.
+    `ignored`: beginnings of names that have no part in hidden states: quantisers, heads, training-only parts.
     """
 
     modules: tuple[tuple[str, str], ...]
@@ -31,7 +31,7 @@ class Layout:
     ignored: tuple[str, ...] = ()
 
     def ours(self, name: str) -> str | None:
-        """Our name of the tensor that this implementation calls `name`; None where it is not of the model."""
+        """Our name of the tensor that this implementation calls `name`; None if it is not of the model."""
         module, _, last = name.rpartition(".")
         for theirs, ours in self.modules:
             found = re.fullmatch(re.escape(theirs).replace(r"\{\}", r"(\d+)"), module)
@@ -40,7 +40,7 @@ class Layout:
         return None
 
     def theirs(self, name: str) -> str:
-        """This implementation's name of our tensor `name`, for messages; ours where it has none."""
+        """This implementation's name of our tensor `name`, for messages; ours if it has none."""
         module, _, last = name.rpartition(".")
         for theirs, ours in self.modules:
             found = re.fullmatch(re.escape(ours).replace(r"\{\}", r"(\d+)"), module)
@@ -50,7 +50,7 @@ class Layout:
 
 
 def encoder_modules(attention: str, norm: str, ffn_in: str, ffn_out: str) -> tuple[tuple[str, str], ...]:
-    """The module pairs of the transformer layers `encoder.layers.N`, given what their parts are called."""
+    """The module pairs of the transformer layers `encoder.layers.N`, from the names of their parts."""
     pairs = [(f"{attention}.{theirs}", f"attention.{ours}") for theirs, ours in _PROJECTIONS]
     pairs += [(f"{attention}.gate{end}", f"attention.gate{end}") for end in ("", ".gates")]
     pairs += [(norm, "attention_norm"), (ffn_in, "ffn_in"), (ffn_out, "ffn_out"), ("final_layer_norm", "ffn_norm")]
@@ -104,7 +104,7 @@ def _fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of the model proper, where a head was put on top and the model is one of its modules."""
+    """The tensors of the model proper, if the model is a module of a model with a head."""
     for prefix in prefixes:
         inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         if inner:

@@ -37,7 +37,7 @@ def import_published(checkpoint: Path | str, config: Path | str | None = None) -
     """The student in a checkpoint that FitHuBERT's or DistilHuBERT's authors publish, ready for inference.
 
     FitHuBERT's Lightning checkpoint needs `config`, its .yaml; DistilHuBERT's holds its own. The last frame of odd
-    lengths is dropped where the authors' code does (`drop_last_frame`). Raises UserError naming the file where it is
+    lengths is dropped if the authors' code does (`drop_last_frame`). Raises UserError naming the file where it is
     neither, holds pickled objects, or uses an option that no published model does.
     """
     path = Path(checkpoint)
@@ -136,7 +136,7 @@ def _common_config(get: Any, source: str, conv_layers: str) -> dict[str, Any]:
 
 
 def _rename(state: Mapping[str, Tensor], config: StudentConfig) -> dict[str, Tensor]:
-    """The authors' tensors by our names and in our layouts; what is not ours keeps its name, to be named as extra."""
+    """The authors' tensors by our names and in our layouts; unknown ones keep theirs, for errors."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         module, _, last = name.rpartition(".")

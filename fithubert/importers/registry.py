@@ -12,7 +12,7 @@ from fithubert.models.fbank import FbankModel
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import read_teacher
 
-#: Weights of the embedded teacher, committed with the package (see MODEL_CARD.md beside them).
+#: Weights of the embedded teacher, committed with the package (see MODEL_CARD.md in the same folder).
 MINI_DIRECTORY = Path(__file__).resolve().parents[1] / "pretrained" / "mini"
 
 #: Teachers that have a name of their own.
@@ -20,7 +20,7 @@ NAMED: dict[str, Callable[[], SpeechModel]] = {
     "mini": lambda: read_teacher(MINI_DIRECTORY),
     "fbank": FbankModel,
 }
-#: Where `PREFIX:PLACE` comes from.
+#: Readers of `PREFIX:PLACE`, by prefix.
 SOURCES: dict[str, Callable[[str], SpeechModel]] = {
     "hf": read_huggingface,
     "torchaudio": read_torchaudio,

@@ -33,13 +33,13 @@ def _parse(node: ast.expr) -> Any:
     raise ValueError("not a list")
 
 
-#: Packages whose objects training frameworks leave in their checkpoints beside the weights. They are never imported.
+#: Packages whose objects training frameworks leave in their checkpoints next to the weights. They are never imported.
 _BYSTANDERS = ("fairseq", "omegaconf", "hydra", "numpy", "typing", "enum")
 _PLAIN_TYPES = tuple(f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple"))
 
 
 class Inert:
-    """Stands for an object of a class that is not imported: what it was made of, without its behaviour."""
+    """Replaces an object of a class that is not imported: its data, without its methods."""
 
     def __init__(self, *args: Any, **_: Any) -> None:
         self.args: tuple[Any, ...] = args
@@ -53,7 +53,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     """The mapping in a torch checkpoint, read without running anything in it (torch's weights-only reader).
 
     `argparse.Namespace` is read as the plain data that it is; objects of fairseq, omegaconf and numpy become `Inert`.
-    Raises UserError where the file is missing, broken, or holds any other pickled object.
+    Raises UserError if the file is missing, broken, or holds any other pickled object.
     """
     stand_ins: dict[str, type[Inert]] = {}
     while True:
@@ -91,7 +91,7 @@ def as_plain_data(value: Any) -> Any:
 
 
 def _refused_name(error: Exception) -> str | None:
-    """The class or function that torch's reader stopped at, where that is what went wrong."""
+    """The class or function that torch's reader stopped at, if that is the reason of the error."""
     found = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed global|whose module)", str(error))
     return found and found.group(1)
 

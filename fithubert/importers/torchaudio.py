@@ -39,9 +39,9 @@ _HOME = "https://download.pytorch.org/torchaudio/models/"
 
 
 def read_torchaudio(name: str) -> HubertTeacher:
-    """The teacher in torchaudio's pipeline `name`; its weights are downloaded to torch's hub folder where not there.
+    """The teacher in torchaudio's pipeline `name`; missing weights are downloaded to torch's hub folder.
 
-    Shape and normalisation are what the pipeline says. Raises UserError with the names there are, with what to
+    Shape and normalisation are those of the pipeline. Raises UserError with the names there are, with what to
     download by hand, or naming the tensor that is wrong.
     """
     bundles = _bundles()
@@ -92,7 +92,7 @@ def _split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fetch(name: str, location: str) -> Path:
-    """The file of weights, where torch.hub keeps such files."""
+    """The file of weights, in the folder of torch.hub."""
     url = location if location.startswith("https://") else _HOME + location
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not path.exists():

@@ -15,8 +15,8 @@ from fithubert.models.frontend import nothing_padded
 class PositionalConv(nn.Module):
     """Relative positions by one grouped, weight-normalised convolution (fairseq `conv_pos`, `conv_pos_groups`).
 
-    Padded frames are zeroed first, so that valid frames see what they would see alone. `batch_norm`: a batch norm
-    before the convolution, with its statistics folded into `scale` and `shift`, in place of the weight norm
+    Padded frames are zeroed first, so that valid frames are computed as if alone. `batch_norm`: a batch norm
+    before the convolution, with its statistics folded into `scale` and `shift`, instead of the weight norm
     (fairseq `conv_pos_batch_norm`).
     """
 
@@ -34,7 +34,7 @@ class PositionalConv(nn.Module):
         return F.gelu(_convolve(self.conv, x, lengths)).transpose(1, 2)
 
     def fold_weight_norm(self) -> None:
-        """Compute the weight once and for all, for inference; nothing happens where that is done already."""
+        """Compute the weight once and for all, for inference; nothing happens if that is done already."""
         if parametrize.is_parametrized(self.conv, "weight"):
             parametrize.remove_parametrizations(self.conv, "weight")
 
@@ -83,7 +83,7 @@ class RelativePositions(nn.Module):
 
     Source: WavLM (Chen et al. 2022, section III.B); unilm `num_buckets`, `max_distance`. Half of the buckets are for
     keys after the query; of each half, half are for single distances and half grow with the logarithm up to
-    `max_distance` frames, from where on all distances share the last one.
+    `max_distance` frames, beyond which all distances share the last one.
     """
 
     def __init__(self, buckets: int, max_distance: int, heads: int) -> None:
@@ -145,7 +145,7 @@ class EncoderLayerConfig:
 
 
 def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
-    """(batch, 1, 1, time) bool, True where a key may be attended to; None where nothing is padded.
+    """(batch, 1, 1, time) bool, True where a key may be attended to; None if nothing is padded.
 
     A row without any valid frame attends to its first one, since a softmax over nothing is not a number.
     """
@@ -182,7 +182,7 @@ class SelfAttention(nn.Module):
         return self.out(self.context(x, self._gated(x, mask, position_bias), attention_map))
 
     def context(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
-        """What `out` maps: the heads' attended values side by side, (batch, time, feature)."""
+        """The input of `out`: the attended values of all heads, concatenated, (batch, time, feature)."""
         value, dropout = self._split(self.value(x)), self.dropout if self.training else 0.0
         if attention_map is None:
             query, key = self._split(self.query(x)), self._split(self.key(x))
@@ -200,7 +200,7 @@ class SelfAttention(nn.Module):
         return torch.softmax(scores, dim=-1)
 
     def _gated(self, x: Tensor, mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:
-        """`mask`, or what is added to the scores where there is a position bias: (batch, head, time, time)."""
+        """`mask`, or the bias that is added to the scores if there is a position bias: (batch, head, time, time)."""
         if self.gate is None or position_bias is None:
             return mask
         bias = self.gate(self._split(x), position_bias)

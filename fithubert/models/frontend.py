@@ -12,7 +12,7 @@ from fithubert.frames import count_conv_frames, padding_mask
 class MaskedGroupNorm(nn.GroupNorm):
     """Group norm with one group per channel whose statistics leave padding out.
 
-    Every public HuBERT lets padding into these statistics, so that what Base says of an utterance depends on its
+    Every public HuBERT lets padding into these statistics, so that the output of Base for an utterance depends on its
     batch. Here mean and variance come from valid frames only: batched equals one by one. Where nothing is padded the
     result is that of `torch.nn.GroupNorm`.
     """
@@ -92,8 +92,8 @@ class ConvFrontend(nn.Module):
 
 
 def nothing_padded(lengths: Tensor | None, longest: int) -> bool:
-    """Whether every length is `longest`, so that masks can be skipped; `lengths` None says so.
+    """Whether every length is `longest`, so that masks can be skipped. `lengths` None means that it is.
 
-    False while compiling, where it is unknown.
+    False while compiling, when it is unknown.
     """
     return lengths is None or (not torch.compiler.is_compiling() and bool((lengths >= longest).all()))

@@ -10,7 +10,7 @@ from fithubert.models.time_reduction import Upsampling, repeat_frames
 
 
 class LayerHead(nn.Module):
-    """One layer's head: upsampling where the layer is reduced, then a linear projection (FitHuBERT).
+    """One layer's head: upsampling if the layer is reduced, then a linear projection (FitHuBERT).
 
     `factor` is the layer's frame-rate reduction, 1 for a layer before the time reduction.
     """

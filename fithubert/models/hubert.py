@@ -73,7 +73,7 @@ class HubertModel(nn.Module):
         return SpeechOutput(self.encode(x, frames, last_layer), frames)
 
     def forward_unpadded(self, waveforms: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
-        """The same of waveforms (batch, samples) of one length, without any mask: what exporters want to see."""
+        """The same for waveforms (batch, samples) of one length, without any mask, as exporters need it."""
         if self.config.normalise_waveform:
             waveforms = F.layer_norm(waveforms, waveforms.shape[-1:])
         x = self.projection(self.feature_norm(self.frontend.convolve(waveforms, None)))
@@ -100,7 +100,7 @@ class HubertModel(nn.Module):
 
 
 class MaskedFrames:
-    """Which frames are hidden from the encoder, and what stands in their place.
+    """Which frames are masked for the encoder, and the embedding that replaces them.
 
     `mask` (batch, time) bool; `embedding` (feature,), HuBERT's learnt mask embedding.
     """
@@ -122,8 +122,8 @@ def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
 class HubertTeacher:
     """A frozen `HubertModel` that answers as a `SpeechModel`.
 
-    `mask_embedding` (feature,): what stood for hidden frames in its pre-training, where that is known. It is no part
-    of what the teacher says of speech, and so of no fingerprint.
+    `mask_embedding` (feature,): replaced masked frames in pre-training; None if unknown. It is not part
+    of the hidden states of unmasked speech, and so not of the fingerprint.
     """
 
     def __init__(self, model: HubertModel, name: str, mask_embedding: Tensor | None = None) -> None:
@@ -137,7 +137,7 @@ class HubertTeacher:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and so where inputs are moved to."""
+        """The device of the weights, to which inputs are moved."""
         return self.model.projection.weight.device
 
     def to(self, device: torch.device | str) -> "HubertTeacher":

@@ -11,7 +11,7 @@ from fithubert.frames import padding_mask
 def draw_mask(
     lengths: Tensor, num_frames: int, config: MaskingConfig, generator: torch.Generator | None = None
 ) -> Tensor:
-    """(batch, num_frames) bool, True where a frame is hidden, from `generator` or torch's own random state.
+    """(batch, num_frames) bool, True at masked frames, from `generator` or torch's own random state.
 
     Spans of `span_frames` that neither touch nor overlap, as many as cover `share` of each utterance, or as fit
     (fairseq `compute_mask_indices` with `no_mask_overlap`, `mask_min_space` 1). Differs from fairseq: every placement

@@ -10,11 +10,11 @@ from fithubert.models.weights import fingerprint, release
 
 
 class ReadOut:
-    """A `SpeechModel` that answers as `student.config.readout` says.
+    """A `SpeechModel` that returns the hidden states that `student.config.readout` names.
 
     `last`: one layer, the last head's projection (the paper). `layers`: layer 0..L of the student, reduced ones with
     repeated frames. `projections`: every head's projection, teacher width (ARMHuBERT). Holds a copy of the student
-    without what only training needs.
+    without the parts that only training needs.
     """
 
     def __init__(self, student: Student, name: str) -> None:
@@ -26,7 +26,7 @@ class ReadOut:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and so where inputs are moved to."""
+        """The device of the weights, to which inputs are moved."""
         return self.student.encoder_norm.weight.device
 
     def to(self, device: torch.device | str) -> "ReadOut":

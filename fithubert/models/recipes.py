@@ -25,10 +25,10 @@ def fithubert() -> StudentConfig:
 
 
 def fithubert_lite() -> StudentConfig:
-    """FitHuBERT with a front end of this project that is narrow where the rate is high: 21,063,360 downstream.
+    """FitHuBERT with a front end of this project that is narrow at high rates: 21,063,360 downstream.
 
     HuBERT's own seven convolutions, widening from 64 to 512 channels: 29 % of the multiplications of the published
-    front end at the same frame rate (which has 256 channels at 1.6 kHz and pointwise layers beside).
+    front end at the same frame rate (which has 256 channels at 1.6 kHz and more pointwise layers).
     """
     widths = (64, 128, 192, 256, 256, 384, 512)
     layers = tuple((width, kernel, stride) for width, (_, kernel, stride) in zip(widths, HUBERT_FRONTEND, strict=True))
@@ -158,10 +158,10 @@ RECIPES: dict[str, Callable[[], StudentConfig]] = {
 
 
 def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfig:
-    """The recipe's shape with `shape`'s fields in place of its own, nested sections merged key by key.
+    """The recipe's shape with `shape`'s fields instead of its own, nested sections merged key by key.
 
     A layer map that is not overridden follows an overridden depth: layer by layer, or from the last layer for shared
-    heads. Raises UserError naming the recipes where there is none such, and the field where one is wrong.
+    heads. Raises UserError naming the recipes where there is none such, and the field if one is wrong.
     """
     if recipe not in RECIPES:
         raise UserError(f"recipe {recipe!r}: not one of {', '.join(sorted(RECIPES))}")
@@ -180,7 +180,7 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
 
 
 def _thin_frontend(width: int) -> tuple[tuple[int, int, int], ...]:
-    """FitHuBERT's front end: thinner than HuBERT's, with two pointwise layers where the width changes."""
+    """FitHuBERT's front end: thinner than HuBERT's, with two pointwise layers at changes of width."""
     return ((128, 10, 5), (256, 1, 1), *[(256, 3, 2)] * 4, (width, 1, 1), *[(width, 2, 2)] * 2)
 
 

@@ -22,7 +22,7 @@ class OnnxTeacher:
     """`teacher` as an ONNX graph that answers as a `SpeechModel`, on the CPU; its fingerprint is the teacher's.
 
     Utterances run one by one: nothing is padded, which is exact and, on a CPU, fastest. A graph is exported when it is
-    first needed, one for each `last_layer` asked for, and lives as long as this object. Raises UserError where onnx,
+    first needed, one for each requested `last_layer`, and kept as long as this object. Raises UserError if onnx,
     onnxscript or onnxruntime are not installed.
     """
 
@@ -56,7 +56,7 @@ def require_onnx(what: str) -> None:
     """Raise UserError naming `what` where onnx, onnxscript or onnxruntime are not installed."""
     try:
         import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401  (what torch exports with)
+        import onnxscript  # noqa: F401  (torch exports with it)
     except ImportError:
         raise UserError(f"{what}: needs pip install 'fithubert[onnx]'") from None
 
@@ -80,9 +80,9 @@ def write_graph(
 ) -> None:
     """Write `module` in evaluation mode as a graph in `path`, its inputs named as in `example`.
 
-    `external_data` puts the weights in a file beside it.
+    `external_data` puts the weights in a file next to it.
     """
-    # It says on every export that torchvision's operators are not there.
+    # Every export logs that the operators of torchvision are missing.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         # One Dim is given to the axes that share a size, which is what it says.
@@ -106,7 +106,7 @@ def samples_dim(shortest: int = HUBERT_MIN_SAMPLES) -> torch.export.Dim:
 
 
 class _Unpadded(nn.Module):
-    """What is exported: waveforms of one length in, hidden states out."""
+    """The exported module: waveforms of one length in, hidden states out."""
 
     def __init__(self, model: HubertModel, last_layer: int) -> None:
         super().__init__()
@@ -126,9 +126,9 @@ def _export(model: HubertModel, last_layer: int, path: Path) -> None:
 def prepare_teacher(
     teacher: HubertTeacher, device: Device = "auto", precision: Precision = "float32", runtime: Runtime = "torch"
 ) -> SpeechModel:
-    """`teacher`, ready to extract: on `device` (auto: a GPU where there is one), in `precision`, by `runtime`.
+    """`teacher`, ready to extract: on `device` (auto: a GPU if there is one), in `precision`, by `runtime`.
 
-    `compile` pays after a minute of compiling, mostly on a GPU; `onnx` is for CPUs and float32. Raises UserError where
+    `compile` pays after a minute of compiling, mostly on a GPU; `onnx` is for CPUs and float32. Raises UserError if
     the device is not there or the runtime cannot do that.
     """
     device = choose_device(device) if runtime != "onnx" or device == "cuda" else "cpu"
@@ -142,7 +142,7 @@ def prepare_teacher(
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """`device`, with auto made out; raises UserError where it is not there."""
+    """`device`, with `auto` resolved; raises UserError if it is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

@@ -24,7 +24,7 @@ Frames = TypeVar("Frames", int, Tensor)
 
 @dataclass(frozen=True)
 class StudentOutput:
-    """What a student says of one padded batch, all at the teacher's frame rate and with the teacher's frame count.
+    """The output of a student for one padded batch, all at the teacher's frame rate and with the teacher's frame count.
 
     `hidden_states`: layer 0..L, each (batch, time, feature); reduced layers have their frames repeated. `lengths`:
     (batch,) valid frames. `projections[i]` (batch, time, teacher feature) belongs to `config.heads.layer_map[i]`.
@@ -55,7 +55,7 @@ class Student(nn.Module):
     """A student of `config`'s shape; `build_student` makes one.
 
     Source: Lee et al. 2022 (FitHuBERT), sections 2 and 3; module and state names are those of the canonical HuBERT
-    model, so that a teacher's weights fit where the shapes agree. In a pre-norm student the last state, and with it
+    model, so that a teacher's weights fit if the shapes agree. In a pre-norm student the last state, and with it
     the last head, is taken after the final layer norm (the authors' code does so downstream but not in training).
     """
 
@@ -64,7 +64,7 @@ class Student(nn.Module):
         self.config = config
         self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
         self.feature_norm = nn.LayerNorm(self.frontend.width) if config.feature_norm else None
-        # fairseq: no projection where there is nothing to change
+        # fairseq: no projection if the width stays the same
         self.projection = nn.Linear(self.frontend.width, config.width) if self.frontend.width != config.width else None
         self.mask_embedding = nn.Parameter(torch.rand(config.width)) if config.masking is not None else None
         self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
@@ -83,8 +83,8 @@ class Student(nn.Module):
     def forward(self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None) -> StudentOutput:
         """Hidden states and all projections of waveforms (batch, samples) float32 at 16 kHz.
 
-        `lengths` (batch,) int64 in samples; None where nothing is padded. A list of 1-D waveforms of any lengths needs
-        none. Raises UserError where the longest waveform is shorter than one frame.
+        `lengths` (batch,) int64 in samples; None if nothing is padded. A list of 1-D waveforms of any lengths needs
+        none. Raises UserError if the longest waveform is shorter than one frame.
         """
         encoded = self.encode(waveforms, lengths)
         return StudentOutput(self.at_teacher_rate(encoded), encoded.lengths, self.project(encoded))
@@ -162,7 +162,7 @@ class Student(nn.Module):
         return frames // reduction.factor * reduction.factor
 
     def parameter_counts(self) -> "ParameterCounts":
-        """This student's parameters by what they are for."""
+        """The parameters of this student by purpose."""
         return parameter_counts(self.config)
 
     def _features(self, waveforms: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ class TimeReduction(nn.Module):
         return self.linear(groups), reduced
 
     def group(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What `linear` maps: neighbouring frames (batch, group, feature * frame), or fc2's hidden layer of them."""
+        """The input of `linear`: neighbouring frames (batch, group, feature * frame), or fc2's hidden layer of them."""
         if not nothing_padded(lengths, x.shape[1]):
             x = zero_padding(x, lengths)
         if not self.drop_last_frame:

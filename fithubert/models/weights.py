@@ -30,7 +30,7 @@ def save_student(
 ) -> None:
     """Write `student` to `directory` as config.json + model.safetensors, both or neither.
 
-    `release` leaves out what only training needs: heads that the read-out does not read, the mask embedding. `record`
+    `release` leaves out the parts that only training needs: unread heads and the mask embedding. `record`
     is kept in config.json as it is (how the weights came about).
     """
     config = student.config.released() if release else student.config
@@ -70,7 +70,7 @@ def _find_student(directory: Path) -> Path:
 
 
 def read_record(directory: Path | str) -> dict[str, Any]:
-    """What `save_student` was told of how the student in `directory` came about."""
+    """The training record that `save_student` stored with the student in `directory`."""
     return dict(_read(Path(directory)).get("record", {}))
 
 
@@ -110,7 +110,7 @@ def released_state(student: Student) -> dict[str, Tensor]:
 
 
 def release(student: Student) -> Student:
-    """A copy of `student` for inference without what only training needs, on the CPU."""
+    """A copy of `student` for inference without the parts that only training needs, on the CPU."""
     copy = prepare_for_inference(Student(student.config.released()))
     load_canonical_state(copy, released_state(student), "release")
     return copy
@@ -183,7 +183,7 @@ def save_teacher(
 
 
 def read_teacher(directory: Path) -> HubertTeacher:
-    """The teacher saved in `directory`; raises UserError naming the file, and the tensor where one is wrong."""
+    """The teacher saved in `directory`; raises UserError naming the file, and the tensor if one is wrong."""
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory / 'config.json'}: no such file; `fithubert teacher` writes a teacher's folder")
     values = read_json(directory / "config.json")
@@ -197,7 +197,7 @@ def read_teacher(directory: Path) -> HubertTeacher:
 
 
 def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
-    """Fill `model` from a safetensors file, strictly; gives the mask embedding, where the file has one."""
+    """Fill `model` from a safetensors file, strictly; returns the mask embedding if the file has one."""
     state = read_safetensors(path)
     embedding = state.pop(_MASK_EMBEDDING, None)
     fill_model(model, state, str(path))
@@ -209,7 +209,7 @@ def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a safetensors file by name; raises UserError where it is missing or broken."""
+    """The tensors in a safetensors file by name; raises UserError if it is missing or broken."""
     try:
         return load_file(path)
     except FileNotFoundError:

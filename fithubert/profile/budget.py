@@ -65,12 +65,12 @@ def measure_disk(folder: Path) -> float:
 
 
 def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float, float]:
-    """Seconds of audio a second that this CPU's teacher hears, and that the student's whole updates see."""
+    """Seconds of audio per second on this CPU: of the teacher, and of whole updates of the student."""
     samples = round(_MODEL_SECONDS * SAMPLE_RATE_HZ)
     waveforms, lengths = 0.1 * torch.randn(1, samples), torch.tensor([samples])
     teach = HubertTeacher(remove_weight_norm(HubertModel(teacher)), "teacher")
-    heard = teach(waveforms, lengths).hidden_states
-    targets = {layer: hidden.clone() for layer, hidden in enumerate(heard)}
+    states = teach(waveforms, lengths).hidden_states
+    targets = {layer: hidden.clone() for layer, hidden in enumerate(states)}
     learn, loss = build_student(student), HintLoss(HintParams(), student.heads.layer_map)
     params = DistillParams()
     optimizer = build_optimizer(learn, OptimizerSettings(params.learning_rate, params.weight_decay))
@@ -125,7 +125,7 @@ FITTED_BITS = 5.95
 
 @dataclass(frozen=True)
 class Job:
-    """`hours` of speech, heard `epochs` times; `layers` of the teacher, `width` features each, are learnt from.
+    """`hours` of speech, read `epochs` times; `layers` of the teacher, `width` features each, are learnt from.
 
     `gpus` that share an epoch; 0: this machine's CPU, which then reads with the cores that it trains with.
     """
@@ -185,7 +185,7 @@ def bytes_per_hour(codec: str, layers: int, width: int) -> float:
 def cost_of_cache(job: Job, speeds: Speeds, codec: str) -> TargetCost:
     """Write the teacher's layers once, on one device as `fithubert cache` does; read them in every epoch.
 
-    Computing and the disk go on beside each other, so that the slower decides. A GPU's batches are read beside its
+    Computing and reading run at the same time, so that the slower one decides. A GPU's batches are read during its
     updates as well, by one thread, as the trainer does.
     """
     size = bytes_per_hour(codec, job.layers, job.width) * job.hours
@@ -200,12 +200,12 @@ def cost_of_cache(job: Job, speeds: Speeds, codec: str) -> TargetCost:
 
 
 def cost_of_live(job: Job, speeds: Speeds) -> TargetCost:
-    """Hear the teacher again in every epoch, on the device that trains."""
+    """Run the teacher again in every epoch, on the device that trains."""
     epoch = (1 / speeds.teacher + 1 / speeds.student) * job.hours / max(1, job.gpus)
     return TargetCost("live", 0.0, 0.0, epoch, "teacher, updates", job.epochs)
 
 
 def break_even_epochs(cached: TargetCost, live: TargetCost) -> float:
-    """The number of epochs up to which live targets take less time than cached ones; infinite where they always do."""
+    """The number of epochs up to which live targets take less time than cached ones; infinite if they always do."""
     saved = live.epoch_hours - cached.epoch_hours
     return cached.extraction_hours / saved if saved > 0 else float("inf")

@@ -100,7 +100,7 @@ def _readout_macs(config: StudentConfig, pairs: Sequence[tuple[int, int]], frame
 #: The parts in the order in which the signal meets them.
 PARTS = ("front_end", "projection", "positional_conv", "time_reduction", "transformer", "readout", "other")
 
-#: The part that a module belongs to, by the attribute that holds it. The norms beside a part belong to it.
+#: The part that a module belongs to, by the attribute that holds it. The norms of a part belong to it.
 _PART_OF_ATTRIBUTE = {
     "frontend": "front_end",
     "feature_norm": "projection",

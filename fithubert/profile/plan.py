@@ -1,4 +1,4 @@
-"""What a distillation will take before it is begun, from what this machine does in a few seconds."""
+"""An estimate of what a distillation takes, from a few seconds of measurements on this machine."""
 
 import shutil
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ from fithubert.records import Ratio
 
 
 def peak_memory_bytes(model: SpeechModel, seconds: float) -> int | None:
-    """Bytes of the weights plus what one utterance of `seconds` adds at its peak; None where it cannot be measured.
+    """Bytes of the weights plus what one utterance of `seconds` adds at its peak; None if it cannot be measured.
 
     The process hands its free memory back, resets the kernel's high-water mark (`VmHWM`), runs the model once and
     reads how far the mark rose above where it began. Buffers inside convolution and matrix kernels are included,
@@ -42,7 +42,7 @@ def weight_bytes(model: SpeechModel) -> int:
 
 
 def _reset_high_water_mark() -> int | None:
-    """The resident bytes from which the mark starts anew, or None where the system does not offer it."""
+    """The resident bytes from which the mark starts again, or None if the system does not offer it."""
     if sys.platform != "linux":
         return None
     gc.collect()

@@ -57,7 +57,7 @@ class ColumnCache:
         return found
 
     def add(self, shard: int, row_group: int, columns: dict[str, BinaryColumn]) -> None:
-        """Keep these columns in place of those used longest ago."""
+        """Keep these columns instead of those used longest ago."""
         for name, column in columns.items():
             self._columns[shard, row_group, name] = column
             self.num_bytes += column.data.numel()

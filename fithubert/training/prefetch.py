@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """The items in order, up to `depth` of them computed ahead on a thread.
 
-    An exception of `items` is raised in place of the item. The thread ends with the generator: at the end, at an
+    An exception of `items` is raised instead of the item. The thread ends with the generator: at the end, at an
     exception, and when the consumer stops early and the generator is closed.
     """
     ready: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(maxsize=depth)
