@@ -1,110 +1,189 @@
-"""Files that are written whole or not at all, digests, and downloads that resume."""
+"""Files that are written whole or not at all, files that are read with bounds, and digests.
 
-import errno
+Every writer of this project writes to a temporary file or folder next to its target, `.NAME.PID-TOKEN.part`, and
+renames it at the end. The temporary entry is locked while its writer lives. The next writer in the same folder deletes
+those whose writers were killed, and no reader takes a hidden name for a result.
+"""
+
 import hashlib
-import http
-import http.client
 import json
 import os
+import re
 import secrets
 import shutil
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fithubert.errors import UserError
+from fithubert.errors import UserError, as_user_error
 
 try:
     import fcntl
 except ImportError:  # On Windows, temporary files of killed processes stay until a person deletes them.
     fcntl = None  # type: ignore[assignment]
 
+#: The temporary entries that this module makes, and nobody else's.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(part|old)")
+#: The most bytes of a text, JSON or YAML file. The largest real ones are cards and metrics of a few hundred kB.
+MAX_TEXT_BYTES = 64 * 2**20
+
 
 @contextmanager
 def atomic_file(path: Path, replace: bool = True) -> Iterator[Path]:
-    """A temporary path next to `path`; at the end it is synced and renamed to `path`, after an error it is removed.
+    """A temporary file next to `path`; at the end it is synced and renamed to `path`, after an error it is removed.
 
-    Without `replace`, an existing `path` is kept: the first of several writers wins. Raises UserError with the name of
-    the file if the disk is full.
+    Without `replace`, an existing `path` is kept: the first of several writers wins. The mode is that of a new file
+    under the umask. Raises UserError that names the file and the reason if the system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
+    with _refusals(path), _temporary_entry(path, folder=False) as temporary:
+        mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
+        temporary.chmod(stat.S_IMODE(mode))
         if replace:
             temporary.replace(path)
         else:
             with suppress(FileExistsError):
                 os.link(temporary, path)
-    except OSError as error:
-        raise _as_user_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked_file(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
-    """An open file that `atomic_file` renames to `path`, locked so that `remove_leftovers` does not delete it."""
-    file: IO[bytes] | None = None
+def open_atomically(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
+    """The file of `atomic_file`, open for writing."""
+    with atomic_file(path, replace) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def atomic_directory(path: Path, replaces: Collection[str] = ()) -> Iterator[Path]:
+    """An empty directory next to `path` that takes its place at the end; after an error it is removed.
+
+    An existing `path` must be an empty folder, or hold nothing but the names in `replaces`, which say what such a
+    folder holds: a folder of somebody else is never replaced. Raises UserError before anything is written.
+    """
+    check_replaceable(path, replaces)
+    with _refusals(path), _temporary_entry(path, folder=True) as temporary:
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
+        yield temporary
+        for written in temporary.rglob("*"):
+            # Some libraries write files that only their owner can read, whatever the umask.
+            if written.is_file() and not written.is_symlink():
+                written.chmod(mode)
+        check_replaceable(path, replaces)
+        _swap(temporary, path)
+
+
+def check_replaceable(path: Path, replaces: Collection[str] = ()) -> None:
+    """Raise UserError unless `path` is free, an empty folder, or a folder with no names but those in `replaces`."""
+    with _refusals(path):
+        if not os.path.lexists(path):
+            return
+        if not path.is_dir():
+            raise UserError(f"{path}: already exists and is not a folder; choose another one")
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in replaces)
+    if foreign:
+        reason = f"holds {foreign[0]!r}, which does not belong to the new contents" if replaces else "is not empty"
+        raise UserError(f"{path}: {reason}; choose another folder, or empty this one")
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`; the folder that was there stays until the new one has its name."""
+    old = temporary.with_suffix(".old")
+    if path.exists():
+        path.replace(old)
+    temporary.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _temporary_entry(path: Path, folder: bool) -> Iterator[Path]:
+    """A new file or folder next to `path`, locked while this process lives; it is deleted at the end if it is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    # Process ids repeat on other machines and in containers that share the disk; the token does not.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    lock = None
     try:
-        with atomic_file(path, replace) as temporary:
-            while True:
-                file = temporary.open("wb")
-                if not _lock(file, wait=True) or os.fstat(file.fileno()).st_nlink:
-                    break
-                # Another process deleted it as a leftover before it was locked.
-                file.close()
-            yield file
-            file.flush()
-            if fcntl is None:
-                file.close()
+        while True:
+            temporary.mkdir() if folder else temporary.touch(exist_ok=False)
+            lock = _lock(temporary, wait=True)
+            if lock is None or os.fstat(lock).st_nlink:
+                break
+            # Another process deleted it as a leftover before it was locked.
+            os.close(lock)
+        yield temporary
     finally:
-        if file is not None:
-            file.close()
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete the temporary files of `locked_file` in `directory` whose writers no longer run."""
-    for temporary in directory.glob(".*.part"):
-        with suppress(OSError), temporary.open("rb+") as file:
-            if _lock(file, wait=False):
-                temporary.unlink()
+    """Delete the temporary entries in `directory` whose writers no longer run.
+
+    A folder that a killed writer had already moved aside gets its name back if the new one did not take it.
+    """
+    for entry in sorted(directory.iterdir()) if directory.is_dir() else []:
+        found = _TEMPORARY.fullmatch(entry.name)
+        if found is None or fcntl is None:
+            continue
+        # The lock of both entries of a writer is on its new one.
+        locked, target = entry.with_suffix(".part"), entry.with_name(found["name"])
+        with suppress(OSError):
+            lock = _lock(locked, wait=False) if locked.exists() else None
+            if lock is None and locked.exists():
+                continue
+            if entry.suffix == ".old" and not os.path.lexists(target):
+                entry.replace(target)
+            elif entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+            if lock is not None:
+                os.close(lock)
 
 
-def _lock(file: IO[bytes], wait: bool) -> bool:
-    """Whether this process now holds the lock on `file`; closing the file releases it."""
+def _lock(path: Path, wait: bool) -> int | None:
+    """The descriptor of `path`, locked until it is closed; None if another process holds the lock or none can."""
     if fcntl is None:
-        return False
+        return None
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    return True
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """An empty directory next to `path` that replaces it at the end; after an error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+def only_writer(folder: Path, what: str) -> Iterator[None]:
+    """A block in which no other process is inside the same block for `folder`; the folder is made if needed.
+
+    Raises UserError with the process id of the other one. `what` names the work in the message. The lock ends with its
+    process, however that ends, and leaves no file that has to be deleted.
+    """
+    with _refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except OSError as error:
-        raise _as_user_error(error, path) from error
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                pid = os.read(descriptor, 20).decode(errors="replace") or "unknown"
+                raise UserError(f"{folder}: process {pid} is at work on {what}; wait for it, or stop it") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -113,13 +192,34 @@ def write_json(path: Path, values: Any) -> None:
         temporary.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """The UTF-8 text in `path`, at most `MAX_TEXT_BYTES`.
+
+    Raises UserError in one line if there is no such file, it is not a regular file, too large or not text.
+    """
+    with _refusals(path):
+        try:
+            # A named pipe without a writer must not block.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"{path}: not a regular file")
+            data = file.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise UserError(f"{path}: larger than {MAX_TEXT_BYTES // 2**20} MB, which no file of this kind is")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
 def read_json(path: Path) -> Any:
     """The JSON in `path`; raises UserError if the file is missing or broken."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 
@@ -138,69 +238,19 @@ def digest_json(values: Any) -> str:
     return digest(json.dumps(values, sort_keys=True))
 
 
-def _temporary(path: Path) -> Path:
-    # Process ids repeat on other machines and in containers that share the disk; the token does not.
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-
-
-def _as_user_error(error: OSError, path: Path) -> Exception:
-    if error.errno == errno.ENOSPC:
-        return UserError(f"{path}: the disk is full; free some space and run the command again")
-    return error
-
-
-_CHUNK_BYTES = 2**20
-_TIMEOUT_SECONDS = 30.0
-_REPORT_SECONDS = 1.0
-
-
-def download(url: str, path: Path, sha256: str | None = None) -> None:
-    """Write the file at `url` to `path`; an interrupted download resumes from `path`.partial.
-
-    The file gets its name only when it is as long as the server announced and, if `sha256` is given, has that digest.
-    Progress goes to standard error. Raises UserError naming `url`; received bytes are kept for the next call, unless
-    the digest is wrong.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _fetch(url, partial, path.name)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"{url}: cannot be downloaded ({str(error).strip('<>')})") from None
-    if sha256 is not None and _digest(partial) != sha256:
-        partial.unlink()
-        raise UserError(f"{url}: the downloaded file has the wrong SHA-256 and was deleted; try again")
-    partial.replace(path)
-
-
-def _fetch(url: str, partial: Path, name: str) -> None:
-    """Append to `partial` the bytes of `url` that it lacks; raises OSError if the connection ends too early."""
-    begun = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if begun and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # The file is already complete.
-        raise
-    with answer:
-        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        done = begun if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else done + int(length)
-        reported = time.monotonic()
-        with partial.open("ab" if resumed else "wb") as file:
-            while chunk := answer.read(_CHUNK_BYTES):
-                file.write(chunk)
-                done += len(chunk)
-                if time.monotonic() - reported > _REPORT_SECONDS:
-                    reported = time.monotonic()
-                    share = "" if total is None else f" of {total / 1e6:.0f} MB, {done / total:.0%}"
-                    print(f"{name}: {done / 1e6:.0f} MB{share}", file=sys.stderr, flush=True)
-    if total is not None and done != total:
-        raise OSError(f"the connection ended after {done:,} of {total:,} bytes; the same command resumes there")
-
-
-def _digest(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """A block in which a refusal of the system becomes a UserError that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        refused = as_user_error(error, path)
+        if refused is None:
+            raise
+        raise refused from error

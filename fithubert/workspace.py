@@ -49,7 +49,8 @@ class Workspace:
 
     def list_students(self) -> list[str]:
         """The names of the finished students."""
-        return sorted(path.parent.name for path in self.student("").glob("*/config.json"))
+        folders = (path.parent.name for path in self.student("").glob("*/config.json"))
+        return sorted(name for name in folders if not name.startswith("."))
 
     def checkpoints(self, student: str) -> Path:
         """The checkpoints of a student in training. DVC does not know this folder, so a killed stage leaves it."""

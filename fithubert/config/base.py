@@ -8,12 +8,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fithubert.errors import UserError
+from fithubert.files import read_text
 
 
 class StrictModel(BaseModel):
-    """An immutable model that refuses unknown keys and values of the wrong type."""
+    """An immutable model that refuses unknown keys, values of the wrong type, infinity and NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 Model = TypeVar("Model")
@@ -38,15 +39,19 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises UserError if the file is missing, broken or not a mapping."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    values = parse_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold a mapping of keys to values")
     return values
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value that a YAML text holds; raises UserError that names `source` if it is broken."""
+    try:
+        return yaml.safe_load(text)
+    # An impossible date or a number of thousands of digits is a ValueError, a thousand brackets a RecursionError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not readable as YAML ({_shorten(' '.join(str(error).split()))})") from None
 
 
 def _describe(error: ValidationError, model: Any) -> str:
@@ -60,8 +65,12 @@ def _describe(error: ValidationError, model: Any) -> str:
     if first["type"] == "missing":
         return f"{where}: is required and missing"
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] == "value_error" else f" (given {first['input']!r})"
+    given = "" if first["type"] == "value_error" else f" (given {_shorten(repr(first['input']))})"
     return f"{where}: {message}{given}" if where else f"{message}{given}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _model_at(model: Any, location: tuple[int | str, ...]) -> type[StrictModel] | None:

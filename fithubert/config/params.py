@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from fithubert.config.ablation import AblationParams
-from fithubert.config.base import StrictModel, read_yaml, validate
+from fithubert.config.base import StrictModel, parse_yaml, read_yaml, validate
 from fithubert.config.data import DataParams
 from fithubert.config.distill import DistillParams
 from fithubert.config.students import StudentParams
@@ -111,7 +110,4 @@ def _apply(values: dict[str, Any], change: str) -> None:
         values = values.setdefault(section, {}) if isinstance(values, dict) else None  # type: ignore[assignment]
     if not equals or not isinstance(values, dict):
         raise UserError(f"{change!r}: must be KEY=VALUE with a key of the parameters, for example distill.updates=500")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{change!r}: the value is not readable as YAML") from None
+    values[last] = parse_yaml(text, repr(change))

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,10 +24,12 @@ from fithubert.data.utterance import KINDS as KINDS
 from fithubert.data.utterance import SPLITS as SPLITS
 from fithubert.data.utterance import Intent, Phone, Slot, Turn, Utterance
 from fithubert.errors import UserError
-from fithubert.files import atomic_directory, atomic_file, digest
+from fithubert.files import atomic_directory, atomic_file, check_replaceable, digest
 from fithubert.frames import SAMPLE_RATE_HZ
 
 RATE_HZ = 16_000
+#: Marks an audio folder that may be replaced.
+_MADE_HERE = ".corpus"
 
 
 def manifest_path(root: Path) -> Path:
@@ -40,12 +41,16 @@ def manifest_path(root: Path) -> Path:
 def new_audio(root: Path) -> Iterator[Path]:
     """An empty directory that becomes `root/audio` if the body succeeds; leftovers of a killed run are removed.
 
-    The old manifest is deleted first: with the audio of another run, later stages would accept it.
+    The old manifest is deleted first: with the audio of another run, later stages would accept it. Raises UserError if
+    `root/audio` holds recordings that are not of a corpus made here.
     """
-    manifest_path(root).unlink(missing_ok=True)
-    for leftover in root.glob(".audio.*.part"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with atomic_directory(root / "audio") as folder:
+    audio, manifest = root / "audio", manifest_path(root)
+    ours = (audio / _MADE_HERE).exists() or manifest.exists()
+    replaces = [entry.name for entry in audio.iterdir()] if ours and audio.is_dir() else []
+    check_replaceable(audio, replaces)
+    manifest.unlink(missing_ok=True)
+    with atomic_directory(audio, replaces) as folder:
+        (folder / _MADE_HERE).touch()
         yield folder
 
 

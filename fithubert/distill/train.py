@@ -1,6 +1,7 @@
 """`train_student`: from a student's parameters and a teacher's targets to a saved student with its training record."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,13 @@ def train_student(
     folder = options.checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
     idle = _has_idle_parameters(student_params, config)
     fabric = open_fabric(options.accelerator, distill_params.precision, idle)
-    with deterministic_torch(), ends_with_its_ranks(fabric):
+    with deterministic_torch(), ends_with_its_ranks(fabric), ExitStack() as held:
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
         identity = _identity(student_params, distill_params, config, data)
         identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
         checkpoints = CheckpointFolder(folder, identity, distill_params.keep_checkpoints)
+        on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
         # A checkpoint holds all weights, and a cut takes minutes at full size.
         if not on_first_rank(fabric, checkpoints.holds_one):
             set_first_weights(student, student_params, data, distill_params.seed, fabric.device)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fithubert.config.base import validate
 from fithubert.config.teacher import HubertConfig
+from fithubert.downloads import download
 from fithubert.errors import UserError
-from fithubert.files import download
 from fithubert.importers.names import Layout, build_teacher, encoder_modules
 from fithubert.importers.torch_files import read_torch_file
 from fithubert.models.hubert import HubertTeacher

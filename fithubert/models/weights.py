@@ -22,6 +22,8 @@ from fithubert.models.student import Student
 STUDENT_FORMAT = "fithubert-student-1"
 #: The student that comes with the package.
 SHIPPED_STUDENT = "fithubert"
+#: All that the folder of a model holds.
+_FILES = ("config.json", "model.safetensors")
 _FOLDED = "positional.conv.weight"
 
 
@@ -35,7 +37,7 @@ def save_student(
     """
     config = student.config.released() if release else student.config
     state = released_state(student) if release else student_state(student)
-    with atomic_directory(Path(directory)) as aside:
+    with atomic_directory(Path(directory), _FILES) as aside:
         save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
         values = {"format": STUDENT_FORMAT, "student": config.model_dump(mode="json"), "record": record or {}}
         write_json(aside / "config.json", values)
@@ -171,7 +173,7 @@ def save_teacher(
     if teacher.mask_embedding is not None:
         state[_MASK_EMBEDDING] = teacher.mask_embedding
     state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
-    with atomic_directory(directory) as aside:
+    with atomic_directory(directory, _FILES) as aside:
         save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
         values = {
             "format": TEACHER_FORMAT,

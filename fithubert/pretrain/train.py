@@ -1,5 +1,6 @@
 """Pre-training by iterations: cluster frames, predict the clusters of masked frames, cluster the result, repeat."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from fithubert.config.pretrain import PretrainParams
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import digest_json, read_json, write_json
+from fithubert.files import digest_json, only_writer, read_json, remove_leftovers, write_json
 from fithubert.importers.registry import load_teacher
 from fithubert.models.encoder import PositionalConv
 from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
@@ -50,7 +51,8 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, fabric: "Fa
         return work / "teacher"
     on_first_rank(fabric, lambda: write_waveforms(train, waveforms))
     bank = WaveformBank(train, waveforms)
-    with deterministic_torch():
+    with deterministic_torch(), ExitStack() as held:
+        on_first_rank(fabric, lambda: held.enter_context(only_writer(work, "the same pre-training")))
         model, records = _run_iterations(params, bank, work, fabric, report)
     teacher = HubertTeacher(remove_weight_norm(model.hubert.cpu()), params.name, model.mask_embedding.detach())
     record = {"pretrain": params.model_dump(mode="json"), "hours": bank.hours}
@@ -114,7 +116,5 @@ def _claim(work: Path, params: PretrainParams, manifest: Manifest) -> None:
     if marker.exists() and read_json(marker) != mine:
         raise UserError(f"{work}: holds a pre-training with other parameters or another corpus; choose another folder")
     write_json(marker, mine)
-    for pattern in (".*.part", "iteration-*/.*.part"):
-        for leftover in work.glob(pattern):
-            if leftover.is_file():
-                leftover.unlink()
+    for folder in (work, *work.glob("iteration-*")):
+        remove_leftovers(folder)

@@ -162,7 +162,7 @@ class Codebook:
 
 def save_codebook(codebook: Codebook, directory: Path) -> None:
     """Write `codebook` to `directory`, both files or neither."""
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(directory, (_WEIGHTS, "config.json")) as temporary:
         state = {name: getattr(codebook.units, name).contiguous() for name in _TENSORS}
         save_file(state, temporary / _WEIGHTS, metadata={"format": "pt"})
         values = {"format": FORMAT, "fingerprint": codebook.fingerprint, **asdict(codebook.info)}

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from fithubert.files import locked_file
+from fithubert.files import open_atomically
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.store.codec import Basis, LayerBasis, component_scales, find_codec, layer_codecs, quantise, to_bytes
 from fithubert.store.format import StoreInfo, basis_name, describe_difference, parse_info, store_metadata
@@ -46,7 +46,7 @@ def publish_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
         for layer, part in sorted(basis.layers.items())
     ]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(store_metadata(info)))
-    with locked_file(directory / basis_name(info), replace=False) as file:
+    with open_atomically(directory / basis_name(info), replace=False) as file:
         pq.write_table(table, file, compression="none", write_page_checksum=True)
 
 

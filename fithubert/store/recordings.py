@@ -17,7 +17,7 @@ from fithubert.data.batching import group_consecutive
 from fithubert.data.folder import Skipped
 from fithubert.data.listing import ListedRecordings, Listing
 from fithubert.errors import UserError
-from fithubert.files import digest, locked_file, remove_leftovers
+from fithubert.files import digest, open_atomically, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
 from fithubert.store.shards import (
@@ -259,7 +259,7 @@ def _write_part(
 
     schema = feature_schema(info, part)
     with (
-        locked_file(path) as file,
+        open_atomically(path) as file,
         pq.ParquetWriter(
             file,
             schema,

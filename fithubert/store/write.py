@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from fithubert.files import locked_file
+from fithubert.files import open_atomically
 from fithubert.store.codec import Codec, find_codec
 from fithubert.store.format import (
     INDEX_NAME,
@@ -55,7 +55,7 @@ def encode_layer(hidden_states: Tensor, codec: Codec) -> EncodedLayer:
 
 def write_index(directory: Path, shards: tuple[PlannedShard, ...], info: StoreInfo, index: IndexInfo) -> None:
     """Write the index of a store; its bytes depend on the arguments alone."""
-    with locked_file(directory / INDEX_NAME) as file:
+    with open_atomically(directory / INDEX_NAME) as file:
         pq.write_table(index_table(shards, info, index), file, compression="zstd", write_page_checksum=True)
 
 
@@ -67,7 +67,7 @@ def write_shard(directory: Path, shard: PlannedShard, info: StoreInfo, rows: Ite
     schema = shard_schema(info, shard.key)
     source = iter(rows)
     totals = [LayerTotals(layer, width) for layer, width in zip(info.layers, info.widths, strict=True)]
-    with locked_file(directory / shard.name) as file, _open_writer(file, schema, info) as writer:
+    with open_atomically(directory / shard.name) as file, _open_writer(file, schema, info) as writer:
         for planned in shard.row_groups():
             group = [next(source) for _ in planned]
             if [row.id for row in group] != [row.id for row in planned]:

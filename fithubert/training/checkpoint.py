@@ -2,14 +2,16 @@
 
 import re
 import shutil
+import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fithubert.errors import UserError
-from fithubert.files import atomic_file
+from fithubert.files import only_writer, open_atomically, remove_leftovers
 
 #: Raised when the contents or the meaning of a checkpoint change.
 FORMAT = 2
@@ -20,13 +22,19 @@ Contents = dict[str, Any]
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Write `contents` to `path`, completely or not at all."""
-    with atomic_file(path) as temporary:
-        torch.save(dict(contents), temporary)
+    # Into an open file, so that a full disk is an error with a number.
+    with open_atomically(path) as file:
+        torch.save(dict(contents), file)
 
 
 def read_checkpoint(path: Path) -> Contents:
-    """The contents of the checkpoint `path`, on the CPU. Raises UserError if it is not readable."""
+    """The contents of the checkpoint `path`, on the CPU. Raises UserError if it is not readable or damaged."""
     try:
+        # torch does not compare the checksums that its zip files hold.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
@@ -53,6 +61,10 @@ class CheckpointFolder:
             old.unlink()
         return path
 
+    def only_writer(self) -> AbstractContextManager[None]:
+        """A block in which no other process trains with this folder; a second one gets a UserError."""
+        return only_writer(self.folder, "the same training")
+
     def holds_one(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return bool(self._paths())
@@ -62,9 +74,7 @@ class CheckpointFolder:
 
         Raises UserError if it cannot be read or belongs to another configuration, naming the differences.
         """
-        # Temporary files of a killed process.
-        for leftover in self.folder.glob(".update-*.part"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
         paths = self._paths()
         if not paths:
             return None

@@ -82,11 +82,11 @@ def test_speakers_splits_and_files_are_kept_and_a_second_run_writes_the_same(fol
     assert first.manifest.count_by("split") == {"dev": 1, "test": 1, "train": 6}
     data = tmp_path / "work" / "data"
     files = {p: p.read_bytes() for p in data.rglob("*") if p.is_file()}
-    (data / ".audio.99.part").mkdir()
+    (data / ".audio.99-0123abcd.part").mkdir()
     again = run(folder, tmp_path)
     assert again.manifest == first.manifest
     assert {p: p.read_bytes() for p in data.rglob("*") if p.is_file()} == files
-    assert not (data / ".audio.99.part").exists()
+    assert not (data / ".audio.99-0123abcd.part").exists()
     assert load_manifest(manifest_path(data)).fingerprint == first.manifest.fingerprint
     assert run(folder, tmp_path, seed=7).manifest.fingerprint != first.manifest.fingerprint
     assert sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*")) == before
@@ -117,7 +117,7 @@ def test_bad_files_are_listed_with_the_reason_and_the_rest_is_kept(folder: Path,
     assert all(text in reasons[path] for path, text in expected.items())
     assert len(reasons) == len(expected)
     assert imported.kept_files == 8
-    on_disk = {p.name for p in (tmp_path / "work" / "data" / "audio").iterdir()}
+    on_disk = {p.name for p in (tmp_path / "work" / "data" / "audio").glob("[!.]*")}
     assert on_disk == {Path(u.audio).name for u in imported.manifest}
 
 

@@ -41,9 +41,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_jobs_nor_on_what_a_killed_run_
     tiny_corpus: Manifest, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
-    (data / ".audio.1.part" / "train").mkdir(parents=True)
+    (data / ".audio.1-0123abcd.part" / "train").mkdir(parents=True)
     (data / "audio").mkdir()
-    (data / "audio" / "foreign.flac").touch()
+    (data / "audio" / "own.flac").touch()
+    with pytest.raises(UserError, match=r"audio: is not empty"):
+        synthesise_corpus(TINY, data, jobs=1)
+    assert (data / "audio" / "own.flac").exists()
+    # What marks the audio of a corpus made here.
+    (data / "audio" / ".corpus").touch()
     assert synthesise_corpus(TINY, data, jobs=1) == Manifest(tiny_corpus.utterances, data)
     ours = {p.relative_to(data): p.read_bytes() for p in data.rglob("*") if p.is_file()}
     theirs = {p.relative_to(tiny_corpus.root): p.read_bytes() for p in tiny_corpus.root.rglob("*") if p.is_file()}

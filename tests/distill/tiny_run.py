@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -31,10 +31,10 @@ def kill_while_saving(update: int) -> None:
     """From now on SIGKILL in the middle of the checkpoint of `update`."""
     save = torch.save
 
-    def save_half(state: dict[str, Any], path: Path) -> None:
-        save(state, path)
+    def save_half(state: dict[str, Any], file: IO[bytes]) -> None:
+        save(state, file)
         if state["progress"]["update"] == update:
-            os.truncate(path, path.stat().st_size // 2)
+            file.truncate(file.tell() // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = save_half  # type: ignore[assignment]

@@ -13,8 +13,8 @@ from fithubert.data.folder import Skipped
 from fithubert.data.manifest import Utterance
 from fithubert.data.synthetic.phones import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
 from fithubert.data.synthetic.sentences import normalise
+from fithubert.downloads import download
 from fithubert.errors import UserError
-from fithubert.files import download
 
 #: In order of precedence; the first pronunciation of a word is the one that counts.
 FILES = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
