@@ -25,7 +25,7 @@ from fithubert.models.speech_model import SpeechOutput
 from fithubert.store import shards as plan
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import CACHE_BYTES, FeatureStore
-from fithubert.training.prefetch import prefetch
+from fithubert.training.updates import prefetch
 
 _WIDTHS = (96, 96)
 #: Of HuBERT Base's twelve layers of 768.

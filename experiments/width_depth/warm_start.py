@@ -24,10 +24,9 @@ from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
-from fithubert.distill.targets import Request, Targets, TrainingData, stride_samples
-from fithubert.distill.warmstart.cut import set_first_weights
+from fithubert.distill.targets import Request, TrainingData
+from fithubert.distill.warmstart import set_first_weights
 from fithubert.errors import exit_on_user_error
-from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
@@ -166,7 +165,7 @@ def train_on(
             return evaluate(stepper, data)
         lowest = LastLoss()
         checkpoints = CheckpointFolder(folder / "checkpoints", {}, 1)
-        loop = TrainingLoop(stepper, schedule, TrainingData(data.train, data.dev), checkpoints, Listeners([lowest]))
+        loop = TrainingLoop(stepper, TrainingData(data.train, data.dev), checkpoints, Listeners([lowest]))
         loop.run()
     built.load_state_dict(loop.best)
     return lowest.value
@@ -175,15 +174,15 @@ def train_on(
 def evaluate(stepper: Stepper, data: TrialData) -> float:
     """The last head's dev loss of a student as it is."""
     layers = stepper.layers_of(range(len(stepper.hint_loss.layer_map)))
-    plan = plan_eval_batches(data.dev.num_frames, batch_frames=frames_of(data.dev, stepper.params.batch_seconds))
+    plan = plan_eval_batches(data.dev.num_frames, batch_frames=frames_of(data, stepper.params.batch_seconds))
     requests = [Request(tuple(crops), layers) for crops in plan]
     _, heads = stepper.evaluate(data.dev.finish(data.dev.read(request), request) for request in requests)
     return heads[stepper.hint_loss.layer_map[-1]]
 
 
-def frames_of(targets: Targets, seconds: float) -> int:
+def frames_of(data: TrialData, seconds: float) -> int:
     """The number of teacher frames in `seconds`."""
-    return max(1, round(seconds * SAMPLE_RATE_HZ / stride_samples(targets)))
+    return max(1, round(seconds / TrainingData(data.train, data.dev).seconds_per_frame))
 
 
 def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed: int) -> float:

@@ -7,13 +7,13 @@ from itertools import islice
 from time import monotonic
 from typing import Any, NoReturn
 
-from fithubert.config.distill import DistillParams
+from torch import Tensor
+
 from fithubert.data.batching import Crop, plan_batches, plan_eval_batches
 from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
-from fithubert.distill.targets import Request, TrainingData, stride_samples
+from fithubert.distill.targets import Request, TrainingData
 from fithubert.errors import UserError
 from fithubert.files import write_json
-from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.records import CurvePoint, Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training.checkpoint import CheckpointFolder
@@ -27,10 +27,8 @@ from fithubert.training.events import (
     TrainingEnded,
     TrainingStarted,
 )
-from fithubert.training.prefetch import prefetch, timed
 from fithubert.training.ranks import on_first_rank
-from fithubert.training.schedule import learning_rate_share
-from fithubert.training.updates import planned_updates
+from fithubert.training.updates import learning_rate_share, planned_updates, prefetch
 
 
 @dataclass
@@ -71,18 +69,13 @@ class TrainingLoop:
     """
 
     def __init__(
-        self,
-        stepper: Stepper,
-        params: DistillParams,
-        data: TrainingData,
-        checkpoints: CheckpointFolder,
-        listeners: Listeners,
+        self, stepper: Stepper, data: TrainingData, checkpoints: CheckpointFolder, listeners: Listeners
     ) -> None:
-        self.stepper, self.params, self.checkpoints, self.listeners = stepper, params, checkpoints, listeners
-        self.data, self.fabric = data, stepper.fabric
-        self.seconds_per_frame = stride_samples(data.train) / SAMPLE_RATE_HZ
+        self.stepper, self.data, self.checkpoints, self.listeners = stepper, data, checkpoints, listeners
+        self.params, self.fabric = stepper.params, stepper.fabric
         self.standing = Standing()
-        self.best = stepper.weights()
+        #: The weights with the lowest dev loss so far.
+        self.best: dict[str, Tensor] = {}
         self._begun = monotonic()
         self._waited = 0.0
 
@@ -93,33 +86,32 @@ class TrainingLoop:
         the utterances of that update are then in a file next to the checkpoints.
         """
         self._resume()
-        self._begun = mark = monotonic()
+        self._begun = monotonic()
         standing, params = self.standing, self.params
         if standing.update == 0:
             # Nothing is random in an evaluation, so that the training stays the same.
             self.listeners.notify(StartEvaluated(self._dev_losses()[0]))
-            mark = monotonic()
-        jobs = ((job, [self.data.train.read(request) for request in job.requests]) for job in self._jobs())
-        with closing(timed(prefetch(jobs, params.prefetch_batches))) as stream:
-            for (job, batches), wait_seconds in stream:
-                loss, rate = self._update(job, batches)
-                self._waited += wait_seconds
-                self._notify_step(job, loss, rate, (monotonic() - mark, wait_seconds))
+        begun = monotonic()
+        with closing(prefetch(self._jobs(), params.prefetch_batches)) as jobs:
+            for job, batches in jobs:
+                self._update(job, batches, begun)
                 if standing.update % params.dev_every_updates == 0 or standing.update == params.updates:
                     self._evaluate()
                 if standing.update % params.checkpoint_every_updates == 0:
                     self._save()
                 if standing.stopped_early:
                     break
-                mark = monotonic()
+                begun = monotonic()
         return self._end("early_stop" if standing.stopped_early else "finished")
 
-    def _jobs(self) -> Iterator[Job]:
-        """The remaining updates."""
+    def _jobs(self) -> Iterator[tuple[Job, list[HiddenStateBatch]]]:
+        """The remaining updates, each with the batches of this rank."""
         standing = self.standing
         left = 0 if standing.stopped_early else self.params.updates - standing.update
         planned = planned_updates(self._plan_epoch, standing.update, standing.epoch, standing.position)
-        return (self.stepper.plan_job(update) for update in islice(planned, left))
+        for update in islice(planned, left):
+            job = self.stepper.plan_job(update)
+            yield job, [self.data.train.read(request) for request in job.requests]
 
     def _plan_epoch(self, epoch: int) -> Sequence[Sequence[Crop]]:
         crop = self.params.crop_seconds
@@ -133,18 +125,16 @@ class TrainingLoop:
         )
 
     def _frames(self, seconds: float) -> int:
-        return max(1, round(seconds / self.seconds_per_frame))
+        return max(1, round(seconds / self.data.seconds_per_frame))
 
-    def _update(self, job: Job, batches: Sequence[HiddenStateBatch]) -> tuple[UpdateLoss, float]:
-        """One optimiser step from this rank's `batches`; the loss over all ranks and the learning rate."""
-        standing, params = self.standing, self.params
-        loss = self.stepper.backward(
-            job,
-            (
-                self.data.train.finish(batch.to(self.fabric.device), request)
-                for batch, request in zip(batches, job.requests, strict=True)
-            ),
-        )
+    def _update(self, job: Job, batches: Sequence[HiddenStateBatch], begun: float) -> None:
+        """One optimiser step from this rank's `batches`; `begun`: when the update before was done."""
+        standing, params, update = self.standing, self.params, job.update
+        wait_seconds = monotonic() - begun
+        self._waited += wait_seconds
+        requested = zip(batches, job.requests, strict=True)
+        ready = (self.data.train.finish(batch.to(self.fabric.device), request) for batch, request in requested)
+        loss = self.stepper.backward(job, ready)
         first_loss = loss.total if standing.first_loss is None else standing.first_loss
         problem = find_problem(loss, params, first_loss)
         if problem is not None:
@@ -154,11 +144,24 @@ class TrainingLoop:
         self.stepper.apply(rate)
         standing.first_loss = first_loss
         standing.update += 1
-        standing.epoch, standing.position = job.update.epoch, job.update.position + 1
-        standing.frames += job.update.num_frames
+        standing.epoch, standing.position = update.epoch, update.position + 1
+        standing.frames += update.num_frames
         standing.loss_sum += loss.total
         standing.loss_count += 1
-        return loss, rate
+        self.listeners.notify(
+            StepDone(
+                update=standing.update,
+                epoch=update.epoch,
+                loss=loss.total,
+                layer_losses=loss.heads,
+                learning_rate=rate,
+                gradient_norm=loss.gradient_norm,
+                audio_seconds=self._audio_seconds(),
+                batch_audio_seconds=update.num_frames * self.data.seconds_per_frame,
+                step_seconds=monotonic() - begun,
+                wait_seconds=wait_seconds,
+            )
+        )
 
     def _stop(self, problem: str, job: Job, loss: UpdateLoss) -> NoReturn:
         """Record the contents of the update and end the training; the weights are still those before it."""
@@ -195,8 +198,8 @@ class TrainingLoop:
         else:
             standing.evaluations_without_gain += 1
         standing.stopped_early = standing.evaluations_without_gain >= self.params.patience
-        audio_seconds = standing.frames * self.seconds_per_frame
-        point = CurvePoint(standing.update, audio_seconds, self._seconds(), train_loss, dev_loss, head_losses)
+        seconds = self._audio_seconds(), self._seconds()
+        point = CurvePoint(standing.update, *seconds, train_loss, dev_loss, head_losses)
         standing.curve.append(point)
         self.listeners.notify(Evaluated(**vars(point), best=best))
 
@@ -211,7 +214,9 @@ class TrainingLoop:
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one, and report the start of the training."""
         checkpoint = on_first_rank(self.fabric, self.checkpoints.load_latest)
-        if checkpoint is not None:
+        if checkpoint is None:
+            self.best = self.stepper.weights()
+        else:
             self.standing = Standing.from_json(checkpoint["progress"])
             self.best = checkpoint["best"]
             self.stepper.load_state_dict(checkpoint)
@@ -222,9 +227,9 @@ class TrainingLoop:
                 resumed_from=None if checkpoint is None else self.standing.update,
                 parameters=self.stepper.student.parameter_counts(),
                 train_utterances=len(train),
-                train_seconds=sum(train) * self.seconds_per_frame,
+                train_seconds=sum(train) * self.data.seconds_per_frame,
                 dev_utterances=len(dev),
-                dev_seconds=sum(dev) * self.seconds_per_frame,
+                dev_seconds=sum(dev) * self.data.seconds_per_frame,
                 device=str(self.fabric.device),
                 precision=self.params.precision,
                 world_size=self.fabric.world_size,
@@ -232,22 +237,8 @@ class TrainingLoop:
             )
         )
 
-    def _notify_step(self, job: Job, loss: UpdateLoss, rate: float, seconds: tuple[float, float]) -> None:
-        """`seconds`: the wall time of the update and the part of it spent waiting for data."""
-        self.listeners.notify(
-            StepDone(
-                update=self.standing.update,
-                epoch=job.update.epoch,
-                loss=loss.total,
-                layer_losses=loss.heads,
-                learning_rate=rate,
-                gradient_norm=loss.gradient_norm,
-                audio_seconds=self.standing.frames * self.seconds_per_frame,
-                batch_audio_seconds=job.update.num_frames * self.seconds_per_frame,
-                step_seconds=seconds[0],
-                wait_seconds=seconds[1],
-            )
-        )
+    def _audio_seconds(self) -> float:
+        return self.standing.frames * self.data.seconds_per_frame
 
     def _seconds(self) -> float:
         return self.standing.seconds + monotonic() - self._begun
@@ -259,7 +250,7 @@ class TrainingLoop:
             updates=standing.update,
             best_update=standing.best_update,
             best_dev_loss=standing.best_loss,
-            audio_hours=standing.frames * self.seconds_per_frame / 3600,
+            audio_hours=self._audio_seconds() / 3600,
             seconds=self._seconds(),
             wait_share=self._waited / max(monotonic() - self._begun, 1e-9),
             curve=tuple(standing.curve),

@@ -1,7 +1,7 @@
 """One update and one dev evaluation, over all ranks, and the check of an update before it is applied."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,15 @@ from fithubert.models.student import Student
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training.ranks import delay_gradient_sync, sum_over_ranks
-from fithubert.training.schedule import OptimizerSettings, WeightAverage, build_optimizer, set_learning_rate
-from fithubert.training.updates import Part, PlannedUpdate, derive_seed, split_update
+from fithubert.training.updates import (
+    OptimizerSettings,
+    Part,
+    PlannedUpdate,
+    build_optimizer,
+    derive_seed,
+    set_learning_rate,
+    split_update,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -59,7 +66,8 @@ class Stepper:
         self.optimizer = build_optimizer(student, settings)
         self._wrapped, self._step_optimizer = fabric.setup(student, self.optimizer)
         self._wrapped.mark_forward_method("hints")
-        self.average = WeightAverage(student, params.ema_decay) if params.ema_decay is not None else None
+        #: The model that is evaluated: a moving average of the student, or the student itself.
+        self.evaluated = student if params.ema_decay is None else deepcopy(student).requires_grad_(False)
         self.num_parts = params.accumulate * fabric.world_size
 
     def plan_job(self, update: PlannedUpdate) -> Job:
@@ -106,31 +114,30 @@ class Stepper:
         set_learning_rate(self.optimizer, learning_rate)
         self._step_optimizer.step()
         self._step_optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.student)
+        if self.params.ema_decay is not None:
+            for average, weight in zip(self.evaluated.parameters(), self.student.parameters(), strict=True):
+                average.lerp_(weight.detach(), 1 - self.params.ema_decay)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[HiddenStateBatch]) -> tuple[float, dict[Head, float]]:
         """The total loss, and each head's own, over the frames of all ranks' `batches`."""
-        self.student.eval()
+        self.evaluated.eval()
         heads = self.hint_loss.layer_map
         sums = torch.zeros(2 + len(heads), dtype=torch.float64, device=self.fabric.device)
-        with self._averaged():
-            for batch in batches:
-                assert batch.waveforms is not None  # Targets always give them.
-                with self.fabric.autocast():
-                    projections, lengths = self.student.hints(batch.waveforms, batch.lengths)
-                losses = self.hint_loss([y.float() for y in projections], lengths, batch.hidden_states)
-                frames = batch.frame_lengths.sum().double()
-                sums += torch.cat([frames[None], frames * _as_row(losses)])
+        for batch in batches:
+            assert batch.waveforms is not None  # Targets always give them.
+            with self.fabric.autocast():
+                projections, lengths = self.evaluated.hints(batch.waveforms, batch.lengths)
+            losses = self.hint_loss([y.float() for y in projections], lengths, batch.hidden_states)
+            frames = batch.frame_lengths.sum().double()
+            sums += torch.cat([frames[None], frames * _as_row(losses)])
         num_frames, *totals = sum_over_ranks(self.fabric, sums).tolist()
         total, *losses_of_heads = (value / num_frames for value in totals)
         return total, dict(zip(heads, losses_of_heads, strict=True))
 
     def weights(self) -> dict[str, Tensor]:
         """A copy on the CPU of the weights that evaluation uses."""
-        state = self.student.state_dict() if self.average is None else self.average.weights
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self.evaluated.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides its place in the plan."""
@@ -138,7 +145,7 @@ class Stepper:
             "model": self.student.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
-            "average": None if self.average is None else self.average.weights,
+            "average": None if self.evaluated is self.student else self.evaluated.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,8 +153,8 @@ class Stepper:
         self.student.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        if self.average is not None:
-            self.average.load(state["average"])
+        if self.evaluated is not self.student:
+            self.evaluated.load_state_dict(state["average"])
 
     def _draw_mask(self, update: PlannedUpdate, part: Part) -> Tensor | None:
         """(batch, time) bool: frames that student and teacher do not read, if the teacher reads masked speech."""
@@ -167,19 +174,6 @@ class Stepper:
         if self.params.precision == "16-mixed":
             return None
         return torch.nn.utils.get_total_norm([p.grad for p in self.student.parameters() if p.grad is not None])
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """A block in which the student has the averaged weights, if an average is kept."""
-        if self.average is None:
-            yield
-            return
-        own = {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
-        self.student.load_state_dict(self.average.weights)
-        try:
-            yield
-        finally:
-            self.student.load_state_dict(own)
 
 
 def _as_row(losses: HintLosses) -> Tensor:

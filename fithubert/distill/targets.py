@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from fithubert.config.params import CacheParams
 from fithubert.config.students import StudentConfig
+from fithubert.config.teacher import Precision
 from fithubert.data.batching import Crop, group_consecutive
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
@@ -15,7 +17,11 @@ from fithubert.files import digest, digest_json
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_waveforms, receptive_field
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.speech_model import MaskableModel, SpeechModel
+from fithubert.models.weights import read_teacher
+from fithubert.store.codec import CODECS
+from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore, HiddenStateBatch
+from fithubert.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,6 @@ class LiveTeacher(MaskableModel, SpeechModel, Protocol):
     def to(self, device: torch.device | str) -> "LiveTeacher":
         """This teacher with its weights on `device`."""
         ...
-
-
-def stride_samples(targets: Targets) -> int:
-    """Samples from one teacher frame to the next."""
-    return receptive_field(targets.convolutions)[1]
 
 
 class CachedTargets:
@@ -183,9 +184,53 @@ class TrainingData:
     dev: Targets
     teacher: HubertTeacher | None = None
 
+    @property
+    def seconds_per_frame(self) -> float:
+        """Seconds from one teacher frame to the next."""
+        return receptive_field(self.train.convolutions)[1] / SAMPLE_RATE_HZ
 
-def check_targets(targets: Targets, config: StudentConfig) -> None:
-    """Raise UserError if a student of shape `config` cannot learn from `targets`: layers, widths, frame rate."""
+
+def open_targets(
+    workspace: Workspace, targets: Literal["cached", "live"], cache: CacheParams, precision: Precision
+) -> TrainingData:
+    """The workspace's teacher at `precision`, and its hidden states on train and dev.
+
+    They are computed live or read from the caches that `cache` describes. Raises UserError if the teacher, the corpus
+    or a cache is missing or is another one.
+    """
+    teacher = read_teacher(workspace.teacher)
+    teacher.precision = precision
+    corpus = workspace.load_manifest()
+    opened: list[Targets] = []
+    for split in ("train", "dev"):
+        manifest = corpus.select(split=split)
+        if targets == "live":
+            opened.append(LiveTargets(manifest, teacher))
+            continue
+        layers = tuple(range(len(teacher.widths))) if cache.layers == "all" else cache.layers
+        share = cache.variance_share if CODECS[cache.codec].fitted else None
+        expected = Expected(teacher.fingerprint, manifest.fingerprint, cache.codec, layers, share)
+        opened.append(CachedTargets(FeatureStore.open(workspace.cache(split), expected)))
+    train, dev = opened
+    return TrainingData(train, dev, teacher)
+
+
+def check_targets(data: TrainingData, config: StudentConfig, masked_teacher: bool, shuffle: str) -> None:
+    """Raise UserError if a student of shape `config` cannot learn from `data`: layers, widths, frame rate, masks."""
+    for targets in (data.train, data.dev):
+        _check_fit(targets, config)
+    if masked_teacher and config.masking is None:
+        raise UserError("hints.masked_teacher: nothing is masked; give shape.masking or a recipe that masks")
+    if masked_teacher and not data.train.supports_masks:
+        raise UserError(
+            "hints.masked_teacher: the teacher must read the masked speech; set distill.targets: live, with a teacher "
+            "whose mask embedding is known"
+        )
+    if shuffle == "shards" and data.train.shards is None:
+        raise UserError("distill.shuffle: shards needs cached targets; use corpus with live ones")
+
+
+def _check_fit(targets: Targets, config: StudentConfig) -> None:
     heads = config.heads
     ours = receptive_field([(kernel, stride) for _, kernel, stride in config.conv_layers])
     theirs = receptive_field(targets.convolutions)

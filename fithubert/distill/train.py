@@ -4,21 +4,20 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fithubert.config.distill import DistillParams
-from fithubert.config.students import StudentConfig, StudentParams
+from fithubert.config.students import StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
-from fithubert.distill.targets import Targets, TrainingData, check_targets
-from fithubert.distill.warmstart.cut import set_first_weights
-from fithubert.errors import UserError
+from fithubert.distill.targets import TrainingData, check_targets
+from fithubert.distill.warmstart import set_first_weights
 from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import save_student
+from fithubert.records import JsonObject
 from fithubert.training.checkpoint import CheckpointFolder, flatten
 from fithubert.training.events import Listeners, TrainingEnded, TrainingListener
 from fithubert.training.ranks import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
@@ -44,11 +43,12 @@ class TrainingOptions:
 class TrainResult:
     """A finished training. `student` has the weights of `ended.best_update` and all training heads.
 
-    `directory` holds the same student, saved without what only training needs.
+    `directory` holds the same student, saved without what only training needs; its weights have `fingerprint`.
     """
 
     directory: Path
     student: Student
+    fingerprint: str
     ended: TrainingEnded
 
 
@@ -69,87 +69,52 @@ def train_student(
     not finite or explodes (its utterances are then in a file next to the checkpoints), and if another rank has died.
     """
     options = options or TrainingOptions()
-    config = resolve(student_params.recipe, student_params.shape)
     if student_params.learning_rate is not None:
         distill_params = distill_params.model_copy(update={"learning_rate": student_params.learning_rate})
-    _check(student_params, distill_params, config, data)
-    folder = options.checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
-    idle = _has_idle_parameters(student_params, config)
+    identity = _identity(student_params, distill_params, data)
+    record = _record(student_params, distill_params, data)
+    config = resolve(student_params.recipe, student_params.shape)
+    check_targets(data, config, student_params.hints.masked_teacher, distill_params.shuffle)
+    hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
+    idle = hint_loss.skips_heads or hint_loss.last_layer < config.depth or config.masking is not None
     fabric = open_fabric(options.accelerator, distill_params.precision, idle)
+    identity["student"] = config.model_dump(mode="json")
+    identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
+    folder = options.checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
+    checkpoints = CheckpointFolder(folder, flatten(identity), distill_params.keep_checkpoints)
+    listeners = Listeners(options.listeners if fabric.is_global_zero else ())
     with deterministic_torch(), ends_with_its_ranks(fabric), ExitStack() as held:
+        on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
-        identity = _identity(student_params, distill_params, config, data)
-        identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
-        checkpoints = CheckpointFolder(folder, identity, distill_params.keep_checkpoints)
-        on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
         # A checkpoint holds all weights, and a cut takes minutes at full size.
         if not on_first_rank(fabric, checkpoints.holds_one):
             set_first_weights(student, student_params, data, distill_params.seed, fabric.device)
-        hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
-        stepper = Stepper(fabric, student, hint_loss, distill_params)
-        listeners = Listeners(options.listeners if fabric.is_global_zero else ())
-        loop = TrainingLoop(stepper, distill_params, data, checkpoints, listeners)
+        loop = TrainingLoop(Stepper(fabric, student, hint_loss, distill_params), data, checkpoints, listeners)
         ended = loop.run()
         student.load_state_dict(loop.best)
-        record = _record(student_params, distill_params, data, ended)
-        on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
+        record |= ended.to_record()
+        fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
         on_first_rank(fabric, checkpoints.remove)
-    return TrainResult(out_dir, student, ended)
+    return TrainResult(out_dir, student, fingerprint, ended)
 
 
-def _check(
-    student_params: StudentParams, distill_params: DistillParams, config: StudentConfig, data: TrainingData
-) -> None:
-    """Raise UserError if the parameters and the targets do not fit."""
-    check_targets(data.train, config)
-    check_targets(data.dev, config)
-    if student_params.hints.masked_teacher:
-        _check_masking(config, data.train)
-    if distill_params.shuffle == "shards" and data.train.shards is None:
-        raise UserError("distill.shuffle: shards needs cached targets; use corpus with live ones")
-
-
-def _check_masking(config: StudentConfig, targets: Targets) -> None:
-    if config.masking is None:
-        raise UserError("hints.masked_teacher: nothing is masked; give shape.masking or a recipe that masks")
-    if not targets.supports_masks:
-        raise UserError(
-            "hints.masked_teacher: the teacher must read the masked speech; set distill.targets: live, with a teacher "
-            "whose mask embedding is known"
-        )
-
-
-def _has_idle_parameters(params: StudentParams, config: StudentConfig) -> bool:
-    """Whether an update may leave parameters without a gradient; DDP needs to know it in advance."""
-    unread = max(layer for layer, _ in config.heads.layer_map) < config.depth
-    some_heads = params.hints.random_hints is not None or params.hints.bottom_up_share > 0
-    return some_heads or config.masking is not None or unread
-
-
-def _identity(
-    student_params: StudentParams, distill_params: DistillParams, config: StudentConfig, data: TrainingData
-) -> dict[str, Any]:
-    """Everything that decides the numbers, flat, with the names of params.yaml."""
+def _identity(student_params: StudentParams, distill_params: DistillParams, data: TrainingData) -> JsonObject:
+    """Everything but the architecture and the ranks that decides the numbers, with the names of params.yaml."""
     init, teacher = student_params.init, data.teacher
-    return flatten(
-        {
-            "student": config.model_dump(mode="json"),
-            "hints": student_params.hints.model_dump(mode="json"),
-            "init": init,
-            "init_seconds": student_params.init_seconds if init == "cut_teacher" else None,
-            "distill": distill_params.model_dump(mode="json", exclude=_FREE),
-            "train targets": data.train.fingerprint,
-            "dev targets": data.dev.fingerprint,
-            "teacher weights": teacher.fingerprint if teacher is not None and init != "random" else None,
-        }
-    )
+    return {
+        "hints": student_params.hints.model_dump(mode="json"),
+        "init": init,
+        "init_seconds": student_params.init_seconds if init == "cut_teacher" else None,
+        "distill": distill_params.model_dump(mode="json", exclude=_FREE),
+        "train targets": data.train.fingerprint,
+        "dev targets": data.dev.fingerprint,
+        "teacher weights": teacher.fingerprint if teacher is not None and init != "random" else None,
+    }
 
 
-def _record(
-    student_params: StudentParams, distill_params: DistillParams, data: TrainingData, ended: TrainingEnded
-) -> dict[str, Any]:
-    """The origin of the weights, for config.json. Without times, so that the same training gives the same file."""
+def _record(student_params: StudentParams, distill_params: DistillParams, data: TrainingData) -> JsonObject:
+    """The origin of the weights, for config.json."""
     return {
         "recipe": student_params.recipe,
         "init": student_params.init,
@@ -157,12 +122,6 @@ def _record(
         "hints": student_params.hints.model_dump(mode="json"),
         "distill": distill_params.model_dump(mode="json"),
         "seed": distill_params.seed,
-        "updates": ended.updates,
-        "best_update": ended.best_update,
-        "best_dev_loss": ended.best_dev_loss,
-        "audio_hours": ended.audio_hours,
-        "end": ended.end,
         "train_targets": data.train.fingerprint,
         "dev_targets": data.dev.fingerprint,
-        "curve": [{k: v for k, v in point.to_json().items() if k != "seconds"} for point in ended.curve],
     }

@@ -6,7 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.models.time_reduction import Upsampling, repeat_frames
+from fithubert.config.students import StudentConfig
+from fithubert.models.time_reduction import repeat_frames
+
+
+class Upsampling(nn.Module):
+    """One frame becomes `factor` by a transposed convolution with kernel = stride = `factor` (FitHuBERT's heads).
+
+    Such a convolution is one linear map per output frame; `weight` (factor, feature out, feature in) holds them.
+    """
+
+    def __init__(self, width: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        bound = (width * factor) ** -0.5
+        # the start that torch gives to a ConvTranspose1d of this shape
+        self.weight = nn.Parameter(torch.empty(factor, width, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """(batch, num_frames, feature) from `x` (batch, reduced time, feature)."""
+        y = F.linear(x, self.weight.flatten(0, 1), self.bias.repeat(self.factor)).unflatten(2, (self.factor, -1))
+        if torch.compiler.is_compiling():
+            # a slice asks torch.export for a proof that there are as many frames, which it cannot give
+            frames = torch.arange(num_frames, device=x.device)
+            return y[:, frames // self.factor, frames % self.factor]
+        return y.flatten(1, 2)[:, :num_frames]
 
 
 class LayerHead(nn.Module):
@@ -68,3 +93,14 @@ class NoHead(nn.Module):
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """(batch, num_frames, feature) from `x` (batch, reduced time, feature)."""
         return repeat_frames(x, self.factor, num_frames)
+
+
+def build_heads(config: StudentConfig) -> nn.ModuleList | SharedHeads:
+    """The heads of a student of `config`'s shape, one for each entry of its layer map."""
+    heads, factors = config.heads, [config.factor_of(layer) for layer, _ in config.heads.layer_map]
+    if heads.kind == "none":
+        return nn.ModuleList(NoHead(factor) for factor in factors)
+    if heads.kind == "shared" and factors:
+        hidden = heads.hidden_width or config.width
+        return SharedHeads(config.width, heads.teacher_width, len(factors), hidden, factors[0], heads.upsampling)
+    return nn.ModuleList(LayerHead(config.width, heads.teacher_width, f, heads.upsampling) for f in factors)

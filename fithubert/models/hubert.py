@@ -132,8 +132,13 @@ class HubertTeacher:
         self.mask_embedding = None if mask_embedding is None else mask_embedding.detach().float().cpu()
         self.widths = (model.config.width,) * (model.config.depth + 1)
         self.convolutions = model.frontend.convolutions
-        self.fingerprint = fingerprint_weights(model)
         self.precision: Precision = "float32"
+        self._weights = fingerprint_weights(model)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights, and of a half precision."""
+        return self._weights if self.precision == "float32" else digest(self._weights, self.precision)
 
     @property
     def device(self) -> torch.device:

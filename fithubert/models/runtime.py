@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fithubert.config.teacher import Device, Precision, Runtime
 from fithubert.errors import UserError
-from fithubert.files import digest
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput, join_outputs
@@ -138,7 +137,8 @@ def prepare_teacher(
         return OnnxTeacher(teacher)
     if runtime == "compile":
         teacher.model.compile(dynamic=True)
-    return set_precision(teacher, precision).to(device)
+    teacher.precision = precision
+    return teacher.to(device)
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
@@ -148,10 +148,3 @@ def choose_device(device: Device) -> Literal["cpu", "cuda"]:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch finds no CUDA device; use auto or cpu")
     return device
-
-
-def set_precision(teacher: HubertTeacher, precision: Precision) -> HubertTeacher:
-    """`teacher`, just loaded, computing in `precision`; a half one gives it another fingerprint."""
-    if precision != "float32":
-        teacher.precision, teacher.fingerprint = precision, digest(teacher.fingerprint, precision)
-    return teacher

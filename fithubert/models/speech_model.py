@@ -40,7 +40,9 @@ class SpeechModel(Protocol):
     name: str
     widths: tuple[int, ...]
     convolutions: tuple[tuple[int, int], ...]
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) int64 in samples.

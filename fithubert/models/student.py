@@ -1,7 +1,7 @@
 """The student: front end, projection, positional convolution, time reduction, transformer layers, heads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms, receptive_field
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
 from fithubert.models.frontend import ConvFrontend
-from fithubert.models.heads import LayerHead, NoHead, SharedHeads
+from fithubert.models.heads import SharedHeads, build_heads
 from fithubert.models.masking import draw_mask
 from fithubert.models.meta import without_memory
 from fithubert.models.time_reduction import TimeReduction, repeat_frames
@@ -75,10 +75,20 @@ class Student(nn.Module):
             self.time_reduction = TimeReduction(
                 reduction.kind, config.width, reduction.factor, reduction.drop_last_frame
             )
-        self.layers = nn.ModuleList(
-            EncoderLayer(_layer_config(config, index in config.reuse_attention)) for index in range(config.depth)
+        layer = EncoderLayerConfig(
+            width=config.width,
+            ffn_width=config.ffn_width,
+            attention_heads=config.attention_heads,
+            norm_first=config.layer_norm_first,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            activation_dropout=config.activation_dropout,
         )
-        self.heads: nn.ModuleList | SharedHeads = _build_heads(config)
+        self.layers = nn.ModuleList(
+            EncoderLayer(replace(layer, reuse_attention=index in config.reuse_attention))
+            for index in range(config.depth)
+        )
+        self.heads: nn.ModuleList | SharedHeads = build_heads(config)
 
     def forward(self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None) -> StudentOutput:
         """Hidden states and all projections of waveforms (batch, samples) float32 at 16 kHz.
@@ -246,29 +256,6 @@ def parameter_counts(config: StudentConfig) -> ParameterCounts:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _layer_config(config: StudentConfig, reuse: bool) -> EncoderLayerConfig:
-    return EncoderLayerConfig(
-        width=config.width,
-        ffn_width=config.ffn_width,
-        attention_heads=config.attention_heads,
-        norm_first=config.layer_norm_first,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        activation_dropout=config.activation_dropout,
-        reuse_attention=reuse,
-    )
-
-
-def _build_heads(config: StudentConfig) -> nn.ModuleList | SharedHeads:
-    heads, factors = config.heads, [config.factor_of(layer) for layer, _ in config.heads.layer_map]
-    if heads.kind == "none":
-        return nn.ModuleList(NoHead(factor) for factor in factors)
-    if heads.kind == "shared" and factors:
-        hidden = heads.hidden_width or config.width
-        return SharedHeads(config.width, heads.teacher_width, len(factors), hidden, factors[0], heads.upsampling)
-    return nn.ModuleList(LayerHead(config.width, heads.teacher_width, f, heads.upsampling) for f in factors)
 
 
 def _as_batch(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Tensor, Tensor]:

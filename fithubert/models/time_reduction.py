@@ -51,30 +51,6 @@ class TimeReduction(nn.Module):
         return F.gelu(self.hidden(groups)) if self.kind == "fc2" else groups
 
 
-class Upsampling(nn.Module):
-    """One frame becomes `factor` by a transposed convolution with kernel = stride = `factor` (FitHuBERT's heads).
-
-    Such a convolution is one linear map per output frame; `weight` (factor, feature out, feature in) holds them.
-    """
-
-    def __init__(self, width: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        bound = (width * factor) ** -0.5
-        # the start that torch gives to a ConvTranspose1d of this shape
-        self.weight = nn.Parameter(torch.empty(factor, width, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """(batch, num_frames, feature) from `x` (batch, reduced time, feature)."""
-        y = F.linear(x, self.weight.flatten(0, 1), self.bias.repeat(self.factor)).unflatten(2, (self.factor, -1))
-        if torch.compiler.is_compiling():
-            # a slice asks torch.export for a proof that there are as many frames, which it cannot give
-            frames = torch.arange(num_frames, device=x.device)
-            return y[:, frames // self.factor, frames % self.factor]
-        return y.flatten(1, 2)[:, :num_frames]
-
-
 def repeat_frames(x: Tensor, factor: int, num_frames: int) -> Tensor:
     """Every frame of `x` (batch, time, feature) `factor` times in a row, cut to `num_frames`."""
     if factor == 1:

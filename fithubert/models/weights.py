@@ -29,18 +29,19 @@ _FOLDED = "positional.conv.weight"
 
 def save_student(
     student: Student, directory: Path, *, release: bool = True, record: dict[str, Any] | None = None
-) -> None:
-    """Write `student` to `directory` as config.json + model.safetensors, both or neither.
+) -> str:
+    """Write `student` to `directory` as config.json + model.safetensors, both or neither; a digest of what was written.
 
     `release` leaves out the parts that only training needs: unread heads and the mask embedding. `record`
     is kept in config.json as it is (how the weights came about).
     """
-    config = student.config.released() if release else student.config
     state = released_state(student) if release else student_state(student)
+    config = student.config.released() if release else student.config
     with atomic_directory(Path(directory), _FILES) as aside:
         save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
         values = {"format": STUDENT_FORMAT, "student": config.model_dump(mode="json"), "record": record or {}}
         write_json(aside / "config.json", values)
+    return _fingerprint(config, state)
 
 
 def load_student(directory: Path | str, *, for_training: bool = False) -> Student:
@@ -138,8 +139,11 @@ def load_canonical_state(student: Student, state: dict[str, Tensor], source: str
 
 def fingerprint(student: Student) -> str:
     """A digest of the released student's shape and weights, the same before and after saving."""
-    state = released_state(student)
-    parts: list[bytes | str] = [student.config.released().model_dump_json()]
+    return _fingerprint(student.config.released(), released_state(student))
+
+
+def _fingerprint(config: StudentConfig, state: Mapping[str, Tensor]) -> str:
+    parts: list[bytes | str] = [config.model_dump_json()]
     for name in sorted(state):
         parts += [name, state[name].numpy().tobytes()]
     return digest(*parts)

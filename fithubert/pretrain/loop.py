@@ -19,11 +19,16 @@ from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.pretrain.corpus import UnitBank, WaveformBank
 from fithubert.pretrain.objective import MaskedUpdate, UnitPredictor, mask_update
 from fithubert.training.checkpoint import read_checkpoint, write_checkpoint
-from fithubert.training.prefetch import prefetch
 from fithubert.training.progress import estimate_left
 from fithubert.training.ranks import delay_gradient_sync, on_first_rank, sum_over_ranks
-from fithubert.training.schedule import OptimizerSettings, build_optimizer, learning_rate_share, set_learning_rate
-from fithubert.training.updates import planned_updates
+from fithubert.training.updates import (
+    OptimizerSettings,
+    build_optimizer,
+    learning_rate_share,
+    planned_updates,
+    prefetch,
+    set_learning_rate,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

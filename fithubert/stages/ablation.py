@@ -3,12 +3,12 @@
 from functools import partial
 
 from fithubert.config.params import Params
+from fithubert.distill.targets import open_targets
 from fithubert.models.weights import read_teacher
 from fithubert.records import AblationMetrics
 from fithubert.search.ablation import run_ablation
 from fithubert.search.trial import TrialData
 from fithubert.stages import tracked_stage
-from fithubert.stages.distill import open_targets
 from fithubert.workspace import Workspace, check_name
 
 
@@ -27,6 +27,6 @@ def ablation(params: Params, workspace: Workspace, name: str) -> AblationMetrics
 
 def open_trial_data(params: Params, workspace: Workspace) -> TrialData:
     """The corpus, the teacher and its targets. Raises UserError if one of them has not been made."""
-    data = open_targets(params, workspace)
+    data = open_targets(workspace, params.distill.targets, params.cache, params.teacher.precision)
     assert data.teacher is not None  # open_targets reads one
     return TrialData(workspace.load_manifest(), data.teacher, data.train, data.dev)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fithubert.errors import UserError
 from fithubert.store.read import FeatureStore
 from fithubert.superb.metrics import IntArray
-from fithubert.training.prefetch import prefetch
+from fithubert.training.updates import prefetch
 
 #: Numbers of items; neighbours as a range.
 Items = IntArray | range

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fithubert.models.student import ParameterCounts
-from fithubert.records import CurvePoint, Head
+from fithubert.records import CurvePoint, Head, JsonObject
 
 EndReason = Literal["finished", "early_stop", "not_finite"]
 
@@ -87,6 +87,11 @@ class TrainingEnded:
     seconds: float
     wait_share: float
     curve: tuple[CurvePoint, ...]
+
+    def to_record(self) -> JsonObject:
+        """The event for the saved student, without times, so that the same training gives the same file."""
+        curve = [{k: v for k, v in point.to_json().items() if k != "seconds"} for point in self.curve]
+        return {k: v for k, v in vars(self).items() if k not in ("seconds", "wait_share")} | {"curve": curve}
 
 
 class StopTraining(Exception):

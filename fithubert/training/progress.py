@@ -3,6 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,7 +18,7 @@ from fithubert.training.events import (
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 #: Updates over which speed and loss are averaged.
 _WINDOW = 50
@@ -62,10 +63,8 @@ class ProgressLines(TrainingListener):
     def on_start(self, event: TrainingStarted) -> None:
         self._updates = event.updates
         counts = event.parameters
-        self._print(
-            f"{_millions(counts.trunk)} trunk + {_millions(counts.readout)} read-out + "
-            f"{_millions(counts.training_only)} training-only parameters"
-        )
+        trunk, readout, rest = (f"{n / 1e6:.2f} M" for n in (counts.trunk, counts.readout, counts.training_only))
+        self._print(f"{trunk} trunk + {readout} read-out + {rest} training-only parameters")
         self._print(
             f"{event.updates} updates on {event.train_seconds / 3600:.2f} h, dev {event.dev_seconds / 60:.1f} min, "
             f"{event.world_size} x {event.device}, {event.precision}, seed {event.seed}"
@@ -104,8 +103,8 @@ class ProgressLines(TrainingListener):
         loss = sum(step.loss for step in self._recent) / len(self._recent)
         dev = "" if self._dev_loss is None else f" dev {self._dev_loss:.4g}"
         text = f"loss {loss:.4g}{dev}, {audio / seconds:.1f} s audio/s, {waited / seconds:.0%} waiting"
-        measured = len(self._recent) >= _MEASURED_UPDATES and self._steps > _SLOW_UPDATES
-        if not measured or seconds < _MEASURED_SECONDS:
+        enough = len(self._recent) >= _MEASURED_UPDATES and seconds >= _MEASURED_SECONDS
+        if self._steps <= _SLOW_UPDATES or not enough:
             return text
         left = (self._updates - self._recent[-1].update) * seconds / len(self._recent)
         return f"{text}, {format_clock(left)} left"
@@ -127,7 +126,6 @@ class ProgressBar(ProgressLines):
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         super().__init__(name, stream)
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
 
     def on_start(self, event: TrainingStarted) -> None:
         from rich.console import Console
@@ -142,13 +140,13 @@ class ProgressBar(ProgressLines):
             console=Console(file=self._stream),
             refresh_per_second=2,
         )
-        self._task = self._bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
+        self._bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
         self._bar.start()
 
     def on_step(self, event: StepDone) -> None:
         self._measure(event)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=event.update, state=self.describe())
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=event.update, state=self.describe())
 
     def on_end(self, event: TrainingEnded) -> None:
         bar, self._bar = self._bar, None
@@ -169,13 +167,8 @@ def progress_listener(name: str, stream: TextIO | None = None) -> TrainingListen
     Also lines if rich, which draws the bar, is not installed.
     """
     stream = stream or sys.stderr
-    if not stream.isatty():
-        return ProgressLines(name, stream)
-    try:
-        import rich.progress  # noqa: F401
-    except ImportError:
-        return ProgressLines(name, stream)
-    return ProgressBar(name, stream)
+    draws_bar = stream.isatty() and find_spec("rich") is not None
+    return ProgressBar(name, stream) if draws_bar else ProgressLines(name, stream)
 
 
 def progress_line(
@@ -198,11 +191,8 @@ def progress_line(
         shown, printed, spent = step, now, now - begun
         left = estimate_left(done, total, spent)
         text = f"{label}: {share:4.0%} ({format_clock(spent)}{left}){'  ' + note if note else ''}"
-        if out.isatty():
-            out.write(f"\r\x1b[K{text}" + ("\n" if share >= 1 else ""))
-        else:
-            out.write(text + "\n")
-        out.flush()
+        start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if out.isatty() else ("", "\n")
+        print(f"{start}{text}", end=end, file=out, flush=True)
 
     return show
 
@@ -216,7 +206,3 @@ def _describe_heads(losses: Mapping[Head, float], width: int) -> str:
     return (
         f"{len(losses)} heads, from {lowest}:{losses[lowest]:.3g} (lowest) to {highest}:{losses[highest]:.3g} (highest)"
     )
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M"

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -90,9 +90,7 @@ def sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
 
 def delay_gradient_sync(fabric: "Fabric", module: "_FabricModule", delay: bool) -> AbstractContextManager[None]:
     """A block in which the gradients of `module` stay on their rank if `delay` is True and there are several ranks."""
-    if not delay or fabric.world_size == 1:
-        return nullcontext()
-    return fabric.no_backward_sync(module)
+    return fabric.no_backward_sync(module, enabled=delay and fabric.world_size > 1)
 
 
 @contextmanager
@@ -133,10 +131,8 @@ def ends_with_its_ranks(fabric: "Fabric") -> Iterator[None]:
 @contextmanager
 def deterministic_torch() -> Iterator[None]:
     """A block with deterministic algorithms if torch has them; restores the caller's random state and settings."""
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,12 +1,22 @@
-"""The crops of every update: a pure function of the seed, whatever the number of ranks and forward passes."""
+"""The updates of a training: their crops, reading ahead of them, the optimiser and its learning rate.
 
-from collections.abc import Callable, Iterator, Sequence
+The crops are a pure function of the seed, whatever the number of ranks and forward passes.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
 
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest
 
+Item = TypeVar("Item")
 #: The batches of an epoch, from its number.
 EpochPlan = Callable[[int], Sequence[Sequence[Crop]]]
 
@@ -81,3 +91,68 @@ def derive_seed(seed: int, update: int, purpose: int | str) -> int:
     It depends on nothing else, so that a resumed run and any split over ranks draw the same.
     """
     return int(digest(f"{seed} {update} {purpose}")[:15], 16)
+
+
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """The items in order, up to `depth` of them computed ahead on a thread.
+
+    An exception of `items` is raised instead of the item. The thread ends with the generator: at the end, at an
+    exception, and when the consumer stops early and the generator is closed.
+    """
+    iterator, end = iter(items), object()
+    thread = ThreadPoolExecutor(1, "prefetch")
+    try:
+        ahead = deque(thread.submit(next, iterator, end) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(thread.submit(next, iterator, end))
+            yield item  # type: ignore[misc]
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The settings of AdamW. `fused` must be off in fp16: a fused AdamW unscales gradients itself, after clipping."""
+
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-6
+    fused: bool = True
+
+
+def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, with weight decay on matrices only, not on biases, norms and gains.
+
+    Differs: fairseq decays every parameter.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if p.ndim > 1]},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=settings.fused,
+    )
+
+
+def learning_rate_share(update: int, updates: int, warmup_updates: int) -> float:
+    """The share of the peak learning rate at `update` (from 0) of `updates`: linear up to 1, then linear to 0.
+
+    Source: s3prl `get_linear_schedule_with_warmup`; HuBERT (Hsu et al. 2021, section IV.C). Differs: counts from 1 in
+    the warm-up, so that the first update does not have rate 0.
+    """
+    if update < warmup_updates:
+        return (update + 1) / warmup_updates
+    return (updates - update) / max(1, updates - warmup_updates)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group to `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -6,7 +6,7 @@ import torch
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms
 from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
-from fithubert.models.runtime import prepare_teacher, set_precision
+from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from tests.importers import public
 from tests.models.test_hubert import tiny_config
@@ -60,9 +60,9 @@ def test_the_compiled_model_is_captured_whole(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_half_precision_is_close_and_has_its_own_fingerprint() -> None:
-    half, teacher = set_precision(tiny_teacher(), "bfloat16"), tiny_teacher()
+    half, teacher = tiny_teacher(), tiny_teacher()
+    half.precision = "bfloat16"
     assert half.fingerprint != teacher.fingerprint
-    assert set_precision(tiny_teacher(), "float32").fingerprint == teacher.fingerprint
     assert half(*pad_waveforms(WAVEFORMS)).hidden_states[0].dtype == torch.float32
     assert_same(half, teacher, 0.05)
 

@@ -1,1 +1,270 @@
-"""A thin student's first weights cut from its teacher: channels chosen, then each layer fitted in closed form."""
+"""The first weights of a student, by `StudentParams.init`: copied or cut from its teacher, without a gradient."""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from fithubert.config.students import StudentParams
+from fithubert.data.batching import Crop
+from fithubert.distill.targets import Request, TrainingData
+from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_positional, fit_norm, set_linear
+from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
+from fithubert.errors import UserError
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.models.encoder import PositionalConv
+from fithubert.models.heads import LayerHead, SharedHeads
+from fithubert.models.hubert import HubertModel, normalise_waveforms
+from fithubert.models.student import Student
+from fithubert.models.time_reduction import repeat_frames
+
+#: Parts besides the convolutions and layers that may be copied.
+_PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
+#: The longest piece of an utterance that a student is cut on.
+_PIECE_SECONDS = 10.0
+
+
+def set_first_weights(
+    student: Student, params: StudentParams, data: TrainingData, seed: int, device: torch.device
+) -> None:
+    """Give the newly built `student` the weights that `params.init` names.
+
+    `cut_teacher` reads `params.init_seconds` of training utterances, drawn by `seed`, on `device`. Raises UserError if
+    the teacher is needed and missing, or does not fit.
+    """
+    teacher = data.teacher
+    if params.init == "random":
+        return
+    if teacher is None:
+        raise UserError(f"init {params.init} needs the teacher's weights; give teacher or use init: random")
+    if params.init == "teacher_layers":
+        initialise_from_teacher(student, teacher.model)
+        return
+    waveforms = [w.to(device) for w in draw_waveforms(data, params.init_seconds, seed)]
+    cut_teacher(student.to(device), teacher.to(device).model, waveforms)
+    student.to("cpu")
+
+
+def draw_waveforms(data: TrainingData, seconds: float, seed: int) -> list[Tensor]:
+    """At least `seconds` of training speech, or all of it: waveforms (samples,) of utterances drawn once each."""
+    drawn: list[Tensor] = []
+    total_seconds = 0.0
+    num_frames = data.train.num_frames
+    order = torch.randperm(len(num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
+    for index in order:
+        if total_seconds >= seconds:
+            break
+        frames = min(num_frames[index], int(_PIECE_SECONDS / data.seconds_per_frame))
+        batch = data.train.read(Request((Crop(index, 0, frames),), ()))
+        assert batch.waveforms is not None  # Targets always give them.
+        # Live targets read whole utterances.
+        end = min(int(batch.lengths[0]), int(_PIECE_SECONDS * SAMPLE_RATE_HZ))
+        drawn.append(batch.waveforms[0, :end])
+        total_seconds += frames * data.seconds_per_frame
+    return drawn
+
+
+def initialise_from_teacher(student: Student, teacher: HubertModel) -> tuple[str, ...]:
+    """Copy the teacher's front end, projection, positional convolution and first layers if their shapes agree.
+
+    A part is copied whole or not at all; front-end and transformer layers only as long as the one before was. Returns
+    the names of the copied parts; raises UserError if there are none.
+
+    A student without feature norm (DistilHuBERT) leaves out the teacher's, as s3prl does: its projection then reads
+    features of another scale than in the teacher. `feature_norm: true` keeps the norm and with it the teacher's exact
+    layer 0. Differs from s3prl: the norm before the first layer is copied too.
+    """
+    copied: list[str] = []
+    for stack in ("frontend.layers", "layers"):
+        pairs = zip(student.get_submodule(stack).children(), teacher.get_submodule(stack).children(), strict=False)
+        matching = takewhile(lambda pair: _copy(*pair), pairs)
+        copied += [f"{stack}.{index}" for index, _ in enumerate(matching)]
+    copied += [name for name in _PARTS if _copy(getattr(student, name), getattr(teacher, name))]
+    if not copied:
+        raise UserError(
+            "init: no part of the teacher has the student's shape; use init: random or the teacher's widths"
+        )
+    return tuple(copied)
+
+
+@torch.no_grad()
+def _copy(module: nn.Module | None, given: nn.Module) -> bool:
+    """Copy `given` to `module`, its counterpart; False if a tensor is missing or has another shape."""
+    if module is None:
+        return False
+    ours, theirs = _weights(module), _weights(given)
+    if any(name not in theirs or theirs[name].shape != tensor.shape for name, tensor in ours.items()):
+        return False
+    for name, tensor in ours.items():
+        owner_name, _, attribute = name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        if parametrize.is_parametrized(owner, attribute):
+            setattr(owner, attribute, theirs[name].to(tensor.device))
+        else:
+            tensor.copy_(theirs[name])
+    return True
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of `module` by name; one under weight norm is the product, not its factors."""
+    names = (name.replace(".parametrizations.weight.original1", ".weight") for name in module.state_dict())
+    return {name: attrgetter(name)(module).detach() for name in names if ".parametrizations." not in name}
+
+
+@torch.no_grad()
+def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
+    """Fill `student` with the teacher's weights, cut to its size, from the outputs of both for `waveforms` (samples,).
+
+    Bottom up, every layer is fitted in closed form to the teacher's, given the outputs of the student's layers below
+    it. The student's channels represent the teacher's channels that predict all others best (at a reduced frame rate,
+    means of neighbouring frames or their change); attention heads are cut to their strongest directions, feed-forward
+    units chosen, and each output projection, norm and head is a least-squares fit. Source: the idea of cutting
+    a transformer to its principal directions is SliceGPT's (Ashkboos et al. 2024), fitting layer by layer on the pruned
+    input that of data-driven pruning (ThiNet, Luo et al. 2017). Differs: channels, not rotations, since the norms, the
+    GELU of the positional convolution and its groups work channel by channel.
+
+    Parts without a counterpart (shared heads, surplus filters, attention heads and units) keep their random values.
+    WavLM's position bias is left out. Raises UserError if the student is wider or deeper than the teacher, has heads of
+    another width, or differs in strides, norms or positional convolution.
+    """
+    _check(student, teacher)
+    was_training = student.training
+    student.eval()
+    teacher.eval()
+    try:
+        _Cut(student, teacher, waveforms).run()
+    finally:
+        student.train(was_training)
+
+
+def _check(student: Student, teacher: HubertModel) -> None:
+    ours, theirs = student.config, teacher.config
+    if ours.width > theirs.width or ours.depth > theirs.depth:
+        raise UserError(
+            f"init cut_teacher: a student {ours.width} wide and {ours.depth} deep cannot be cut from a teacher "
+            f"{theirs.width} wide and {theirs.depth} deep; use init: random"
+        )
+    if ours.heads.kind == "per_layer" and ours.heads.teacher_width != theirs.width:
+        raise UserError(
+            f"init: heads.teacher_width {ours.heads.teacher_width} is not the teacher's width, {theirs.width}"
+        )
+    if theirs.pos_conv_depth > 1 or theirs.pos_conv_batch_norm:
+        raise UserError(
+            "init cut_teacher: only a teacher with one weight-normalised positional convolution can be cut; "
+            "use init: random"
+        )
+    if ours.layer_norm_first != theirs.norm_first or ours.conv_norm != theirs.conv_norm:
+        raise UserError(
+            f"init cut_teacher: layer_norm_first and conv_norm must be the teacher's ({theirs.norm_first}, "
+            f"{theirs.conv_norm})"
+        )
+
+
+class _Cut:
+    """One cut: the student, the teacher, and the waveforms."""
+
+    def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
+        self.student, self.teacher = student, teacher
+        if teacher.config.normalise_waveform:
+            waveforms = [normalise_waveforms(w[None], _length(w))[0] for w in waveforms]
+        self.waveforms = waveforms
+
+    def run(self) -> None:
+        student, teacher = self.student, self.teacher
+        ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms)
+        embedded = [teacher.projection(teacher.feature_norm(y)) for y in theirs]
+        hidden = self._hidden_states(embedded)
+        channels = choose_for(hidden, student.config.width)
+        ours = self._cut_input(ours, embedded, hidden[0], channels)
+        layers, maps = [ours], self._no_maps()
+        for index, layer in enumerate(student.layers):
+            # A layer of a shallower student represents the last of several of the teacher's.
+            last = round((index + 1) * teacher.config.depth / student.config.depth) - 1
+            if student.time_reduction is not None and index == student.config.time_reduction.before_layer:
+                channels, ours = self._cut_reduction(ours, hidden[last:])
+            inputs, reuse = ours, student.config.reuse_attention
+            maps = maps if index in reuse else self._no_maps()
+            ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps)  # type: ignore[arg-type]
+            if index + 1 in reuse and index not in reuse:
+                maps = [layer.attention_map(x[None], None) for x in inputs]  # type: ignore[operator]
+            layers.append(ours)
+        if student.config.layer_norm_first:
+            fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])
+            layers[-1] = [student.encoder_norm(x) for x in ours]
+        self._fit_heads(layers, hidden)
+
+    def _hidden_states(self, embedded: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Layer 0..L of the teacher, each (time, feature) per utterance; a pre-norm one's last after its final norm."""
+        states = [self.teacher.encode(y[None], _length(y)) for y in embedded]
+        return [[layer[0] for layer in layers] for layers in zip(*states, strict=True)]
+
+    def _cut_input(
+        self, ours: list[Tensor], embedded: Sequence[Tensor], layer_0: Sequence[Tensor], channels: Channels
+    ) -> list[Tensor]:
+        """Projection, positional convolution and norm; the student's layer 0 before its time reduction."""
+        student, positional = self.student, self.teacher.positional
+        assert isinstance(positional, PositionalConv)  # _check has ensured it.
+        if student.feature_norm is not None:
+            ours = [student.feature_norm(x) for x in ours]
+        if student.projection is not None:
+            set_linear(student.projection, fit_linear(ours, [channels.of(y) for y in embedded]))
+            ours = [student.projection(x) for x in ours]
+        cut_positional(student.positional, positional, channels.chosen, ours, embedded)
+        ours = [x + student.positional(x[None], _length(x))[0] for x in ours]
+        if student.config.layer_norm_first:
+            return ours
+        fit_norm(student.encoder_norm, ours, [channels.of(y) for y in layer_0])
+        return [student.encoder_norm(x) for x in ours]
+
+    def _cut_reduction(self, ours: list[Tensor], hidden: Sequence[Sequence[Tensor]]) -> tuple[Channels, list[Tensor]]:
+        """The channels at the reduced rate, which best restore the layers `hidden`, and the reduced frames.
+
+        The reduction's last linear map is fitted to the first of these layers; `mean` has no map.
+        """
+        reduction, config = self.student.time_reduction, self.student.config
+        assert reduction is not None
+        fixed = reduction.kind == "mean"
+        channels = choose_for(hidden, config.width, reduction.factor, reduction.drop_last_frame, means_only=fixed)
+        if not fixed:
+            groups = [reduction.group(x[None], _length(x))[0] for x in ours]
+            set_linear(reduction.linear, fit_linear(groups, [channels.of(y) for y in hidden[0]]))
+        return channels, [reduction(x[None], _length(x))[0][0] for x in ours]
+
+    def _no_maps(self) -> list[Tensor | None]:
+        return [None] * len(self.waveforms)
+
+    def _fit_heads(self, layers: Sequence[Sequence[Tensor]], hidden: Sequence[Sequence[Tensor]]) -> None:
+        if isinstance(self.student.heads, SharedHeads):
+            return
+        for head, (ours, theirs) in zip(self.student.heads, self.student.config.heads.layer_map, strict=True):
+            if isinstance(head, LayerHead):
+                _fit_head(head, layers[ours], hidden[theirs])
+
+
+def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+    """Fit a head by least squares from a student layer to a teacher layer; an upsampling limits the rank."""
+    if head.upsampling is None:
+        repeated = [repeat_frames(x[None], head.factor, len(y))[0] for x, y in zip(ours, theirs, strict=True)]
+        set_linear(head.projection, fit_linear(repeated, theirs))
+        return
+    phases = []
+    for phase in range(head.factor):
+        wanted = [y[phase :: head.factor] for y in theirs]
+        phases.append(fit_linear([x[: len(y)] for x, y in zip(ours, wanted, strict=True)], wanted))
+    # All phases share one projection: the directions in which they change the output most.
+    moments = covariance(ours).to(phases[0].weight.dtype)
+    moved = torch.stack([p.weight @ moments @ p.weight.T for p in phases]).sum(0)
+    directions = torch.linalg.eigh(moved.double())[1].flip(1)[:, : ours[0].shape[1]].to(moved.dtype)
+    head.upsampling.weight.copy_(torch.stack([directions.T @ p.weight for p in phases]))
+    head.upsampling.bias.zero_()
+    # The bias restores the part of the mean frame that the lower rank loses.
+    middle = (sum_rows(ours) / sum(len(x) for x in ours)).to(moved.dtype)
+    lost = [p(middle) - directions @ (directions.T @ (p.weight @ middle)) for p in phases]
+    set_linear(head.projection, LinearMap(directions, torch.stack(lost).mean(0)))
+
+
+def _length(x: Tensor) -> Tensor:
+    return torch.tensor([len(x)], device=x.device)
