@@ -155,9 +155,8 @@ class HintLoss:
         """The weighted sum of the terms for one head; `before`: prediction and target of the entry before."""
         loss = prediction.new_zeros(())
         for term, weight in self.params.losses.items():
-            if term == "intra_gram":
-                if before is not None:
-                    loss = loss + weight * cross_gram_loss((before[0], prediction), (before[1], target), valid)
-            else:
+            if term != "intra_gram":
                 loss = loss + weight * LOSSES[term](prediction, target, valid)
+            elif before is not None:
+                loss = loss + weight * cross_gram_loss((before[0], prediction), (before[1], target), valid)
         return loss

@@ -116,7 +116,6 @@ class LiveTargets:
         self._manifest, self._teacher = manifest, teacher
         self._utterances = tuple(sorted(manifest.utterances, key=lambda utterance: utterance.id))
         self._batch_samples = int(batch_seconds * SAMPLE_RATE_HZ)
-        self._device: torch.device | None = None
         self.ids = tuple(utterance.id for utterance in self._utterances)
         self.convolutions = tuple(teacher.convolutions)
         self.num_frames = tuple(count_frames(u.num_samples, self.convolutions) for u in self._utterances)
@@ -136,9 +135,7 @@ class LiveTargets:
         """The crops of `batch`'s whole waveforms, with the teacher's frames for each."""
         whole, crops = batch.waveforms, request.crops
         assert whole is not None  # `read` gave them
-        if self._device != whole.device:
-            self._teacher.to(whole.device)
-            self._device = whole.device
+        self._teacher.to(whole.device)
         stride = receptive_field(self.convolutions)[1]
         pieces = []
         for row, crop in enumerate(crops):

@@ -48,17 +48,13 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
         raise UserError("precision 16-mixed needs a GPU; use 32-true (or bf16-mixed) on the CPU")
     world = int(os.environ.get("WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1
-    strategy: DDPStrategy | str = "auto"
-    if world > 1:
-        backend = "nccl" if accelerator == "cuda" else "gloo"
-        strategy = DDPStrategy(
-            process_group_backend=backend, timeout=_TIMEOUT, find_unused_parameters=unused_parameters
-        )
+    backend = "nccl" if accelerator == "cuda" else "gloo"
+    ddp = DDPStrategy(process_group_backend=backend, timeout=_TIMEOUT, find_unused_parameters=unused_parameters)
     fabric = Fabric(
         accelerator=accelerator,
         devices=local,
         num_nodes=world // local,
-        strategy=strategy,
+        strategy=ddp if world > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
         # Set, not detected: one process inside a cluster's job is one process.
         plugins=[TorchElasticEnvironment() if world > 1 else LightningEnvironment()],

@@ -112,12 +112,12 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The settings of AdamW. `fused` must be off in fp16: a fused AdamW unscales gradients itself, after clipping."""
+    """AdamW's own arguments. `fused` must be off in fp16: a fused AdamW unscales gradients itself, after clipping."""
 
-    learning_rate: float
+    lr: float
     weight_decay: float
     betas: tuple[float, float] = (0.9, 0.98)
-    epsilon: float = 1e-6
+    eps: float = 1e-6
     fused: bool = True
 
 
@@ -131,14 +131,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
         {"params": [p for p in trainable if p.ndim > 1]},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        fused=settings.fused,
-    )
+    return torch.optim.AdamW(groups, **vars(settings))
 
 
 def learning_rate_share(update: int, updates: int, warmup_updates: int) -> float:

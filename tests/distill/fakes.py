@@ -16,6 +16,7 @@ from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import SpeechOutput
 from fithubert.training.events import (
+    CheckpointWritten,
     Evaluated,
     StartEvaluated,
     StepDone,
@@ -75,6 +76,11 @@ def student_params(dropout: float = 0.1, **hints: Any) -> StudentParams:
     return StudentParams(recipe="fithubert", shape=shape, hints=HintParams(**hints))
 
 
+def reshaped(params: StudentParams, **shape: Any) -> StudentParams:
+    """`params` with these fields of the shape."""
+    return params.model_copy(update={"shape": {**params.shape, **shape}})
+
+
 def tiny_teacher(mask_embedding: bool = False) -> HubertTeacher:
     """A real teacher, as deep and wide as the fake one, with the front end of `student_params`."""
     torch.manual_seed(0)
@@ -85,9 +91,8 @@ def tiny_teacher(mask_embedding: bool = False) -> HubertTeacher:
 
 def cut_params(dropout: float = 0.1) -> StudentParams:
     """A student thin enough to be cut from `tiny_teacher`."""
-    params = student_params(dropout)
-    changes = {"init": "cut_teacher", "init_seconds": 2.0, "shape": {**params.shape, "width": 4}}
-    return params.model_copy(update=changes)
+    params = reshaped(student_params(dropout), width=4)
+    return params.model_copy(update={"init": "cut_teacher", "init_seconds": 2.0})
 
 
 def distill_params(**changes: Any) -> DistillParams:
@@ -127,18 +132,27 @@ class Recorder(TrainingListener):
         self.steps: list[StepDone] = []
         self.evaluations: list[Evaluated] = []
         self.ended: list[TrainingEnded] = []
+        self.on_start = self.started.append
+        self.on_first_evaluation = self.first.append
+        self.on_step = self.steps.append
+        self.on_evaluation = self.evaluations.append
+        self.on_end = self.ended.append
 
-    def on_start(self, event: TrainingStarted) -> None:
-        self.started.append(event)
 
-    def on_first_evaluation(self, event: StartEvaluated) -> None:
-        self.first.append(event)
+class Stop(BaseException):
+    """Ends a training as abruptly as an exception can: no handler of the trainer catches it."""
+
+
+class StopAt(TrainingListener):
+    """Raises Stop after `update`, or after the first checkpoint from it on."""
+
+    def __init__(self, update: int, kind: str = "step") -> None:
+        self.update, self.kind = update, kind
 
     def on_step(self, event: StepDone) -> None:
-        self.steps.append(event)
+        if self.kind == "step" and event.update == self.update:
+            raise Stop
 
-    def on_evaluation(self, event: Evaluated) -> None:
-        self.evaluations.append(event)
-
-    def on_end(self, event: TrainingEnded) -> None:
-        self.ended.append(event)
+    def on_checkpoint(self, event: CheckpointWritten) -> None:
+        if self.kind == "checkpoint" and event.update >= self.update:
+            raise Stop

@@ -12,13 +12,11 @@ from fithubert.distill.targets import LiveTargets, Request
 from fithubert.distill.train import TrainResult
 from fithubert.errors import UserError
 from fithubert.frames import count_frames
-from tests.distill.fakes import distill_params, fake_manifest, student_params, tiny_teacher, train
+from tests.distill.fakes import distill_params, fake_manifest, reshaped, student_params, tiny_teacher, train
 
 
 def masked_params(**shape: Any) -> StudentParams:
-    params = student_params(masked_teacher=True)
-    masking = {"share": 0.5, "span_frames": 3}
-    return params.model_copy(update={"shape": {**params.shape, "masking": masking, **shape}})
+    return reshaped(student_params(masked_teacher=True), **{"masking": {"share": 0.5, "span_frames": 3}, **shape})
 
 
 def run(out: Path, params: StudentParams | None = None, **arguments: Any) -> TrainResult:

@@ -16,32 +16,9 @@ from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.records import CurvePoint, Head
 from fithubert.training.checkpoint import CheckpointFolder, flatten
-from fithubert.training.events import CheckpointWritten, StepDone, TrainingListener
-from tests.distill.fakes import Recorder, distill_params, student_params, train
+from tests.distill.fakes import Recorder, Stop, StopAt, distill_params, student_params, train
 
 OUTPUTS = ("model.safetensors", "config.json")
-
-
-class _Stop(BaseException):
-    """Ends a training as abruptly as an exception can: no handler of the trainer catches it."""
-
-
-class _StopAt(TrainingListener):
-    def __init__(self, update: int, kind: str) -> None:
-        self.update, self.kind = update, kind
-
-    def on_step(self, event: StepDone) -> None:
-        if self.kind == "step" and event.update == self.update:
-            raise _Stop
-
-    def on_checkpoint(self, event: CheckpointWritten) -> None:
-        if self.kind == "checkpoint" and event.update >= self.update:
-            raise _Stop
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +67,8 @@ def test_stopped_anywhere_any_number_of_times_and_resumed_is_never_stopped(
     out = tmp_path_factory.mktemp("stopped") / "student"
     for update, kind in stops:
         # A stop behind which the run already is lets it get to its end.
-        with suppress(_Stop):
-            train(out, listeners=[_StopAt(update, kind)])
+        with suppress(Stop):
+            train(out, listeners=[StopAt(update, kind)])
     train(out)
     _assert_equal(out, whole)
 
@@ -100,16 +77,16 @@ def test_stopped_anywhere_any_number_of_times_and_resumed_is_never_stopped(
 def test_what_else_a_run_keeps_is_resumed_too(tmp_path: Path, changes: dict) -> None:
     params = distill_params(dev_every_updates=2, **changes)
     expected = train(tmp_path / "whole", params).ended
-    with pytest.raises(_Stop):
-        train(tmp_path / "student", params, listeners=[_StopAt(4, "step")])
+    with pytest.raises(Stop):
+        train(tmp_path / "student", params, listeners=[StopAt(4)])
     ended = train(tmp_path / "student", params).ended
     assert (ended.end, ended.updates) == (expected.end, expected.updates)
     _assert_equal(tmp_path / "student", tmp_path / "whole")
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(_Stop):
-        train(tmp_path / "student", listeners=[_StopAt(5, "step")])
+    with pytest.raises(Stop):
+        train(tmp_path / "student", listeners=[StopAt(5)])
     with pytest.raises(UserError) as caught:
         train(tmp_path / "student", distill_params(learning_rate=2e-2))
     assert "distill.learning_rate 0.01 there, 0.02 now" in str(caught.value)
@@ -121,8 +98,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(_Stop):
-        train(tmp_path / "student", listeners=[_StopAt(5, "step")])
+    with pytest.raises(Stop):
+        train(tmp_path / "student", listeners=[StopAt(5)])
     (path,) = (tmp_path / "student.checkpoints").glob("*.pt")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"update-00000003\.pt: not readable as a checkpoint"):
@@ -130,8 +107,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_the_last_checkpoints_are_kept_and_hold_the_best_weights(tmp_path: Path) -> None:
-    with pytest.raises(_Stop):
-        train(tmp_path / "student", listeners=[_StopAt(11, "step")])
+    with pytest.raises(Stop):
+        train(tmp_path / "student", listeners=[StopAt(11)])
     folder = tmp_path / "student.checkpoints"
     assert sorted(path.name for path in folder.glob("update-*")) == ["update-00000006.pt", "update-00000009.pt"]
     state = torch.load(folder / "update-00000009.pt", weights_only=True)

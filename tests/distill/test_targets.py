@@ -11,17 +11,12 @@ from fithubert.errors import UserError
 from fithubert.frames import count_samples
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore, HiddenStateBatch
-from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, student_params, train
+from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, reshaped, student_params, train
 
 #: Enough for two runs to part; ten times the rate multiplies what lies between them by ten.
 TWO_HUNDRED = distill_params(
     updates=200, batch_seconds=1.0, learning_rate=1e-3, dev_every_updates=200, checkpoint_every_updates=200
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _store(path: Path, codec: str, count: int = 16, seed: int = 0, **settings: object) -> CachedTargets:
@@ -93,10 +88,9 @@ def test_live_crops_have_seen_the_whole_utterance() -> None:
 
 
 def test_the_teacher_runs_only_as_deep_as_the_heads_need(tmp_path: Path) -> None:
-    teacher, params = FakeTeacher(), student_params()
-    shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[2, 2]]}}
-    targets = LiveTargets(fake_manifest(8), teacher)
-    train(tmp_path / "s", train_targets=targets, student_params=params.model_copy(update={"shape": shape}))
+    teacher = FakeTeacher()
+    params = reshaped(student_params(), heads={"teacher_width": 6, "layer_map": [[2, 2]]})
+    train(tmp_path / "s", train_targets=LiveTargets(fake_manifest(8), teacher), student_params=params)
     assert set(teacher.last_layers) == {2}
 
 

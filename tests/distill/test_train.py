@@ -17,18 +17,16 @@ from fithubert.training.events import StepDone, TrainingListener
 from tests.distill.fakes import (
     FakeTeacher,
     Recorder,
+    Stop,
+    StopAt,
     cut_params,
     distill_params,
     fake_manifest,
+    reshaped,
     student_params,
     tiny_teacher,
     train,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_training_learns_saves_the_best_student_and_its_record(tmp_path: Path) -> None:
@@ -128,17 +126,16 @@ def test_the_moving_average_is_what_is_evaluated_and_saved(tmp_path: Path) -> No
 
 def test_random_hints_train_and_name_only_the_heads_drawn(tmp_path: Path) -> None:
     recorder = Recorder()
-    params = student_params(random_hints=1)
-    shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[1, 1], [1, 2], [2, 3]]}}
-    train(tmp_path / "student", student_params=params.model_copy(update={"shape": shape}), listeners=[recorder])
+    heads = {"teacher_width": 6, "layer_map": [[1, 1], [1, 2], [2, 3]]}
+    params = reshaped(student_params(random_hints=1), heads=heads)
+    train(tmp_path / "student", student_params=params, listeners=[recorder])
     assert all(len(step.layer_losses) == 2 and (2, 3) in step.layer_losses for step in recorder.steps)
     assert all(set(event.layer_losses) == {(1, 1), (1, 2), (2, 3)} for event in recorder.evaluations)
 
 
 def test_two_heads_on_one_teacher_layer_train_and_are_recorded_apart(tmp_path: Path) -> None:
-    params = student_params()
-    shape = {**params.shape, "heads": {"teacher_width": 6, "layer_map": [[1, 3], [2, 3]]}}
-    result = train(tmp_path / "student", student_params=params.model_copy(update={"shape": shape}))
+    params = reshaped(student_params(), heads={"teacher_width": 6, "layer_map": [[1, 3], [2, 3]]})
+    result = train(tmp_path / "student", student_params=params)
     assert set(result.ended.curve[0].to_json()["layer_losses"]) == {"1-3", "2-3"}
     assert set(read_record(result.directory)["curve"][0]["layer_losses"]) == {"1-3", "2-3"}
 
@@ -176,11 +173,8 @@ def test_a_listener_that_fails_is_dropped_with_one_warning(tmp_path: Path) -> No
     ],
 )
 def test_heads_that_do_not_fit_the_targets_are_refused(tmp_path: Path, heads: dict, message: str) -> None:
-    params = student_params()
     with pytest.raises(UserError, match=message):
-        train(
-            tmp_path / "student", student_params=params.model_copy(update={"shape": {**params.shape, "heads": heads}})
-        )
+        train(tmp_path / "student", student_params=reshaped(student_params(), heads=heads))
 
 
 @pytest.mark.parametrize("init", ["teacher_layers", "cut_teacher"])
@@ -220,19 +214,13 @@ def test_a_students_own_learning_rate_is_the_one_it_is_trained_with(tmp_path: Pa
     assert read_record(result.directory)["distill"]["learning_rate"] == 0.25
 
 
-class _StopAtSeven(TrainingListener):
-    def on_step(self, event: StepDone) -> None:
-        if event.update == 7:
-            raise KeyboardInterrupt
-
-
 def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = tiny_teacher()
     whole = train(tmp_path / "whole", student_params=cut_params(), teacher=teacher).directory
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "other", student_params=cut_params(), teacher=teacher, listeners=[_StopAtSeven()])
+    with pytest.raises(Stop):
+        train(tmp_path / "other", student_params=cut_params(), teacher=teacher, listeners=[StopAt(7)])
     monkeypatch.setattr("fithubert.distill.train.set_first_weights", lambda *_: pytest.fail("cut again"))
     other = train(tmp_path / "other", student_params=cut_params(), teacher=teacher).directory
     assert (whole / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()

@@ -10,31 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from fithubert.errors import UserError
-from fithubert.training.events import CheckpointWritten, TrainingListener
-from tests.distill.fakes import Recorder, cut_params, distill_params, tiny_teacher, train
+from tests.distill.fakes import Recorder, Stop, StopAt, cut_params, distill_params, tiny_teacher, train
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def _run_two_ranks(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [
-        *launcher,
-        "-m",
-        "tests.distill.tiny_run",
-        str(out),
-        "--set",
-        "accumulate=2",
-        "--set",
-        "learning_rate=1e-3",
-        *arguments,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    training = ["-m", "tests.distill.tiny_run", str(out), "--set", "accumulate=2", "--set", "learning_rate=1e-3"]
+    return subprocess.run([*launcher, *training, *arguments], capture_output=True, text=True, check=False)
 
 
 def _assert_close(one: Path, other: Path) -> None:
@@ -88,14 +72,7 @@ def test_ranks_cut_the_same_student(tmp_path: Path) -> None:
 
 
 def test_a_run_cut_into_other_parts_is_refused(tmp_path: Path) -> None:
-    class Stop(BaseException):
-        pass
-
-    class StopAtCheckpoint(TrainingListener):
-        def on_checkpoint(self, event: CheckpointWritten) -> None:
-            raise Stop
-
     with pytest.raises(Stop):
-        train(tmp_path / "student", listeners=[StopAtCheckpoint()])
+        train(tmp_path / "student", listeners=[StopAt(1, "checkpoint")])
     with pytest.raises(UserError, match=r"distill\.accumulate x ranks 1 there, 2 now"):
         train(tmp_path / "student", distill_params(accumulate=2))

@@ -1,6 +1,7 @@
 """The parts of a student cut from its teacher's: filters, attention heads and units chosen, outputs fitted."""
 
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -53,31 +54,22 @@ def match_layers(student: ConvFrontend, teacher: ConvFrontend) -> list[int | Non
 
     None for pointwise convolutions, which only the student has (FitHuBERT's change of width).
     """
-    counterparts: list[int | None] = []
-    number = 0
-    for kernel, stride in student.convolutions:
-        if number < len(teacher.convolutions) and teacher.convolutions[number] == (kernel, stride):
-            counterparts.append(number)
-            number += 1
-        elif (kernel, stride) == (1, 1):
-            counterparts.append(None)
-        else:
-            break
-    if len(counterparts) < len(student.convolutions) or number < len(teacher.convolutions):
+    if [layer for layer in student.convolutions if layer != (1, 1)] != list(teacher.convolutions):
         raise UserError(
             f"init cut_teacher: convolutions (kernel, stride) {list(student.convolutions)} cannot be cut from the "
             f"teacher's {list(teacher.convolutions)}; use those, with (1, 1) between, or init: random"
         )
-    return counterparts
+    numbers = count()
+    return [None if layer == (1, 1) else next(numbers) for layer in student.convolutions]
 
 
-def _choose_filters(outputs: Sequence[Tensor], following: nn.ModuleList, count: int) -> Tensor:
+def _choose_filters(outputs: Sequence[Tensor], following: nn.ModuleList, kept: int) -> Tensor:
     """Filters to keep, by their outputs and by the weight that the next layer gives them."""
     moments = covariance([x[0].T[:: max(1, x.shape[2] // 1000)] for x in outputs])
     for layer in following:
         used = layer.conv.weight.double().norm(dim=(0, 2))  # type: ignore[union-attr, operator]
         moments = moments * used[:, None] * used
-    return choose_channels(moments, count)
+    return choose_channels(moments, kept)
 
 
 def _fit_filters(
@@ -173,40 +165,40 @@ def cut_layer(
     inputs = [layer.attention_norm(x) if first else x for x in ours]
     attended = [source.attention_norm(y) if first else y for y in theirs]
     restored = fit_linear(inputs, [channels.mean(y) for y in attended])
-    out = channels.carry(_cut_attention(layer.attention, source.attention, restored, inputs))
-    contexts = [
-        layer.attention.context(x[None], None, attention_map)[0] for x, attention_map in zip(inputs, maps, strict=True)
-    ]
+    given = channels.carry(_cut_attention(layer.attention, source.attention, restored, inputs))
+    contexts = [layer.attention.context(x[None], None, reused)[0] for x, reused in zip(inputs, maps, strict=True)]
     theirs = [y + source.attention(a[None], None)[0] for y, a in zip(theirs, attended, strict=True)]
-    _fit_branch(layer.attention.out, out, contexts, ours, [channels.of(y) for y in theirs])
-    ours = [x + layer.attention.out(c) for x, c in zip(ours, contexts, strict=True)]
+    ours = _add_branch(layer.attention.out, given, contexts, ours, [channels.of(y) for y in theirs])
     if not first:
-        theirs = [source.attention_norm(y) for y in theirs]
-        fit_norm(layer.attention_norm, ours, [channels.of(y) for y in theirs])
-        ours = [layer.attention_norm(x) for x in ours]
+        ours, theirs = _fit_norms(layer.attention_norm, source.attention_norm, channels, ours, theirs)
     inputs = [layer.ffn_norm(x) if first else x for x in ours]
     fed = [source.ffn_norm(y) if first else y for y in theirs]
     frames = [fit_linear(inputs, [channels.frame(y, place) for y in fed]) for place in range(channels.factor)]
-    out = _cut_units(layer, source, channels, frames, inputs)
+    given = _cut_units(layer, source, channels, frames, inputs)
     units = [F.gelu(layer.ffn_in(x)) for x in inputs]
     theirs = [y + source.ffn_out(F.gelu(source.ffn_in(a))) for y, a in zip(theirs, fed, strict=True)]
-    _fit_branch(layer.ffn_out, out, units, ours, [channels.of(y) for y in theirs])
-    ours = [x + layer.ffn_out(u) for x, u in zip(ours, units, strict=True)]
-    if not first:
-        theirs = [source.ffn_norm(y) for y in theirs]
-        fit_norm(layer.ffn_norm, ours, [channels.of(y) for y in theirs])
-        ours = [layer.ffn_norm(x) for x in ours]
-    return ours
+    ours = _add_branch(layer.ffn_out, given, units, ours, [channels.of(y) for y in theirs])
+    return ours if first else _fit_norms(layer.ffn_norm, source.ffn_norm, channels, ours, theirs)[0]
 
 
-def _fit_branch(
+def _add_branch(
     out: nn.Linear, given: Tensor, inputs: Sequence[Tensor], residual: Sequence[Tensor], targets: Sequence[Tensor]
-) -> None:
-    """Fit `out`, the output projection of a residual branch, so that residual + branch is closest to `targets`.
+) -> list[Tensor]:
+    """Fit `out`, the output projection of a residual branch, so that residual + branch, returned, is near `targets`.
 
     `given`: the teacher's weight, towards which the fit is regularised.
     """
     set_linear(out, fit_linear(inputs, [y - x for x, y in zip(residual, targets, strict=True)], prior=given))
+    return [x + out(c) for x, c in zip(residual, inputs, strict=True)]
+
+
+def _fit_norms(
+    norm: nn.LayerNorm, source: nn.LayerNorm, channels: Channels, ours: Sequence[Tensor], theirs: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Fit the norm behind a branch; the outputs of the student's norm and of the teacher's."""
+    theirs = [source(y) for y in theirs]
+    fit_norm(norm, ours, [channels.of(y) for y in theirs])
+    return [norm(x) for x in ours], theirs
 
 
 def set_linear(layer: nn.Linear, given: LinearMap) -> None:
