@@ -50,7 +50,7 @@ def test_killed_while_a_checkpoint_is_written_the_one_before_counts(tmp_path: Pa
     command = [sys.executable, "-m", "tests.distill.tiny_run", str(tmp_path / "student"), "--kill-while-saving", "6"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    names = sorted(path.name for path in (tmp_path / "student.checkpoints").glob("update-*"))
+    names = sorted(path.name for path in (tmp_path / "student.checkpoints").glob("*update-*"))
     assert names[1:] == ["update-00000003.pt"]
     assert names[0].startswith(".update-00000006.pt.")
     recorder = Recorder()
@@ -110,7 +110,7 @@ def test_the_last_checkpoints_are_kept_and_hold_the_best_weights(tmp_path: Path)
     with pytest.raises(Stop):
         train(tmp_path / "student", listeners=[StopAt(11)])
     folder = tmp_path / "student.checkpoints"
-    assert sorted(path.name for path in folder.glob("update-*")) == ["update-00000006.pt", "update-00000009.pt"]
+    assert sorted(path.name for path in folder.glob("*update-*")) == ["update-00000006.pt", "update-00000009.pt"]
     state = torch.load(folder / "update-00000009.pt", weights_only=True)
     assert state["progress"]["best_update"] == 8
     assert state["best"].keys() == state["model"].keys()
