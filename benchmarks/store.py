@@ -20,12 +20,18 @@ from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers.registry import load_teacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
-from fithubert.store.codec import layer_codecs
+from fithubert.store.codec import encode_layer, layer_codecs
 from fithubert.store.extract import ExtractSettings, describe_store, extract_features
-from fithubert.store.pca import SAMPLE_SECONDS, provide_basis
 from fithubert.store.read import FeatureStore
-from fithubert.store.shards import PlannedRow, UtteranceStates, compute_hidden_states, order_rows, plan_shards
-from fithubert.store.write import encode_layer
+from fithubert.store.shards import (
+    SAMPLE_SECONDS,
+    PlannedRow,
+    UtteranceStates,
+    compute_hidden_states,
+    order_rows,
+    plan_shards,
+    provide_basis,
+)
 from fithubert.workspace import Workspace
 
 #: Codec and share of the variance: shares that leave 1, 3, 5 and 10 % of relative error.
@@ -81,16 +87,16 @@ def _widen(hidden: Tensor) -> Tensor:
 def measure_codec(model: SpeechModel, manifest: Manifest, codec: str, share: float, directory: Path) -> dict[str, Any]:
     """One row: bytes of an hour on disk without and with audio, error, and hours of audio a minute in and out."""
     settings = ExtractSettings(codec, share, layers=tuple(range(1, len(model.widths))))
-    report = extract_features(model, manifest, directory, settings)
-    layers = sum(layer.bytes_per_audio_hour for layer in report.layers)
+    stored = extract_features(model, manifest, directory, settings).metrics
+    layers = sum(layer.bytes_per_audio_hour for layer in stored.layers.values())
     row = {
         "teacher": model.name,
         "codec": codec if codec != "pca_int8" else f"{codec} {share}",
         "GB/h": layers / 1e9,
-        "GB/h with audio": report.bytes_per_audio_hour / 1e9,
-        "bits a value": layers * 8 / (sum(layer.width for layer in report.layers) * 50 * 3600),
-        "error": report.metrics().relative_error,
-        "mean error": statistics.mean(layer.relative_error for layer in report.layers),
+        "GB/h with audio": stored.bytes_per_audio_hour / 1e9,
+        "bits a value": layers * 8 / (sum(model.widths[layer] for layer in stored.layers) * 50 * 3600),
+        "error": stored.relative_error,
+        "mean error": statistics.mean(layer.relative_error for layer in stored.layers.values()),
         "encode h/min": _time_encoding(model, manifest, settings, directory),
         "read h/min": _time_reading(directory),
     }

@@ -50,7 +50,7 @@ def test_only_code_changes_a_version_and_the_folder_does_not(old: str, new: str,
 #: What a stage may import without a dependency in dvc.yaml, and why.
 NOT_A_DEPENDENCY = {
     "fithubert/__init__.py": "names only",
-    "fithubert/code_version.py": "compares results of trials",
+    "fithubert/code_version.py": "compares results with the code that made them",
     "fithubert/config": "the sections of params.yaml are dependencies themselves",
     "fithubert/downloads.py": "bytes are checked by their digest",
     "fithubert/files.py": "writing and digests",

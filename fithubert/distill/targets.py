@@ -18,8 +18,8 @@ from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_wa
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.speech_model import MaskableModel, SpeechModel
 from fithubert.models.weights import read_teacher
+from fithubert.store import Expected
 from fithubert.store.codec import CODECS
-from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore, HiddenStateBatch
 from fithubert.workspace import Workspace
 

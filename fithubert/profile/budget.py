@@ -19,8 +19,7 @@ from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_no
 from fithubert.models.student import build_student
 from fithubert.profile.counts import analytic_macs
 from fithubert.profile.timing import torch_threads
-from fithubert.store.codec import CODECS, Basis, LayerBasis, layer_codecs
-from fithubert.store.write import encode_layer
+from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
 from fithubert.training.updates import OptimizerSettings, build_optimizer
 
 _MODEL_SECONDS, _CODEC_SECONDS, _DISK_BYTES = 4.0, 4.0, 64 * 2**20

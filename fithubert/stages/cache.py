@@ -1,12 +1,13 @@
 """The teacher's hidden states, computed once for all students."""
 
+import sys
 import time
 from typing import Any
 
 from fithubert.config.params import Params
 from fithubert.records import CacheMetrics
 from fithubert.stages.teacher import load_prepared
-from fithubert.store.extract import ExtractProgress, ExtractSettings, extract_features, repair_features
+from fithubert.store.extract import ExtractProgress, ExtractSettings, OnProgress, extract_features
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
@@ -25,19 +26,26 @@ def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[st
     settings = ExtractSettings(**params.cache.model_dump())
     splits = {}
     for split in SPLITS:
-        show = progress_line(f"cache {split}")
-
-        def on_progress(p: ExtractProgress, show: Any = show) -> None:
-            show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
-
-        part, cache = manifest.select(split=split), workspace.cache(split)
+        part, folder, show = manifest.select(split=split), workspace.cache(split), show_extraction(f"cache {split}")
+        report = extract_features(model, part, folder, settings, show, repair=repair)
         if repair:
-            report = repair_features(model, part, cache, settings.batch_seconds, on_progress)
-            print(report.describe(cache))
-        else:
-            report = extract_features(model, part, cache, settings, on_progress)
-        splits[split] = report.metrics()
+            print(report.describe(folder))
+        splits[split] = report.metrics
     seconds = time.monotonic() - begun
     metrics = CacheMetrics(**vars(splits["train"]), splits={"dev": splits["dev"]}, seconds=seconds)
     metrics.write(workspace.metrics("cache"))
     return metrics.to_json()
+
+
+def show_extraction(name: str) -> OnProgress:
+    """Progress on standard error, and a line if shards of an existing store are not kept."""
+    show = progress_line(name)
+
+    def on_progress(progress: ExtractProgress) -> None:
+        if progress.note:
+            print(f"{name}: {progress.note}", file=sys.stderr)
+        else:
+            shards = f"{progress.shards}/{progress.total_shards} shards"
+            show(progress.audio_seconds, progress.total_audio_seconds, shards)
+
+    return on_progress

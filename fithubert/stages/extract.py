@@ -12,9 +12,10 @@ from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from fithubert.records import ExtractMetrics
 from fithubert.stages import REFERENCES
+from fithubert.stages.cache import show_extraction
 from fithubert.stages.teacher import load_prepared
-from fithubert.store.extract import Commands, ExtractProgress, ExtractSettings, extract_features
-from fithubert.training.progress import progress_line
+from fithubert.store import Commands
+from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.workspace import Workspace, check_name
 
 
@@ -32,22 +33,14 @@ def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
     """Write all hidden states of `model` for the whole corpus to data/extract/{model}; the metrics."""
     begun = time.monotonic()
     loaded = load_model(params, workspace, model)
-    show = progress_line(f"extract {model}")
-
-    def on_progress(p: ExtractProgress) -> None:
-        show(p.audio_seconds, p.total_audio_seconds, f"{p.shards}/{p.total_shards} shards")
-
-    settings = ExtractSettings(layers="all", with_waveform=False, **params.extract.model_dump())
     command = f"fithubert superb {model}"
-    report = extract_features(
-        loaded,
-        workspace.load_manifest(),
-        workspace.extracted(model),
-        settings,
-        on_progress,
-        commands=Commands(command, command),
+    settings = ExtractSettings(
+        layers="all", with_waveform=False, commands=Commands(command, command), **params.extract.model_dump()
     )
-    stored = replace(report.metrics(), fingerprint=loaded.fingerprint)
+    report = extract_features(
+        loaded, workspace.load_manifest(), workspace.extracted(model), settings, show_extraction(f"extract {model}")
+    )
+    stored = replace(report.metrics, fingerprint=loaded.fingerprint)
     readout = loaded.student.config.readout if isinstance(loaded, ReadOut) else None
     metrics = ExtractMetrics(**vars(stored), seconds=time.monotonic() - begun, readout=readout)
     metrics.write(workspace.metrics(f"extract@{model}"))

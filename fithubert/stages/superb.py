@@ -11,7 +11,7 @@ from fithubert.files import read_json
 from fithubert.models.runtime import choose_device
 from fithubert.records import SuperbMetrics
 from fithubert.stages import tracked_stage
-from fithubert.store.format import Expected
+from fithubert.store import Expected
 from fithubert.store.read import FeatureStore
 from fithubert.superb.fit import RunOptions
 from fithubert.superb.learners import find_learner

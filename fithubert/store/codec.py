@@ -1,14 +1,23 @@
-"""The codecs of hidden states: float32, float16, int8, pca_int8."""
+"""The codecs of hidden states: float32, float16, int8, and pca_int8 on principal components that are fitted here."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from fithubert.errors import UserError
 from fithubert.files import digest
+
+_INT8_MAX = 127
+#: Closer to the largest float32, offset and step would round to infinity.
+_INT8_LARGEST = 3e38
+#: The largest number whose rotation stays in the range of float32, for any number of features.
+_ROTATABLE_MAX = 1e30
+#: The smallest step tried, as a share of the coarsest; below it, the 8 bits decide the error.
+_FINEST, _BISECTIONS = 1e-5, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +52,6 @@ class Basis:
         for layer, basis in sorted(self.layers.items()):
             parts += [str(layer), str(basis.step), to_bytes(basis.mean), to_bytes(basis.axes)]
         return digest(*parts)
-
-
-def to_bytes(tensor: Tensor) -> bytes:
-    """The numbers of `tensor` (on the CPU) as little-endian float32."""
-    return tensor.numpy().astype("<f4").tobytes()
-
-
-_FLOAT16_MAX = 65504.0
-_INT8_MAX = 127
-#: Closer to the largest float32, offset and step would round to infinity.
-_INT8_LARGEST = 3e38
-#: The largest number whose rotation stays in the range of float32, for any number of features.
-_ROTATABLE_MAX = 1e30
 
 
 @dataclass(frozen=True)
@@ -105,34 +101,38 @@ def layer_codecs(name: str, layers: tuple[int, ...], basis: Basis | None) -> tup
     return tuple(kind.for_layer(None if basis is None else basis.layers[layer]) for layer in layers)
 
 
-def _count_float32(num_frames: int, width: int) -> int:
-    return 4 * num_frames * width
+def to_bytes(tensor: Tensor) -> bytes:
+    """The numbers of `tensor` (on the CPU) as little-endian float32."""
+    return tensor.numpy().astype("<f4").tobytes()
 
 
-def _encode_float32(x: Tensor) -> tuple[Tensor, int]:
-    return x.flatten().view(torch.uint8), 0
+def to_tensor(data: bytes, shape: tuple[int, ...]) -> Tensor:
+    """The tensor that `to_bytes` wrote; raises ValueError if the size is another."""
+    tensor = torch.frombuffer(bytearray(data), dtype=torch.float32)
+    if tensor.numel() != torch.Size(shape).numel():
+        raise ValueError("its axes are broken")
+    return tensor.view(shape)
 
 
-def _decode_float32(value: Tensor, start_frame: int, out: Tensor) -> None:
-    begin, size = 4 * start_frame * out.shape[1], 4 * out.numel()
-    # The copy aligns the floats, which may start at any byte of the column's buffer.
-    out.copy_(value[begin : begin + size].clone().view(torch.float32).view(out.shape))
+def _join(*parts: Tensor) -> Tensor:
+    return torch.cat([part.flatten().view(torch.uint8) for part in parts])
 
 
-def _count_float16(num_frames: int, width: int) -> int:
-    return 2 * num_frames * width
+def _float_codec(dtype: torch.dtype) -> Codec:
+    """The numbers themselves; those out of the range of `dtype` are clipped."""
+    largest = torch.finfo(dtype).max
 
+    def encode(x: Tensor) -> tuple[Tensor, int]:
+        clipped = int((x.abs() > largest).sum())
+        return x.clamp(-largest, largest).to(dtype).flatten().view(torch.uint8), clipped
 
-def _encode_float16(x: Tensor) -> tuple[Tensor, int]:
-    saturated = int((x.abs() > _FLOAT16_MAX).sum())
-    halves = x.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(torch.float16)
-    return halves.flatten().view(torch.uint8), saturated
+    def decode(value: Tensor, start_frame: int, out: Tensor) -> None:
+        begin = dtype.itemsize * start_frame * out.shape[1]
+        # The copy aligns the numbers, which may start at any byte of the column's buffer.
+        part = value[begin : begin + dtype.itemsize * out.numel()].clone()
+        out.copy_(part.view(dtype).view(out.shape))
 
-
-def _decode_float16(value: Tensor, start_frame: int, out: Tensor) -> None:
-    num_frames, width = out.shape
-    begin = 2 * start_frame * width
-    out.copy_(value[begin : begin + 2 * num_frames * width].view(torch.float16).view(num_frames, width))
+    return Codec(lambda num_frames, width: dtype.itemsize * num_frames * width, encode, decode)
 
 
 def _count_int8(num_frames: int, width: int) -> int:
@@ -150,7 +150,7 @@ def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
     # A constant channel has scale 0: its codes are 0 and its offset is the constant.
     step = torch.where(scale > 0, scale, 1.0).double()
     codes = exact.sub_(offset).div_(step).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
-    return torch.cat([part.flatten().view(torch.uint8) for part in (scale, offset, codes)]), saturated
+    return _join(scale, offset, codes), saturated
 
 
 def _decode_int8(value: Tensor, start_frame: int, out: Tensor) -> None:
@@ -162,47 +162,38 @@ def _decode_int8(value: Tensor, start_frame: int, out: Tensor) -> None:
     torch.addcmul(offset, codes, scale, out=out)
 
 
-def _count_pca(basis: LayerBasis, num_frames: int, width: int) -> int:
-    return (4 + num_frames) * basis.components
-
-
-def _encode_pca(basis: LayerBasis, x: Tensor) -> tuple[Tensor, int]:
-    saturated = int((x.abs() > _ROTATABLE_MAX).sum())
-    axes, mean = basis.axes.to(x.device), basis.mean.to(x.device)
-    rotated = axes @ (x.clamp(-_ROTATABLE_MAX, _ROTATABLE_MAX) - mean).T
-    scale = component_scales(rotated.abs().amax(1), basis.step)
-    codes = quantise(rotated, scale[:, None]).to(torch.int8)
-    return torch.cat([part.flatten().view(torch.uint8) for part in (scale, codes)]), saturated
-
-
-def _decode_pca(basis: LayerBasis, value: Tensor, start_frame: int, out: Tensor) -> None:
+def _pca_codec(basis: LayerBasis | None) -> Codec:
+    if basis is None:
+        raise ValueError("pca_int8 needs a basis")
     components = basis.components
-    scale = value[: 4 * components].clone().view(torch.float32)
-    codes = value[4 * components :].view(torch.int8).view(components, -1)[:, start_frame : start_frame + len(out)]
-    axes, mean = basis.axes.to(out.device), basis.mean.to(out.device)
-    torch.addmm(mean, (codes * scale[:, None]).T, axes, out=out)
+
+    def encode(x: Tensor) -> tuple[Tensor, int]:
+        saturated = int((x.abs() > _ROTATABLE_MAX).sum())
+        axes, mean = basis.axes.to(x.device), basis.mean.to(x.device)
+        rotated = axes @ (x.clamp(-_ROTATABLE_MAX, _ROTATABLE_MAX) - mean).T
+        scale = _component_scales(rotated.abs().amax(1), basis.step)
+        return _join(scale, _quantise(rotated, scale[:, None]).to(torch.int8)), saturated
+
+    def decode(value: Tensor, start_frame: int, out: Tensor) -> None:
+        scale = value[: 4 * components].clone().view(torch.float32)
+        codes = value[4 * components :].view(torch.int8).view(components, -1)[:, start_frame : start_frame + len(out)]
+        axes, mean = basis.axes.to(out.device), basis.mean.to(out.device)
+        torch.addmm(mean, (codes * scale[:, None]).T, axes, out=out)
+
+    return Codec(lambda num_frames, _: (4 + num_frames) * components, encode, decode, basis.stored_share)
 
 
-def component_scales(peaks: Tensor, step: float) -> Tensor:
+def _component_scales(peaks: Tensor, step: float) -> Tensor:
     """The quantiser steps of components with the largest magnitudes `peaks`: `step`, or more if 8 bits need it."""
     return (peaks / _INT8_MAX).clamp(min=step)
 
 
-def quantise(rotated: Tensor, scale: Tensor) -> Tensor:
+def _quantise(rotated: Tensor, scale: Tensor) -> Tensor:
     """The codes of `rotated` in steps of `scale`, as floats; 0 if the scale is 0."""
     return (rotated / torch.where(scale > 0, scale, 1.0)).round_().clamp_(-_INT8_MAX, _INT8_MAX)
 
 
-def _pca_codec(basis: LayerBasis | None) -> Codec:
-    if basis is None:
-        raise ValueError("pca_int8 needs a basis")
-    return Codec(
-        partial(_count_pca, basis), partial(_encode_pca, basis), partial(_decode_pca, basis), basis.stored_share
-    )
-
-
-_FLOAT32 = Codec(_count_float32, _encode_float32, _decode_float32)
-_FLOAT16 = Codec(_count_float16, _encode_float16, _decode_float16)
+_FLOAT32, _FLOAT16 = _float_codec(torch.float32), _float_codec(torch.float16)
 _INT8 = Codec(_count_int8, _encode_int8, _decode_int8)
 
 CODECS: dict[str, CodecKind] = {
@@ -225,3 +216,82 @@ CODECS: dict[str, CodecKind] = {
     ),
     "float32": CodecKind("num_frames x width float32, little-endian", "none", False, lambda _: _FLOAT32),
 }
+
+
+def fit_basis(states: Sequence[Sequence[Tensor]], layers: Sequence[int], variance_share: float) -> Basis:
+    """The basis that keeps `variance_share` of the variance. `states`: (time, feature) by utterance and layer."""
+    parts = zip(*states, strict=True)
+    return Basis({layer: _fit_layer(own, variance_share) for layer, own in zip(layers, parts, strict=True)})
+
+
+def _fit_layer(parts: Sequence[Tensor], share: float) -> LayerBasis:
+    """Axes, and the coarsest step with which the coding error of `parts` is at most 1 - `share` of their spread.
+
+    One step for all components needs the fewest bits for an error: a component whose variance is below the noise of
+    that step is dropped. Source: reverse water-filling, Cover and Thomas, section 10.3.3.
+    """
+    frames = torch.cat(list(parts)).double()
+    mean = frames.mean(0).float()
+    centred = frames - mean
+    variances, axes = torch.linalg.eigh(centred.T @ centred / len(frames))
+    variances, axes = variances.flip(0), axes.flip(1).T.float().contiguous()
+    budget = (1 - share) * sum(float((part.double() - part.double().mean(0)).square().sum()) for part in parts)
+    rotated = (centred.float() @ axes.T).split([len(part) for part in parts])
+    peaks = torch.stack([part.abs().amax(0) for part in rotated])
+    high = float(12 * variances[0].clamp(min=0)) ** 0.5
+    low = high * _FINEST
+    for _ in range(_BISECTIONS):
+        step = (low * high) ** 0.5
+        if _coding_error(rotated, peaks, step, _count_kept(variances, step)) > budget:
+            high = step
+        else:
+            low = step
+    kept = _count_kept(variances, low)
+    basis = LayerBasis(mean, axes[:kept].contiguous(), float(torch.tensor(low)), 1.0)
+    encode, compression = _pca_codec(basis).encode, CODECS["pca_int8"].page_compression
+    values = b"".join(encode(part)[0].numpy().tobytes() for part in parts)
+    return replace(basis, stored_share=len(pa.compress(values, codec=compression, asbytes=True)) / len(values))
+
+
+def _count_kept(variances: Tensor, step: float) -> int:
+    """The number of components whose variance is above the noise of a quantiser with this step."""
+    return max(1, int((variances > step**2 / 12).sum()))
+
+
+def _coding_error(rotated: Sequence[Tensor], peaks: Tensor, step: float, kept: int) -> float:
+    """The squared error of dropping all but `kept` components and coding the rest."""
+    total = 0.0
+    for part, peak in zip(rotated, peaks, strict=True):
+        scale = _component_scales(peak[:kept], step)
+        lost = part[:, :kept] - _quantise(part[:, :kept], scale) * scale
+        total += float(lost.square().sum(dtype=torch.float64) + part[:, kept:].square().sum(dtype=torch.float64))
+    return total
+
+
+@dataclass(frozen=True)
+class EncodedLayer:
+    """One layer of one utterance as bytes, and its coding error.
+
+    `error` and `spread`: (feature,) float64 sums over time of the squared coding error and of the squared distance from
+    the channel's mean in this utterance. `saturated`: the number of elements that were clipped.
+    """
+
+    value: bytes
+    error: Tensor
+    spread: Tensor
+    saturated: int
+
+
+def encode_layer(hidden_states: Tensor, codec: Codec) -> EncodedLayer:
+    """`hidden_states` (time, feature), finite, as an EncodedLayer; computed on their own device."""
+    # Only CPU and CUDA have float64.
+    states = hidden_states if hidden_states.device.type in ("cpu", "cuda") else hidden_states.cpu()
+    states = states.float().contiguous()
+    value, saturated = codec.encode(states)
+    decoded = torch.empty_like(states)
+    codec.decode(value, 0, decoded)
+    # In float64, because the square of a large float32 number is out of the range of float32.
+    error = states.double().sub_(decoded).square_().sum(0)
+    exact = states.double()
+    spread = exact.sub_(exact.mean(0)).square_().sum(0)
+    return EncodedLayer(value.cpu().numpy().tobytes(), error.cpu(), spread.cpu(), saturated)

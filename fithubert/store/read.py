@@ -2,11 +2,14 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -15,9 +18,7 @@ from torch import Tensor
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.frames import count_samples, pad_waveforms, receptive_field
-from fithubert.store.codec import Basis, find_codec, layer_codecs
-from fithubert.store.columns import BinaryColumn, ColumnCache
-from fithubert.store.format import (
+from fithubert.store import (
     INDEX_NAME,
     SHARD_KEY,
     SHARD_PATTERN,
@@ -26,14 +27,18 @@ from fithubert.store.format import (
     IndexInfo,
     StoreInfo,
     basis_name,
+    describe_error,
     describe_mismatch,
     layer_column,
     parse_index,
     parse_info,
+    read_basis,
     shard_name,
 )
-from fithubert.store.pca import read_basis
-from fithubert.store.write import describe_error
+from fithubert.store.codec import Basis, find_codec, layer_codecs
+
+#: Of one column and row group: (bytes,) uint8 for each row.
+Rows = list[Tensor]
 
 CACHE_BYTES = 512 * 2**20
 _OPEN_SHARDS = 16
@@ -84,17 +89,17 @@ class HiddenStateBatch:
 class FeatureStore:
     """The hidden states of a corpus, in the order of its manifest. Open one with `FeatureStore.open`.
 
-    `ids`, `num_samples`, `num_frames`: one for each utterance. `shards`: the shard of each utterance; a batch of crops
-    from one shard is read fastest. `layers` and `widths`: the stored layers and their feature sizes. `info`: the origin
-    of the store. Several threads may read at once; a copy sent to another process opens the store again.
+    `ids`, `num_samples`, `num_frames`: one for each utterance. `shards`: the shard of each; a batch of crops from one
+    shard is read fastest. `layers` and `widths`: the stored layers and their feature sizes. `info`: the origin of the
+    store. `cached_bytes`: of the encoded columns in memory. Several threads may read at once; a copy sent to another
+    process opens the store again.
     """
 
-    def __init__(self, path: Path, index: pa.Table, cache_bytes: int) -> None:
+    def __init__(self, path: Path, cache_bytes: int) -> None:
         self.path = path
-        self.info: StoreInfo = parse_info(index.schema.metadata)
+        table, self.info, self._index = read_index(path)
         self.layers, self.widths = self.info.layers, self.info.widths
-        self._index: IndexInfo = parse_index(index.schema.metadata)
-        columns = {name: tuple(index.column(name).to_pylist()) for name in index.schema.names}
+        columns = {name: tuple(table.column(name).to_pylist()) for name in table.schema.names}
         self.ids: tuple[str, ...] = columns["id"]
         self.num_samples: tuple[int, ...] = columns["num_samples"]
         self.num_frames: tuple[int, ...] = columns["num_frames"]
@@ -105,7 +110,9 @@ class FeatureStore:
         codecs = layer_codecs(self.info.codec, self.layers, self._read_basis())
         self._codec_of = dict(zip(self.layers, codecs, strict=True))
         self._stride = receptive_field(self.info.convolutions)[1]
-        self._cache = ColumnCache(cache_bytes)
+        # (shard, row group, column) -> rows; the least recently used column comes first.
+        self._columns: OrderedDict[tuple[int, int, str], Rows] = OrderedDict()
+        self._limit_bytes, self.cached_bytes = cache_bytes, 0
         self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -116,45 +123,42 @@ class FeatureStore:
         Raises UserError if there is no store, a shard is missing, or the store differs from `expect`.
         """
         path = Path(path)
-        store = cls(path, read_index(path), cache_bytes)
+        store = cls(path, cache_bytes)
         mismatch = describe_mismatch(store.info, expect) if expect else None
         if mismatch:
-            raise UserError(f"{path}: another feature store: {mismatch}; run `{store._index.rebuild}` again")
+            raise UserError(f"{path}: another feature store: {mismatch}; run `{store._index.commands.rebuild}` again")
         present = {shard.name for shard in path.glob(SHARD_PATTERN)}
         missing = [name for name in map(shard_name, range(len(store._index.shard_keys))) if name not in present]
         if missing:
             raise UserError(
                 f"{path / missing[0]}: missing, as {len(missing)} of {len(store._index.shard_keys)} shards are; "
-                f"run `{store._index.repair}`, which writes only what is missing"
+                f"run `{store._index.commands.repair}`, which writes only what is missing"
             )
         return store
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def cached_bytes(self) -> int:
-        """The size of the encoded columns in memory."""
-        return self._cache.num_bytes
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureStore.open, (self.path, None, self._cache.limit_bytes)
+        return FeatureStore.open, (self.path, None, self._limit_bytes)
 
     def read(self, utterance: str | int, layers: Sequence[int] | None = None) -> FeatureRow:
         """One whole utterance, by its id or its place; `layers` None means all.
 
         Raises UserError if the id or a layer is not in the store, or the shard is damaged.
         """
-        index = self._find(utterance)
+        if isinstance(utterance, str) and utterance not in self._index_of:
+            raise UserError(f"{self.path}: no utterance {utterance!r} in this feature store")
+        index = self._index_of[utterance] if isinstance(utterance, str) else range(len(self.ids))[utterance]
         layers = self._check_layers(layers)
-        columns = self._columns(index, layers)
+        columns = self._find_columns(index, layers)
         row = self._places[index][2]
         states = {layer: torch.empty(self.num_frames[index], self._width_of[layer]) for layer in layers}
         for layer, out in states.items():
-            self._codec_of[layer].decode(columns[layer_column(layer)].row(row), 0, out)
+            self._codec_of[layer].decode(columns[layer_column(layer)][row], 0, out)
         waveform = None
         if self.info.with_waveform:
-            waveform = _decode_waveform(columns["waveform"].row(row), 0, self.num_samples[index])
+            waveform = _decode_waveform(columns["waveform"][row], 0, self.num_samples[index])
         return FeatureRow(self.ids[index], waveform, states)
 
     def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> HiddenStateBatch:
@@ -173,14 +177,14 @@ class FeatureStore:
                 raise ValueError(
                     f"{crop} exceeds utterance {self.ids[crop.index]} ({self.num_frames[crop.index]} frames)"
                 )
-            columns = self._columns(crop.index, layers)
+            columns = self._find_columns(crop.index, layers)
             row = self._places[crop.index][2]
             for layer, out in states.items():
-                value = columns[layer_column(layer)].row(row)
+                value = columns[layer_column(layer)][row]
                 self._codec_of[layer].decode(value, crop.start_frame, out[place, : crop.num_frames])
             if self.info.with_waveform:
                 start, count = crop.start_frame * self._stride, count_samples(crop.num_frames, self.info.convolutions)
-                waveforms.append(_decode_waveform(columns["waveform"].row(row), start, count))
+                waveforms.append(_decode_waveform(columns["waveform"][row], start, count))
         padded = pad_waveforms(waveforms)[0] if waveforms else None
         lengths = torch.tensor([count_samples(crop.num_frames, self.info.convolutions) for crop in crops])
         frame_lengths = torch.tensor([crop.num_frames for crop in crops])
@@ -190,24 +194,24 @@ class FeatureStore:
         """The basis of the codec, None if it needs none; raises UserError if it is not the one of the shards."""
         if not find_codec(self.info.codec).fitted:
             return None
-        path = self.path / basis_name(self.info)
-        try:
+        with self._repairable(self.path / basis_name(self.info), "fits it again"):
             basis = read_basis(self.path, self.info)
-            reason = None if basis.digest == self._index.basis_digest else "not the basis of these shards"
-        except FileNotFoundError:
-            reason = "missing"
-        except (OSError, pa.ArrowException, ValueError) as error:
-            reason = f"damaged ({describe_error(error)})"
-        if reason is not None:
-            raise UserError(f"{path}: {reason}; run `{self._index.repair}`, which fits it again")
+            if basis.digest != self._index.basis_digest:
+                raise ValueError("not the basis of these shards")
         return basis
 
-    def _find(self, utterance: str | int) -> int:
-        if isinstance(utterance, int):
-            return range(len(self.ids))[utterance]
-        if utterance not in self._index_of:
-            raise UserError(f"{self.path}: no utterance {utterance!r} in this feature store")
-        return self._index_of[utterance]
+    @contextmanager
+    def _repairable(self, path: Path, outcome: str) -> Iterator[None]:
+        """Errors of reading `path` as UserErrors that name the command of the repair, which has this `outcome`."""
+        try:
+            yield
+        except FileNotFoundError:
+            reason = "missing"
+        except (OSError, pa.ArrowException, ValueError, KeyError, IndexError) as error:
+            reason = f"damaged ({describe_error(error)})"
+        else:
+            return
+        raise UserError(f"{path}: {reason}; run `{self._index.commands.repair}`, which {outcome}")
 
     def _check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
         wanted = self.layers if layers is None else tuple(layers)
@@ -216,30 +220,29 @@ class FeatureStore:
             raise UserError(f"{self.path}: {mismatch}")
         return wanted
 
-    def _columns(self, index: int, layers: Sequence[int]) -> dict[str, BinaryColumn]:
+    def _find_columns(self, index: int, layers: Sequence[int]) -> dict[str, Rows]:
         """The columns of an utterance's row group, from memory or from its shard."""
         shard, row_group, _ = self._places[index]
         names = ["waveform"] if self.info.with_waveform else []
         names += [layer_column(layer) for layer in layers]
         with self._lock:
-            columns = self._cache.find(shard, row_group, names)
-            missing = [name for name in names if name not in columns]
-            if missing:
-                loaded = self._load(shard, row_group, missing)
-                self._cache.add(shard, row_group, loaded)
-                columns |= loaded
-        return columns
+            missing = [name for name in names if (shard, row_group, name) not in self._columns]
+            for name, rows in self._load(shard, row_group, missing).items() if missing else ():
+                self._columns[shard, row_group, name] = rows
+                self.cached_bytes += sum(map(len, rows))
+            found = {}
+            for name in names:
+                self._columns.move_to_end((shard, row_group, name))
+                found[name] = self._columns[shard, row_group, name]
+            while self.cached_bytes > self._limit_bytes and len(self._columns) > 1:
+                self.cached_bytes -= sum(map(len, self._columns.popitem(last=False)[1]))
+        return found
 
-    def _load(self, shard: int, row_group: int, names: Sequence[str]) -> dict[str, BinaryColumn]:
+    def _load(self, shard: int, row_group: int, names: Sequence[str]) -> dict[str, Rows]:
         path = self.path / shard_name(shard)
-        try:
+        with self._repairable(path, "writes only such shards again"):
             table = self._open_shard(shard, path).read_row_group(row_group, columns=list(names), use_threads=False)
-            return {name: BinaryColumn.from_arrow(table.column(name)) for name in names}
-        except FileNotFoundError:
-            reason = "missing"
-        except (OSError, pa.ArrowException, ValueError, KeyError, IndexError) as error:
-            reason = f"damaged ({describe_error(error)})"
-        raise UserError(f"{path}: {reason}; run `{self._index.repair}`, which writes only such shards again")
+            return {name: _split_rows(table.column(name)) for name in names}
 
     def _open_shard(self, shard: int, path: Path) -> pq.ParquetFile:
         if shard in self._files:
@@ -257,20 +260,34 @@ class FeatureStore:
         return file
 
 
-def read_index(directory: Path) -> pa.Table:
+def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:
     """The index of the store in `directory`; raises UserError if it is missing or not readable."""
     path = directory / INDEX_NAME
     if not path.is_file():
         raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `fithubert cache` first")
     try:
-        index = pq.read_table(path, page_checksum_verification=True)
-        parse_info(index.schema.metadata)
-        parse_index(index.schema.metadata)
+        table = pq.read_table(path, page_checksum_verification=True)
+        return table, parse_info(table.schema.metadata), parse_index(table.schema.metadata)
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
         ) from None
-    return index
+
+
+def _split_rows(column: pa.ChunkedArray) -> Rows:
+    """The rows of a binary column, copied, so that Arrow's own memory can be freed.
+
+    Chunks stay apart: offsets count bytes in 32 bits, and a column may have more.
+    """
+    rows: Rows = []
+    for chunk in column.chunks:
+        _, offset_buffer, values = chunk.buffers()
+        offsets = np.frombuffer(offset_buffer, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        begin = offsets[0]
+        # Arrow's buffers may be longer than their content.
+        data = torch.frombuffer(bytearray(memoryview(values)[begin : offsets[-1]]), dtype=torch.uint8)
+        rows += [data[first - begin : last - begin] for first, last in pairwise(offsets)]
+    return rows
 
 
 def _decode_waveform(value: Tensor, start: int, count: int) -> Tensor:

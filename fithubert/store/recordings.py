@@ -7,11 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from numpy.typing import NDArray
 
 from fithubert.data.batching import group_consecutive
 from fithubert.data.folder import Skipped
@@ -24,6 +21,7 @@ from fithubert.store.shards import (
     CPU_BATCH_SECONDS,
     PlannedRow,
     UtteranceStates,
+    choose_layers,
     compute_hidden_states,
     sort_by_length,
 )
@@ -41,6 +39,7 @@ from fithubert.store.table import (
 )
 
 _FLOAT16_MAX = 65504.0
+_FOREIGN = "something else"
 
 
 @dataclass(frozen=True)
@@ -150,10 +149,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: FeatureSettings) -> TableInfo:
-    last = len(model.widths) - 1
-    layers = tuple(range(last + 1)) if settings.layers == "all" else tuple(sorted(set(settings.layers)))
-    if not layers or not 0 <= layers[0] <= layers[-1] <= last:
-        raise UserError(f"layers: {model.name} has layers 0 to {last}; given {list(layers)}")
+    layers = choose_layers(model, settings.layers)
     if settings.dtype not in DTYPES:
         raise UserError(f"dtype: unknown name {settings.dtype!r}; known: {', '.join(DTYPES)}")
     return TableInfo(
@@ -176,15 +172,10 @@ def _plan_parts(rows: Sequence[PlannedRow], settings: FeatureSettings) -> list[l
 
 def _check_out(out: Path, info: TableInfo) -> bool:
     """Whether `out` is finished; raises UserError if it is something else."""
-    if not out.exists():
-        return False
-    try:
-        other = _describe_other(read_info(out), info)
-    except UserError:
-        other = "something else"
+    other = _describe_other(out, info) if out.exists() else None
     if other is not None:
         raise UserError(f"{out}: already exists and holds {other}; delete it, or choose another --out")
-    return True
+    return out.exists()
 
 
 def _check_unfinished(unfinished: Path, info: TableInfo) -> None:
@@ -192,12 +183,11 @@ def _check_unfinished(unfinished: Path, info: TableInfo) -> None:
     # Before its first part is complete, a run has hidden files only.
     if not unfinished.exists() or (unfinished.is_dir() and all(p.name.startswith(".") for p in unfinished.iterdir())):
         return
-    try:
-        other = _describe_other(read_info(unfinished), info)
-    except UserError:
+    other = _describe_other(unfinished, info)
+    if other == _FOREIGN:
         raise UserError(
             f"{unfinished}: not left by an interrupted `fithubert features`; move it, or choose another --out"
-        ) from None
+        )
     if other is not None:
         raise UserError(
             f"{unfinished}: holds the unfinished {other}; run that command again to finish them, delete the folder, or "
@@ -205,17 +195,19 @@ def _check_unfinished(unfinished: Path, info: TableInfo) -> None:
         )
 
 
-def _describe_other(existing: TableInfo, wanted: TableInfo) -> str | None:
-    """How `existing` features differ from the `wanted` ones; None if they do not."""
-    if existing.fingerprint != wanted.fingerprint:
-        return f"features of another model ({existing.model})"
-    if existing.recordings != wanted.recordings:
-        return "features of other recordings"
-    if existing.layers != wanted.layers:
-        return f"features of layers {', '.join(map(str, existing.layers))}"
-    if existing.dtype != wanted.dtype:
-        return f"features in {existing.dtype}"
-    return None
+def _describe_other(path: Path, wanted: TableInfo) -> str | None:
+    """How the content of `path` differs from the `wanted` features; None if it does not."""
+    try:
+        existing = read_info(path)
+    except UserError:
+        return _FOREIGN
+    words = {
+        "fingerprint": f"features of another model ({existing.model})",
+        "recordings": "features of other recordings",
+        "layers": f"features of layers {', '.join(map(str, existing.layers))}",
+        "dtype": f"features in {existing.dtype}",
+    }
+    return next((words[name] for name in words if getattr(existing, name) != getattr(wanted, name)), None)
 
 
 def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[PlannedRow]) -> None:
@@ -272,21 +264,19 @@ def _write_part(
         ) as writer,
     ):
         for window in group_consecutive(rows, size_of, settings.window_bytes):
-            values = {states.row.index: _flatten(states, info) for states in compute(sort_by_length(window))}
+            tables = {s.row.index: _make_rows(s, info, schema) for s in compute(sort_by_length(window))}
             for group in group_consecutive(window, size_of, settings.row_group_bytes):
-                writer.write_table(pa.concat_tables(_rows_of(row, values[row.index], info, schema) for row in group))
+                writer.write_table(pa.concat_tables(tables[row.index] for row in group))
 
 
-def _flatten(states: UtteranceStates, info: TableInfo) -> NDArray[np.floating]:
-    """All layers of one recording as one array of the stored type."""
-    flat = torch.cat([layer.float().flatten() for layer in states.hidden_states]).cpu()
-    return flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().numpy() if info.dtype == "float16" else flat.numpy()
-
-
-def _rows_of(row: PlannedRow, values: NDArray[np.floating], info: TableInfo, schema: pa.Schema) -> pa.Table:
+def _make_rows(states: UtteranceStates, info: TableInfo, schema: pa.Schema) -> pa.Table:
     """One recording: a row for each layer."""
-    count = len(info.layers)
-    ends = np.cumsum([0, *(row.num_frames * width for width in info.widths)]).astype(np.int32)
+    row, count, features = states.row, len(info.layers), []
+    for layer in states.hidden_states:
+        flat = layer.float().cpu().flatten()
+        values = flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half() if info.dtype == "float16" else flat
+        # An array of its own for each layer: Arrow counts in 32 bits, and all layers of 75 minutes exceed that.
+        features.append(pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), pa.array(values.numpy())))
     columns = {
         "path": [row.id] * count,
         "seconds": [row.num_samples / SAMPLE_RATE_HZ] * count,
@@ -294,6 +284,6 @@ def _rows_of(row: PlannedRow, values: NDArray[np.floating], info: TableInfo, sch
         "frames": [row.num_frames] * count,
         "width": info.widths,
         "frame_rate_hz": [info.frame_rate_hz] * count,
-        "features": pa.ListArray.from_arrays(pa.array(ends), pa.array(values)),
+        "features": pa.chunked_array(features),
     }
     return pa.table(columns, schema)

@@ -1,45 +1,51 @@
 """The utterances of each shard, and their hidden states, computed in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import digest
+from fithubert.files import digest, open_atomically
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, pad_waveforms
 from fithubert.models.speech_model import SpeechModel
-from fithubert.store.codec import Basis, Codec, layer_codecs
-from fithubert.store.format import WAVEFORM_SCALE, IndexInfo, StoreInfo, index_schema, shard_name
+from fithubert.store import WAVEFORM_SCALE, StoreInfo, basis_name, describe_error, read_basis, shard_name
+from fithubert.store.codec import Basis, Codec, fit_basis, layer_codecs, to_bytes
 
 #: Encoded bytes of a row group. Reading in order is equally fast from 2 to 32 MiB; reading one utterance at random is
 #: 2.4 times as fast with 2 MiB as with 8.
 ROW_GROUP_BYTES = 2 * 2**20
 #: Padded audio in one forward pass on a CPU: more pads more, and takes more memory and time (experiments/LOG.md).
 CPU_BATCH_SECONDS = 16.0
+#: Speech that axes are fitted on: 20 frames for each of 768 features, 0.6 GB of hidden states of HuBERT Base.
+SAMPLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One utterance: its place in the manifest, its size, and its row group inside the shard."""
+    """One utterance: its place in the manifest, its size, and its place in the shard, where rows count by row group."""
 
     index: int
     id: str
     num_samples: int
     num_frames: int
     row_group: int = 0
+    row: int = 0
 
 
 @dataclass(frozen=True)
 class PlannedShard:
     """The rows of one shard, longest first, so that batches need little padding.
 
-    `num_bytes`: the size on disk without the footer, an estimate if pages are compressed. `key`: a digest of the rows
-    and of the store that they belong to.
+    `num_bytes`: the size on disk without the footer, an estimate if pages are compressed. `key`: a digest of the rows,
+    of the store that they belong to, and of the code.
     """
 
     index: int
@@ -57,14 +63,30 @@ class PlannedShard:
         """The audio in this shard."""
         return sum(row.num_samples for row in self.rows) / SAMPLE_RATE_HZ
 
-    def row_groups(self) -> list[list[PlannedRow]]:
-        """The rows by row group."""
-        groups: list[list[PlannedRow]] = []
-        for row in self.rows:
-            if row.row_group == len(groups):
-                groups.append([])
-            groups[-1].append(row)
-        return groups
+
+@dataclass(frozen=True)
+class UtteranceStates:
+    """One utterance: its hidden states, (time, feature) for each layer, on the model's device.
+
+    `samples`: the waveform as it is stored, (samples,) int16, or None.
+    """
+
+    row: PlannedRow
+    samples: Tensor | None
+    hidden_states: tuple[Tensor, ...]
+
+
+#: The hidden states of rows, which are sorted by length.
+Compute = Callable[[Sequence[PlannedRow]], Iterable[UtteranceStates]]
+
+
+def choose_layers(model: SpeechModel, layers: Literal["all"] | Sequence[int]) -> tuple[int, ...]:
+    """`layers` of `model` in ascending order; raises UserError if one does not exist or there is none."""
+    last = len(model.widths) - 1
+    chosen = range(last + 1) if layers == "all" else sorted(set(layers))
+    if not chosen or chosen[0] < 0 or chosen[-1] > last:
+        raise UserError(f"layers: {model.name} has layers 0 to {last}; given {list(layers)}")
+    return tuple(chosen)
 
 
 def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) -> tuple[PlannedRow, ...]:
@@ -86,6 +108,61 @@ def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) 
     return tuple(PlannedRow(i, ids[i], num_samples[i], frames[i]) for i in shuffled)
 
 
+def provide_basis(
+    directory: Path, info: StoreInfo, rows: Sequence[PlannedRow], compute: Compute
+) -> tuple[Basis | None, dict[str, str]]:
+    """The basis of the store in `directory`, fitted and written if there is none; None if the codec needs none.
+
+    The second result has the name of an unusable basis that was replaced, and the reason.
+
+    The sample is the first `SAMPLE_SECONDS` of `rows`, whose order is that of digests: all workers draw the same one
+    without coordination. Two machines may fit axes that differ in the last bit: the first to finish decides, and all
+    use its file.
+    """
+    if info.variance_share is None:
+        return None, {}
+    path = directory / basis_name(info)
+    problems = {}
+    try:
+        return read_basis(directory, info), {}
+    except FileNotFoundError:
+        pass
+    except (OSError, pa.ArrowException, ValueError) as error:
+        problems[path.name] = describe_error(error)
+        path.unlink(missing_ok=True)
+    limit = SAMPLE_SECONDS * SAMPLE_RATE_HZ
+    sample: list[PlannedRow] = []
+    for row in rows:
+        if limit <= 0:
+            break
+        sample.append(row)
+        limit -= row.num_samples
+    states = [[layer.float().cpu() for layer in row.hidden_states] for row in compute(sort_by_length(sample))]
+    _write_basis(directory, fit_basis(states, info.layers, info.variance_share), info)
+    return read_basis(directory, info), problems
+
+
+def _write_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
+    """Write the basis of a store unless there is one: the first of several workers decides for all."""
+    integers = [(name, pa.int32()) for name in ("layer", "width", "components")]
+    others = [("step", pa.float32()), ("stored_share", pa.float64()), ("mean", pa.binary()), ("axes", pa.binary())]
+    rows = [
+        {
+            "layer": layer,
+            "width": part.axes.shape[1],
+            "components": part.components,
+            "step": part.step,
+            "stored_share": part.stored_share,
+            "mean": to_bytes(part.mean),
+            "axes": to_bytes(part.axes),
+        }
+        for layer, part in sorted(basis.layers.items())
+    ]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(integers + others, info.metadata()))
+    with open_atomically(directory / basis_name(info), replace=False) as file:
+        pq.write_table(table, file, compression="none", write_page_checksum=True)
+
+
 def plan_shards(
     rows: Sequence[PlannedRow], info: StoreInfo, basis: Basis | None, shard_minutes: float
 ) -> tuple[PlannedShard, ...]:
@@ -95,7 +172,7 @@ def plan_shards(
     """
     members = group_consecutive(rows, lambda row: row.num_samples, shard_minutes * 60 * SAMPLE_RATE_HZ)
     codecs = layer_codecs(info.codec, info.layers, basis)
-    store = digest(info.fingerprint, basis.digest) if basis is not None else info.fingerprint
+    store = digest(info.fingerprint, basis.digest if basis else "", info.code_version or "")
     return tuple(
         _plan_shard(number, sort_by_length(shard_rows), info, codecs, store)
         for number, shard_rows in enumerate(members)
@@ -110,51 +187,24 @@ def sort_by_length(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
 def _plan_shard(
     number: int, rows: Sequence[PlannedRow], info: StoreInfo, codecs: Sequence[Codec], store: str
 ) -> PlannedShard:
-    def sizes(row: PlannedRow) -> list[int]:
-        return [codec.count_bytes(row.num_frames, width) for codec, width in zip(codecs, info.widths, strict=True)]
-
-    def waveform_bytes(row: PlannedRow) -> int:
-        return 2 * row.num_samples if info.with_waveform else 0
+    def count_bytes(row: PlannedRow, compressed: bool) -> float:
+        waveform = 2 * row.num_samples if info.with_waveform else 0
+        return waveform + sum(
+            codec.count_bytes(row.num_frames, width) * (codec.stored_share if compressed else 1)
+            for codec, width in zip(codecs, info.widths, strict=True)
+        )
 
     # A row group is limited by its size in memory, where nothing is compressed.
-    groups = group_consecutive(rows, lambda row: sum(sizes(row)) + waveform_bytes(row), ROW_GROUP_BYTES)
-    placed = tuple(replace(row, row_group=number) for number, group in enumerate(groups) for row in group)
-    stored = sum(
-        sum(size * codec.stored_share for size, codec in zip(sizes(row), codecs, strict=True)) + waveform_bytes(row)
-        for row in rows
+    groups = group_consecutive(rows, lambda row: count_bytes(row, compressed=False), ROW_GROUP_BYTES)
+    placed = tuple(
+        replace(row, row_group=number, row=place)
+        for number, group in enumerate(groups)
+        for place, row in enumerate(group)
     )
     parts = [part for row in placed for part in (row.id, str(row.num_samples), str(row.row_group))]
-    return PlannedShard(number, placed, int(stored), digest(store, *parts))
-
-
-def index_table(shards: Sequence[PlannedShard], info: StoreInfo, index: IndexInfo) -> pa.Table:
-    """The index of a store, in the order of the manifest."""
-    places = []
-    for shard in shards:
-        for group in shard.row_groups():
-            places += [(row, shard.index, position) for position, row in enumerate(group)]
-    places.sort(key=lambda place: place[0].index)
-    columns = [
-        [row.id for row, _, _ in places],
-        [row.num_samples for row, _, _ in places],
-        [row.num_frames for row, _, _ in places],
-        [shard for _, shard, _ in places],
-        [row.row_group for row, _, _ in places],
-        [position for _, _, position in places],
-    ]
-    return pa.table(columns, schema=index_schema(info, index))
-
-
-@dataclass(frozen=True)
-class UtteranceStates:
-    """One utterance: its hidden states, (time, feature) for each layer, on the model's device.
-
-    `samples`: the waveform as it is stored, (samples,) int16, or None.
-    """
-
-    row: PlannedRow
-    samples: Tensor | None
-    hidden_states: tuple[Tensor, ...]
+    return PlannedShard(
+        number, placed, int(sum(count_bytes(row, compressed=True) for row in rows)), digest(store, *parts)
+    )
 
 
 def compute_hidden_states(
@@ -171,10 +221,11 @@ def compute_hidden_states(
     hidden state is not finite.
     """
     for batch in group_consecutive(rows, lambda row: row.num_samples, batch_seconds * SAMPLE_RATE_HZ, padded=True):
-        waveforms = [_read(manifest, row) for row in batch]
+        waveforms = [manifest.read(manifest.utterances[row.index]) for row in batch]
         samples: list[Tensor | None] = [None] * len(batch)
         if with_waveform:
-            rounded = [_to_int16(waveform) for waveform in waveforms]
+            largest = WAVEFORM_SCALE - 1
+            rounded = [(w * WAVEFORM_SCALE).round().clamp(-largest - 1, largest).to(torch.int16) for w in waveforms]
             # The model reads the stored waveform, so that states and waveform belong together exactly.
             waveforms = [s.to(torch.float32) / WAVEFORM_SCALE for s in rounded]
             samples = [*rounded]
@@ -186,6 +237,12 @@ def _run_batch(
     model: SpeechModel, waveforms: Sequence[Tensor], rows: Sequence[PlannedRow], layers: Sequence[int]
 ) -> list[tuple[Tensor, ...]]:
     """The hidden states of each of `waveforms` (samples,), without padding."""
+    for waveform, row in zip(waveforms, rows, strict=True):
+        if waveform.shape != (row.num_samples,):
+            raise UserError(
+                f"utterance {row.id}: {row.num_samples} samples in the manifest, {len(waveform)} in the file; "
+                "run `fithubert prepare` again"
+            )
     output = model(*pad_waveforms(waveforms), layers[-1])
     states = []
     for place, (row, frames) in enumerate(zip(rows, output.lengths.tolist(), strict=True)):
@@ -197,17 +254,3 @@ def _run_batch(
                 raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; fix the model")
         states.append(own)
     return states
-
-
-def _read(manifest: Manifest, row: PlannedRow) -> Tensor:
-    waveform = manifest.read(manifest.utterances[row.index])
-    if waveform.shape != (row.num_samples,):
-        raise UserError(
-            f"utterance {row.id}: {row.num_samples} samples in the manifest, {len(waveform)} in the file; "
-            "run `fithubert prepare` again"
-        )
-    return waveform
-
-
-def _to_int16(waveform: Tensor) -> Tensor:
-    return (waveform * WAVEFORM_SCALE).round().clamp(-WAVEFORM_SCALE, WAVEFORM_SCALE - 1).to(torch.int16)

@@ -31,9 +31,8 @@ import pyarrow.parquet as pq
 import torch
 
 from fithubert.errors import UserError
-from fithubert.store.format import INDEX_NAME
+from fithubert.store import INDEX_NAME, describe_error
 from fithubert.store.read import FeatureRow, FeatureStore
-from fithubert.store.write import describe_error
 
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 PART_PATTERN = "part-*.parquet"
@@ -127,7 +126,7 @@ class FeatureTable:
         self.ids, self.num_frames = tuple(ids), tuple(frames)
         self._index_of = {name: index for index, name in enumerate(ids)}
         self._lock = threading.Lock()
-        self._held: tuple[tuple[int, int], pa.Array] | None = None
+        self._held: tuple[tuple[int, int], list[pa.Array]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,21 +143,22 @@ class FeatureTable:
         if missing:
             raise UserError(f"{self.path}: layers {missing} are missing; it holds {list(self.layers)}")
         number, group, row = self._places[index]
-        values, states = self._load(number, group), {}
+        rows, states = self._load(number, group), {}
         for layer in self.layers if layers is None else layers:
             place = self.layers.index(layer)
-            flat = values[row + place].values.to_numpy(zero_copy_only=False).astype(np.float32)
+            flat = rows[row + place].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
             states[layer] = torch.from_numpy(flat).view(self.num_frames[index], self.widths[place])
         return FeatureRow(self.ids[index], None, states)
 
-    def _load(self, number: int, group: int) -> pa.Array:
+    def _load(self, number: int, group: int) -> list[pa.Array]:
+        """The features of a row group, an array for each row: together they may exceed Arrow's 32-bit offsets."""
         with self._lock:
             if self._held is None or self._held[0] != (number, group):
                 try:
-                    column = self._files[number].read_row_group(group, columns=["features"]).column(0)
+                    rows = self._files[number].iter_batches(batch_size=1, row_groups=[group], columns=["features"])
+                    self._held = (number, group), [row.column(0) for row in rows]
                 except (OSError, pa.ArrowException) as error:
                     raise UserError(f"{self.path}: damaged ({describe_error(error)}); write it again") from None
-                self._held = (number, group), column.combine_chunks()
             return self._held[1]
 
 

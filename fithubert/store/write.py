@@ -1,94 +1,192 @@
 """Writing shards, whole or absent, with page checksums and the measured coding error; checking existing shards."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import errno
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
-from fithubert.files import open_atomically
-from fithubert.store.codec import Codec, find_codec
-from fithubert.store.format import (
+from fithubert.errors import UserError
+from fithubert.files import open_atomically, remove_leftovers
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.records import StoredLayer, StoreMetrics
+from fithubert.store import (
+    BASIS_PATTERN,
     INDEX_NAME,
     SHARD_KEY,
+    SHARD_PATTERN,
     STATISTICS_KEY,
+    Commands,
     IndexInfo,
     StoreInfo,
+    basis_name,
     describe_difference,
+    describe_error,
+    index_schema,
     layer_column,
     parse_info,
     shard_schema,
 )
-from fithubert.store.report import EncodedLayer, LayerTotals, ShardStatistics
-from fithubert.store.shards import PlannedShard, index_table
+from fithubert.store.codec import Basis, Codec, EncodedLayer, encode_layer, find_codec
+from fithubert.store.shards import Compute, PlannedShard, UtteranceStates
+
+MISSING = "it was missing"
+#: Room besides the coded values: footers, page headers and the index.
+_OVERHEAD, _SPARE_BYTES = 1.02, 4 * 2**20
 
 
 @dataclass(frozen=True)
-class EncodedRow:
-    """One utterance, encoded. `waveform`: int16 bytes, or None in a store without waveforms."""
+class LayerStatistics:
+    """One layer over one shard: sums of squares as in EncodedLayer, and the largest relative error of any channel."""
 
-    id: str
-    num_samples: int
-    num_frames: int
-    waveform: bytes | None
-    layers: tuple[EncodedLayer, ...]
-
-
-def encode_layer(hidden_states: Tensor, codec: Codec) -> EncodedLayer:
-    """`hidden_states` (time, feature), finite, as an EncodedLayer; computed on their own device."""
-    # Only CPU and CUDA have float64.
-    states = hidden_states if hidden_states.device.type in ("cpu", "cuda") else hidden_states.cpu()
-    states = states.float().contiguous()
-    value, saturated = codec.encode(states)
-    decoded = torch.empty_like(states)
-    codec.decode(value, 0, decoded)
-    # In float64, because the square of a large float32 number is out of the range of float32.
-    error = states.double().sub_(decoded).square_().sum(0)
-    exact = states.double()
-    spread = exact.sub_(exact.mean(0)).square_().sum(0)
-    return EncodedLayer(value.cpu().numpy().tobytes(), error.cpu(), spread.cpu(), saturated)
+    layer: int
+    values: int
+    error: float
+    spread: float
+    worst_channel_error: float
+    saturated: int
 
 
-def write_index(directory: Path, shards: tuple[PlannedShard, ...], info: StoreInfo, index: IndexInfo) -> None:
-    """Write the index of a store; its bytes depend on the arguments alone."""
+def write_index(
+    directory: Path,
+    shards: Sequence[PlannedShard],
+    info: StoreInfo,
+    commands: Commands,
+    shard_minutes: float,
+    basis: Basis | None,
+) -> None:
+    """Write the index of a store, in the order of the manifest; its bytes depend on the arguments alone."""
+    index = IndexInfo(
+        tuple(shard.key for shard in shards), commands, None if basis is None else basis.digest, shard_minutes
+    )
+    places = [
+        (row.index, row.id, row.num_samples, row.num_frames, shard.index, row.row_group, row.row)
+        for shard in shards
+        for row in shard.rows
+    ]
+    columns = list(zip(*sorted(places), strict=True))[1:]
     with open_atomically(directory / INDEX_NAME) as file:
-        pq.write_table(index_table(shards, info, index), file, compression="zstd", write_page_checksum=True)
+        table = pa.table([list(column) for column in columns], schema=index_schema(info, index))
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def write_shard(directory: Path, shard: PlannedShard, info: StoreInfo, rows: Iterable[EncodedRow]) -> None:
-    """Write `rows`, in the planned order, as one shard, whole or not at all.
+def write_shard(
+    directory: Path,
+    shard: PlannedShard,
+    info: StoreInfo,
+    codecs: Sequence[Codec],
+    utterances: Iterable[UtteranceStates],
+) -> None:
+    """Encode `utterances`, in the planned order, and write them as one shard, whole or not at all.
 
-    Raises UserError if the disk is full, ValueError if the rows are not those of the plan.
+    Raises UserError if the disk is full, ValueError if the utterances are not those of the plan.
     """
     schema = shard_schema(info, shard.key)
-    source = iter(rows)
-    totals = [LayerTotals(layer, width) for layer, width in zip(info.layers, info.widths, strict=True)]
+    source = iter(utterances)
+    coded: list[list[EncodedLayer]] = [[] for _ in info.layers]
     with open_atomically(directory / shard.name) as file, _open_writer(file, schema, info) as writer:
-        for planned in shard.row_groups():
-            group = [next(source) for _ in planned]
-            if [row.id for row in group] != [row.id for row in planned]:
-                raise ValueError(f"{shard.name}: rows out of the planned order")
-            for row in group:
-                for total, layer in zip(totals, row.layers, strict=True):
-                    total.add(layer)
-            writer.write_table(_table(group, schema, info), row_group_size=len(group))
+        for _, planned in groupby(shard.rows, key=lambda row: row.row_group):
+            rows = []
+            for row in planned:
+                states = next(source)
+                if states.row.id != row.id:
+                    raise ValueError(f"{shard.name}: rows out of the planned order")
+                values: list[object] = [row.id, row.num_samples, row.num_frames]
+                if states.samples is not None:
+                    values.append(states.samples.numpy().astype("<i2").tobytes())
+                for parts, hidden_states, codec in zip(coded, states.hidden_states, codecs, strict=True):
+                    layer = encode_layer(hidden_states, codec)
+                    values.append(layer.value)
+                    parts.append(replace(layer, value=b""))
+                rows.append(values)
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows))
         frames = sum(row.num_frames for row in shard.rows)
-        samples = sum(row.num_samples for row in shard.rows)
-        statistics = ShardStatistics(len(shard.rows), samples, tuple(total.result(frames) for total in totals))
-        writer.add_key_value_metadata({STATISTICS_KEY: statistics.to_json()})
+        statistics = {
+            "utterances": len(shard.rows),
+            "num_samples": sum(row.num_samples for row in shard.rows),
+            "layers": [asdict(_add_up(layer, frames, parts)) for layer, parts in zip(info.layers, coded, strict=True)],
+        }
+        writer.add_key_value_metadata({STATISTICS_KEY: json.dumps(statistics, sort_keys=True).encode()})
 
 
-def describe_foreign(path: Path, shard: PlannedShard, info: StoreInfo) -> str | None:
-    """Why the shard in `path` belongs to another store, by its footer; None if it does not or cannot be read."""
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowException, ValueError):
-        return None
-    return _find_foreign(metadata, shard, info)
+def _add_up(layer: int, frames: int, parts: Sequence[EncodedLayer]) -> LayerStatistics:
+    error = reduce(torch.add, (part.error for part in parts))
+    spread = reduce(torch.add, (part.spread for part in parts))
+    worst = float(torch.where(spread > 0, error / spread, 0.0).max().sqrt())
+    saturated = sum(part.saturated for part in parts)
+    return LayerStatistics(layer, frames * len(error), float(error.sum()), float(spread.sum()), worst, saturated)
+
+
+def remove_foreign(
+    directory: Path, shards: Sequence[PlannedShard], own: Sequence[PlannedShard], info: StoreInfo
+) -> dict[str, str]:
+    """Delete leftovers of killed writers, foreign bases, shards that are not planned, and own shards of another store.
+
+    This comes first, because their space is needed. The result has the reason for each deleted own shard.
+    """
+    remove_leftovers(directory)
+    names = {shard.name for shard in shards} | {basis_name(info)}
+    for path in [*directory.glob(SHARD_PATTERN), *directory.glob(BASIS_PATTERN)]:
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+    foreign = {}
+    for shard in own:
+        try:
+            reason = _find_foreign(pq.read_metadata(directory / shard.name).metadata or {}, shard, info)
+        except (OSError, pa.ArrowException, ValueError):
+            continue
+        if reason is not None:
+            foreign[shard.name] = reason
+            (directory / shard.name).unlink(missing_ok=True)
+    return foreign
+
+
+def check_space(directory: Path, shards: Sequence[PlannedShard]) -> None:
+    """Raise UserError if those of `shards` that do not exist do not fit on the disk."""
+    missing = [shard for shard in shards if not (directory / shard.name).exists()]
+    if missing and shutil.disk_usage(directory).free < _count_bytes(missing):
+        raise _no_space(directory, missing)
+
+
+def _no_space(directory: Path, missing: Sequence[PlannedShard]) -> UserError:
+    kept = len(list(directory.glob(SHARD_PATTERN)))
+    return UserError(
+        f"{directory}: not enough disk space: {len(missing)} shards need {_count_bytes(missing) / 1e9:.3f} GB and "
+        f"{shutil.disk_usage(directory).free / 1e9:.3f} GB are free; the {kept} existing shards are kept: "
+        "free some space and run the same command again, or store fewer layers or use a smaller codec"
+    )
+
+
+def _count_bytes(shards: Sequence[PlannedShard]) -> int:
+    return int(sum(shard.num_bytes for shard in shards) * _OVERHEAD) + _SPARE_BYTES
+
+
+def write_missing(
+    directory: Path, shards: Sequence[PlannedShard], info: StoreInfo, codecs: Sequence[Codec], compute: Compute
+) -> Iterator[tuple[PlannedShard, str | None]]:
+    """Write each of `shards` that is not whole; yields it with the reason, None if it was whole.
+
+    Raises UserError if the disk is full.
+    """
+    for place, shard in enumerate(shards):
+        problem = find_problem(directory / shard.name, shard, info)
+        if problem is not None:
+            try:
+                write_shard(directory, shard, info, codecs, compute(shard.rows))
+            except UserError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
+                    raise _no_space(directory, shards[place:]) from error
+                raise
+        yield shard, problem
 
 
 def find_problem(path: Path, shard: PlannedShard, info: StoreInfo) -> str | None:
@@ -105,7 +203,7 @@ def find_problem(path: Path, shard: PlannedShard, info: StoreInfo) -> str | None
             if ids != [row.id for row in shard.rows] or STATISTICS_KEY not in metadata:
                 return "it is incomplete"
     except FileNotFoundError:
-        return "it is missing"
+        return MISSING
     except (OSError, pa.ArrowException, ValueError) as error:
         return describe_error(error)
     return None
@@ -121,24 +219,6 @@ def _find_foreign(metadata: dict[bytes, bytes], shard: PlannedShard, info: Store
     return difference
 
 
-def describe_error(error: Exception) -> str:
-    """The reason why a Parquet file could not be read, in a few words."""
-    message = " ".join(str(error).split())
-    return "a page fails its checksum" if "CRC" in message else message.split(" Is this a 'parquet' file?")[0][:160]
-
-
-def _table(rows: list[EncodedRow], schema: pa.Schema, info: StoreInfo) -> pa.Table:
-    columns: dict[str, list[object]] = {
-        "id": [row.id for row in rows],
-        "num_samples": [row.num_samples for row in rows],
-        "num_frames": [row.num_frames for row in rows],
-        "waveform": [row.waveform for row in rows],
-    }
-    for place, layer in enumerate(info.layers):
-        columns[layer_column(layer)] = [row.layers[place].value for row in rows]
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
-
-
 def _open_writer(file: IO[bytes], schema: pa.Schema, info: StoreInfo) -> pq.ParquetWriter:
     layers = {layer_column(layer) for layer in info.layers}
     pages = find_codec(info.codec).page_compression
@@ -151,3 +231,45 @@ def _open_writer(file: IO[bytes], schema: pa.Schema, info: StoreInfo) -> pq.Parq
         write_statistics=["id", "num_samples", "num_frames"],
         write_page_checksum=True,
     )
+
+
+def measure_shards(directory: Path, names: Sequence[str], info: StoreInfo) -> StoreMetrics:
+    """Size and coding error of the shards called `names`, from their footers, so that kept and written ones are alike.
+
+    A killed and resumed run gives the same.
+    """
+    footers = [pq.read_metadata(directory / name) for name in names]
+    statistics = [json.loads(footer.metadata[STATISTICS_KEY]) for footer in footers]
+    seconds = sum(shard["num_samples"] for shard in statistics) / SAMPLE_RATE_HZ
+
+    def per_hour(num_bytes: int) -> float:
+        return num_bytes / seconds * 3600 if seconds else 0.0
+
+    layers = {}
+    for place, layer in enumerate(info.layers):
+        own = [LayerStatistics(**shard["layers"][place]) for shard in statistics]
+        error, spread = sum(s.error for s in own), sum(s.spread for s in own)
+        layers[layer] = StoredLayer(
+            bytes_per_audio_hour=per_hour(sum(_count_layer_bytes(footer, layer) for footer in footers)),
+            # A constant layer is coded without an error.
+            relative_error=(error / spread) ** 0.5 if spread > 0 else 0.0,
+            worst_channel_error=max((s.worst_channel_error for s in own), default=0.0),
+            saturated_share=sum(s.saturated for s in own) / max(sum(s.values for s in own), 1),
+        )
+    num_bytes = sum((directory / name).stat().st_size for name in names)
+    return StoreMetrics(
+        codec=info.codec,
+        model=info.model,
+        fingerprint=info.fingerprint,
+        utterances=sum(shard["utterances"] for shard in statistics),
+        audio_seconds=seconds,
+        bytes=num_bytes,
+        bytes_per_audio_hour=per_hour(num_bytes),
+        relative_error=max(layer.relative_error for layer in layers.values()),
+        layers=layers,
+    )
+
+
+def _count_layer_bytes(footer: pq.FileMetaData, layer: int) -> int:
+    column = footer.schema.names.index(layer_column(layer))
+    return sum(footer.row_group(group).column(column).total_compressed_size for group in range(footer.num_row_groups))

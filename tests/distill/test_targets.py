@@ -58,7 +58,7 @@ def test_two_hundred_cached_losses_are_live_losses_within_the_error_that_the_sto
 ) -> None:
     manifest, recorder = fake_manifest(16), Recorder()
     report = extract_features(FakeTeacher(), manifest, tmp_path / "train", ExtractSettings(codec, shard_minutes=0.05))
-    stated = report.metrics().relative_error
+    stated = report.metrics.relative_error
     train(
         tmp_path / "student",
         TWO_HUNDRED,

@@ -1,10 +1,12 @@
-"""The corpus and the description of the stores that these tests write."""
+"""The corpus that these tests store."""
 
-from fithubert.frames import HUBERT_CONVOLUTIONS
-from fithubert.store.format import StoreInfo
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
 from tests.fakes import FakeManifest, FakeModel, FakeUtterance, draw_utterances
 
-__all__ = ["FakeManifest", "FakeModel", "FakeUtterance", "fake_info", "fake_manifest"]
+__all__ = ["FakeManifest", "FakeModel", "FakeUtterance", "contents", "fake_manifest", "flip_byte"]
 
 
 def fake_manifest(count: int = 12, seed: int = 0) -> FakeManifest:
@@ -13,7 +15,16 @@ def fake_manifest(count: int = 12, seed: int = 0) -> FakeManifest:
     return FakeManifest((FakeUtterance(first.id, 400, first.seed), *others))
 
 
-def fake_info(codec: str, widths: tuple[int, ...], variance_share: float | None = None) -> StoreInfo:
-    """A store of as many layers as there are widths."""
-    layers = tuple(range(len(widths)))
-    return StoreInfo("fake", "f" * 32, "c" * 32, codec, layers, widths, HUBERT_CONVOLUTIONS, True, variance_share)
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of the files in `folder`, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def flip_byte(parquet: Path) -> None:
+    """Change a byte in the largest data page of the last row group."""
+    data, metadata = bytearray(parquet.read_bytes()), pq.read_metadata(parquet)
+    group = metadata.row_group(metadata.num_row_groups - 1)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    largest = max(columns, key=lambda column: column.total_compressed_size)
+    data[largest.data_page_offset + largest.total_compressed_size // 2] ^= 0xFF
+    parquet.write_bytes(data)

@@ -6,17 +6,13 @@ import pytest
 import torch
 
 from fithubert.errors import UserError
-from fithubert.store.extract import ExtractSettings, Worker, extract_features, repair_features
+from fithubert.store.extract import ExtractReport, ExtractSettings, Worker, extract_features
 from fithubert.store.read import FeatureStore
-from tests.store.fakes import FakeManifest, FakeModel, FakeUtterance, fake_manifest
+from tests.store.fakes import FakeManifest, FakeModel, FakeUtterance, contents, fake_manifest, flip_byte
 
 SMALL = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
 #: Settings that differ from every default.
 OTHER = ExtractSettings("pca_int8", 0.99, layers=(0, 2), shard_minutes=0.05, batch_seconds=2.0)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in path.iterdir()}
 
 
 @pytest.fixture
@@ -25,17 +21,16 @@ def store(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(data)
+def repair(path: Path, model: FakeModel | None = None, manifest: FakeManifest | None = None) -> ExtractReport:
+    settings = ExtractSettings(batch_seconds=2.0)
+    return extract_features(model or FakeModel(), manifest or fake_manifest(), path, settings, repair=True)
 
 
 def test_it_keeps_the_settings_of_the_store_and_says_what_it_did(store: Path) -> None:
     before = contents(store)
-    flip(store / "shard-00001.parquet")
+    flip_byte(store / "shard-00001.parquet")
     (store / "shard-00002.parquet").unlink()
-    report = repair_features(FakeModel(), fake_manifest(), store, 2.0)
+    report = repair(store)
     assert contents(store) == before
     assert report.written == ("shard-00001.parquet", "shard-00002.parquet")
     assert report.describe(store).splitlines() == [
@@ -43,7 +38,7 @@ def test_it_keeps_the_settings_of_the_store_and_says_what_it_did(store: Path) ->
         f"{store}/shard-00002.parquet: it was missing; written again",
         f"{store}: 2 of 4 shards were whole",
     ]
-    assert repair_features(FakeModel(), fake_manifest(), store, 2.0).written == ()
+    assert repair(store).written == ()
 
 
 @pytest.mark.parametrize("harm", ["flip", "delete", "foreign"])
@@ -53,7 +48,7 @@ def test_a_lost_basis_is_fitted_again_and_no_shard_is_touched(
     before = contents(store)
     (basis,) = store.glob("_basis-*.parquet")
     if harm == "flip":
-        flip(basis)
+        flip_byte(basis)
     elif harm == "delete":
         basis.unlink()
     else:
@@ -64,7 +59,7 @@ def test_a_lost_basis_is_fitted_again_and_no_shard_is_touched(
     with pytest.raises(UserError, match=rf"{basis.name}: {words}.*; run `fithubert cache --repair`"):
         FeatureStore.open(store)
     model = FakeModel()
-    report = repair_features(model, fake_manifest(), store, 2.0)
+    report = repair(store, model)
     assert contents(store) == before
     assert report.written == ()
     assert harm == "delete" or f"{basis.name}: " in report.describe(store)
@@ -78,13 +73,13 @@ def test_another_model_or_corpus_is_refused_and_nothing_lost(store: Path) -> Non
         (FakeModel(), fake_manifest(3), "the corpus differs"),
     ):
         with pytest.raises(UserError, match=rf"cannot be repaired: {words}.*run `fithubert cache` to write it again"):
-            repair_features(model, manifest, store, 2.0)
+            repair(store, model, manifest)
     assert contents(store) == before
 
 
 def test_no_store_is_no_repair(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no feature store"):
-        repair_features(FakeModel(), fake_manifest(), tmp_path / "none", 2.0)
+        repair(tmp_path / "none")
 
 
 def test_values_do_not_depend_on_batching_or_sharding(tmp_path: Path) -> None:
@@ -125,7 +120,7 @@ def test_workers_share_the_shards(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "two").iterdir()} == names
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
     idle = extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=Worker(99, 100))
-    assert idle.bytes_per_audio_hour == 0
+    assert idle.metrics.bytes_per_audio_hour == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from fithubert.store import format as schema
+from fithubert import store as schema
 from fithubert.store.codec import CODECS
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore

@@ -17,9 +17,9 @@ from fithubert.data.batching import Crop
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.frames import count_frames, count_samples, pad_waveforms
+from fithubert.store import Expected
 from fithubert.store.codec import find_codec
 from fithubert.store.extract import ExtractSettings, extract_features
-from fithubert.store.format import Expected
 from fithubert.store.read import FeatureStore
 from tests.fakes import tiny_hubert
 from tests.store.fakes import FakeModel, fake_manifest
@@ -62,14 +62,14 @@ def test_cached_is_live_within_the_stated_error(stored: SimpleNamespace) -> None
             error[layer] += (row.hidden_states[layer].double() - state.double()).square().sum()
             spread[layer] += (state.double() - state.double().mean(0)).square().sum()
     measured = (error / spread).sqrt().tolist()
-    for layer, value in zip(stored.report.layers, measured, strict=True):
+    for layer, value in zip(stored.report.metrics.layers.values(), measured, strict=True):
         assert value == pytest.approx(layer.relative_error, rel=1e-6)
         assert layer.relative_error < 0.0101  # what pca_int8 is asked to keep: the root of 1 - 0.9999
         assert layer.worst_channel_error < 0.02
 
 
 def test_report_counts_what_is_on_disk(stored: SimpleNamespace) -> None:
-    metrics = stored.report.metrics()
+    metrics = stored.report.metrics
     files = list(stored.path.glob("shard-*.parquet"))
     assert len(files) == len(stored.report.written) > 3
     assert metrics.bytes == sum(f.stat().st_size for f in files)
@@ -78,7 +78,7 @@ def test_report_counts_what_is_on_disk(stored: SimpleNamespace) -> None:
         FakeModel(), stored.manifest, stored.path, ExtractSettings(stored.codec, shard_minutes=0.05)
     )
     assert again.written == ()
-    assert again.metrics() == metrics
+    assert again.metrics == metrics
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -176,7 +176,7 @@ def test_real_corpus_and_teacher(tmp_path: Path) -> None:
     teacher = tiny_hubert()
     report = extract_features(teacher, manifest, tmp_path / "store")
     store = FeatureStore.open(tmp_path / "store", expect=Expected(teacher.fingerprint, manifest.fingerprint))
-    assert max(layer.relative_error for layer in report.layers) < 0.01
+    assert max(layer.relative_error for layer in report.metrics.layers.values()) < 0.01
     for utterance in manifest:
         waveform = manifest.read(utterance)
         states = teacher(waveform[None], torch.tensor([len(waveform)])).hidden_states

@@ -28,7 +28,7 @@ from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_f
 from fithubert.store.table import FeatureTable, load_features, parts_of
 from tests.models.shapes import strong, tiny
 from tests.recordings import write_folder, write_noise
-from tests.store.fakes import FakeModel
+from tests.store.fakes import FakeModel, contents, flip_byte
 
 #: Several parts, windows and row groups from little audio.
 SMALL = FeatureSettings(batch_seconds=4.0, part_minutes=(0.1, 0.1), window_bytes=40_000, row_group_bytes=8_000)
@@ -41,10 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(folder: Path, out: Path, model: Any = None, **options: Any) -> WrittenFeatures:
     return write_features(model or FakeModel(), list_recordings([folder]), out, replace(SMALL, **options))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def run_alone(model: Any, path: str) -> list[np.ndarray]:
@@ -167,9 +163,7 @@ def test_killed_and_run_again_is_never_killed(folder: Path, partial: Path, tmp_p
     finished = sorted(parts_of(out).glob("part-*"))
     assert finished
     if damage:
-        data = bytearray(finished[-1].read_bytes())
-        data[len(data) // 2] ^= 0xFF
-        finished[-1].write_bytes(data)
+        flip_byte(finished[-1])
     with pytest.raises(UserError, match="unfinished, run the same command again"):
         load_features(out)
     again, fresh = FakeModel(), FakeModel()
@@ -229,10 +223,7 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     write(folder, out)
     part = out / "part-00000.parquet"
-    rotten = bytearray(part.read_bytes())
-    column = pq.read_metadata(part).row_group(1).column(6)
-    rotten[column.data_page_offset + column.total_compressed_size // 2] ^= 0xFF
-    part.write_bytes(rotten)
+    flip_byte(part)
     features = load_features(out)
     assert features.read(0).hidden_states
     with pytest.raises(UserError, match="damaged"):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,10 @@ import pytest
 import torch
 
 from fithubert.errors import UserError
-from fithubert.store import extract
-from fithubert.store.extract import Commands, ExtractSettings, Worker, extract_features
+from fithubert.store import Commands, write
+from fithubert.store.extract import ExtractSettings, Worker, extract_features
 from fithubert.store.read import FeatureStore
-from tests.store.fakes import FakeModel, fake_manifest
+from tests.store.fakes import FakeModel, contents, fake_manifest, flip_byte
 
 SMALL = {codec: ExtractSettings(codec, shard_minutes=0.05, batch_seconds=2.0) for codec in ("int8", "pca_int8")}
 REPOSITORY = Path(__file__).parents[2]
@@ -52,10 +53,6 @@ def start_worker(path: Path, stop: int, codec: str) -> "subprocess.Popen[bytes]"
     assert worker.stdout is not None
     assert worker.stdout.readline() == b"ready\n"
     return worker
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in path.iterdir()}
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
@@ -95,7 +92,7 @@ def test_killed_and_run_again_is_never_killed(codec: str, whole: Path, tmp_path:
     assert set(report.kept) == finished
     assert report.problems == {}
     assert contents(tmp_path) == contents(whole)
-    assert report.metrics() == extract_features(FakeModel(), fake_manifest(), whole, SMALL[codec]).metrics()
+    assert report.metrics == extract_features(FakeModel(), fake_manifest(), whole, SMALL[codec]).metrics
 
 
 def test_two_jobs_at_once_do_no_harm(codec: str, whole: Path, tmp_path: Path) -> None:
@@ -144,11 +141,10 @@ def test_any_flipped_byte_is_found_or_harmless(copy: Path, whole: Path) -> None:
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete", "empty", "text"])
 def test_running_again_writes_just_the_damaged_shard(codec: str, copy: Path, whole: Path, harm: str) -> None:
     shard = copy / "shard-00001.parquet"
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 3] ^= 1
+    data = shard.read_bytes()
     match harm:
         case "flip":
-            shard.write_bytes(data)
+            flip_byte(shard)
         case "cut":
             shard.write_bytes(data[: len(data) // 2])
         case "delete":
@@ -159,7 +155,8 @@ def test_running_again_writes_just_the_damaged_shard(codec: str, copy: Path, who
             shard.write_text("not Parquet")
     # The command of whoever wrote the store last.
     commands = Commands("dvc repro cache", "dvc repro features")
-    extract_features(FakeModel(), fake_manifest(), copy, SMALL[codec], worker=Worker(99, 100), commands=commands)
+    settings = replace(SMALL[codec], commands=commands)
+    extract_features(FakeModel(), fake_manifest(), copy, settings, worker=Worker(99, 100))
     with pytest.raises(UserError, match=r"shard-00001.parquet: (missing|damaged).*run `dvc repro features`"):
         FeatureStore.open(copy).read(FeatureStore.open(whole).shards.index(1))
     model = FakeModel()
@@ -196,7 +193,7 @@ def test_broken_index_is_named(copy: Path, harm: str) -> None:
 def test_space_is_checked_before_anything_is_written(
     codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(write.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     model = FakeModel()
     with pytest.raises(UserError, match=r"4 shards need 0.004 GB and 0.001 GB are free; the 0 existing shards"):
         extract_features(model, fake_manifest(), tmp_path, SMALL[codec])
