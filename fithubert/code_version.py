@@ -7,11 +7,14 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from fithubert.files import digest
 
 _PACKAGE = "fithubert"
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+#: Python 3.11 counts the depth of a tree for all threads together, and fails if two parse at once.
+_PARSING = Lock()
 _ROOT = Path(__file__).resolve().parents[1]
 #: Modules and rooms that no result depends on, and why.
 IGNORED = {
@@ -67,7 +70,8 @@ def _parse(module: str) -> ast.Module:
     file = find_file(module)
     if file is None:
         raise ValueError(f"{module}: no such module")
-    return ast.parse(file.read_text(), str(file))
+    with _PARSING:
+        return ast.parse(file.read_text(), str(file))
 
 
 @cache

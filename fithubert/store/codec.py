@@ -135,10 +135,6 @@ def _float_codec(dtype: torch.dtype) -> Codec:
     return Codec(lambda num_frames, width: dtype.itemsize * num_frames * width, encode, decode)
 
 
-def _count_int8(num_frames: int, width: int) -> int:
-    return (8 + num_frames) * width
-
-
 def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
     # The range of this utterance alone: nothing saturates, and workers need no coordination.
     # float64, because the difference of two large float32 may be out of its range.
@@ -194,7 +190,7 @@ def _quantise(rotated: Tensor, scale: Tensor) -> Tensor:
 
 
 _FLOAT32, _FLOAT16 = _float_codec(torch.float32), _float_codec(torch.float16)
-_INT8 = Codec(_count_int8, _encode_int8, _decode_int8)
+_INT8 = Codec(lambda num_frames, width: (8 + num_frames) * width, _encode_int8, _decode_int8)
 
 CODECS: dict[str, CodecKind] = {
     "float16": CodecKind("num_frames x width float16, little-endian", "none", False, lambda _: _FLOAT16),

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -92,7 +91,20 @@ def write_shard(
     schema = shard_schema(info, shard.key)
     source = iter(utterances)
     coded: list[list[EncodedLayer]] = [[] for _ in info.layers]
-    with open_atomically(directory / shard.name) as file, _open_writer(file, schema, info) as writer:
+    layers, pages = {layer_column(layer) for layer in info.layers}, find_codec(info.codec).page_compression
+    with (
+        open_atomically(directory / shard.name) as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            use_dictionary=False,
+            # Audio does not compress.
+            compression={name: pages if name in layers else "none" for name in schema.names},
+            # Statistics of binary columns would copy whole values into the footer.
+            write_statistics=["id", "num_samples", "num_frames"],
+            write_page_checksum=True,
+        ) as writer,
+    ):
         for _, planned in groupby(shard.rows, key=lambda row: row.row_group):
             rows = []
             for row in planned:
@@ -217,20 +229,6 @@ def _find_foreign(metadata: dict[bytes, bytes], shard: PlannedShard, info: Store
     if difference is None and metadata.get(SHARD_KEY) != shard.key.encode():
         return "it holds other utterances or has other axes"
     return difference
-
-
-def _open_writer(file: IO[bytes], schema: pa.Schema, info: StoreInfo) -> pq.ParquetWriter:
-    layers = {layer_column(layer) for layer in info.layers}
-    pages = find_codec(info.codec).page_compression
-    # Column statistics of binary columns would copy whole values into the footer. Audio does not compress.
-    return pq.ParquetWriter(
-        file,
-        schema,
-        use_dictionary=False,
-        compression={name: pages if name in layers else "none" for name in schema.names},
-        write_statistics=["id", "num_samples", "num_frames"],
-        write_page_checksum=True,
-    )
 
 
 def measure_shards(directory: Path, names: Sequence[str], info: StoreInfo) -> StoreMetrics:
