@@ -43,7 +43,7 @@ class TrainingOptions:
 class TrainResult:
     """A finished training. `student` has the weights of `ended.best_update` and all training heads.
 
-    `directory` holds the same student, saved without what only training needs; its weights have `fingerprint`.
+    `directory` holds the same student, without the parts that only training needs; its weights have `fingerprint`.
     """
 
     directory: Path

@@ -57,7 +57,7 @@ def test_it_trains_and_is_the_same_each_time(tmp_path: Path) -> None:
     assert (one.directory / "model.safetensors").read_bytes() != (other.directory / "model.safetensors").read_bytes()
 
 
-def test_what_it_needs_is_said(tmp_path: Path) -> None:
+def test_a_missing_requirement_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is masked; give shape"):
         run(tmp_path / "a", masked_params(masking=None))
     without = LiveTargets(fake_manifest(16), tiny_teacher())

@@ -74,7 +74,7 @@ def test_stopped_anywhere_any_number_of_times_and_resumed_is_never_stopped(
 
 
 @pytest.mark.parametrize("changes", [{"ema_decay": 0.5}, {"accumulate": 2}, {"patience": 1, "learning_rate": 1e-20}])
-def test_what_else_a_run_keeps_is_resumed_too(tmp_path: Path, changes: dict) -> None:
+def test_the_rest_of_the_state_is_resumed_too(tmp_path: Path, changes: dict) -> None:
     params = distill_params(dev_every_updates=2, **changes)
     expected = train(tmp_path / "whole", params).ended
     with pytest.raises(Stop):
@@ -116,7 +116,7 @@ def test_the_last_checkpoints_are_kept_and_hold_the_best_weights(tmp_path: Path)
     assert state["best"].keys() == state["model"].keys()
 
 
-def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_is_deleted(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, {"name": "x"}, keep=2)
     (tmp_path / ".update-00000004.pt.123-0123abcd.part").write_bytes(b"half")
     assert folder.load_latest() is None
@@ -139,5 +139,5 @@ def test_flatten_names_every_leaf() -> None:
     assert flatten({"a": {"b": 1, "c": {}}, "d": (1, 2)}) == {"a.b": 1, "a.c": {}, "d": [1, 2]}
 
 
-def test_the_record_says_nothing_about_time(whole: Path) -> None:
+def test_the_record_holds_no_times(whole: Path) -> None:
     assert "seconds" not in read_json(whole / "config.json")["record"]["curve"][0]

@@ -13,7 +13,7 @@ from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore, HiddenStateBatch
 from tests.distill.fakes import FakeTeacher, Recorder, distill_params, fake_manifest, reshaped, student_params, train
 
-#: Enough for two runs to part; ten times the rate multiplies what lies between them by ten.
+#: Enough for two runs to diverge; ten times the rate multiplies their difference by ten.
 TWO_HUNDRED = distill_params(
     updates=200, batch_seconds=1.0, learning_rate=1e-3, dev_every_updates=200, checkpoint_every_updates=200
 )
@@ -73,7 +73,7 @@ def test_two_hundred_cached_losses_are_live_losses_within_the_error_that_the_sto
     assert cached.dev_loss == pytest.approx(live.dev_loss, rel=stated)
 
 
-def test_live_crops_have_seen_the_whole_utterance() -> None:
+def test_live_crops_come_from_the_states_of_the_whole_utterance() -> None:
     manifest, teacher = fake_manifest(6), FakeTeacher()
     live = LiveTargets(manifest, teacher)
     crop = Crop(2, 3, 7)

@@ -1,4 +1,4 @@
-"""Training from end to end on a tiny corpus: what it writes, when it stops, what it refuses."""
+"""Training from end to end on a tiny corpus: its files, its ends, its refusals."""
 
 import json
 from pathlib import Path
@@ -196,7 +196,7 @@ def test_a_cut_student_is_the_same_each_time_and_another_from_another_teacher(tm
     assert (one / "model.safetensors").read_bytes() != (changed / "model.safetensors").read_bytes()
 
 
-def test_a_cut_student_is_drawn_on_as_much_speech_as_asked_for() -> None:
+def test_a_cut_student_is_drawn_on_as_much_speech_as_requested() -> None:
     targets = LiveTargets(fake_manifest(16), FakeTeacher())
     data = TrainingData(targets, targets)
     drawn = draw_waveforms(data, 2.0, seed=1)

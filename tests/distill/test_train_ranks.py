@@ -28,7 +28,7 @@ def _assert_close(one: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, theirs[name], atol=1e-5, rtol=0)
 
 
-def test_ranks_share_out_an_update_and_any_number_of_them_goes_on_after_a_death(tmp_path: Path) -> None:
+def test_ranks_share_an_update_and_any_number_of_them_resumes_after_a_death(tmp_path: Path) -> None:
     # Four parts on one rank draw the dropout of two parts on each of two ranks.
     one_rank = distill_params(accumulate=4, learning_rate=1e-3)
     train(tmp_path / "one", one_rank)
@@ -53,9 +53,9 @@ def test_a_rank_that_dies_ends_the_job_with_one_line_and_no_damage(tmp_path: Pat
     train(tmp_path / "one", one_rank)
     died = _run_two_ranks(tmp_path / "two", "--kill-rank", "1")
     assert died.returncode != 0
-    said = [line for line in died.stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert said[0].startswith("error: rank 0 of 2: another rank has died")
+    errors = [line for line in died.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: rank 0 of 2: another rank has died")
     assert [path.name for path in tmp_path.glob("two*")] == ["two.checkpoints"]
     left = sorted(path.name for path in (tmp_path / "two.checkpoints").iterdir())
     assert left == [".writer", "update-00000003.pt"]

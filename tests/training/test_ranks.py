@@ -1,4 +1,4 @@
-"""The engine: what it is given back as it was found, and what it refuses."""
+"""The processes of a training: restored settings, refused devices, one error for a lost rank."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def test_torch_settings_are_restored() -> None:
     assert torch.are_deterministic_algorithms_enabled() == before
 
 
-def test_a_missing_device_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="accelerator cuda: torch finds no CUDA device"):
         open_fabric("cuda", "32-true", False)
@@ -27,7 +27,7 @@ def test_a_missing_device_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -
         open_fabric("auto", "16-mixed", False)
 
 
-def test_the_first_rank_answers_for_all_and_its_mistakes_are_everyones() -> None:
+def test_every_rank_gets_the_result_or_the_error_of_the_first() -> None:
     fabric = open_fabric("cpu", "32-true", False)
     assert on_first_rank(fabric, lambda: 3) == 3
 
@@ -45,12 +45,12 @@ def _lose_a_rank() -> None:
     raise RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer")
 
 
-def _hear_the_order_to_stop() -> None:
+def _receive_sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("happening", [_lose_a_rank, _hear_the_order_to_stop])
-def test_a_lost_rank_is_one_line_that_a_second_order_to_stop_does_not_cut(happening: Callable[[], None]) -> None:
+@pytest.mark.parametrize("happening", [_lose_a_rank, _receive_sigterm])
+def test_a_lost_rank_is_one_error_that_a_second_sigterm_does_not_interrupt(happening: Callable[[], None]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(UserError, match="rank 1 of 2: another rank has died"), ends_with_its_ranks(_TWO_RANKS):
@@ -61,7 +61,7 @@ def test_a_lost_rank_is_one_line_that_a_second_order_to_stop_does_not_cut(happen
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), UserError("the loss is nan")])
-def test_other_ends_are_left_alone(error: Exception) -> None:
+def test_other_errors_are_not_changed(error: Exception) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(type(error), match=str(error)), ends_with_its_ranks(_TWO_RANKS):
         raise error
@@ -71,6 +71,6 @@ def test_other_ends_are_left_alone(error: Exception) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_alone_nothing_is_heard_differently() -> None:
+def test_a_single_rank_changes_no_error() -> None:
     with pytest.raises(RuntimeError, match="gloo"), ends_with_its_ranks(SimpleNamespace(world_size=1)):
         raise RuntimeError("gloo")

@@ -15,11 +15,11 @@ from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_posi
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.encoder import EncoderLayer, PositionalConv
+from fithubert.models.encoder import PositionalConv
 from fithubert.models.heads import LayerHead, SharedHeads
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
-from fithubert.models.time_reduction import TimeReduction, repeat_frames
+from fithubert.models.time_reduction import repeat_frames
 
 #: Parts besides the convolutions and layers that may be copied.
 _PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
@@ -135,107 +135,113 @@ def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tens
     student.eval()
     teacher.eval()
     try:
-        _cut(student, teacher, waveforms)
+        _Cut(student, teacher, waveforms).run()
     finally:
         student.train(was_training)
 
 
 def _check(student: Student, teacher: HubertModel) -> None:
     ours, theirs = student.config, teacher.config
-    width = ours.heads.teacher_width
-    for wrong, message in (
-        (
-            ours.width > theirs.width or ours.depth > theirs.depth,
-            f"a student {ours.width} wide and {ours.depth} deep cannot be cut from a teacher {theirs.width} wide and "
-            f"{theirs.depth} deep; use init: random",
-        ),
-        (
-            ours.heads.kind == "per_layer" and width != theirs.width,
-            f"heads.teacher_width {width} is not the teacher's width, {theirs.width}",
-        ),
-        (
-            theirs.pos_conv_depth > 1 or theirs.pos_conv_batch_norm,
-            "only a teacher with one weight-normalised positional convolution can be cut; use init: random",
-        ),
-        (
-            ours.layer_norm_first != theirs.norm_first or ours.conv_norm != theirs.conv_norm,
-            f"layer_norm_first and conv_norm must be the teacher's ({theirs.norm_first}, {theirs.conv_norm})",
-        ),
-    ):
-        if wrong:
-            raise UserError(f"init cut_teacher: {message}")
+    if ours.width > theirs.width or ours.depth > theirs.depth:
+        raise UserError(
+            f"init cut_teacher: a student {ours.width} wide and {ours.depth} deep cannot be cut from a teacher "
+            f"{theirs.width} wide and {theirs.depth} deep; use init: random"
+        )
+    if ours.heads.kind == "per_layer" and ours.heads.teacher_width != theirs.width:
+        raise UserError(
+            f"init: heads.teacher_width {ours.heads.teacher_width} is not the teacher's width, {theirs.width}"
+        )
+    if theirs.pos_conv_depth > 1 or theirs.pos_conv_batch_norm:
+        raise UserError(
+            "init cut_teacher: only a teacher with one weight-normalised positional convolution can be cut; "
+            "use init: random"
+        )
+    if ours.layer_norm_first != theirs.norm_first or ours.conv_norm != theirs.conv_norm:
+        raise UserError(
+            f"init cut_teacher: layer_norm_first and conv_norm must be the teacher's ({theirs.norm_first}, "
+            f"{theirs.conv_norm})"
+        )
 
 
-def _cut(student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
-    config = student.config
-    if teacher.config.normalise_waveform:
-        waveforms = [normalise_waveforms(w[None], _length(w))[0] for w in waveforms]
-    ours, theirs = cut_frontend(student.frontend, teacher.frontend, waveforms)
-    embedded = [teacher.projection(teacher.feature_norm(y)) for y in theirs]
-    # Layer 0..L of the teacher, (time, feature) per utterance; a pre-norm one's last after its final norm.
-    states = [teacher.encode(y[None], _length(y)) for y in embedded]
-    hidden = [[layer[0] for layer in layers] for layers in zip(*states, strict=True)]
-    channels = choose_for(hidden, config.width)
-    ours = _cut_input(student, teacher, ours, embedded, channels)
-    if not config.layer_norm_first:
-        ours = _fit_encoder_norm(student, ours, channels, hidden[0])
-    no_maps: list[Tensor | None] = [None] * len(ours)
-    layers, maps = [ours], no_maps
-    for index, layer in enumerate(student.layers):
-        assert isinstance(layer, EncoderLayer)
-        # A layer of a shallower student represents the last of several of the teacher's.
-        last = round((index + 1) * teacher.config.depth / config.depth) - 1
-        if student.time_reduction is not None and index == config.time_reduction.before_layer:
-            channels, ours = _cut_reduction(student.time_reduction, config.width, ours, hidden[last:])
-        inputs, reuse = ours, config.reuse_attention
-        maps = maps if index in reuse else no_maps
-        ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps)  # type: ignore[arg-type]
-        if index + 1 in reuse and index not in reuse:
-            maps = [layer.attention_map(x[None], None) for x in inputs]
-        layers.append(ours)
-    if config.layer_norm_first:
-        layers[-1] = _fit_encoder_norm(student, ours, channels, hidden[-1])
-    if not isinstance(student.heads, SharedHeads):
-        for head, pair in zip(student.heads, config.heads.layer_map, strict=True):
+class _Cut:
+    """One cut: the student, the teacher, and the waveforms."""
+
+    def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
+        self.student, self.teacher = student, teacher
+        if teacher.config.normalise_waveform:
+            waveforms = [normalise_waveforms(w[None], _length(w))[0] for w in waveforms]
+        self.waveforms = waveforms
+
+    def run(self) -> None:
+        student, teacher = self.student, self.teacher
+        ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms)
+        embedded = [teacher.projection(teacher.feature_norm(y)) for y in theirs]
+        hidden = self._hidden_states(embedded)
+        channels = choose_for(hidden, student.config.width)
+        ours = self._cut_input(ours, embedded, hidden[0], channels)
+        layers, maps = [ours], self._no_maps()
+        for index, layer in enumerate(student.layers):
+            # A layer of a shallower student represents the last of several of the teacher's.
+            last = round((index + 1) * teacher.config.depth / student.config.depth) - 1
+            if student.time_reduction is not None and index == student.config.time_reduction.before_layer:
+                channels, ours = self._cut_reduction(ours, hidden[last:])
+            inputs, reuse = ours, student.config.reuse_attention
+            maps = maps if index in reuse else self._no_maps()
+            ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps)  # type: ignore[arg-type]
+            if index + 1 in reuse and index not in reuse:
+                maps = [layer.attention_map(x[None], None) for x in inputs]  # type: ignore[operator]
+            layers.append(ours)
+        if student.config.layer_norm_first:
+            fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])
+            layers[-1] = [student.encoder_norm(x) for x in ours]
+        self._fit_heads(layers, hidden)
+
+    def _hidden_states(self, embedded: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Layer 0..L of the teacher, each (time, feature) per utterance; a pre-norm one's last after its final norm."""
+        states = [self.teacher.encode(y[None], _length(y)) for y in embedded]
+        return [[layer[0] for layer in layers] for layers in zip(*states, strict=True)]
+
+    def _cut_input(
+        self, ours: list[Tensor], embedded: Sequence[Tensor], layer_0: Sequence[Tensor], channels: Channels
+    ) -> list[Tensor]:
+        """Projection, positional convolution and norm; the student's layer 0 before its time reduction."""
+        student, positional = self.student, self.teacher.positional
+        assert isinstance(positional, PositionalConv)  # _check has ensured it.
+        if student.feature_norm is not None:
+            ours = [student.feature_norm(x) for x in ours]
+        if student.projection is not None:
+            set_linear(student.projection, fit_linear(ours, [channels.of(y) for y in embedded]))
+            ours = [student.projection(x) for x in ours]
+        cut_positional(student.positional, positional, channels.chosen, ours, embedded)
+        ours = [x + student.positional(x[None], _length(x))[0] for x in ours]
+        if student.config.layer_norm_first:
+            return ours
+        fit_norm(student.encoder_norm, ours, [channels.of(y) for y in layer_0])
+        return [student.encoder_norm(x) for x in ours]
+
+    def _cut_reduction(self, ours: list[Tensor], hidden: Sequence[Sequence[Tensor]]) -> tuple[Channels, list[Tensor]]:
+        """The channels at the reduced rate, which best restore the layers `hidden`, and the reduced frames.
+
+        The reduction's last linear map is fitted to the first of these layers; `mean` has no map.
+        """
+        reduction, config = self.student.time_reduction, self.student.config
+        assert reduction is not None
+        fixed = reduction.kind == "mean"
+        channels = choose_for(hidden, config.width, reduction.factor, reduction.drop_last_frame, means_only=fixed)
+        if not fixed:
+            groups = [reduction.group(x[None], _length(x))[0] for x in ours]
+            set_linear(reduction.linear, fit_linear(groups, [channels.of(y) for y in hidden[0]]))
+        return channels, [reduction(x[None], _length(x))[0][0] for x in ours]
+
+    def _no_maps(self) -> list[Tensor | None]:
+        return [None] * len(self.waveforms)
+
+    def _fit_heads(self, layers: Sequence[Sequence[Tensor]], hidden: Sequence[Sequence[Tensor]]) -> None:
+        if isinstance(self.student.heads, SharedHeads):
+            return
+        for head, (ours, theirs) in zip(self.student.heads, self.student.config.heads.layer_map, strict=True):
             if isinstance(head, LayerHead):
-                _fit_head(head, layers[pair[0]], hidden[pair[1]])
-
-
-def _cut_input(
-    student: Student, teacher: HubertModel, ours: list[Tensor], embedded: Sequence[Tensor], channels: Channels
-) -> list[Tensor]:
-    """Projection and positional convolution; their sum."""
-    positional = teacher.positional
-    assert isinstance(positional, PositionalConv)  # _check has ensured it.
-    if student.feature_norm is not None:
-        ours = [student.feature_norm(x) for x in ours]
-    if student.projection is not None:
-        set_linear(student.projection, fit_linear(ours, [channels.of(y) for y in embedded]))
-        ours = [student.projection(x) for x in ours]
-    cut_positional(student.positional, positional, channels.chosen, ours, embedded)
-    return [x + student.positional(x[None], _length(x))[0] for x in ours]
-
-
-def _fit_encoder_norm(
-    student: Student, ours: Sequence[Tensor], channels: Channels, theirs: Sequence[Tensor]
-) -> list[Tensor]:
-    fit_norm(student.encoder_norm, ours, [channels.of(y) for y in theirs])
-    return [student.encoder_norm(x) for x in ours]
-
-
-def _cut_reduction(
-    reduction: TimeReduction, width: int, ours: list[Tensor], hidden: Sequence[Sequence[Tensor]]
-) -> tuple[Channels, list[Tensor]]:
-    """The `width` channels at the reduced rate, which best restore the layers `hidden`, and the reduced frames.
-
-    The reduction's last linear map is fitted to the first of these layers; `mean` has no map.
-    """
-    fixed = reduction.kind == "mean"
-    channels = choose_for(hidden, width, reduction.factor, reduction.drop_last_frame, means_only=fixed)
-    if not fixed:
-        groups = [reduction.group(x[None], _length(x))[0] for x in ours]
-        set_linear(reduction.linear, fit_linear(groups, [channels.of(y) for y in hidden[0]]))
-    return channels, [reduction(x[None], _length(x))[0][0] for x in ours]
+                _fit_head(head, layers[ours], hidden[theirs])
 
 
 def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:

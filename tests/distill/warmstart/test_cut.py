@@ -67,7 +67,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 @torch.no_grad()
 def head_distances(student: Student, teacher: HubertModel) -> list[float]:
-    """The relative error of every head on speech that the cut has not heard."""
+    """The relative error of every head on speech that the cut has not read."""
     waveforms, lengths = pad_waveforms(speech(1.0, 3, seed=9))
     out, wanted = student(waveforms, lengths), teacher(waveforms, lengths).hidden_states
     pairs = student.config.heads.layer_map
@@ -85,12 +85,12 @@ def test_a_student_of_the_teachers_shape_is_the_teacher(norm_first: bool, conv_n
     teacher = strong_teacher(norm_first, conv_norm, normalise)
     student = cut(student_of(teacher, time_reduction={"kind": "none"}), teacher)
     waveforms, lengths = pad_waveforms(speech(1.0, 3, seed=9))
-    heard = waveforms
-    if normalise:  # a student hears what it is given
+    read = waveforms
+    if normalise:  # A student does not normalise its input.
         waveforms, lengths = waveforms[:1, : int(lengths[0])], lengths[:1]
-        heard = torch.nn.functional.layer_norm(waveforms, waveforms.shape[1:])
+        read = torch.nn.functional.layer_norm(waveforms, waveforms.shape[1:])
     with torch.no_grad():
-        ours, theirs = student(heard, lengths).hidden_states, teacher(waveforms, lengths).hidden_states
+        ours, theirs = student(read, lengths).hidden_states, teacher(waveforms, lengths).hidden_states
     for layer, (x, y) in enumerate(zip(ours, theirs, strict=True)):
         assert distance(x[:, :40], y[:, :40]) < 1e-3, layer
     if not normalise:
@@ -165,7 +165,7 @@ def test_every_kind_of_student_starts_closer_to_the_teacher(recipe: str, changes
         ({"heads": {"teacher_width": 20}}, "teacher_width 20 is not the teacher's width, 24"),
     ],
 )
-def test_what_cannot_be_cut_is_said(changes: dict[str, Any], message: str) -> None:
+def test_students_that_cannot_be_cut_are_refused(changes: dict[str, Any], message: str) -> None:
     teacher = strong_teacher()
     with pytest.raises(UserError, match=message):
         cut(student_of(teacher, **changes), teacher)

@@ -1,4 +1,4 @@
-"""Least squares and the choice of channels against what they must find."""
+"""Least squares and the choice of channels against known solutions."""
 
 import torch
 import torch.nn.functional as F
