@@ -17,58 +17,13 @@ import yaml
 from fithubert.files import read_json
 from fithubert.models.weights import save_teacher
 from tests.fakes import tiny_hubert
+from tests.tiny_params import STUDENT, TINY_PARAMS
 
 pytest.importorskip("dvc")
 pytest.importorskip("espeakng_loader")
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
-STUDENT = {
-    "recipe": "fithubert",
-    "shape": {
-        "conv_layers": CONVOLUTIONS,
-        "width": 8,
-        "depth": 2,
-        "ffn_width": 8,
-        "attention_heads": 2,
-        "pos_conv_groups": 2,
-        "pos_conv_kernel": 8,
-        "heads": {"teacher_width": 16},
-    },
-}
-BUDGET = {"steps": 4, "batch": 4, "eval_every": 2, "learning_rates": [0.01]}
-PARAMS = {
-    "data": {"source": "synthetic", "hours": 0.02, "speakers": 6, "heldout_speakers": 2},
-    "teacher": {"source": "tiny_teacher", "probe_utterances": 6},
-    "cache": {"shard_minutes": 0.2, "batch_seconds": 10.0},
-    "distill": {
-        "updates": 40,
-        "batch_seconds": 4.0,
-        "crop_seconds": 1.0,
-        "dev_every_updates": 20,
-        "checkpoint_every_updates": 2,
-    },
-    "students": {"thin": STUDENT},
-    "profile": {"seconds": [0.5], "rounds": 1, "threads": 1, "paper_size": False},
-    "extract": {"shard_minutes": 0.5},
-    "superb": {
-        "models": ["fbank", "thin"],
-        "protocol": "mini",
-        "quirks": {},
-        "tasks": {"pr": BUDGET},
-        "seeds": [1],
-    },
-    "ablation": {
-        "time_reduction": {
-            "of": "thin",
-            "variants": {"none": {"shape": {"time_reduction": {"kind": "none"}}}, "conv1d_x2": {}},
-            "seeds": [1],
-            "budget": {"updates": 4, "dev_every_updates": 2, "tasks": {"sid": BUDGET}},
-        }
-    },
-    "report": {"title": "tiny"},
-}
 #: Keys of metrics that measure time.
 CLOCK = {"seconds", "wait_share"}
 
@@ -136,7 +91,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (workspace / "experiments" / "width_depth").mkdir(parents=True)
     shutil.copy(ROOT / "experiments/width_depth/dvc.yaml", workspace / "experiments/width_depth")
     save_teacher(tiny_hubert(), workspace / "tiny_teacher")
-    write_params(workspace, PARAMS)
+    write_params(workspace, TINY_PARAMS)
     dvc(workspace, "init", "--no-scm", "--quiet")
     (workspace / "repro.log").write_text(dvc(workspace, "repro"))
     return workspace
@@ -208,7 +163,7 @@ def test_a_second_repro_runs_nothing(finished: Path) -> None:
 
 def test_another_student_reruns_nothing_of_the_first(copy: Path) -> None:
     wide = {**STUDENT, "shape": {**STUDENT["shape"], "ffn_width": 12}}  # type: ignore[dict-item]
-    write_params(copy, {**PARAMS, "students": {"thin": STUDENT, "wide": wide}})
+    write_params(copy, {**TINY_PARAMS, "students": {"thin": STUDENT, "wide": wide}})
     changed = set(json.loads(dvc(copy, "status", "--json", "dvc.yaml")))
     assert {"distill@wide", "profile", "report"} <= changed
     assert not changed & {"prepare", "teacher", "cache", "distill@thin", "extract@fbank", "superb@thin-pr"}
@@ -218,10 +173,10 @@ def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
     trials = copy / "artifacts" / "ablation" / "time_reduction"
     before = {path: path.read_text() for path in trials.rglob("trial.json")}
     assert {path.parent.parent.name for path in before} == {"none", "conv1d_x2"}
-    ablation = PARAMS["ablation"]["time_reduction"]  # type: ignore[index]
+    ablation = TINY_PARAMS["ablation"]["time_reduction"]  # type: ignore[index]
     variants = {**ablation["variants"], "mean_x2": {"shape": {"time_reduction": {"kind": "mean"}}}}
     del variants["none"]
-    write_params(copy, {**PARAMS, "ablation": {"time_reduction": {**ablation, "variants": variants}}})
+    write_params(copy, {**TINY_PARAMS, "ablation": {"time_reduction": {**ablation, "variants": variants}}})
     assert set(json.loads(dvc(copy, "status", "--json", "dvc.yaml"))) == {"ablation@time_reduction", "report"}
     dvc(copy, "repro", "ablation@time_reduction")
     after = {path: path.read_text() for path in trials.rglob("trial.json")}
@@ -233,7 +188,7 @@ def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:
 
 
 def test_a_misspelt_parameter_stops_the_stage_with_one_line(copy: Path) -> None:
-    write_params(copy, {**PARAMS, "cache": {**PARAMS["cache"], "codek": "int8"}})  # type: ignore[dict-item]
+    write_params(copy, {**TINY_PARAMS, "cache": {**TINY_PARAMS["cache"], "codek": "int8"}})  # type: ignore[dict-item]
     printed = dvc(copy, "repro", "--single-item", "cache", status=255)
     assert "error: params.yaml: cache.codek: unknown key; valid keys: codec" in printed
     assert "Traceback" not in printed
