@@ -192,6 +192,14 @@ def write_json(path: Path, values: Any) -> None:
         temporary.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def check_regular(path: Path) -> None:
+    """Raise UserError unless `path` is a regular file or a link to one: a library would wait for a pipe for ever."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if not path.is_file():
+        raise UserError(f"{path}: not a regular file")
+
+
 def read_text(path: Path) -> str:
     """The UTF-8 text in `path`, at most `MAX_TEXT_BYTES`.
 
@@ -242,6 +250,13 @@ def digest_file(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, sha256: str | None) -> None:
+    """Raise UserError if the file has another SHA-256; None, of files from before digests were kept, is any."""
+    check_regular(path)
+    if sha256 is not None and digest_file(path) != sha256:
+        raise UserError(f"{path}: damaged (its contents do not match its digest); make or copy it again")
 
 
 @contextmanager

@@ -56,6 +56,7 @@ NOT_A_DEPENDENCY = {
     "fithubert/files.py": "writing and digests",
     "fithubert/records": "the form of the metrics files",
     "fithubert/stages": "the other stages' way of opening their outputs",
+    "fithubert/tensors.py": "the form of weight files, under a digest",
     "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
 }
 COPIED_TO_MLFLOW = ["data", "export", "frames.py", "importers", "models", "profile", "store", "superb", "training"]

@@ -49,8 +49,8 @@ def parse_yaml(text: str, source: str) -> Any:
     """The value that a YAML text holds; raises UserError that names `source` if it is broken."""
     try:
         return yaml.safe_load(text)
-    # An impossible date or a number of thousands of digits is a ValueError, a thousand brackets a RecursionError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    # Its constructors raise any kind: for an impossible date, thousands of digits or brackets, `!!timestamp x`.
+    except Exception as error:
         raise UserError(f"{source}: not readable as YAML ({_shorten(' '.join(str(error).split()))})") from None
 
 

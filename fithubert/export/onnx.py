@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fithubert.errors import UserError
 from fithubert.export.folder import describe_export, describe_states, new_directory, read_template
 from fithubert.export.int8 import quantise
-from fithubert.files import read_json, write_json
+from fithubert.files import check_digest, digest_file, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms, receptive_field
 from fithubert.models.readout import ReadOut
 from fithubert.models.runtime import open_session, require_onnx, samples_dim, write_graph
@@ -74,7 +74,11 @@ class OnnxStudent:
         if not path.is_file():
             raise UserError(f"{path}: no such file{'; export with --int8' if int8 else ''}")
         record = read_json(Path(directory) / "config.json")
-        self._session = open_session(path)
+        check_digest(path, record.get("int8" if int8 else "float32", {}).get("sha256"))
+        try:
+            self._session = open_session(path)
+        except Exception as error:  # ONNX Runtime has a kind for each status
+            raise UserError(f"{path}: not readable as ONNX ({' '.join(str(error).split())[:200]})") from None
         self.name = record["name"] + (" int8" if int8 else " onnx")
         self.fingerprint = record["fingerprint"] + ("-int8" if int8 else "")
         self.widths: tuple[int, ...] = (record["width"],) * record["layers"]
@@ -113,6 +117,7 @@ def export_onnx(
         latencies = time_models(models)
         for name in models.keys() - {"torch"}:
             record[name] |= {"latency_of_torch": latencies[name], "bytes": _count_bytes(aside, name)}
+            record[name]["sha256"] = digest_file(aside / (INT8 if name == "int8" else FLOAT32))
         write_json(aside / "config.json", record)
         (aside / "README.md").write_text(_describe(readout, record))
     return record

@@ -14,7 +14,7 @@ from fithubert.files import read_json
 from fithubert.importers.names import Layout, build_teacher, encoder_modules, without_prefix
 from fithubert.importers.torch_files import read_torch_file
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.weights import read_safetensors
+from fithubert.tensors import read_tensors
 
 #: `model_type` of a family -> the module that holds the model in a model with a head.
 FAMILIES = {"hubert": "hubert.", "wav2vec2": "wav2vec2.", "wavlm": "wavlm.", "data2vec-audio": "data2vec_audio."}
@@ -130,7 +130,7 @@ def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    return read_tensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _download(place: str) -> Path:

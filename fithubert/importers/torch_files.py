@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fithubert.errors import UserError
+from fithubert.files import check_regular
 
 
 def parse_list(text: Any, where: str) -> list[Any]:
@@ -55,6 +56,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     `argparse.Namespace` is read as the plain data that it is; objects of fairseq, omegaconf and numpy become `Inert`.
     Raises UserError if the file is missing, broken, or holds any other pickled object.
     """
+    check_regular(path)
     stand_ins: dict[str, type[Inert]] = {}
     while True:
         known = [(stand_in, name) for name, stand_in in stand_ins.items()]
@@ -62,8 +64,6 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             with torch.serialization.safe_globals([argparse.Namespace, *known]):
                 values = torch.load(path, map_location="cpu", weights_only=True)
             break
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
         except Exception as error:  # torch raises many kinds for a broken file, and pickle's for a refused one
             name = _refused_name(error)
             if name is None or name in stand_ins or not _is_bystander(name):

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils import parametrize
 
@@ -18,6 +16,7 @@ from fithubert.files import atomic_directory, digest, read_json, write_json
 from fithubert.models.heads import SharedHeads
 from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
 from fithubert.models.student import Student
+from fithubert.tensors import read_tensors, write_tensors
 
 STUDENT_FORMAT = "fithubert-student-1"
 #: The student that comes with the package.
@@ -38,7 +37,7 @@ def save_student(
     state = released_state(student) if release else student_state(student)
     config = student.config.released() if release else student.config
     with atomic_directory(Path(directory), _FILES) as aside:
-        save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(aside / "model.safetensors", state)
         values = {"format": STUDENT_FORMAT, "student": config.model_dump(mode="json"), "record": record or {}}
         write_json(aside / "config.json", values)
     return _fingerprint(config, state)
@@ -54,12 +53,7 @@ def load_student(directory: Path | str, *, for_training: bool = False) -> Studen
     directory = _find_student(Path(directory))
     config = validate(StudentConfig, _read(directory)["student"], str(directory / "config.json"))
     path = directory / "model.safetensors"
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    state = read_tensors(path)
     # folded before, not after, so that the weight is the saved one bit by bit
     student = Student(config) if for_training else prepare_for_inference(Student(config))
     load_canonical_state(student, state, str(path))
@@ -178,7 +172,7 @@ def save_teacher(
         state[_MASK_EMBEDDING] = teacher.mask_embedding
     state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
     with atomic_directory(directory, _FILES) as aside:
-        save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(aside / "model.safetensors", state)
         values = {
             "format": TEACHER_FORMAT,
             "name": teacher.name,
@@ -204,7 +198,7 @@ def read_teacher(directory: Path) -> HubertTeacher:
 
 def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
     """Fill `model` from a safetensors file, strictly; returns the mask embedding if the file has one."""
-    state = read_safetensors(path)
+    state = read_tensors(path)
     embedding = state.pop(_MASK_EMBEDDING, None)
     fill_model(model, state, str(path))
     if embedding is not None and embedding.shape != (model.config.width,):
@@ -212,16 +206,6 @@ def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
             f"{path}: tensor {_MASK_EMBEDDING} has shape {tuple(embedding.shape)}, not ({model.config.width},)"
         )
     return embedding
-
-
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a safetensors file by name; raises UserError if it is missing or broken."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def fill_model(

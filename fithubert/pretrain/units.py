@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchaudio.compliance import kaldi
 from torchaudio.functional import compute_deltas
@@ -17,6 +15,7 @@ from torchaudio.functional import compute_deltas
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, digest, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.tensors import read_tensors, write_tensors
 
 #: Rounds of k-means after which hardly any centre moves; it ends earlier if none does.
 _ROUNDS = 30
@@ -164,7 +163,7 @@ def save_codebook(codebook: Codebook, directory: Path) -> None:
     """Write `codebook` to `directory`, both files or neither."""
     with atomic_directory(directory, (_WEIGHTS, "config.json")) as temporary:
         state = {name: getattr(codebook.units, name).contiguous() for name in _TENSORS}
-        save_file(state, temporary / _WEIGHTS, metadata={"format": "pt"})
+        write_tensors(temporary / _WEIGHTS, state)
         values = {"format": FORMAT, "fingerprint": codebook.fingerprint, **asdict(codebook.info)}
         write_json(temporary / "config.json", values)
 
@@ -181,14 +180,12 @@ def load_codebook(directory: Path) -> Codebook:
             f"{directory / 'config.json'}: not a codebook of `fithubert units` (format {FORMAT!r} expected)"
         )
     path = directory / _WEIGHTS
+    state = read_tensors(path)
     try:
-        state = load_file(path)
         fingerprint = values.pop("fingerprint")
         codebook = Codebook(CodebookInfo(**values), UnitModel(**state))
         whole = codebook.fingerprint == fingerprint and codebook.units.centres.dtype == torch.float32
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise UserError(f"{path}: not readable as a codebook ({error})") from None
     if not whole:
         raise UserError(f"{path}: does not match the config.json next to it")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fithubert.errors import UserError
-from fithubert.files import only_writer, open_atomically, remove_leftovers
+from fithubert.files import check_regular, only_writer, open_atomically, remove_leftovers
 
 #: Raised when the contents or the meaning of a checkpoint change.
 FORMAT = 2
@@ -29,6 +29,7 @@ def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> Contents:
     """The contents of the checkpoint `path`, on the CPU. Raises UserError if it is not readable or damaged."""
+    check_regular(path)
     try:
         # torch does not compare the checksums that its zip files hold.
         with zipfile.ZipFile(path) as archive:

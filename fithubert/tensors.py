@@ -1,0 +1,47 @@
+"""Weight files: safetensors with a digest of their contents, compared when they are read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fithubert.errors import UserError
+from fithubert.files import check_regular, digest
+
+#: Its place in the header's metadata, which other readers of safetensors pass over.
+_DIGEST = "fithubert.digest"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any shape by name."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(held, path, metadata={"format": "pt", _DIGEST: digest_tensors(held)})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises UserError if it is missing, broken, or damaged since `write_tensors` wrote it. Files of other writers have no
+    digest to compare.
+    """
+    check_regular(path)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+            wanted = (file.metadata() or {}).get(_DIGEST)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from None
+    if wanted is not None and wanted != digest_tensors(tensors):
+        raise UserError(f"{path}: damaged (its contents do not match its digest); make or copy it again")
+    return tensors
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of names, types, shapes and values; the order does not matter."""
+    parts: list[str | bytes] = []
+    for name, tensor in sorted(tensors.items()):
+        parts += [name, f"{tensor.dtype} {tuple(tensor.shape)}", tensor.flatten().view(torch.uint8).numpy().tobytes()]
+    return digest(*parts)
