@@ -118,11 +118,11 @@ class FeatureTable:
         frames: list[int] = []
         for number, file in enumerate(self._files):
             for group in range(file.num_row_groups):
-                columns = file.read_row_group(group, columns=["path", "frames"])
-                first_rows = range(0, len(columns), len(self.layers))
+                columns = file.read_row_group(group, columns=["path", "frames"]).to_pydict()
+                first_rows = range(0, len(columns["path"]), len(self.layers))
                 self._places += [(number, group, row) for row in first_rows]
-                ids += columns.column("path").take(pa.array(first_rows)).to_pylist()
-                frames += columns.column("frames").take(pa.array(first_rows)).to_pylist()
+                ids += columns["path"][:: len(self.layers)]
+                frames += columns["frames"][:: len(self.layers)]
         self.ids, self.num_frames = tuple(ids), tuple(frames)
         self._index_of = {name: index for index, name in enumerate(ids)}
         self._lock = threading.Lock()

@@ -124,30 +124,23 @@ def test_workers_share_the_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings_", "words"),
+    ("wrong", "words"),
     [
         (ExtractSettings(layers=(0, 7)), r"layers: fake has layers 0 to 2; given \[0, 7\]"),
         (ExtractSettings(codec="zip"), "codec: unknown name 'zip'; known: float16, int8, pca_int8"),
         (ExtractSettings(shard_minutes=0), "shard_minutes: must be above 0"),
+        (FakeManifest(()), "no utterance"),
+        (FakeManifest((FakeUtterance("a", 900, 0), FakeUtterance("a", 900, 1))), "the utterance a twice"),
+        (FakeManifest((FakeUtterance("a", 399, 0),)), "utterance a has 399 samples, less than one frame"),
     ],
 )
-def test_bad_settings_are_named(settings_: ExtractSettings, words: str, tmp_path: Path) -> None:
+def test_bad_settings_and_manifests_are_named(
+    wrong: ExtractSettings | FakeManifest, words: str, tmp_path: Path
+) -> None:
+    given = (fake_manifest(2), wrong) if isinstance(wrong, ExtractSettings) else (wrong, SMALL)
     with pytest.raises(UserError, match=words):
-        extract_features(FakeModel(), fake_manifest(2), tmp_path / "out", settings_)
+        extract_features(FakeModel(), given[0], tmp_path / "out", given[1])
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("utterances", "words"),
-    [
-        ((), "no utterance"),
-        ((FakeUtterance("a", 900, 0), FakeUtterance("a", 900, 1)), "the utterance a twice"),
-        ((FakeUtterance("a", 399, 0),), "utterance a has 399 samples, less than one frame"),
-    ],
-)
-def test_bad_manifests_are_named(utterances: tuple[FakeUtterance, ...], words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=words):
-        extract_features(FakeModel(), FakeManifest(utterances), tmp_path)
 
 
 def test_nan_in_the_model_is_named(tmp_path: Path) -> None:
