@@ -14,7 +14,7 @@ from fithubert.data.manifest import load_manifest
 from fithubert.export.onnx import OnnxStudent, export_onnx, measure_error
 from fithubert.models.readout import ReadOut
 from fithubert.models.speech_model import SpeechModel
-from fithubert.profile.run import PAPER_REFERENCE, paper_size_subjects
+from fithubert.profile.costs import PAPER_REFERENCE, paper_size_subjects
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 
 _STUDENTS = ("fithubert", "fithubert_lite")

@@ -17,7 +17,7 @@ from fithubert.distill.hints import HintLoss
 from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_field
 from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
 from fithubert.models.student import build_student
-from fithubert.profile.counts import analytic_macs
+from fithubert.profile.costs import count_macs
 from fithubert.profile.timing import torch_threads
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
 from fithubert.training.updates import OptimizerSettings, build_optimizer
@@ -94,9 +94,7 @@ def count_operations(teacher: HubertConfig, student: StudentConfig) -> tuple[flo
     seconds = 10
     samples = seconds * SAMPLE_RATE_HZ
     learning = student.model_copy(update={"readout": "projections"})
-    teacher_macs, student_macs = (
-        sum(analytic_macs(shape, samples).values()) / seconds for shape in (teacher, learning)
-    )
+    teacher_macs, student_macs = (sum(count_macs(shape, samples).values()) / seconds for shape in (teacher, learning))
     return 2 * teacher_macs, 2 * 3 * student_macs
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
-from fithubert.profile.counts import find_module
 from fithubert.records import Ratio
 
 
@@ -33,6 +32,14 @@ def peak_memory_bytes(model: SpeechModel, seconds: float) -> int | None:
         return None
     model(waveform, lengths)
     return weight_bytes(model) + max(0, _status_bytes("VmHWM") - before)
+
+
+def find_module(model: SpeechModel) -> nn.Module:
+    """The torch module inside a speech model, or an empty one for a model without any (filter banks)."""
+    if isinstance(model, nn.Module):
+        return model
+    inside = [value for value in vars(model).values() if isinstance(value, nn.Module)]
+    return inside[0] if inside else nn.Module()
 
 
 def weight_bytes(model: SpeechModel) -> int:

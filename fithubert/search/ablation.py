@@ -22,7 +22,7 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
-from fithubert.profile.run import Subject, profile_models
+from fithubert.profile.costs import Subject, profile_models
 from fithubert.records import AblationMetrics, AblationTrial, Comparison, ModelCosts, TimingSettings, VariantCost
 from fithubert.search.trial import Trial, TrialData, run_trial, threads_of_children
 from fithubert.training.progress import progress_line

@@ -17,8 +17,7 @@ from fithubert.models.meta import without_memory
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
-from fithubert.profile.counts import PARTS, analytic_macs, time_parts
-from fithubert.profile.run import REFERENCE_SECONDS
+from fithubert.profile.costs import PARTS, REFERENCE_SECONDS, count_macs, time_parts
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 
 #: The value of every choice, by the name of its list in `SpaceParams`.
@@ -199,5 +198,5 @@ def _build_and_count(config: StudentConfig) -> int:
         return sum(p.numel() for p in build_student(config).parameters())
 
 
-def _macs(config: StudentConfig) -> dict[str, int]:
-    return analytic_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))
+def _macs(config: StudentConfig) -> Mapping[str, int]:
+    return count_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))

@@ -24,8 +24,7 @@ from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import load_student
-from fithubert.profile.counts import analytic_macs
-from fithubert.profile.run import REFERENCE_SECONDS
+from fithubert.profile.costs import REFERENCE_SECONDS, count_macs
 from fithubert.records import AblationTrial, TaskScore
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
@@ -96,7 +95,7 @@ def run_trial(
 def macs_per_second(student: StudentParams) -> float:
     """Multiply-accumulates per second of audio, counted from the shape."""
     config = resolve(student.recipe, student.shape)
-    return sum(analytic_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ)).values()) / REFERENCE_SECONDS
+    return sum(count_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ)).values()) / REFERENCE_SECONDS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from fithubert.config.params import Params
 from fithubert.importers.registry import load_teacher
 from fithubert.models.readout import ReadOut
 from fithubert.models.weights import load_student, read_teacher
-from fithubert.profile.run import Subject, profile_models, profile_paper_size
+from fithubert.profile.costs import Subject, profile_models, profile_paper_size
 from fithubert.records import ProfileMetrics
 from fithubert.stages import tracked_stage
 from fithubert.training.progress import progress_line

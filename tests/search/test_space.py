@@ -16,7 +16,7 @@ from fithubert.importers.registry import load_teacher
 from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
-from fithubert.profile.counts import count_parts
+from fithubert.profile.costs import count_parts
 from fithubert.search.space import (
     Limits,
     check_space,
