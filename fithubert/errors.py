@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 
 class UserError(Exception):
@@ -82,9 +81,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def without_password(address: str) -> str:
-    """The address of a server or a database with its password replaced by ***."""
-    parts = urlsplit(address)
-    login, at, _ = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    return address.replace(f"{login}{at}", f"{user}:***{at}", 1) if colon else address
+def without_password(text: str) -> str:
+    """`text` with the passwords and tokens in its addresses of servers and databases replaced by ***."""
+    text = re.sub(r"(?<=://)([^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", text)
+    return _SECRETS.sub(r"\1***", text)
+
+
+_SECRETS = re.compile(r"([?&;](?:\w*(?:password|passwd|pwd|token|secret|api_?key))=)[^\s&;#]*", re.IGNORECASE)

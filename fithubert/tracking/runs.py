@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import subprocess
@@ -11,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import yaml
-
+from fithubert.config.base import read_yaml
+from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.records import JsonObject, Record
+from fithubert.records import JsonObject
+from fithubert.tracking.local import RECORDS, RunRecord, is_running, keep_record, list_curves, read_record, this_process
 from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Sender, Session, is_first_rank, now_milliseconds
 from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingListener
 
-#: The folder of the local records, relative to the workspace.
-RECORDS = Path(".tracking")
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,13 +32,15 @@ class TrackedRun:
     params: dict[str, str]
     sender: Sender
     metrics: dict[str, float] = field(default_factory=dict)
+    points: list[MetricPoint] = field(default_factory=list)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record metrics at `step`; returns at once."""
         now = now_milliseconds()
         for name, value in values.items():
             self.metrics[name] = float(value)
-            self.sender.submit(MetricPoint(name, float(value), now, step))
+            self.points.append(MetricPoint(name, float(value), now, step))
+            self.sender.submit(self.points[-1])
 
 
 class TrackingListener(TrainingListener):
@@ -72,24 +75,6 @@ class TrackingListener(TrainingListener):
         self._run.log_metrics(values, event.updates)
 
 
-@dataclass(frozen=True)
-class RunRecord(Record):
-    """The local record of a run. `run_id`: None until the server has the run. `locked`: the hashes of dvc.lock are in
-    its tags. `begun`, `ended`: milliseconds since 1970."""
-
-    stage: str
-    status: str
-    run_id: str | None
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    metrics_file: str
-    metrics_md5: str | None
-    begun: int | None = None
-    ended: int | None = None
-    locked: bool = False
-
-
 @contextmanager
 def track_stage(
     stage: str,
@@ -113,8 +98,29 @@ def track_stage(
     run = TrackedRun(
         stage, stage_tags(stage, workspace) | dict(tags or {}), flatten(params), Sender(flush_seconds, live)
     )
-    run.sender.submit(lambda session: session.start(run.stage, run.tags, run.params))
-    status, written = "FAILED", workspace / metrics_file
+    status, written, path = "FAILED", workspace / metrics_file, workspace / RECORDS / f"{stage}.json"
+    record = RunRecord(
+        stage=stage,
+        status="RUNNING",
+        run_id=None,
+        tags=run.tags,
+        params=run.params,
+        metrics={},
+        metrics_file=metrics_file.as_posix(),
+        metrics_md5=None,
+        begun=begun,
+        complete=False,
+        process=this_process(),
+    )
+    if is_first_rank():
+        keep_record(path, record)
+
+    def start(session: Session) -> None:
+        session.start(run.stage, run.tags, run.params)
+        # A killed stage leaves a record that names its run.
+        replace(record, run_id=session.run_id).write(path)
+
+    run.sender.submit(start)
     try:
         yield run
         status = "FINISHED"
@@ -123,20 +129,19 @@ def track_stage(
     finally:
         run.sender.submit(lambda session: session.end(status))
         run.sender.close()
-        record = RunRecord(
-            stage=stage,
+        ended = replace(
+            record,
             status=status,
             run_id=run.sender.session.run_id if run.sender.session is not None else None,
-            tags=run.tags,
-            params=run.params,
             metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
-            metrics_file=metrics_file.as_posix(),
             metrics_md5=hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
-            begun=begun,
             ended=now_milliseconds(),
+            complete=run.sender.complete,
+            process=None,
+            curves={} if run.sender.complete else list_curves(run.points),
         )
         if is_first_rank():
-            _keep_record(workspace / RECORDS / f"{stage}.json", record)
+            ended.write(path)
 
 
 def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
@@ -145,18 +150,21 @@ def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
     Returns how many runs were new to the store or to dvc.lock. DVC adds a stage to dvc.lock only after its command has
     ended, so the report stage and `fithubert ui` call this.
     """
-    lock_file = workspace / "dvc.lock"
-    stages = (yaml.safe_load(lock_file.read_text()) or {}).get("stages", {}) if lock_file.exists() else {}
+    stages = _read_lock(workspace / "dvc.lock")
     jobs: list[Job] = []
-    for path in sorted((workspace / RECORDS).glob("*.json")):
-        record = RunRecord.read(path)
+    for path in sorted((workspace / RECORDS).glob("[!.]*.json")):
+        record = read_record(path)
+        if record is None or is_running(record):
+            continue
+        if record.status == "RUNNING":
+            record = replace(record, status="KILLED", process=None)
         hashes = {} if record.locked else _hashes(record, stages.get(record.stage))
         if hashes:
             record = replace(record, locked=True, tags={**record.tags, **hashes})
             record.write(path)
-        if not record.run_id:
+        if record.unsent:
             jobs.append(partial(_send_record, path=path, record=record))
-        elif hashes:
+        elif hashes and record.run_id:
             jobs.append(partial(Session.tag, run_id=record.run_id, tags=hashes))
     if jobs:
         sender = Sender(FLUSH_SECONDS + len(jobs) if flush_seconds is None else flush_seconds)
@@ -166,11 +174,14 @@ def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
     return len(jobs)
 
 
-def _keep_record(path: Path, record: RunRecord) -> None:
-    """Write `record`; an earlier one of the stage that was never sent is kept under another name."""
-    if path.exists() and not (before := RunRecord.read(path)).run_id:
-        path.rename(path.with_suffix(f".{before.begun or 0}.json"))
-    record.write(path)
+def _read_lock(path: Path) -> JsonObject:
+    """The stages of dvc.lock; empty, with a warning, if it is not readable."""
+    try:
+        stages = read_yaml(path).get("stages", {}) if path.exists() else {}
+    except UserError as error:
+        _log.warning("%s; runs get no hashes of it", error)
+        return {}
+    return stages if isinstance(stages, dict) else {}
 
 
 def _hashes(record: RunRecord, entry: JsonObject | None) -> dict[str, str]:
@@ -185,12 +196,16 @@ def _hashes(record: RunRecord, entry: JsonObject | None) -> dict[str, str]:
 
 
 def _send_record(session: Session, path: Path, record: RunRecord) -> None:
-    """Send a local record as a run, and note the id of the run in it."""
-    session.start(record.stage, record.tags, record.params, record.begun)
+    """Send a local record as a run, or complete the run that it names, and note that in it."""
+    if record.run_id is None:
+        session.start(record.stage, record.tags, record.params, record.begun)
+    else:
+        session.run_id = record.run_id
     ended = record.ended or now_milliseconds()
-    session.log([MetricPoint(name, value, ended) for name, value in record.metrics.items()])
+    curves = record.curves or {name: ((value, ended, 0),) for name, value in record.metrics.items()}
+    session.log([MetricPoint(name, *point) for name, points in curves.items() for point in points])
     session.end(record.status, ended)
-    replace(record, run_id=session.run_id).write(path)
+    replace(record, run_id=session.run_id, complete=True, curves={}).write(path)
 
 
 def stage_tags(stage: str, workspace: Path) -> dict[str, str]:

@@ -11,13 +11,15 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fithubert.errors import without_password
+from fithubert.files import atomic_file
 
 EXPERIMENT = "fithubert"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -97,6 +99,8 @@ class Sender:
 
     def __init__(self, flush_seconds: float = FLUSH_SECONDS, live: bool = True) -> None:
         self.session: Session | None = None
+        #: Whether every job has reached the store.
+        self.complete = False
         self._flush_seconds = flush_seconds
         self._jobs: queue.Queue[Job | MetricPoint | None] = queue.Queue(_QUEUE_LENGTH)
         self._stopped = threading.Event()
@@ -127,9 +131,8 @@ class Sender:
     def _fail(self, reason: str) -> None:
         if not self._stopped.is_set():
             self._stopped.set()
-            uri = tracking_uri()
-            shown = without_password(uri)
-            _log.warning("MLflow at %s: %s; only the local record is kept", shown, reason.replace(uri, shown))
+            shown = without_password(f"MLflow at {tracking_uri()}: {reason}")
+            _log.warning("%s; only the local record is kept, and `fithubert report` or `ui` sends it later", shown)
 
     def _run(self) -> None:
         try:
@@ -141,6 +144,7 @@ class Sender:
                     self.session.log(points)
                 if job is not None:
                     job(self.session)
+            self.complete = ended and not self._stopped.is_set()
         except Exception as error:  # No failure of the server or its client may reach the stage.
             self._fail(" ".join(str(error).split())[:200] or type(error).__name__)
 
@@ -165,8 +169,8 @@ def now_milliseconds() -> int:
 
 
 def is_first_rank() -> bool:
-    """Whether this process logs for the whole job: it is the only one, or torchrun's rank 0."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process logs for the whole job: torchrun did not start it, or it is torchrun's rank 0."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def mlflow_installed() -> bool:
@@ -196,7 +200,9 @@ def connect() -> Session:
     import_quietly()
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking_uri())
+    with _first_use(tracking_uri()):
+        client = MlflowClient(tracking_uri=tracking_uri())
+        client.search_experiments(max_results=1)
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         return Session(client, client.create_experiment(EXPERIMENT, tags=_TRAINING))
@@ -204,6 +210,23 @@ def connect() -> Session:
         for key, value in _TRAINING.items():
             client.set_experiment_tag(found.experiment_id, key, value)
     return Session(client, found.experiment_id)
+
+
+@contextmanager
+def _first_use(uri: str) -> Iterator[None]:
+    """A block in which no other process sets up the same SQLite file: two at once, or a killed one, break it for good.
+
+    A new file is set up under another name and renamed, so that it is whole or absent.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        yield
+        return
+    with atomic_file(path, replace=False) as made:
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+    yield
 
 
 def _key(name: str) -> str:

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from fithubert.records import ModelSummary, Record, Summary
 from fithubert.tasks import metric_key
-from fithubert.tracking.runs import RECORDS, stage_tags
+from fithubert.tracking.local import RECORDS
+from fithubert.tracking.runs import stage_tags
 from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
 
 _RECORD = RECORDS / "summary" / "runs.json"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fithubert.errors import UserError
-from fithubert.tracking.runs import RECORDS, complete_runs
+from fithubert.tracking.local import RECORDS
+from fithubert.tracking.runs import complete_runs
 from fithubert.tracking.sender import mlflow_installed, tracking_uri
 from fithubert.tracking.summary import compare_url, experiment_url
 
@@ -93,8 +94,9 @@ def _run_server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[byt
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [*command, "--host", HOST, "--port", str(port), "--backend-store-uri", uri],
-            env=os.environ | _SETTINGS,
+            [*command, "--host", HOST, "--port", str(port)],
+            # Not an argument: everyone on the machine sees arguments, and the address may hold a password.
+            env=os.environ | _SETTINGS | {"MLFLOW_BACKEND_STORE_URI": uri},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -19,8 +18,9 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from fithubert.files import read_json, write_json
-from fithubert.records import Head, ModelSummary, Parameters, Summary
-from fithubert.tracking.runs import RECORDS, TrackingListener, complete_runs, figures, flatten, track_stage
+from fithubert.records import ModelSummary, Parameters, Summary
+from fithubert.tracking.local import RECORDS
+from fithubert.tracking.runs import complete_runs, figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
 from fithubert.tracking.summary import (
     ModelShape,
@@ -30,9 +30,7 @@ from fithubert.tracking.summary import (
     recorded_runs,
     summary_metrics,
 )
-from fithubert.training.events import Evaluated, StepDone
-
-METRICS = Path("reports/metrics/distill/thin.json")
+from tests.tracking.fakes import METRICS, runs_of, track
 
 
 @pytest.fixture
@@ -59,27 +57,10 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             connection.close()
 
 
-def runs_of(store: MlflowClient) -> list[Any]:
-    experiment = store.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    return list(store.search_runs([experiment.experiment_id]))
-
-
-def track(workspace: Path, steps: int = 3, flush_seconds: float = 60.0) -> None:
-    params = {"distill": {"updates": steps, "betas": [0.9, 0.98]}, "student": {"recipe": "fithubert"}}
-    with track_stage(
-        "distill@thin", params, workspace, METRICS, tags={"model": "thin"}, flush_seconds=flush_seconds
-    ) as run:
-        listener = TrackingListener(run)
-        for update in range(1, steps + 1):
-            listener.on_step(StepDone(update, 0, 1.0 / update, {1: 0.5}, 1e-3, None, 3600.0 * update, 1.0, 0.1, 0.0))
-        listener.on_evaluation(Evaluated(steps, 10.0, 1.0, 0.5, 0.25, {Head(1, 1): 0.25, Head(2, 12): 0.125}, True))
-        write_json(workspace / METRICS, {"best_dev_loss": 0.25, "curve": [], "readout": "last"})
-
-
 def test_of_a_job_of_several_ranks_the_first_alone_has_a_run(
     store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     monkeypatch.setenv("RANK", "1")
     track(tmp_path)
     assert not (tmp_path / RECORDS).exists()
