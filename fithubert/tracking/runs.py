@@ -129,19 +129,25 @@ def track_stage(
     finally:
         run.sender.submit(lambda session: session.end(status))
         run.sender.close()
-        ended = replace(
-            record,
-            status=status,
-            run_id=run.sender.session.run_id if run.sender.session is not None else None,
-            metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
-            metrics_md5=hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
-            ended=now_milliseconds(),
-            complete=run.sender.complete,
-            process=None,
-            curves={} if run.sender.complete else list_curves(run.points),
-        )
-        if is_first_rank():
-            ended.write(path)
+        _end_record(path, record, run, status, written)
+
+
+def _end_record(path: Path, record: RunRecord, run: TrackedRun, status: str, written: Path) -> None:
+    """Write the record of a run whose sender is closed; `written` is the stage's metrics file."""
+    if not is_first_rank():
+        return
+    ended = replace(
+        record,
+        status=status,
+        run_id=run.sender.session.run_id if run.sender.session is not None else None,
+        metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
+        metrics_md5=hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
+        ended=now_milliseconds(),
+        complete=run.sender.complete,
+        process=None,
+        curves={} if run.sender.complete else list_curves(run.points),
+    )
+    ended.write(path)
 
 
 def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
