@@ -16,16 +16,15 @@ JsonObject = dict[str, Any]
 class Record:
     """A frozen dataclass with a JSON form. Subclasses are decorated with `@dataclass(frozen=True)`.
 
-    Unknown keys of a file are ignored. Fields named in `omit_none` are left out of the JSON if they are None; all other
-    fields that are None are written as null.
+    Unknown keys of a file are ignored. A field that is None is written as null, or left out if `omit_none`.
     """
 
-    omit_none: ClassVar[tuple[str, ...]] = ()
+    omit_none: ClassVar[bool] = False
 
     @model_serializer(mode="wrap")
     def _serialize(self, serialize: Callable[[Any], JsonObject]) -> JsonObject:
         values = serialize(self)
-        return {name: value for name, value in values.items() if value is not None or name not in self.omit_none}
+        return {name: value for name, value in values.items() if value is not None or not self.omit_none}
 
     def to_json(self) -> JsonObject:
         """The record as values that `json.dumps` accepts."""
@@ -39,11 +38,11 @@ class Record:
             raise UserError("must hold one JSON object")
         try:
             record: Self = _adapter(cls).validate_python(values)
+            return record
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{place}: {first['msg'].lower()}") from None
-        return record
 
     def write(self, path: Path) -> None:
         """Write the record to `path` as indented JSON, whole or not at all."""
@@ -84,13 +83,10 @@ def parse_head(key: object) -> Head:
 
 def label_heads(heads: Iterable[Head]) -> dict[Head, str]:
     """Head -> its label for people: `layer 6`, or `layer 6 from student layer 3` if heads share a teacher layer."""
-    listed = list(dict.fromkeys(heads))
-    layers = [head.teacher_layer for head in listed]
-    labels = {}
-    for head in listed:
-        shared = layers.count(head.teacher_layer) > 1
-        labels[head] = f"layer {head.teacher_layer}" + (f" from student layer {head.student_layer}" if shared else "")
-    return labels
+    unique = dict.fromkeys(heads)
+    layers = [head.teacher_layer for head in unique]
+    shared = {head for head in unique if layers.count(head.teacher_layer) > 1}
+    return {h: f"layer {h.teacher_layer}" + f" from student layer {h.student_layer}" * (h in shared) for h in unique}
 
 
 #: A head as a key of a JSON object.

@@ -19,7 +19,7 @@ class SkippedRecording(Record):
 
 
 @dataclass(frozen=True)
-class PrepareMetrics(Record):
+class CorpusSummary(Record):
     """The corpus. `splits`: split -> its utterances, hours, speakers and number of utterances of each kind."""
 
     source: str
@@ -28,6 +28,12 @@ class PrepareMetrics(Record):
     hours: float
     speakers: int
     splits: Mapping[str, Mapping[str, int | float]]
+
+
+@dataclass(frozen=True)
+class PrepareMetrics(CorpusSummary):
+    """The corpus with its skipped recordings."""
+
     skipped: tuple[SkippedRecording, ...]
     seconds: float
 
@@ -102,7 +108,7 @@ class CacheMetrics(StoreMetrics):
 class ExtractMetrics(StoreMetrics):
     """The hidden states of one model for SUPERB. `readout`: the states that are read of a student, else None."""
 
-    omit_none: ClassVar[tuple[str, ...]] = ("readout",)
+    omit_none: ClassVar[bool] = True
 
     seconds: float
     readout: str | None = None
@@ -280,7 +286,7 @@ class ModelCosts(Record):
 class ProfileMetrics(ModelCosts):
     """The costs of all models of the workspace; `paper_size`: those of the published shapes, if they were timed."""
 
-    omit_none: ClassVar[tuple[str, ...]] = ("paper_size",)
+    omit_none: ClassVar[bool] = True
 
     seconds: float
     paper_size: ModelCosts | None = None
