@@ -19,10 +19,18 @@ def compare(
     Example: `fithubert compare --workspace demo`
     """
     with exit_on_user_error(options.debug):
-        from fithubert.report import compare_rows, load_summary
+        from fithubert.records import load_summary
+        from fithubert.report import compare_rows
         from fithubert.report.table import print_table
+        from fithubert.workspace import Workspace
 
-        rows = compare_rows(load_summary(summary or options.workspace / "reports" / "summary.json"))
+        workspace = Workspace(options.workspace)
+        found = load_summary(summary or workspace.reports / "summary.json")
+        rows = compare_rows(found)
+        students = {name for name, model in found.models.items() if model.init is not None}
+        if summary is None and students and not students & set(workspace.list_students()):
+            note = "recorded results: their students are not in this folder; `dvc repro` trains and measures them"
+            typer.echo(note, err=True)
         if as_json:
             print(json.dumps(rows, indent=2))
         else:

@@ -2,9 +2,8 @@
 
 from fithubert.records import load_summary
 from fithubert.report.figures import draw_front, draw_importance
-from fithubert.report.gather import ReportPlan, gather, plan_report
 from fithubert.report.page import ReportFiles, render_front, write_report
-from fithubert.report.summary import build_summary, compare_rows
+from fithubert.report.summary import ReportPlan, build_summary, compare_rows, gather, plan_report
 
 __all__ = [
     "ReportFiles",

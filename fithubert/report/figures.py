@@ -30,7 +30,8 @@ def draw_charts(sections: Sections) -> list[Chart]:
     for ablation in sections.ablations:
         charts += [_draw_ablation(ablation, figure) for figure in ablation.figures]
     charts.append(None if sections.sweep is None else draw_front(sections.sweep))
-    charts.append(None if sections.probe is None else _draw_probe(sections.probe))
+    probe = None if sections.teacher is None else sections.teacher.probe
+    charts.append(None if probe is None else _draw_probe(probe))
     charts.append(_draw_layer_weights(sections.layer_weights))
     return [chart for chart in charts if chart is not None]
 

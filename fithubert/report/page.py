@@ -11,10 +11,9 @@ from fithubert.records import SweepMetrics
 from fithubert.report import table
 from fithubert.report.chart import Chart
 from fithubert.report.figures import draw_charts, draw_trial_curves
-from fithubert.report.gather import ReportPlan, gather
-from fithubert.report.scores import Scatter, scatter_trials
+from fithubert.report.scores import scatter_models, scatter_trials
 from fithubert.report.sections import PART_TITLES, Sections, build_sections
-from fithubert.report.summary import build_summary
+from fithubert.report.summary import ReportPlan, build_summary, gather
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,13 @@ def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Ch
         "bytes": table.format_bytes,
         "duration": table.format_seconds,
         "heading": table.format_heading,
-        "plain": _to_plain,
+        "number": table.format_number,
+        "plain": asdict,
     }
     environment.globals |= {
         "table": table,
         "part_titles": PART_TITLES,
+        "scatter_models": scatter_models,
         "scatter_trials": scatter_trials,
         "style": (assets / "page.css").read_text(),
         "script": (assets / "page.js").read_text(),
@@ -109,7 +110,3 @@ class _Inline:
 
     def __html__(self) -> str:
         return self.chart.inline()
-
-
-def _to_plain(scatter: Scatter) -> object:
-    return asdict(scatter)

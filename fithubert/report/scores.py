@@ -1,29 +1,30 @@
 """The parts of the page about quality: the headline, the table of scores, and the points of the scatter charts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fithubert.records import ModelSummary, Summary, SweepMetrics
-from fithubert.report.gather import ReportPlan
-from fithubert.report.summary import task_columns
+from fithubert.records import DistillMetrics, ModelSummary, Summary, SweepMetrics
 from fithubert.report.table import chance_of, format_count, format_score, format_share, score_name, score_note
 from fithubert.tasks import Metric, Task, share_of_lead, task_info
 
 Columns = Sequence[tuple[str, Metric]]
+#: A student that was trained for fewer updates is not judged.
+_LEAST_UPDATES = 100
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the headline as a share of the teacher's; None if it was not measured."""
+    """One figure of the headline as a share of the teacher's. `missing`: why it is None."""
 
     title: str
     value: float | None
     note: str
+    missing: str = "not run"
 
 
 @dataclass(frozen=True)
-class Track:
-    """One score of the headline's model; `share` is its position between filter banks (0) and teacher (1)."""
+class Cell:
+    """One score. `low`, `high`: those of filter banks and teacher; `share`: its position between them, 0 to 1."""
 
     task: Task
     metric: Metric
@@ -31,25 +32,6 @@ class Track:
     interval: str
     low: float | None
     high: float | None
-    share: float | None
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The top of the page: a sentence about one model and its figures."""
-
-    model: str
-    sentence: str
-    tiles: tuple[Tile, ...]
-    tracks: tuple[Track, ...]
-
-
-@dataclass(frozen=True)
-class ScoreCell:
-    """One cell of the table of scores; `share` is its position between filter banks (0) and teacher (1)."""
-
-    text: str
-    interval: str
     share: float | None
     missing: bool
 
@@ -60,8 +42,18 @@ class ScoreRow:
 
     name: str
     model: ModelSummary | None
-    cells: tuple[ScoreCell, ...]
+    cells: tuple[Cell, ...]
     kept: float | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The top of the page: a sentence about one model and its figures."""
+
+    model: str
+    sentence: str
+    tiles: tuple[Tile, ...]
+    scores: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -100,72 +92,77 @@ def model_colours(summary: Summary) -> dict[str, str]:
     return {summary.teacher: "ink", summary.baseline: "quiet", **colours}
 
 
-def build_headline(summary: Summary, plan: ReportPlan) -> Headline:
-    """The headline about the first student."""
-    name = plan.students[0] if plan.students else plan.teacher
-    model, teacher = (summary.models.get(of, ModelSummary()) for of in (name, plan.teacher))
+def build_headline(summary: Summary, columns: Columns, trained: DistillMetrics | None, name: str) -> Headline:
+    """The headline about the model `name`; one that was trained for a few updates only is not judged."""
+    model, teacher = (summary.models.get(of, ModelSummary()) for of in (name, summary.teacher))
+    tiny = trained is not None and trained.updates < _LEAST_UPDATES
+    own, whole = (format_count(m.params.total if m.params else None) for m in (model, teacher))
+    size, time = format_share(model.size_ratio), format_share(model.latency_ratio)
     if model.size_ratio is None or model.latency_ratio is None:
         sentence = f"{name} has not been measured yet."
-    elif model.kept is None:
+    elif tiny and trained is not None:
         sentence = (
-            f"{name} has {format_share(model.size_ratio)} of its teacher's parameters"
-            f" and takes {format_share(model.latency_ratio)} of its time."
+            f"The budgets of this run are too small to judge: {name} was trained for {trained.updates:,} updates."
         )
+    elif model.kept is None:
+        sentence = f"{name} has {size} of its teacher's parameters and takes {time} of its time."
     else:
         sentence = (
-            f"{name} keeps {100 * model.kept:.0f} % of its teacher's lead over filter banks, with"
-            f" {format_share(model.size_ratio)} of the parameters and {format_share(model.latency_ratio)} of the time."
+            f"{name} keeps {100 * model.kept:.0f} % of its teacher's lead over filter banks, with {size} of the"
+            f" parameters and {time} of the time."
         )
-    own, whole = (format_count(m.params.total if m.params else None) for m in (model, teacher))
-    ends = model.latency_ratio_ci
+    missing, ends = _why_no_score(summary, model, tiny), model.latency_ratio_ci
+    latency = f"95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f} %" if ends else ""
     tiles = (
         Tile("Parameters", model.size_ratio, f"{own} of {whole}"),
         Tile("Multiply-accumulates", model.macs_ratio, "per second of audio"),
-        Tile(
-            "Latency",
-            model.latency_ratio,
-            f"95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f} %" if ends else "",
-        ),
-        Tile(score_name(summary), model.kept, score_note(summary)),
+        Tile("Latency", model.latency_ratio, latency),
+        Tile(score_name(summary), None if tiny else model.kept, score_note(summary), missing),
     )
-    return Headline(name, sentence, tiles, tuple(_tracks(summary, plan, model)))
+    return Headline(name, sentence, tiles, _cells(summary, model, columns))
 
 
-def _tracks(summary: Summary, plan: ReportPlan, model: ModelSummary) -> list[Track]:
-    low, high = (summary.models.get(name, ModelSummary()) for name in (plan.baseline, plan.teacher))
-    return [
-        Track(
-            task=task_info(task),
-            metric=metric,
-            text=format_score(model, task, metric.name),
-            interval=_format_interval(model.interval(task, metric.name)),
-            low=low.score(task, metric.name),
-            high=high.score(task, metric.name),
-            share=_share(summary, model, task, metric),
-        )
-        for task, metric in task_columns(summary)
-    ]
+def _why_no_score(summary: Summary, model: ModelSummary, tiny: bool) -> str:
+    """Why a model has no share of the teacher's lead."""
+    if tiny and model.superb:
+        return "too few updates to judge"
+    if summary.lead.tasks:
+        return "not scored on every task" if model.superb else "not run"
+    return "no clear lead to keep" if summary.lead.skipped else "not run"
 
 
 def build_score_rows(summary: Summary, columns: Columns) -> list[ScoreRow]:
     """A row for each model, and a last one, `chance`, if some result holds it."""
-    rows = []
-    for name, model in summary.ordered.items():
-        cells = [
-            ScoreCell(
-                text=format_score(model, task, metric.name),
-                interval=_format_interval(model.interval(task, metric.name)).replace(" to ", "\N{EN DASH}"),
-                share=_share(summary, model, task, metric),
-                missing=model.score(task, metric.name) is None,
-            )
-            for task, metric in columns
-        ]
-        rows.append(ScoreRow(name, model, tuple(cells), model.kept))
+    rows = [ScoreRow(name, m, _cells(summary, m, columns), m.kept) for name, m in summary.ordered.items()]
     levels = [chance_of(summary, task, metric.name) for task, metric in columns]
     if any(level is not None for level in levels):
-        cells = [ScoreCell("-" if v is None else f"{v:.1f}", "", None, missing=v is None) for v in levels]
+        texts = ["-" if level is None else f"{level:.1f}" for level in levels]
+        blank = _cells(summary, ModelSummary(), columns)
+        cells = [replace(cell, text=text, missing=text == "-") for cell, text in zip(blank, texts, strict=True)]
         rows.append(ScoreRow("chance", None, tuple(cells), None))
     return rows
+
+
+def _cells(summary: Summary, model: ModelSummary, columns: Columns) -> tuple[Cell, ...]:
+    low, high = (summary.models.get(name, ModelSummary()) for name in (summary.baseline, summary.teacher))
+    cells = []
+    for task, metric in columns:
+        ends, share = model.interval(task, metric.name), None
+        if task in summary.lead.tasks:
+            share = share_of_lead([metric], model.superb.get(task, {}), low.superb[task], high.superb[task])
+        cells.append(
+            Cell(
+                task=task_info(task),
+                metric=metric,
+                text=format_score(model, task, metric.name),
+                interval="" if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}",
+                low=low.score(task, metric.name),
+                high=high.score(task, metric.name),
+                share=None if share is None else min(max(share, 0.0), 1.0),
+                missing=model.score(task, metric.name) is None,
+            )
+        )
+    return tuple(cells)
 
 
 def scatter_models(summary: Summary, columns: Columns) -> Scatter:
@@ -215,17 +212,3 @@ def scatter_trials(sweep: SweepMetrics) -> Scatter:
         for point in sweep.finished
     )
     return Scatter(qualities, ("macs", "params", "ratio"), points)
-
-
-def _share(summary: Summary, model: ModelSummary, task: str, metric: Metric) -> float | None:
-    """The position of a score between filter banks and teacher, cut to 0..1; None without a clear lead."""
-    if task not in summary.lead.tasks:
-        return None
-    low, high = (summary.models[name].superb for name in (summary.baseline, summary.teacher))
-    share = share_of_lead([metric], model.superb.get(task, {}), low[task], high[task])
-    return None if share is None else min(max(share, 0.0), 1.0)
-
-
-def _format_interval(interval: tuple[float, float] | None) -> str:
-    """`35.5 to 38.2`; empty for None."""
-    return "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"

@@ -6,30 +6,20 @@ from typing import Literal
 
 from fithubert.records import (
     AblationMetrics,
+    CacheMetrics,
     Comparison,
     CostSummary,
     DistillMetrics,
     ModelCost,
-    PhoneProbe,
+    PrepareMetrics,
     ProfileMetrics,
-    SkippedRecording,
     Summary,
     SweepMetrics,
+    TeacherMetrics,
 )
-from fithubert.report.gather import Metrics, ReportPlan
-from fithubert.report.scores import (
-    Columns,
-    Headline,
-    Scatter,
-    ScoreRow,
-    build_headline,
-    build_score_rows,
-    model_colours,
-    scatter_models,
-    scatter_trials,
-)
-from fithubert.report.summary import task_columns
-from fithubert.report.table import format_bytes, format_macs, format_number
+from fithubert.report.scores import Columns, Headline, ScoreRow, build_headline, build_score_rows, model_colours
+from fithubert.report.summary import Metrics, ReportPlan, task_columns
+from fithubert.report.table import format_macs
 from fithubert.tasks import Task, find_metric, task_info
 
 #: A figure over variants is said to differ if its p value is below this.
@@ -111,14 +101,6 @@ class LayerWeights:
 
 
 @dataclass(frozen=True)
-class SplitTable:
-    """The columns of the table of splits, and its rows: split -> cells."""
-
-    columns: tuple[str, ...]
-    rows: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
 class Sections:
     """The content of the page, in its order."""
 
@@ -127,7 +109,6 @@ class Sections:
     colours: Mapping[str, str]
     headline: Headline
     columns: Columns
-    scatter: Scatter
     scores: Sequence[ScoreRow]
     profile: ProfileMetrics | None
     costs: Mapping[str, ModelCost | None]
@@ -139,18 +120,16 @@ class Sections:
     trainings: Sequence[TrainedStudent]
     ablations: Sequence[Ablation]
     sweep: SweepMetrics | None
-    sweep_scatter: Scatter | None
-    probe: PhoneProbe | None
     layer_weights: Sequence[LayerWeights]
-    corpus: Mapping[str, str]
-    splits: SplitTable
-    skipped: Sequence[SkippedRecording]
-    cache: Mapping[str, str]
+    teacher: TeacherMetrics | None
+    corpus: PrepareMetrics | None
+    cache: CacheMetrics | None
 
 
 def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sections:
     """The content of the page from all metrics; a stage that has not run leaves its part empty."""
     columns = task_columns(summary)
+    student = plan.students[0] if plan.students else plan.teacher
     students = dict.fromkeys([*plan.students, *metrics.distill])
     profiled = {} if metrics.profile is None else metrics.profile.models
     paper = metrics.profile.paper_size if metrics.profile is not None else None
@@ -159,9 +138,8 @@ def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sect
         plan=plan,
         summary=summary,
         colours=model_colours(summary),
-        headline=build_headline(summary, plan),
+        headline=build_headline(summary, columns, metrics.distill.get(student), student),
         columns=columns,
-        scatter=scatter_models(summary, columns),
         scores=build_score_rows(summary, columns),
         profile=metrics.profile,
         costs={name: profiled.get(name) for name in summary.ordered},
@@ -176,13 +154,10 @@ def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sect
             for name in dict.fromkeys([*plan.ablations, *metrics.ablation])
         ],
         sweep=metrics.sweep,
-        sweep_scatter=None if metrics.sweep is None else scatter_trials(metrics.sweep),
-        probe=None if metrics.teacher is None else metrics.teacher.probe,
         layer_weights=_layer_weights(metrics, summary),
-        corpus=_corpus_facts(metrics),
-        splits=_split_table(metrics),
-        skipped=() if metrics.prepare is None else metrics.prepare.skipped,
-        cache=_cache_facts(metrics),
+        teacher=metrics.teacher,
+        corpus=metrics.prepare,
+        cache=metrics.cache,
     )
 
 
@@ -259,39 +234,3 @@ def _layer_weights(metrics: Metrics, summary: Summary) -> list[LayerWeights]:
         if weights:
             found.append(LayerWeights(task_info(task), weights))
     return found
-
-
-def _corpus_facts(metrics: Metrics) -> dict[str, str]:
-    corpus = metrics.prepare
-    if corpus is None:
-        return {}
-    return {
-        "fingerprint": corpus.fingerprint,
-        "hours": f"{corpus.hours:.3g}",
-        "source": corpus.source,
-        "speakers": f"{corpus.speakers:,}",
-        "utterances": f"{corpus.utterances:,}",
-    }
-
-
-def _split_table(metrics: Metrics) -> SplitTable:
-    splits = {} if metrics.prepare is None else metrics.prepare.splits
-    columns = tuple(dict.fromkeys(key for values in splits.values() for key in values))
-    rows = {name: tuple(format_number(values.get(key, 0)) for key in columns) for name, values in splits.items()}
-    return SplitTable(columns, rows)
-
-
-def _cache_facts(metrics: Metrics) -> dict[str, str]:
-    cache = metrics.cache
-    if cache is None:
-        return {}
-    return {
-        "audio seconds": format_number(cache.audio_seconds),
-        "bytes": format_bytes(cache.bytes),
-        "bytes per audio hour": format_bytes(cache.bytes_per_audio_hour),
-        "codec": cache.codec,
-        "fingerprint": cache.fingerprint,
-        "model": cache.model,
-        "relative error": format_number(cache.relative_error),
-        "utterances": f"{cache.utterances:,}",
-    }

@@ -1,29 +1,122 @@
-"""The content of reports/summary.json, and its models as rows of a table."""
+"""The metrics of a workspace, the content of reports/summary.json, and its models as rows of a table."""
 
 import platform
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
 
+from fithubert.config.params import Params
 from fithubert.records import (
     AblationMetrics,
     AblationSummary,
+    CacheMetrics,
     CorpusSummary,
     CostSummary,
-    JsonObject,
+    DistillMetrics,
+    ExtractMetrics,
     Lead,
     ModelCost,
     ModelSummary,
     PrepareMetrics,
+    ProfileMetrics,
+    Record,
     Summary,
     SuperbMetrics,
+    SweepMetrics,
+    TeacherMetrics,
 )
-from fithubert.report.gather import Metrics, ReportPlan
 from fithubert.tasks import Metric, share_of_lead, task_info
+
+Kind = TypeVar("Kind", bound=Record)
 
 #: The packages whose versions can change results.
 PACKAGES = ("fithubert", "torch", "torchaudio", "numpy", "pyarrow", "scikit-learn", "dvc", "mlflow", "optuna")
 _NO_SCORE = "no score in the metrics file"
+
+
+@dataclass(frozen=True)
+class ReportPlan:
+    """The results that the pipeline is to produce, so that the page can name what has not run.
+
+    `students`: the models that are distilled in this workspace.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    students: tuple[str, ...]
+    ablations: tuple[str, ...] = ()
+    title: str = "fithubert"
+    teacher: str = "teacher"
+    baseline: str = "fbank"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of all stages. A stage that has not run is None, or has no key in its mapping.
+
+    `superb`: (model, task) -> its score.
+    """
+
+    prepare: PrepareMetrics | None = None
+    teacher: TeacherMetrics | None = None
+    cache: CacheMetrics | None = None
+    profile: ProfileMetrics | None = None
+    sweep: SweepMetrics | None = None
+    distill: Mapping[str, DistillMetrics] = field(default_factory=dict)
+    extract: Mapping[str, ExtractMetrics] = field(default_factory=dict)
+    ablation: Mapping[str, AblationMetrics] = field(default_factory=dict)
+    superb: Mapping[tuple[str, str], SuperbMetrics] = field(default_factory=dict)
+
+    def seconds(self, students: Sequence[str] = ()) -> dict[str, float]:
+        """DVC stage -> its wall time in seconds; DVC has a stage of its own to extract the states of `students`."""
+        single = {"prepare": self.prepare, "teacher": self.teacher, "cache": self.cache, "profile": self.profile}
+        found = {stage: metrics.seconds for stage, metrics in single.items() if metrics is not None}
+        found |= {f"distill@{name}": metrics.seconds for name, metrics in self.distill.items()}
+        for name, extracted in self.extract.items():
+            stage = "extract_student" if name in students else "extract"
+            found[f"{stage}@{name}"] = extracted.seconds
+        found |= {f"ablation@{name}": metrics.seconds for name, metrics in self.ablation.items()}
+        for (model, task), score in self.superb.items():
+            if score.seconds is not None:
+                found[f"superb@{model}-{task}"] = score.seconds
+        return found
+
+
+def plan_report(params: Params) -> ReportPlan:
+    """The results that these parameters ask for."""
+    return ReportPlan(
+        params.superb.models,
+        tuple(params.superb.tasks),
+        tuple(params.students),
+        tuple(params.ablation),
+        params.report.title,
+    )
+
+
+def gather(metrics_dir: Path) -> Metrics:
+    """All metrics under `metrics_dir` (reports/metrics). Raises UserError that names a broken file."""
+    scores = _read_folder(metrics_dir / "superb", SuperbMetrics)
+    return Metrics(
+        prepare=_read_file(metrics_dir / "prepare.json", PrepareMetrics),
+        teacher=_read_file(metrics_dir / "teacher.json", TeacherMetrics),
+        cache=_read_file(metrics_dir / "cache.json", CacheMetrics),
+        profile=_read_file(metrics_dir / "profile.json", ProfileMetrics),
+        sweep=_read_file(metrics_dir / "sweep.json", SweepMetrics),
+        distill=_read_folder(metrics_dir / "distill", DistillMetrics),
+        extract=_read_folder(metrics_dir / "extract", ExtractMetrics),
+        ablation=_read_folder(metrics_dir / "ablation", AblationMetrics),
+        superb={(score.model, score.task): score for score in scores.values()},
+    )
+
+
+def _read_file(path: Path, kind: type[Kind]) -> Kind | None:
+    return kind.read(path) if path.exists() else None
+
+
+def _read_folder(folder: Path, kind: type[Kind]) -> dict[str, Kind]:
+    return {path.stem: kind.read(path) for path in sorted(folder.glob("*.json"))}
 
 
 def build_summary(metrics: Metrics, plan: ReportPlan) -> Summary:
@@ -37,15 +130,15 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> Summary:
     paper = None if profile is None else profile.paper_size
     return Summary(
         models={name: _add_kept(model, models, lead.tasks, plan) for name, model in models.items()},
-        paper_size={} if paper is None else {name: CostSummary(**_cost(cost)) for name, cost in paper.models.items()},
-        ablations={name: _summarise_ablation(values) for name, values in metrics.ablation.items()},
+        paper_size={} if paper is None else {name: _narrow(CostSummary, cost) for name, cost in paper.models.items()},
+        ablations={name: _narrow(AblationSummary, values) for name, values in metrics.ablation.items()},
         lead=lead,
         teacher=plan.teacher,
         baseline=plan.baseline,
         tasks=plan.tasks,
         # JSON objects are written with sorted keys; tables keep this order.
         order=tuple(names),
-        corpus=None if metrics.prepare is None else _summarise_corpus(metrics.prepare),
+        corpus=None if metrics.prepare is None else _narrow(CorpusSummary, metrics.prepare),
         versions=_find_versions(),
         machine=None if profile is None else profile.machine,
         seconds=metrics.seconds(plan.students),
@@ -96,7 +189,7 @@ def _summarise_model(name: str, metrics: Metrics, plan: ReportPlan, cost: ModelC
     prints = [source.fingerprint for source in (extracted, trained, cost) if source is not None]
     readout = extracted.readout if extracted is not None else None
     return ModelSummary(
-        **_cost(cost),
+        **({} if cost is None else vars(_narrow(CostSummary, cost))),
         superb={task: score.metrics for task, score in scores.items() if score.metrics},
         unscored={task: score.reason or _NO_SCORE for task, score in scores.items() if not score.metrics},
         ci={task: score.intervals for task, score in scores.items() if score.intervals},
@@ -109,19 +202,9 @@ def _summarise_model(name: str, metrics: Metrics, plan: ReportPlan, cost: ModelC
     )
 
 
-def _cost(cost: ModelCost | None) -> JsonObject:
-    """The fields of a `CostSummary`."""
-    return {} if cost is None else {field.name: getattr(cost, field.name) for field in fields(CostSummary)}
-
-
-def _summarise_ablation(values: AblationMetrics) -> AblationSummary:
-    return AblationSummary(values.of, values.updates, values.seeds, values.variants, values.comparisons, values.profile)
-
-
-def _summarise_corpus(values: PrepareMetrics) -> CorpusSummary:
-    return CorpusSummary(
-        values.source, values.fingerprint, values.utterances, values.hours, values.speakers, values.splits
-    )
+def _narrow(kind: type[Kind], record: Record) -> Kind:
+    """The fields of `record` that `kind` has, as a `kind`."""
+    return kind(**{of.name: getattr(record, of.name) for of in fields(kind)})  # type: ignore[arg-type]
 
 
 def _find_lead(models: Mapping[str, ModelSummary], plan: ReportPlan) -> Lead:

@@ -190,6 +190,14 @@ def test_compare_prints_a_table_and_json(tmp_path: Path) -> None:
     assert {row["model"]: row["params"] for row in rows} == {"teacher": 5_000_000, "fithubert": 1_000_000}
 
 
+def test_compare_marks_recorded_results(tmp_path: Path) -> None:
+    models = {**SUMMARY["models"], "fithubert": {**SUMMARY["models"]["fithubert"], "init": "random"}}
+    write_json(tmp_path / "reports" / "summary.json", {**SUMMARY, "models": models})
+    assert "recorded results: their students are not in this folder" in run("compare", workspace=tmp_path)[2]
+    write_json(tmp_path / "artifacts" / "students" / "fithubert" / "config.json", {})
+    assert "recorded" not in "".join(run("compare", workspace=tmp_path)[1:])
+
+
 def test_a_task_runs_on_its_own_corpus_by_the_official_protocol(tmp_path: Path) -> None:
     corpora = str(write_librispeech(tmp_path / "corpora"))
     official = ("superb", "fbank", "pr", "--data", corpora, "--official")

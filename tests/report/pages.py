@@ -6,10 +6,9 @@ from pathlib import Path
 from fithubert.report import ReportPlan
 from fithubert.report.chart import Chart
 from fithubert.report.figures import draw_charts
-from fithubert.report.gather import gather
 from fithubert.report.page import render_page
 from fithubert.report.sections import Sections, build_sections
-from fithubert.report.summary import build_summary
+from fithubert.report.summary import build_summary, gather
 from tests.report.sample import PLAN
 
 

@@ -1,5 +1,6 @@
 """The page: sound, readable by everyone, alone on its machine, and honest about what has not run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -155,3 +156,32 @@ def luminance(colour: str) -> float:
     shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [s / 12.92 if s <= 0.03928 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def change(path: Path, **values: object) -> None:
+    write_json(path, {**json.loads(path.read_text()), **values})
+
+
+def test_a_student_that_was_hardly_trained_is_not_judged(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    change(tmp_path / "distill" / "fithubert.json", updates=30)
+    text = " ".join(" ".join(PageReader(page_of(tmp_path)).text).split())
+    assert "The budgets of this run are too small to judge: fithubert was trained for 30 updates." in text
+    assert "Mini-SUPERB score too few updates to judge" in text
+    assert "fithubert keeps" not in text
+
+
+def test_a_missing_figure_has_its_true_reason(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    for score in ("pr", "ks", "sid"):
+        path = tmp_path / "superb" / f"teacher-{score}.json"
+        fbank = json.loads((tmp_path / "superb" / f"fbank-{score}.json").read_text())
+        change(path, metrics=fbank["metrics"], intervals=fbank["intervals"])
+    change(tmp_path / "teacher.json", probe=None)
+    change(tmp_path / "profile.json", paper_size=None)
+    page = page_of(tmp_path)
+    assert "no clear lead to keep" in page
+    assert "the teacher is not better: filter banks" in page
+    assert "The corpus has no phones, so the teacher was not probed." in section_of(page, "layers")
+    assert "Not requested: profile.paper_size is false." in section_of(page, "cost")
+    assert "not run" not in section_of(page, "layers")

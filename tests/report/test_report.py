@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fithubert.errors import UserError
 from fithubert.records import Lead
 from fithubert.report import ReportPlan, build_summary, compare_rows, load_summary, write_report
-from fithubert.report.gather import gather
+from fithubert.report.summary import gather
 from fithubert.report.table import format_count, format_macs, format_seconds, format_share, markdown_table, print_table
 from fithubert.tasks import TASKS, Metric, share_of_lead, task_info
 from tests.report.pages import PageReader, page_of
