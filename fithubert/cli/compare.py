@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import no_stage, options
 
 
 def compare(
@@ -18,7 +17,7 @@ def compare(
 
     Example: `fithubert compare --workspace demo`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.records import load_summary
         from fithubert.report import compare_rows
         from fithubert.report.table import print_table

@@ -16,7 +16,7 @@ import typer
 
 from fithubert import __version__
 from fithubert.cli.options import options
-from fithubert.errors import UserError, exit_on_user_error
+from fithubert.errors import UserError, exit_on_user_error, without_password
 
 if TYPE_CHECKING:
     from fithubert.workspace import Workspace
@@ -75,7 +75,7 @@ def inspect_machine(workspace: "Workspace", params: Path) -> list[Finding]:
     ]
     if any(finding.mark == "problem" and finding.topic in ("torch", "torchaudio") for finding in found):
         return found
-    found += [_inspect_gpu(), _inspect_params(params), _inspect_folder(workspace.root)]
+    found += [_inspect_gpu(), _inspect_tracking(), _inspect_params(params), _inspect_folder(workspace.root)]
     if found[-1].mark == "problem":
         return found
     free = Finding("ok", "disk", f"{shutil.disk_usage(workspace.root).free / 1e9:.1f} GB free")
@@ -127,6 +127,15 @@ def _inspect_gpu() -> Finding:
         return Finding("note", "GPU", text)
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return Finding("ok", "GPU", ", ".join(f"{d.name} with {d.total_memory / 2**30:.0f} GiB" for d in devices))
+
+
+def _inspect_tracking() -> Finding:
+    """MLflow's store; a folder is none any more, and runs would silently stay local."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri and ("://" not in uri or uri.startswith("file:")):
+        text = f"MLFLOW_TRACKING_URI={uri} is a folder, which MLflow no longer writes to"
+        return Finding("problem", "MLflow", text, "unset it, or name a database: sqlite:///mlflow.db")
+    return Finding("ok", "MLflow", without_password(uri) or "sqlite:///mlflow.db in the working directory")
 
 
 def _inspect_params(path: Path) -> Finding:

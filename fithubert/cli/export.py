@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import UserError, exit_on_user_error
+from fithubert.cli.options import no_stage, options
+from fithubert.errors import UserError
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
 
     Example: `fithubert export fithubert --to onnx --out build/onnx`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.stages.export import export as run
         from fithubert.stages.export import register as run_register
         from fithubert.workspace import Workspace

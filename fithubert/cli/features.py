@@ -13,10 +13,9 @@ from fithubert.cli.options import (
     batch_seconds_of,
     exit_on_skipped,
     load_model,
-    options,
+    no_stage,
     parse_layers,
 )
-from fithubert.errors import exit_on_user_error
 
 
 def features(
@@ -42,7 +41,7 @@ def features(
 
     Example: `fithubert features recordings/ --model fithubert --layer 12 --out features.parquet`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.data.listing import list_recordings
         from fithubert.store.recordings import FeatureSettings, write_features
         from fithubert.store.table import DTYPES

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import no_stage
 
 
 def import_(
@@ -18,7 +17,7 @@ def import_(
 
     Example: `fithubert import fithubert.ckpt fithubert.yaml --out artifacts/students/published`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.importers.published import import_published
         from fithubert.models.weights import save_student
 

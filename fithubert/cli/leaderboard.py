@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import no_stage
 
 
 def leaderboard(
@@ -19,7 +18,7 @@ def leaderboard(
 
     Example: `fithubert leaderboard fithubert work/librispeech work/voxceleb1 ...`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.records import SuperbMetrics
         from fithubert.superb.official import score_official
         from fithubert.tasks import TASKS

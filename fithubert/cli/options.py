@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from fithubert import __version__
-from fithubert.errors import UserError, exit_on_user_error
+from fithubert.errors import UserError, exit_on_user_error, printable
 
 if TYPE_CHECKING:
     from fithubert.config.params import Params
@@ -97,6 +97,15 @@ def move_to_front(arguments: Sequence[str]) -> list[str]:
 
 
 @contextmanager
+def no_stage() -> Iterator[None]:
+    """A command that reads no params.yaml: a mistake of the user ends the process with one line, as does `--set`."""
+    with exit_on_user_error(options.debug):
+        if options.changes:
+            raise UserError(f"--set {options.changes[0]}: this command reads no parameters; leave --set out")
+        yield
+
+
+@contextmanager
 def stage(*changes: str) -> Iterator[tuple["Params", "Workspace"]]:
     """The checked parameters, with the command's own `changes`, and the workspace.
 
@@ -112,7 +121,7 @@ def stage(*changes: str) -> Iterator[tuple["Params", "Workspace"]]:
 def exit_on_skipped(skipped: "Sequence[Skipped]") -> None:
     """Print each skipped recording on standard error, and end with status 1 if there is one."""
     for entry in skipped:
-        print(f"skipped {entry.path}: {entry.reason}", file=sys.stderr)
+        print(printable(f"skipped {entry.path}: {entry.reason}"), file=sys.stderr)
     if skipped:
         print(f"{len(skipped)} skipped; the others are in the file", file=sys.stderr)
         raise SystemExit(1)

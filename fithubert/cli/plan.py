@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import no_stage, options
 
 
 def plan(
@@ -31,7 +30,7 @@ def plan(
 
     Example: `fithubert plan --hours 960 --gpus 8`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.profile.plan import KnownSpeeds, PlannedRun
         from fithubert.profile.plan import plan as run
         from fithubert.report.table import print_table

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fithubert.cli.options import stage
+from fithubert.errors import printable
 
 
 def prepare(
@@ -43,4 +44,4 @@ def prepare(
         done = run(params, workspace, download)
         print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
         for entry in done["skipped"]:
-            print(f"skipped {entry['path']}: {entry['reason']}")
+            print(printable(f"skipped {entry['path']}: {entry['reason']}"))

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import no_stage
 
 
 def pretrain(
@@ -21,7 +20,7 @@ def pretrain(
 
     Example: `fithubert pretrain experiments/pretrain/mini.yaml --out build/teacher`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.stages.pretrain import pretrain as run
 
         print(f"teacher: {run(recipe, out, device)}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fithubert.cli.options import stage
+from fithubert.errors import UserError
 
 
 def superb(
@@ -27,10 +28,15 @@ def superb(
         from fithubert.stages.extract import extract
         from fithubert.stages.prepare import prepare as prepare_corpus
         from fithubert.stages.superb import superb as run
+        from fithubert.tasks import TASKS
         from fithubert.workspace import check_name
 
         # Before anything that takes long.
-        check_name(task, list(params.superb.tasks), "task")
+        check_name(task, list(TASKS), "task")
+        if task not in params.superb.tasks:
+            raise UserError(
+                f"task {task!r}: superb.tasks of params.yaml has no {task}; it has {', '.join(params.superb.tasks)}"
+            )
         if data is not None:
             prepare_corpus(params, workspace)
         extract(params, workspace, model)

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import options
-from fithubert.errors import exit_on_user_error
+from fithubert.cli.options import no_stage, options
 
 
 def ui(
@@ -19,7 +18,7 @@ def ui(
 
     Example: `fithubert ui --workspace demo`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.tracking.ui import serve_ui
 
         serve_ui(options.workspace, port)

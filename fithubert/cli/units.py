@@ -13,10 +13,10 @@ from fithubert.cli.options import (
     batch_seconds_of,
     exit_on_skipped,
     load_model,
-    options,
+    no_stage,
     parse_layers,
 )
-from fithubert.errors import UserError, exit_on_user_error
+from fithubert.errors import UserError
 
 if TYPE_CHECKING:
     from fithubert.pretrain.units import Codebook
@@ -48,7 +48,7 @@ def units(
 
     Example: `fithubert units recordings/ --model teacher --layer 6 --clusters 100 --out units.parquet`
     """
-    with exit_on_user_error(options.debug):
+    with no_stage():
         from fithubert.data.listing import list_recordings
         from fithubert.pretrain.discretise import UnitOptions, describe_codebook, provide_codebook, write_units
         from fithubert.store.recordings import drop_short, make_folder

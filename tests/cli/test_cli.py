@@ -119,6 +119,12 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["--set", "report.titel=x", "report"], "unknown key"),
         (["plan", "--hours", "1", "--epochs", "0"], "--epochs: must be above 0"),
         (["compare"], "fithubert report"),
+        (["--set", "nonsense", "compare"], "--set nonsense: this command reads no parameters"),
+        (["superb", "teacher", "kws"], "task 'kws': not one of pr, "),
+        (
+            ["--set", "superb.tasks={sid: {steps: 1}}", "superb", "teacher", "ks"],
+            "superb.tasks of params.yaml has no ks",
+        ),
         (["compare", "/no/summary.json"], "/no/summary.json"),
         (["--set", "distill.updats=3", "profile"], "unknown key"),
         (["import", "/no/checkpoint.ckpt"], "no such file"),

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from fithubert.cli.doctor import NEEDED_EXTRAS, Finding, inspect_extras
 from fithubert.models.weights import save_student
 from tests.cli.test_cli import run
@@ -43,6 +45,19 @@ def test_a_folder_that_cannot_be_written_is_a_problem() -> None:
     code, found = look(Path("/proc"))  # Not even root may
     assert code == 1
     assert "workspace: /proc: cannot be written" in problems(found)
+
+
+@pytest.mark.parametrize(
+    ("uri", "wrong"),
+    [("./mlruns", True), ("file:///tmp/x", True), ("postgresql://me:secret@host/db", False), ("", False)],
+)
+def test_a_tracking_store_that_mlflow_does_not_write_to_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, wrong: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    _, found = look(tmp_path)
+    assert ("MLflow: MLFLOW_TRACKING_URI=" in problems(found)) == wrong
+    assert "secret" not in str(found)
 
 
 def test_existing_results_are_named(tmp_path: Path) -> None:
