@@ -269,3 +269,11 @@ def _refusals(path: Path) -> Iterator[None]:
         if refused is None:
             raise
         raise refused from error
+
+
+def format_bytes(count: float) -> str:
+    """Decimal units, three digits: 1.23 TB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e6:.3g} MB"

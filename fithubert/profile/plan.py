@@ -8,6 +8,7 @@ from pathlib import Path
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
+from fithubert.files import format_bytes
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.recipes import resolve
@@ -146,7 +147,7 @@ def _row(cost: TargetCost, live: TargetCost) -> dict[str, str]:
     even = break_even_epochs(cost, live)
     return {
         "targets": cost.targets,
-        "on disk": show_bytes(cost.num_bytes) if cost.num_bytes else "-",
+        "on disk": format_bytes(cost.num_bytes) if cost.num_bytes else "-",
         "extraction": show_hours(cost.extraction_hours) if cost.num_bytes else "-",
         "an epoch": show_hours(cost.epoch_hours),
         "waits for": cost.slowest,
@@ -158,7 +159,7 @@ def _row(cost: TargetCost, live: TargetCost) -> dict[str, str]:
 
 def _verdict(cached: TargetCost, live: TargetCost, free: int) -> str:
     even, name = break_even_epochs(cached, live), cached.targets
-    room = "" if cached.num_bytes <= free else f"; there are {show_bytes(free)} free here, so it does not fit"
+    room = "" if cached.num_bytes <= free else f"; there are {format_bytes(free)} free here, so it does not fit"
     if even >= cached.epochs:
         waits = f"at any number of epochs, as one on {name} waits for {cached.slowest}"
         below = f"below {even:.3g} epochs" if isfinite(even) else waits
@@ -168,20 +169,12 @@ def _verdict(cached: TargetCost, live: TargetCost, free: int) -> str:
         )
     return (
         f"{name} beats live from {even:.3g} epochs on: {show_hours(cached.total_hours)} against "
-        f"{show_hours(live.total_hours)} for {cached.epochs:.3g}, for {show_bytes(cached.num_bytes)} of disk{room}"
+        f"{show_hours(live.total_hours)} for {cached.epochs:.3g}, for {format_bytes(cached.num_bytes)} of disk{room}"
     )
 
 
 def _show_speed(speed: float) -> str:
     return f"{speed:,.0f} x" if speed >= 100 else f"{speed:.3g} x"
-
-
-def show_bytes(count: float) -> str:
-    """Decimal units, three digits: 1.23 TB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1e6:.3g} MB"
 
 
 def show_hours(hours: float) -> str:

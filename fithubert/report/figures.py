@@ -226,7 +226,7 @@ def draw_importance(sweep: SweepMetrics) -> Chart:
     """The share of each objective that every choice explains; a note if there were too few trials."""
     chart = new_chart("importance", "The share of each objective that every choice explains", 7.5, 4.2)
     panels = chart.figure.subplots(1, max(1, len(sweep.importance)), squeeze=False)[0]
-    if not sweep.importance:
+    if not any(sweep.importance.values()):
         panels[0].text(0.5, 0.5, "too few finished trials", ha="center")
         panels[0].set_axis_off()
     for axes, (objective, shares) in zip(panels, sweep.importance.items(), strict=False):

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from fithubert.errors import UserError
-from fithubert.files import atomic_file
+from fithubert.files import atomic_file, format_bytes
 from fithubert.records import SweepMetrics
 from fithubert.report import table
 from fithubert.report.chart import Chart
@@ -83,13 +83,14 @@ def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Ch
         "count": table.format_count,
         "macs": table.format_macs,
         "share": table.format_share,
-        "bytes": table.format_bytes,
+        "bytes": format_bytes,
         "duration": table.format_seconds,
         "heading": table.format_heading,
         "number": table.format_number,
         "plain": asdict,
     }
     environment.globals |= {
+        "in_use": _command,
         "table": table,
         "part_titles": PART_TITLES,
         "scatter_models": scatter_models,
@@ -100,6 +101,15 @@ def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Ch
     drawn = {chart.name: _Inline(chart) for chart in charts}
     # A line never begins with a percent sign.
     return environment.get_template(template).render(page=content, charts=drawn).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _command(command: str, dvc: bool) -> str:
+    """`command`, a `dvc repro TARGETS`, or the command of fithubert that does its first target if DVC is not used."""
+    if dvc or not command.startswith("dvc repro"):
+        return command
+    stage, _, of = command.removeprefix("dvc repro").replace("'", "").partition(" --glob")[0].strip().partition("@")
+    stage = stage.split()[0] if stage else "report"
+    return f"fithubert {'sweep' if '/' in stage else stage} {'MODEL TASK' if stage == 'superb' else of}".strip()
 
 
 @dataclass(frozen=True)

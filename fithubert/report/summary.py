@@ -40,7 +40,7 @@ _NO_SCORE = "no score in the metrics file"
 class ReportPlan:
     """The results that the pipeline is to produce, so that the page can name what has not run.
 
-    `students`: the models that are distilled in this workspace.
+    `students`: the models that are distilled in this workspace. `dvc`: its stages are run by DVC.
     """
 
     models: tuple[str, ...]
@@ -50,6 +50,7 @@ class ReportPlan:
     title: str = "fithubert"
     teacher: str = "teacher"
     baseline: str = "fbank"
+    dvc: bool = True
 
 
 @dataclass(frozen=True)

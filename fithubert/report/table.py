@@ -48,13 +48,6 @@ def format_share(value: float | None) -> str:
     return f"{100 * value:.1f} %" if 0 < value < 1 else f"{100 * value:.0f} %"
 
 
-def format_bytes(value: float | None) -> str:
-    """Mebibytes or gibibytes; `not measured` for None."""
-    if value is None:
-        return "not measured"
-    return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
-
-
 def format_seconds(value: float) -> str:
     """Seconds as `8.3 s`, `4 min 5 s` or `2 h 3 min`."""
     if value < 60:

@@ -1,5 +1,7 @@
 """The summary, the table and the page, and their MLflow runs."""
 
+from dataclasses import replace
+
 from fithubert.config.params import Params
 from fithubert.config.students import TimeReductionConfig
 from fithubert.files import read_json
@@ -20,7 +22,8 @@ def report(params: Params, workspace: Workspace) -> ReportFiles:
 
     Completing means: a summary run per model, a run with the page, and the hashes of dvc.lock on every run.
     """
-    files = write_report(workspace.reports, plan_report(params))
+    plan = replace(plan_report(params), dvc=(workspace.root / "dvc.yaml").is_file())
+    files = write_report(workspace.reports, plan)
     log_report(params, workspace, files)
     complete_runs(workspace.root)
     return files

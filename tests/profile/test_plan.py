@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
+from fithubert.files import format_bytes
 from fithubert.models import recipes
 from fithubert.profile import budget as throughput
 from fithubert.profile import plan as stage
@@ -150,7 +151,7 @@ def test_the_verdict_follows_the_number_of_epochs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_measured")
 def test_only_the_layers_that_the_student_learns_from_are_counted(tmp_path: Path) -> None:
     done = plan_run(tmp_path, 1, "mini", "distilhubert", "float16", 0, 1)
-    assert done.rows[0]["on disk"] == stage.show_bytes(180_000 * 3 * 192 * 2 + 2 * 16_000 * 3600)
+    assert done.rows[0]["on disk"] == format_bytes(180_000 * 3 * 192 * 2 + 2 * 16_000 * 3600)
     assert "cache.layers: [4, 8, 12]" in done.sources[4]
 
 
@@ -162,7 +163,7 @@ def test_live_targets_win_wherever_reading_is_slower_than_the_teacher(tmp_path: 
 
 
 def test_bytes_and_hours_have_the_unit_that_suits_them() -> None:
-    assert [stage.show_bytes(n) for n in (3.3e12, 1.26e9, 5e6)] == ["3.3 TB", "1.26 GB", "5 MB"]
+    assert [format_bytes(n) for n in (3.3e12, 1.26e9, 5e6)] == ["3.3 TB", "1.26 GB", "5 MB"]
     assert [stage.show_hours(h) for h in (60, 10, 0.5, 0.01)] == ["2.5 days", "10 h", "30 min", "36 s"]
 
 

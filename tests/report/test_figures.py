@@ -9,7 +9,7 @@ import pytest
 
 from fithubert.files import write_json
 from fithubert.records import SweepMetrics
-from fithubert.report import render_front
+from fithubert.report import draw_importance, render_front
 from tests.report.pages import charts_of, page_of, sections_of
 from tests.report.sample import ablation, distill, sweep, write_metrics
 
@@ -110,6 +110,12 @@ def test_the_page_of_a_study_shows_every_trial_and_its_curve() -> None:
         assert f'<th scope="row">{name}</th>' in page
         assert f"<title>{name}</title>" in page
     assert len(json.loads(page.split('<script type="application/json">')[1].split("</script>")[0])["points"]) == 2
+
+
+@pytest.mark.parametrize(("importance", "blank"), [({}, True), ({"pr": {}}, True), ({"pr": {"depth": 1.0}}, False)])
+def test_a_chart_of_importance_without_data_says_why(importance: dict[str, dict[str, float]], blank: bool) -> None:
+    svg = draw_importance(SweepMetrics.from_json(sweep() | {"importance": importance})).inline()
+    assert ("too few finished trials" in svg) == blank
 
 
 def test_an_ablation_that_has_not_run_is_named(tmp_path: Path) -> None:

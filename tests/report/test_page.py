@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_page_shows_the_figures(reports: Path) -> None:
         "7.41 GMAC/s",
         "Time reduction",
         "chance 100.0 8.3",
-        "sweep_000 44 90.0 M 4 96",
+        "sweep_000 44 90.0 M 0.90M 4 96",
     ):
         assert shown in text
     assert "Intent classification is not scored: no utterance with an intent in the train split." in text
@@ -185,3 +186,14 @@ def test_a_missing_figure_has_its_true_reason(tmp_path: Path) -> None:
     assert "The corpus has no phones, so the teacher was not probed." in section_of(page, "layers")
     assert "Not requested: profile.paper_size is false." in section_of(page, "cost")
     assert "not run" not in section_of(page, "layers")
+
+
+def test_without_dvc_the_page_names_commands_of_fithubert(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    for file in ("distill/fithubert.json", "sweep.json"):
+        (tmp_path / file).unlink()
+    page = page_of(tmp_path, replace(PLAN, dvc=False)).split('<section id="reproduce">')[0]
+    commands = set(re.findall(r"<code>(\w[^<]*)</code>", page))
+    assert {"fithubert report", "fithubert distill fithubert", "fithubert superb MODEL TASK"} <= commands
+    assert {"fithubert profile", "fithubert sweep", "fithubert ablation time_reduction"} <= commands
+    assert "dvc" not in page.split("</style>")[1]
