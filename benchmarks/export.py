@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.tables import write_tables
 from fithubert.data.manifest import load_manifest
 from fithubert.export.onnx import OnnxStudent, export_onnx, measure_error
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.costs import PAPER_REFERENCE, paper_size_subjects
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads

@@ -36,7 +36,8 @@ from fithubert.files import digest
 from fithubert.frames import pad_waveforms
 from fithubert.importers.registry import load_teacher
 from fithubert.models import recipes
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import build_student
 from fithubert.profile.timing import paired_ratio
 from fithubert.store.extract import ExtractSettings, extract_features
@@ -129,7 +130,7 @@ def build_ways(
         HintLoss(HintParams(), config.heads.layer_map),
         params,
     )
-    teacher = HubertTeacher(remove_weight_norm(HubertModel(hubert_base())), "hubert_base")
+    teacher = HubertTeacher(prepare_for_inference(HubertModel(hubert_base())), "hubert_base")
     live = LiveTargets(manifest, teacher)
     utterances = round(len(manifest.utterances) / len(batches))
     return {

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from fithubert.config.teacher import hubert_base
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 
 
 def widen_to_base(small: HubertTeacher) -> HubertTeacher:
     """`small`, whose depth, kernels, heads and groups are HuBERT Base's, at HuBERT Base's widths."""
-    model = remove_weight_norm(HubertModel(hubert_base()))
+    model = prepare_for_inference(HubertModel(hubert_base()))
     config, wide = small.model.config, model.config
     groups, heads = config.pos_conv_groups, config.attention_heads
     stream = _copies(config.width, wide.width, groups)

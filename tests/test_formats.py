@@ -11,7 +11,7 @@ import torch
 
 from fithubert import load_features, load_student, load_teacher
 from fithubert.data.batching import Crop
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.store.read import FeatureStore
 
 RECORDED = Path(__file__).parent / "recorded" / "before_rooms"

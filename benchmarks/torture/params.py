@@ -13,7 +13,7 @@ from benchmarks.torture.harness import Case
 from benchmarks.torture.world import World
 from fithubert.config.params import Params, load_params
 from fithubert.models.recipes import resolve
-from fithubert.models.student import parameter_counts
+from fithubert.models.weights import parameter_counts
 from fithubert.workspace import Workspace
 
 VALUES: tuple[Any, ...] = (

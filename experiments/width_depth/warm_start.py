@@ -27,8 +27,8 @@ from fithubert.distill.step import Stepper
 from fithubert.distill.targets import Request, TrainingData
 from fithubert.distill.warmstart import set_first_weights
 from fithubert.errors import exit_on_user_error
-from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import load_student, save_student
 from fithubert.search.space import find_choices, make_student

@@ -19,8 +19,8 @@ def import_(
     """
     with no_stage():
         from fithubert.importers.published import import_published
-        from fithubert.models.weights import save_student
+        from fithubert.models.weights import parameter_counts, save_student
 
         student = import_published(checkpoint, config)
         save_student(student, out, record={"imported": checkpoint.name})
-        print(f"{out}: {student.parameter_counts().trunk:,} parameters in the trunk")
+        print(f"{out}: {parameter_counts(student.config).trunk:,} parameters in the trunk")

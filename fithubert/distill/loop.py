@@ -14,6 +14,7 @@ from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, fi
 from fithubert.distill.targets import Request, TrainingData
 from fithubert.errors import UserError
 from fithubert.files import write_json
+from fithubert.models.weights import parameter_counts
 from fithubert.records import CurvePoint, Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training.checkpoint import CheckpointFolder
@@ -225,7 +226,7 @@ class TrainingLoop:
             TrainingStarted(
                 updates=self.params.updates,
                 resumed_from=None if checkpoint is None else self.standing.update,
-                parameters=self.stepper.student.parameter_counts(),
+                parameters=parameter_counts(self.stepper.student.config),
                 train_utterances=len(train),
                 train_seconds=sum(train) * self.data.seconds_per_frame,
                 dev_utterances=len(dev),

@@ -12,8 +12,7 @@ from torch import Tensor
 from fithubert.config.distill import DistillParams
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.targets import Request
-from fithubert.models.masking import draw_mask
-from fithubert.models.student import Student
+from fithubert.models.student import Student, draw_mask
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training.ranks import delay_gradient_sync, sum_over_ranks

@@ -8,8 +8,7 @@ from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent
 from fithubert.files import read_json
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.readout import ReadOut
-from fithubert.models.runtime import choose_device, prepare_teacher
+from fithubert.models.runtime import ReadOut, choose_device, prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import STUDENT_FORMAT, load_student
 from fithubert.workspace import Workspace

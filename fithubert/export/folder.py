@@ -14,7 +14,7 @@ from fithubert import __version__
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -24,12 +24,9 @@ _MODULES = (
     "frames",
     "models.frontend",
     "models.encoder",
-    "models.masking",
-    "models.meta",
     "models.time_reduction",
     "models.heads",
     "models.student",
-    "models.states",
 )
 _RENAMED = {"config.students": "shape"}
 _IMPORT = re.compile(r"^from fithubert\.([\w.]+) import", re.MULTILINE)

@@ -18,7 +18,7 @@ from fithubert.export.folder import (
 )
 from fithubert.files import write_json
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 
 _NO_SCORES = "None are known of these weights."
 

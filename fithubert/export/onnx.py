@@ -13,10 +13,8 @@ from fithubert.export.folder import describe_export, describe_states, new_direct
 from fithubert.export.int8 import quantise
 from fithubert.files import check_digest, digest_file, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms, receptive_field
-from fithubert.models.readout import ReadOut
-from fithubert.models.runtime import open_session, require_onnx, samples_dim, write_graph
+from fithubert.models.runtime import ReadOut, open_session, require_onnx, samples_dim, write_graph
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
-from fithubert.models.states import read_states
 from fithubert.models.student import Student
 
 
@@ -173,7 +171,7 @@ class _Exported(nn.Module):
         self.student = student
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        states, frames = read_states(self.student, waveforms, lengths)
+        states, frames = self.student.read(waveforms, lengths)
         return (*states, frames)
 
 

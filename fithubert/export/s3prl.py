@@ -17,7 +17,7 @@ from fithubert.export.folder import (
     write_templates,
 )
 from fithubert.files import write_json
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 
 
 def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:

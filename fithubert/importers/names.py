@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
-from fithubert.models.weights import fill_model
+from fithubert.models.canonical import fill_model, prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 
 _PROJECTIONS = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
 #: WavLM's gates in transformers and torchaudio, and in its authors' code.
@@ -64,7 +64,7 @@ def build_teacher(
 
     `source` is the file for messages. Raises UserError naming the tensor that is missing, unknown or misshapen.
     """
-    model = remove_weight_norm(HubertModel(config))
+    model = prepare_for_inference(HubertModel(config))
     state = {key: tensor for key, tensor in state.items() if not key.startswith(layout.ignored)}
     embedding = state.pop(layout.mask_embedding, None)
     renamed, unknown = {}, []

@@ -14,8 +14,8 @@ from fithubert.config.base import read_yaml, validate
 from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
 from fithubert.importers.torch_files import parse_list, read_torch_file
+from fithubert.models.canonical import fill_model, prepare_for_inference
 from fithubert.models.student import Student
-from fithubert.models.weights import load_canonical_state, prepare_for_inference
 
 #: fairseq's names, and ours, inside a transformer layer.
 _LAYER_NAMES = {
@@ -57,7 +57,7 @@ def import_published(checkpoint: Path | str, config: Path | str | None = None) -
             f"{path}: neither a FitHuBERT checkpoint (state_dict) nor a DistilHuBERT one (Distiller, Config)"
         )
     model = prepare_for_inference(Student(student))
-    load_canonical_state(model, _rename(state, student), str(path))
+    fill_model(model, _rename(state, student), str(path))
     return model
 
 

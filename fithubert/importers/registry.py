@@ -8,8 +8,7 @@ from fithubert.files import read_json
 from fithubert.importers.fairseq import read_fairseq
 from fithubert.importers.huggingface import read_huggingface
 from fithubert.importers.torchaudio import read_torchaudio
-from fithubert.models.fbank import FbankModel
-from fithubert.models.speech_model import SpeechModel
+from fithubert.models.speech_model import FbankModel, SpeechModel
 from fithubert.models.weights import read_teacher
 
 #: Weights of the embedded teacher, committed with the package (see MODEL_CARD.md in the same folder).

@@ -1,6 +1,6 @@
 """Projection heads: from a student's layers to the teacher's width and frame rate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ class LayerHead(nn.Module):
     def __init__(self, width: int, teacher_width: int, factor: int, upsampling: str) -> None:
         super().__init__()
         self.factor = factor
-        self.upsampling = Upsampling(width, factor) if factor > 1 and upsampling == "transposed_conv" else None
+        self.upsampling = _build_upsampling(width, factor, upsampling)
         self.projection = nn.Linear(width, teacher_width)
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
@@ -54,53 +54,124 @@ class LayerHead(nn.Module):
         return repeat_frames(self.projection(x), self.factor, num_frames)
 
 
-class SharedHeads(nn.Module):
+class Heads(nn.Module):
+    """All heads of a student; `layers` are the student layers of its layer map's entries."""
+
+    def __init__(self, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+
+    @property
+    def single(self) -> tuple[LayerHead, ...]:
+        """The heads that are one map of one layer each."""
+        return ()
+
+    def forward(
+        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """One (batch, num_frames, feature) for each head in `wanted` (None: all).
+
+        `states`: layers 0.. of the student up to the highest that is read, each at its own frame rate.
+        """
+        raise NotImplementedError
+
+    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
+        """The weights `state` of these heads without those of the heads before `first`."""
+        raise NotImplementedError
+
+
+class LayerHeads(Heads):
+    """A `LayerHead` for each entry of the layer map."""
+
+    def __init__(self, layers: Sequence[int], heads: Sequence[LayerHead]) -> None:
+        super().__init__(layers)
+        for index, head in enumerate(heads):
+            self.add_module(str(index), head)
+
+    @property
+    def single(self) -> tuple[LayerHead, ...]:
+        return tuple(self.children())  # type: ignore[arg-type]
+
+    def forward(
+        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        heads = self.single
+        indices = range(len(heads)) if wanted is None else wanted
+        return tuple(heads[i](states[self.layers[i]], num_frames) for i in indices)
+
+    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
+        cut = {}
+        for name, tensor in state.items():
+            index, _, rest = name.partition(".")
+            if int(index) >= first:
+                cut[f"{int(index) - first}.{rest}"] = tensor
+        return cut
+
+
+class SharedHeads(Heads):
     """Several predictions from one layer: a hidden projection with GELU, then one linear map each (DistilHuBERT).
 
     s3prl `out_layer_type: expand-last`; with time reduction the layer is upsampled once, as FitHuBERT's code does.
     """
 
-    def __init__(
-        self, width: int, teacher_width: int, predictions: int, hidden_width: int, factor: int, upsampling: str
-    ) -> None:
-        super().__init__()
-        self.factor, self.predictions = factor, predictions
-        self.upsampling = Upsampling(width, factor) if factor > 1 and upsampling == "transposed_conv" else None
-        self.hidden = nn.Linear(width, predictions * hidden_width)
-        bound = hidden_width**-0.5
-        self.weight = nn.Parameter(torch.empty(predictions, teacher_width, hidden_width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(predictions, teacher_width).uniform_(-bound, bound))
+    def __init__(self, layers: Sequence[int], config: StudentConfig) -> None:
+        super().__init__(layers)
+        heads, count, width = config.heads, len(layers), config.width
+        self.factor = config.factor_of(layers[0])
+        self.upsampling = _build_upsampling(width, self.factor, heads.upsampling)
+        inner = heads.hidden_width or width
+        self.hidden = nn.Linear(width, count * inner)
+        bound = inner**-0.5
+        self.weight = nn.Parameter(torch.empty(count, heads.teacher_width, inner).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(count, heads.teacher_width).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, num_frames: int, wanted: Sequence[int] | None = None) -> tuple[Tensor, ...]:
-        """One (batch, num_frames, teacher feature) per prediction in `wanted` (None: all), from `x`, the last layer."""
-        if self.upsampling is not None:
-            x = self.upsampling(x, num_frames)
-        hidden = F.gelu(self.hidden(x)).unflatten(2, (self.predictions, -1))
-        indices = range(self.predictions) if wanted is None else wanted
+    def forward(
+        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        x = states[-1] if self.upsampling is None else self.upsampling(states[-1], num_frames)
+        hidden = F.gelu(self.hidden(x)).unflatten(2, (len(self.layers), -1))
+        indices = range(len(self.layers)) if wanted is None else wanted
         outputs = (F.linear(hidden[:, :, i], self.weight[i], self.bias[i]) for i in indices)
         if self.upsampling is not None:
             return tuple(outputs)
         return tuple(repeat_frames(y, self.factor, num_frames) for y in outputs)
 
-
-class NoHead(nn.Module):
-    """The layer itself at the teacher's frame rate, without parameters (STaR compares layers of any width)."""
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """(batch, num_frames, feature) from `x` (batch, reduced time, feature)."""
-        return repeat_frames(x, self.factor, num_frames)
+    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
+        cut = dict(state)
+        for name in ("weight", "bias", "hidden.weight", "hidden.bias"):
+            cut[name] = state[name][len(state[name]) // len(self.layers) * first :].clone()
+        return cut
 
 
-def build_heads(config: StudentConfig) -> nn.ModuleList | SharedHeads:
+class NoHeads(Heads):
+    """The layers themselves at the teacher's frame rate, without parameters (STaR compares layers of any width)."""
+
+    def __init__(self, layers: Sequence[int], factors: Sequence[int]) -> None:
+        super().__init__(layers)
+        self.factors = tuple(factors)
+
+    def forward(
+        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        indices = range(len(self.layers)) if wanted is None else wanted
+        return tuple(repeat_frames(states[self.layers[i]], self.factors[i], num_frames) for i in indices)
+
+    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
+        return {}
+
+
+def build_heads(config: StudentConfig) -> Heads:
     """The heads of a student of `config`'s shape, one for each entry of its layer map."""
-    heads, factors = config.heads, [config.factor_of(layer) for layer, _ in config.heads.layer_map]
+    heads, layers = config.heads, [layer for layer, _ in config.heads.layer_map]
+    factors = [config.factor_of(layer) for layer in layers]
     if heads.kind == "none":
-        return nn.ModuleList(NoHead(factor) for factor in factors)
-    if heads.kind == "shared" and factors:
-        hidden = heads.hidden_width or config.width
-        return SharedHeads(config.width, heads.teacher_width, len(factors), hidden, factors[0], heads.upsampling)
-    return nn.ModuleList(LayerHead(config.width, heads.teacher_width, f, heads.upsampling) for f in factors)
+        return NoHeads(layers, factors)
+    if heads.kind == "shared" and layers:
+        return SharedHeads(layers, config)
+    return LayerHeads(
+        layers, [LayerHead(config.width, heads.teacher_width, factor, heads.upsampling) for factor in factors]
+    )
+
+
+def _build_upsampling(width: int, factor: int, kind: str) -> Upsampling | None:
+    return Upsampling(width, factor) if factor > 1 and kind == "transposed_conv" else None

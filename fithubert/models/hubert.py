@@ -4,6 +4,8 @@ Source: Hsu et al. 2021; fairseq `HubertModel`; checked against torchaudio and t
 Differs: the group norm of the first convolution leaves padding out of its statistics (see `blocks.frontend`).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from fithubert.config.teacher import HubertConfig, Precision
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import count_conv_frames, count_frames, padding_mask
+from fithubert.models.canonical import canonical_state
 from fithubert.models.encoder import (
     EncoderLayer,
     EncoderLayerConfig,
@@ -99,14 +102,11 @@ class HubertModel(nn.Module):
         return tuple(states)
 
 
-class MaskedFrames:
-    """Which frames are masked for the encoder, and the embedding that replaces them.
+class MaskedFrames(NamedTuple):
+    """The frames `mask` (batch, time) bool that the learnt `embedding` (feature,) replaces before the encoder."""
 
-    `mask` (batch, time) bool; `embedding` (feature,), HuBERT's learnt mask embedding.
-    """
-
-    def __init__(self, mask: Tensor, embedding: Tensor) -> None:
-        self.mask, self.embedding = mask, embedding
+    mask: Tensor
+    embedding: Tensor
 
 
 def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -206,22 +206,5 @@ def fingerprint_weights(model: HubertModel) -> str:
     # Defaults are left out, so that an option that a later version adds leaves the fingerprints of before.
     parts: list[bytes | str] = [model.config.model_dump_json(exclude_defaults=True)]
     for name in sorted(state):
-        parts += [name, state[name].contiguous().numpy().tobytes()]
+        parts += [name, state[name].numpy().tobytes()]
     return digest(*parts)
-
-
-def canonical_state(model: HubertModel) -> dict[str, Tensor]:
-    """float32 CPU weights by canonical name, the positional convolution's weight norm folded into `weight`."""
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if ".parametrizations.weight.original" not in name:
-            state[name] = tensor.detach().float().cpu()
-    if isinstance(model.positional, PositionalConv):
-        state["positional.conv.weight"] = model.positional.conv.weight.detach().float().cpu()
-    return state
-
-
-def remove_weight_norm(model: HubertModel) -> HubertModel:
-    """`model` with its positional convolution's weight computed once and for all, for inference."""
-    model.positional.fold_weight_norm()
-    return model

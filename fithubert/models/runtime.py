@@ -1,4 +1,4 @@
-"""How a teacher is run: device, precision, torch.compile or ONNX Runtime."""
+"""How models are run: a student's read-out, a teacher's device, precision, torch.compile or ONNX Runtime."""
 
 import logging
 import tempfile
@@ -15,6 +15,41 @@ from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput, join_outputs
+from fithubert.models.student import Student
+from fithubert.models.weights import fingerprint, release
+
+
+class ReadOut:
+    """A `SpeechModel` that returns the hidden states that `student.config.readout` names.
+
+    They are those of `Student.read`. Holds a copy of the student without the parts that only training needs.
+    """
+
+    def __init__(self, student: Student, name: str) -> None:
+        self.student = release(student).requires_grad_(False)
+        self.name = name
+        self.convolutions = self.student.frontend.convolutions
+        self.fingerprint = fingerprint(self.student)
+        self.widths = self.student.read_widths
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights, to which inputs are moved."""
+        return self.student.encoder_norm.weight.device
+
+    def to(self, device: torch.device | str) -> "ReadOut":
+        """This read-out with its weights on `device`."""
+        self.student.to(device)
+        return self
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """The read-out's layers of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples.
+
+        `last_layer` counts the read-out's own layers from 0 and ends the result there.
+        """
+        waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
+        return SpeechOutput(*self.student.read(waveforms, lengths, last_layer))
 
 
 class OnnxTeacher:

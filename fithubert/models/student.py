@@ -8,14 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.config.students import StudentConfig
+from fithubert.config.students import MaskingConfig, StudentConfig
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms, receptive_field
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
 from fithubert.models.frontend import ConvFrontend
-from fithubert.models.heads import SharedHeads, build_heads
-from fithubert.models.masking import draw_mask
-from fithubert.models.meta import without_memory
+from fithubert.models.heads import build_heads
 from fithubert.models.time_reduction import TimeReduction, repeat_frames
 
 #: One number of frames, or one for each utterance.
@@ -88,7 +86,7 @@ class Student(nn.Module):
             EncoderLayer(replace(layer, reuse_attention=index in config.reuse_attention))
             for index in range(config.depth)
         )
-        self.heads: nn.ModuleList | SharedHeads = build_heads(config)
+        self.heads = build_heads(config)
 
     def forward(self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None) -> StudentOutput:
         """Hidden states and all projections of waveforms (batch, samples) float32 at 16 kHz.
@@ -97,7 +95,9 @@ class Student(nn.Module):
         none. Raises UserError if the longest waveform is shorter than one frame.
         """
         encoded = self.encode(waveforms, lengths)
-        return StudentOutput(self.at_teacher_rate(encoded), encoded.lengths, self.project(encoded))
+        return StudentOutput(
+            self.at_teacher_rate(encoded), encoded.lengths, self.heads(encoded.states, encoded.num_frames)
+        )
 
     def hints(
         self,
@@ -114,7 +114,31 @@ class Student(nn.Module):
         pairs = self.config.heads.layer_map
         wanted = range(len(pairs)) if heads is None else heads
         encoded = self.encode(waveforms, lengths, max((pairs[i][0] for i in wanted), default=0), masked)
-        return self.project(encoded, heads), encoded.lengths
+        return self.heads(encoded.states, encoded.num_frames, heads), encoded.lengths
+
+    def read(
+        self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None, last_layer: int | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The states (batch, time, feature) that `config.readout` names, and their lengths (batch,), once released.
+
+        `last`: the last head's projection (the paper), the only head that is left. `layers`: layer 0..L, reduced ones
+        with repeated frames. `projections`: every head's projection. `last_layer` counts the states from 0 and ends
+        the result, and the work, there. Inputs as in `forward`.
+        """
+        if self.config.readout == "layers":
+            encoded = self.encode(waveforms, lengths, last_layer)
+            return self.at_teacher_rate(encoded), encoded.lengths
+        count = len(self.config.heads.layer_map)
+        return self.hints(waveforms, lengths, range(count if last_layer is None else last_layer + 1))
+
+    @property
+    def read_widths(self) -> tuple[int, ...]:
+        """The feature size of each state that `read` returns."""
+        config = self.config
+        if config.readout == "layers":
+            return (config.width,) * (config.depth + 1)
+        width = config.width if config.heads.kind == "none" else config.heads.teacher_width
+        return (width,) * len(config.heads.layer_map)
 
     def encode(
         self,
@@ -150,14 +174,6 @@ class Student(nn.Module):
             states[-1] = self.encoder_norm(states[-1])
         return Encoded(tuple(states), teacher_lengths, num_frames)
 
-    def project(self, encoded: Encoded, heads: Sequence[int] | None = None) -> tuple[Tensor, ...]:
-        """The projections of `heads` (None: all) from encoded layers, each at the teacher's frame rate."""
-        if isinstance(self.heads, SharedHeads):
-            return self.heads(encoded.states[-1], encoded.num_frames, heads)
-        wanted = range(len(self.heads)) if heads is None else heads
-        pairs = self.config.heads.layer_map
-        return tuple(self.heads[i](encoded.states[pairs[i][0]], encoded.num_frames) for i in wanted)
-
     def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""
         return tuple(
@@ -170,10 +186,6 @@ class Student(nn.Module):
         if reduction is None or not reduction.drop_last_frame:
             return frames
         return frames // reduction.factor * reduction.factor
-
-    def parameter_counts(self) -> "ParameterCounts":
-        """The parameters of this student by purpose."""
-        return parameter_counts(self.config)
 
     def _features(self, waveforms: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
         """The input of the time reduction or of the first layer, at the full frame rate."""
@@ -213,49 +225,27 @@ def build_student(config: StudentConfig) -> Student:
     return Student(config)
 
 
-@dataclass(frozen=True)
-class ParameterCounts:
-    """Parameters of a model by use.
+def draw_mask(
+    lengths: Tensor, num_frames: int, config: MaskingConfig, generator: torch.Generator | None = None
+) -> Tensor:
+    """(batch, num_frames) bool, True at masked frames, from `generator` or torch's own random state.
 
-    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads
-    and the mask embedding. `unused_in_reference`: an upsampler of the whole model that the authors' code builds and
-    counts but never uses; it is in neither total here.
+    Spans of `span_frames` that neither touch nor overlap, as many as cover `share` of each utterance, or as fit
+    (fairseq `compute_mask_indices` with `no_mask_overlap`, `mask_min_space` 1). Differs from fairseq: every placement
+    is equally likely.
     """
-
-    trunk: int
-    readout: int = 0
-    training_only: int = 0
-    unused_in_reference: int = 0
-
-    @property
-    def total(self) -> int:
-        """The parameters that downstream use loads and runs: trunk and read-out."""
-        return self.trunk + self.readout
-
-    @property
-    def trained(self) -> int:
-        """All parameters that training changes."""
-        return self.total + self.training_only
-
-    @property
-    def published(self) -> int:
-        """`total` as the authors count it; 22,492,064 for FitHuBERT, the paper's 22.49M."""
-        return self.total + self.unused_in_reference
-
-
-def parameter_counts(config: StudentConfig) -> ParameterCounts:
-    """The parameters of a student of `config`'s shape, counted on the meta device, without weights."""
-    with without_memory():
-        full, released = Student(config), Student(config.released())
-    trunk, readout = _count(released) - _count(released.heads), _count(released.heads)
-    reduced = config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv"
-    unused = config.width**2 * config.time_reduction.factor + config.width
-    per_layer = reduced and config.heads.kind == "per_layer"
-    return ParameterCounts(trunk, readout, _count(full) - trunk - readout, unused if per_layer else 0)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+    mask = torch.zeros(len(lengths), num_frames, dtype=torch.bool)
+    for row, frames in enumerate(lengths.tolist()):
+        spans = int(config.share * frames / config.span_frames + torch.rand((), generator=generator).item())
+        spans = min(spans, (frames + 1) // (config.span_frames + 1))
+        # the spans and the gap behind each taken out, what is left to choose is which frames begin one
+        choices = frames - spans * config.span_frames + 1
+        starts = (
+            torch.randperm(choices, generator=generator)[:spans].sort().values
+            + torch.arange(spans) * config.span_frames
+        )
+        mask[row, (starts[:, None] + torch.arange(config.span_frames)).flatten()] = True
+    return mask.to(lengths.device)
 
 
 def _as_batch(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Tensor, Tensor]:

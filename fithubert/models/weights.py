@@ -1,20 +1,23 @@
-"""Students and teachers on disk: config.json and model.safetensors."""
+"""Students and teachers on disk (config.json and model.safetensors), and the parameters of a shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils import parametrize
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fithubert.config.base import validate
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, digest, read_json, write_json
-from fithubert.models.heads import SharedHeads
-from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
+from fithubert.models.canonical import canonical_state, fill_model, prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import Student
 from fithubert.tensors import read_tensors, write_tensors
 
@@ -23,7 +26,6 @@ STUDENT_FORMAT = "fithubert-student-1"
 SHIPPED_STUDENT = "fithubert"
 #: All that the folder of a model holds.
 _FILES = ("config.json", "model.safetensors")
-_FOLDED = "positional.conv.weight"
 
 
 def save_student(
@@ -34,7 +36,7 @@ def save_student(
     `release` leaves out the parts that only training needs: unread heads and the mask embedding. `record`
     is kept in config.json as it is (how the weights came about).
     """
-    state = released_state(student) if release else student_state(student)
+    state = released_state(student) if release else canonical_state(student)
     config = student.config.released() if release else student.config
     with atomic_directory(Path(directory), _FILES) as aside:
         write_tensors(aside / "model.safetensors", state)
@@ -54,9 +56,9 @@ def load_student(directory: Path | str, *, for_training: bool = False) -> Studen
     config = validate(StudentConfig, _read(directory)["student"], str(directory / "config.json"))
     path = directory / "model.safetensors"
     state = read_tensors(path)
-    # folded before, not after, so that the weight is the saved one bit by bit
+    # Folded before, not after, so that the weight is the saved one bit by bit.
     student = Student(config) if for_training else prepare_for_inference(Student(config))
-    load_canonical_state(student, state, str(path))
+    fill_model(student, state, str(path))
     return student
 
 
@@ -71,64 +73,22 @@ def read_record(directory: Path | str) -> dict[str, Any]:
     return dict(_read(Path(directory)).get("record", {}))
 
 
-def prepare_for_inference(student: Student) -> Student:
-    """`student` itself in evaluation mode with its weight norm folded; its output stays the same."""
-    student.positional.fold_weight_norm()
-    return student.eval()
-
-
-def student_state(student: Student) -> dict[str, Tensor]:
-    """float32 CPU weights by canonical name, weight norm folded."""
-    state = {name: tensor for name, tensor in student.state_dict().items() if ".parametrizations." not in name}
-    state[_FOLDED] = student.positional.conv.weight
-    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
-
-
 def released_state(student: Student) -> dict[str, Tensor]:
     """The canonical state of the student that `config.released()` describes."""
-    kept = len(student.config.released().heads.layer_map)
-    first = len(student.config.heads.layer_map) - kept
-    state = {}
-    for name, tensor in student_state(student).items():
-        part, _, rest = name.partition(".")
-        if part == "mask_embedding" or (part == "heads" and not kept):
-            continue
-        if part == "heads" and not isinstance(student.heads, SharedHeads):
-            index, _, rest = rest.partition(".")
-            if int(index) >= first:
-                state[f"heads.{int(index) - first}.{rest}"] = tensor
-        elif part == "heads" and rest in ("weight", "bias"):
-            state[name] = tensor[first:].clone()
-        elif part == "heads" and rest.startswith("hidden."):
-            state[name] = tensor[tensor.shape[0] // len(student.config.heads.layer_map) * first :].clone()
-        else:
-            state[name] = tensor
+    state, kept = canonical_state(student), len(student.config.released().heads.layer_map)
+    state.pop("mask_embedding", None)
+    heads = {name.removeprefix("heads."): state.pop(name) for name in list(state) if name.startswith("heads.")}
+    if kept:
+        cut = student.heads.cut(heads, len(student.config.heads.layer_map) - kept)
+        state |= {f"heads.{name}": tensor for name, tensor in cut.items()}
     return state
 
 
 def release(student: Student) -> Student:
     """A copy of `student` for inference without the parts that only training needs, on the CPU."""
     copy = prepare_for_inference(Student(student.config.released()))
-    load_canonical_state(copy, released_state(student), "release")
+    fill_model(copy, released_state(student), "release")
     return copy
-
-
-def load_canonical_state(student: Student, state: dict[str, Tensor], source: str) -> None:
-    """Fill `student` from canonical weights, strictly; raises UserError naming `source` and the first wrong tensor."""
-    wanted = {name: tensor.shape for name, tensor in student.state_dict().items() if ".parametrizations." not in name}
-    wanted[_FOLDED] = student.positional.conv.weight.shape
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        what = f"tensor {missing[0]} is missing" if missing else f"tensor {extra[0]} does not belong to this student"
-        raise UserError(f"{source}: {what} ({len(missing)} missing, {len(extra)} extra)")
-    for name, shape in wanted.items():
-        if state[name].shape != shape:
-            raise UserError(f"{source}: tensor {name} has shape {tuple(state[name].shape)}, not {tuple(shape)}")
-    state = {name: tensor.float() for name, tensor in state.items()}
-    if parametrize.is_parametrized(student.positional.conv, "weight"):
-        with torch.no_grad():
-            student.positional.conv.weight = state.pop(_FOLDED)
-    student.load_state_dict(state, strict=False)
 
 
 def fingerprint(student: Student) -> str:
@@ -192,7 +152,7 @@ def read_teacher(directory: Path) -> HubertTeacher:
             f"{directory / 'config.json'}: not a teacher of this project (format {TEACHER_FORMAT!r} expected)"
         )
     config = validate(HubertConfig, values["model"], str(directory / "config.json"))
-    model = remove_weight_norm(HubertModel(config))
+    model = prepare_for_inference(HubertModel(config))
     return HubertTeacher(model, str(values["name"]), load_weights(model, directory / "model.safetensors"))
 
 
@@ -208,20 +168,72 @@ def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
     return embedding
 
 
-def fill_model(
-    model: HubertModel, state: Mapping[str, torch.Tensor], source: str, name_there: Callable[[str], str] = str
-) -> None:
-    """Fill `model` with canonical weights, strictly: every tensor there, none too many, every shape right.
+_INITIAL_WEIGHTS = {"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}
 
-    Raises UserError naming `source` and the first wrong tensor, by the name that `name_there` gives it.
+
+class _NoInitialWeights(TorchFunctionMode):
+    """Skips the functions that draw weights: on the meta device they change nothing and take most of the time."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__name__", "") in _INITIAL_WEIGHTS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build the modules inside on the meta device, without memory and without initial weights."""
+    with torch.device("meta"), _NoInitialWeights():
+        yield
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model by use.
+
+    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads
+    and the mask embedding. `unused_in_reference`: an upsampler of the whole model that the authors' code builds and
+    counts but never uses; it is in neither total here.
     """
-    wanted = model.state_dict()
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        wrong, what = (missing[0], "is missing") if missing else (extra[0], "does not belong to this model")
-        raise UserError(f"{source}: tensor {name_there(wrong)} {what} ({len(missing)} missing, {len(extra)} extra)")
-    for name, tensor in state.items():
-        shape = tuple(wanted[name].shape)
-        if tensor.shape != shape:
-            raise UserError(f"{source}: tensor {name_there(name)} has shape {tuple(tensor.shape)}, not {shape}")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+    trunk: int
+    readout: int = 0
+    training_only: int = 0
+    unused_in_reference: int = 0
+
+    @property
+    def total(self) -> int:
+        """The parameters that downstream use loads and runs: trunk and read-out."""
+        return self.trunk + self.readout
+
+    @property
+    def trained(self) -> int:
+        """All parameters that training changes."""
+        return self.total + self.training_only
+
+    @property
+    def published(self) -> int:
+        """`total` as the authors count it; 22,492,064 for FitHuBERT, the paper's 22.49M."""
+        return self.total + self.unused_in_reference
+
+
+@lru_cache(maxsize=4096)
+def parameter_counts(config: StudentConfig) -> ParameterCounts:
+    """The parameters of a student of `config`'s shape, counted on the meta device, without weights."""
+    with without_memory():
+        full, released = Student(config), Student(config.released())
+    trunk, readout = _count(released) - _count(released.heads), _count(released.heads)
+    reduced = config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv"
+    unused = config.width**2 * config.time_reduction.factor + config.width
+    per_layer = reduced and config.heads.kind == "per_layer"
+    return ParameterCounts(trunk, readout, _count(full) - trunk - readout, unused if per_layer else 0)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.config.pretrain import PretrainParams
-from fithubert.frames import zero_padding
+from fithubert.frames import padding_mask, zero_padding
 from fithubert.models.hubert import HubertModel, MaskedFrames
-from fithubert.models.masking import draw_overlapping_mask
 from fithubert.training.updates import Part, PlannedUpdate, derive_seed, split_update
 
 #: fairseq's `final_dim` and `logit_temp`, of every published HuBERT Base.
@@ -54,6 +53,22 @@ def mask_update(params: PretrainParams, seed: int, update: PlannedUpdate, parts:
     masked_frames = int(mask.sum())
     dropped_layers = tuple(drawn.nonzero()[:, 0].tolist())
     return MaskedUpdate(update, tuple(passes), masked_frames, update.num_frames - masked_frames, dropped_layers)
+
+
+def draw_overlapping_mask(
+    lengths: Tensor, num_frames: int, probability: float, span_frames: int, generator: torch.Generator
+) -> Tensor:
+    """(batch, num_frames) bool: spans whose starts are drawn with rate `probability` / `span_frames`.
+
+    Spans may overlap; at least one frame of every utterance is masked. Differs from fairseq's
+    `compute_mask_indices`: each start is drawn on its own instead of a fixed number per utterance.
+    """
+    shape = (lengths.shape[0], num_frames)
+    starts = torch.rand(shape, generator=generator, device=lengths.device) < probability / span_frames
+    forced = (torch.rand(shape[0], generator=generator, device=lengths.device) * lengths).long()
+    starts = starts | F.one_hot(forced, num_frames).bool()
+    reach = F.max_pool1d(F.pad(starts.float()[:, None], (span_frames - 1, 0)), span_frames, stride=1)[:, 0]
+    return (reach > 0) & padding_mask(lengths, num_frames)
 
 
 class CosineClassifier(nn.Module):

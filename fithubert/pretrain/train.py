@@ -14,8 +14,9 @@ from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest_json, only_writer, read_json, remove_leftovers, write_json
 from fithubert.importers.registry import load_teacher
+from fithubert.models.canonical import canonical_state, prepare_for_inference
 from fithubert.models.encoder import PositionalConv
-from fithubert.models.hubert import HubertModel, HubertTeacher, canonical_state, remove_weight_norm
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.weights import save_teacher
 from fithubert.pretrain.corpus import WaveformBank, describe_units, discover_units, write_waveforms
 from fithubert.pretrain.loop import Iteration, IterationLoop, Report
@@ -54,7 +55,7 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, fabric: "Fa
     with deterministic_torch(), ExitStack() as held:
         on_first_rank(fabric, lambda: held.enter_context(only_writer(work, "the same pre-training")))
         model, records = _run_iterations(params, bank, work, fabric, report)
-    teacher = HubertTeacher(remove_weight_norm(model.hubert.cpu()), params.name, model.mask_embedding.detach())
+    teacher = HubertTeacher(prepare_for_inference(model.hubert.cpu()), params.name, model.mask_embedding.detach())
     record = {"pretrain": params.model_dump(mode="json"), "hours": bank.hours}
     on_first_rank(fabric, lambda: save_teacher(teacher, work / "teacher", torch.float16, record))
     on_first_rank(fabric, lambda: write_json(result, {**record, "iterations": records}))

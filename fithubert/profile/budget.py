@@ -15,7 +15,8 @@ from fithubert.config.students import HintParams, StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.hints import HintLoss
 from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_field
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import build_student
 from fithubert.profile.costs import count_macs
 from fithubert.profile.timing import torch_threads
@@ -67,7 +68,7 @@ def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float
     """Seconds of audio per second on this CPU: of the teacher, and of whole updates of the student."""
     samples = round(_MODEL_SECONDS * SAMPLE_RATE_HZ)
     waveforms, lengths = 0.1 * torch.randn(1, samples), torch.tensor([samples])
-    teach = HubertTeacher(remove_weight_norm(HubertModel(teacher)), "teacher")
+    teach = HubertTeacher(prepare_for_inference(HubertModel(teacher)), "teacher")
     states = teach(waveforms, lengths).hidden_states
     targets = {layer: hidden.clone() for layer, hidden in enumerate(states)}
     learn, loss = build_student(student), HintLoss(HintParams(), student.heads.layer_map)

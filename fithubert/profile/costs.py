@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -20,13 +20,13 @@ from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
-from fithubert.models.meta import without_memory
-from fithubert.models.readout import ReadOut
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.recipes import RECIPES
+from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.states import read_states
-from fithubert.models.student import ParameterCounts, Student, build_student
+from fithubert.models.student import Student, build_student
+from fithubert.models.weights import ParameterCounts, parameter_counts, without_memory
 from fithubert.profile.timing import (
     find_module,
     paired_ratio,
@@ -77,7 +77,7 @@ def count_macs(config: HubertConfig | StudentConfig, num_samples: int) -> Mappin
     with without_memory():
         model = HubertModel(config) if isinstance(config, HubertConfig) else build_student(config.released())
     model.eval().positional.fold_weight_norm()
-    run = partial(read_states, model) if isinstance(model, Student) else model
+    run = model.read if isinstance(model, Student) else model
     waveforms = torch.zeros(1, num_samples, device="meta")
     with torch.no_grad():
         costs = _count(model, lambda: run(waveforms, torch.tensor([num_samples])))
@@ -257,11 +257,11 @@ def paper_size_subjects() -> dict[str, Subject]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         subjects[PAPER_REFERENCE] = Subject(
-            HubertTeacher(remove_weight_norm(HubertModel(hubert_base())), PAPER_REFERENCE)
+            HubertTeacher(prepare_for_inference(HubertModel(hubert_base())), PAPER_REFERENCE)
         )
         for name in PAPER_STUDENTS:
             student = build_student(RECIPES[name]())
-            subjects[name] = Subject(ReadOut(student, name), student.parameter_counts())
+            subjects[name] = Subject(ReadOut(student, name), parameter_counts(student.config))
     return subjects
 
 

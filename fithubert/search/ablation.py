@@ -19,8 +19,8 @@ from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.errors import UserError
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
 from fithubert.profile.costs import Subject, profile_models
 from fithubert.records import AblationMetrics, AblationTrial, Comparison, ModelCosts, TimingSettings, VariantCost

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,10 +12,10 @@ from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.meta import without_memory
-from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
+from fithubert.models.weights import parameter_counts
 from fithubert.profile.costs import PARTS, REFERENCE_SECONDS, count_macs, time_parts
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 
@@ -160,42 +159,10 @@ def count_costs(student: StudentParams, speed: Speed) -> Costs:
     macs = _macs(config)
     seconds = speed.rest_seconds + sum(count / speed.macs_per_second[part] for part, count in macs.items())
     return Costs(
-        count_parameters(config.released()),
+        parameter_counts(config).total,
         sum(macs.values()) / REFERENCE_SECONDS,
         seconds / speed.teacher_seconds,
     )
-
-
-def count_parameters(config: StudentConfig) -> int:
-    """The number of parameters of trunk and read-out.
-
-    All layers have the same size, so two shallow trunks are enough to count any depth. They are built on the meta
-    device, without memory or first weights, and kept: hundreds of proposals share few trunks.
-    """
-    if config.reuse_attention or config.heads.kind != "per_layer":
-        return _build_and_count(config.released())
-    one, two = (_build_and_count(_trunk(config, depth)) for depth in (1, 2))
-    released, factor = config.released().heads, config.time_reduction.factor
-    total = one + (config.depth - 1) * (two - one)
-    for layer, _ in released.layer_map:
-        total += (config.width + 1) * released.teacher_width
-        if released.upsampling == "transposed_conv" and config.factor_of(layer) > 1:
-            total += factor * config.width**2 + config.width
-    return total
-
-
-def _trunk(config: StudentConfig, depth: int) -> StudentConfig:
-    """`config` without heads, with `depth` layers."""
-    reduction = config.time_reduction.model_copy(update={"before_layer": 0})
-    heads = config.heads.model_copy(update={"layer_map": ()})
-    changes = {"depth": depth, "heads": heads, "readout": "layers", "masking": None, "time_reduction": reduction}
-    return config.model_copy(update=changes)
-
-
-@lru_cache(maxsize=4096)
-def _build_and_count(config: StudentConfig) -> int:
-    with without_memory():
-        return sum(p.numel() for p in build_student(config).parameters())
 
 
 def _macs(config: StudentConfig) -> Mapping[str, int]:

@@ -20,9 +20,8 @@ from fithubert.distill.train import TrainingOptions, TrainResult, train_student
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
-from fithubert.models.runtime import choose_device
+from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.weights import load_student
 from fithubert.profile.costs import REFERENCE_SECONDS, count_macs
 from fithubert.records import AblationTrial, TaskScore

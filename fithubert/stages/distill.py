@@ -5,7 +5,7 @@ from dataclasses import asdict
 from fithubert.config.params import Params
 from fithubert.distill.targets import open_targets
 from fithubert.distill.train import TrainingOptions, train_student
-from fithubert.models.student import parameter_counts
+from fithubert.models.weights import parameter_counts
 from fithubert.records import DistillMetrics, TrainedParameters
 from fithubert.stages import tracked_stage
 from fithubert.tracking.runs import TrackingListener

@@ -17,7 +17,7 @@ from fithubert.export.huggingface import export_huggingface
 from fithubert.export.onnx import export_onnx
 from fithubert.export.s3prl import export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.timing import paired_ratio, time_in_turn
 from fithubert.records import Summary, load_summary

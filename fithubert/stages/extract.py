@@ -6,8 +6,7 @@ from typing import Any
 
 from fithubert.config.params import Params
 from fithubert.importers.registry import load_teacher
-from fithubert.models.readout import ReadOut
-from fithubert.models.runtime import choose_device
+from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from fithubert.records import ExtractMetrics

@@ -4,8 +4,8 @@ import time
 
 from fithubert.config.params import Params
 from fithubert.importers.registry import load_teacher
-from fithubert.models.readout import ReadOut
-from fithubert.models.weights import load_student, read_teacher
+from fithubert.models.runtime import ReadOut
+from fithubert.models.weights import load_student, parameter_counts, read_teacher
 from fithubert.profile.costs import Subject, profile_models, profile_paper_size
 from fithubert.records import ProfileMetrics
 from fithubert.stages import tracked_stage
@@ -25,7 +25,7 @@ def _profile(params: Params, workspace: Workspace) -> ProfileMetrics:
     subjects = {"fbank": Subject(load_teacher("fbank")), "teacher": Subject(read_teacher(workspace.teacher))}
     for name in params.students:
         student = load_student(workspace.finished_student(name))
-        subjects[name] = Subject(ReadOut(student, name), student.parameter_counts())
+        subjects[name] = Subject(ReadOut(student, name), parameter_counts(student.config))
     show = progress_line("profile")
     costs = profile_models(subjects, params.profile, on_round=show)
     paper = None

@@ -5,8 +5,8 @@ from dataclasses import replace
 from fithubert.config.params import Params
 from fithubert.config.students import TimeReductionConfig
 from fithubert.files import read_json
-from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
+from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import load_student
 from fithubert.records import load_summary
 from fithubert.report import ReportFiles, plan_report, write_report

@@ -10,7 +10,8 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms, receptive_field
 from fithubert.importers.registry import load_teacher
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import read_teacher, save_teacher
@@ -61,7 +62,7 @@ def _probe(trained: HubertTeacher, manifest: Manifest, count: int) -> PhoneProbe
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        untrained = HubertTeacher(remove_weight_norm(HubertModel(trained.model.config)), "untrained")
+        untrained = HubertTeacher(prepare_for_inference(HubertModel(trained.model.config)), "untrained")
     show = progress_line("phone probe")
     accuracies = {}
     for done, model in enumerate((trained, untrained, load_teacher("fbank"))):

@@ -35,7 +35,6 @@ class ServedStudent(PythonModel):
         _find_package(folder / "source", package)
         self.student = importlib.import_module(f"{package}.build").build_student(self.record["student"])
         self.student.load_state_dict(load_file(folder / "model.safetensors"))
-        self.read_states = importlib.import_module(f"{package}.states").read_states
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for each of `model_input`; raises MlflowException naming the first row that cannot be read."""
@@ -44,7 +43,7 @@ class ServedStudent(PythonModel):
         rows = zip(model_input["waveform"], model_input["sampling_rate"], strict=True)
         waveforms = [self._check(place, *row) for place, row in enumerate(rows)]
         with torch.inference_mode():
-            features = [self.read_states(self.student, [waveform])[0][-1][0].numpy() for waveform in waveforms]
+            features = [self.student.read([waveform])[0][-1][0].numpy() for waveform in waveforms]
         return pd.DataFrame({"features": features, "frames": [len(states) for states in features]})
 
     def _check(self, place: int, waveform: Any, rate: Any) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fithubert.models.student import ParameterCounts
+from fithubert.models.weights import ParameterCounts
 from fithubert.records import CurvePoint, Head, JsonObject
 
 EndReason = Literal["finished", "early_stop", "not_finite"]

@@ -10,9 +10,8 @@ from fithubert.distill.targets import LiveTargets, TrainingData
 from fithubert.distill.warmstart import draw_waveforms
 from fithubert.errors import UserError
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.readout import ReadOut
-from fithubert.models.student import parameter_counts
-from fithubert.models.weights import fingerprint, load_student, read_record
+from fithubert.models.runtime import ReadOut
+from fithubert.models.weights import fingerprint, load_student, parameter_counts, read_record
 from fithubert.training.events import StepDone, TrainingListener
 from tests.distill.fakes import (
     FakeTeacher,
@@ -145,7 +144,7 @@ def test_the_trained_student_is_the_saved_one(tmp_path: Path) -> None:
     saved = load_student(result.directory)
     assert result.fingerprint == fingerprint(saved) == ReadOut(saved, "student").fingerprint
     assert fingerprint(result.student) == result.fingerprint
-    assert parameter_counts(result.student.config.released()) == saved.parameter_counts()
+    assert parameter_counts(result.student.config.released()) == parameter_counts(saved.config)
 
 
 class _Broken(TrainingListener):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from tests.models.shapes import strong, tiny
 
 #: What each of them reads: the last head, blocks without time reduction, blocks with, every head.

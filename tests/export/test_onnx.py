@@ -13,7 +13,7 @@ pytest.importorskip("onnxscript")
 from fithubert.errors import UserError
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torch, export_onnx, measure_error
 from fithubert.frames import pad_waveforms
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from tests.export.students import SMALL, draw_waveforms, read_alone, tiny_readout
 

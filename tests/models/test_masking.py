@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from fithubert.config.students import MaskingConfig
 from fithubert.frames import padding_mask
-from fithubert.models.masking import draw_mask
-from fithubert.models.student import build_student
+from fithubert.models.student import build_student, draw_mask
 from tests.models.shapes import strong, tiny
 
 

@@ -7,7 +7,7 @@ import pytest
 from fithubert.errors import UserError
 from fithubert.frames import receptive_field
 from fithubert.models.recipes import RECIPES, resolve
-from fithubert.models.student import parameter_counts
+from fithubert.models.weights import parameter_counts
 from fithubert.profile.costs import count_macs
 from tests.models.reference import folder, needs_reference
 

@@ -5,7 +5,8 @@ import torch
 
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms
-from fithubert.models.hubert import HubertModel, HubertTeacher, remove_weight_norm
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from tests.importers import public
@@ -17,7 +18,7 @@ WAVEFORMS = [0.1 * torch.randn(length, generator=torch.Generator().manual_seed(l
 def tiny_teacher(**options: object) -> HubertTeacher:
     torch.manual_seed(2)
     config = tiny_config().model_copy(update=options)
-    return HubertTeacher(remove_weight_norm(HubertModel(config)), "tiny")
+    return HubertTeacher(prepare_for_inference(HubertModel(config)), "tiny")
 
 
 def assert_same(one: SpeechModel, other: SpeechModel, error: float, last_layer: int | None = None) -> None:

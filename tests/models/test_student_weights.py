@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fithubert.errors import UserError
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student
-from fithubert.models.weights import fingerprint, load_student, read_record, release, save_student
+from fithubert.models.weights import fingerprint, load_student, parameter_counts, read_record, release, save_student
 from tests.models.shapes import strong, tiny
 
 WAVEFORMS = [torch.randn(9000, generator=torch.Generator().manual_seed(1)) * 0.1, torch.zeros(4000)]
@@ -30,7 +30,7 @@ def test_a_release_says_the_same_and_drops_what_only_training_needs(saved: tuple
     assert again.config.heads.layer_map == ((3, 3),)
     assert read_record(folder) == {"updates": 3}
     assert fingerprint(again) == fingerprint(student)
-    counts = student.parameter_counts()
+    counts = parameter_counts(student.config)
     assert sum(x.numel() for x in load_file(folder / "model.safetensors").values()) == counts.total - 16
     ours, theirs = student(WAVEFORMS), again(WAVEFORMS)
     torch.testing.assert_close(theirs.projections[0], ours.projections[-1], atol=1e-5, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None
     assert len(early) == 1
     torch.testing.assert_close(early[0], states.hidden_states[0])
     released = student.config.released()
-    assert sum(p.numel() for p in model.student.parameters()) <= student.parameter_counts().total
+    assert sum(p.numel() for p in model.student.parameters()) <= parameter_counts(student.config).total
     assert model.student.config == released
 
 
@@ -122,6 +122,6 @@ def test_the_shipped_student_is_loaded_unless_a_folder_of_its_name_holds_another
     saved: tuple[Student, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_student("fithubert").parameter_counts().total == 1_423_312
+    assert parameter_counts(load_student("fithubert").config).total == 1_423_312
     (tmp_path / "student").rename(tmp_path / "fithubert")
     assert fingerprint(load_student("fithubert")) == fingerprint(saved[0])

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from fithubert.data.batching import Crop
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_samples
 from fithubert.models.hubert import MaskedFrames
-from fithubert.models.masking import draw_overlapping_mask
-from fithubert.pretrain.objective import CosineClassifier, MaskedPart, UnitPredictor, mask_update
+from fithubert.pretrain.objective import CosineClassifier, MaskedPart, UnitPredictor, draw_overlapping_mask, mask_update
 from fithubert.training.updates import PlannedUpdate
 from tests.pretrain.tiny_run import tiny_params
 

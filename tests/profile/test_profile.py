@@ -13,11 +13,11 @@ from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
 from fithubert.models import recipes
-from fithubert.models.fbank import FbankModel
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.readout import ReadOut
-from fithubert.models.speech_model import SpeechOutput
-from fithubert.models.student import ParameterCounts, build_student
+from fithubert.models.runtime import ReadOut
+from fithubert.models.speech_model import FbankModel, SpeechOutput
+from fithubert.models.student import build_student
+from fithubert.models.weights import ParameterCounts, parameter_counts
 from fithubert.profile.costs import PARTS, Subject, count_macs, count_parts, profile_models, time_parts
 from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
 
@@ -105,7 +105,7 @@ def test_a_shape_costs_what_the_built_student_costs(name: str, samples: int) -> 
 def test_a_students_parts_hold_its_trunk_and_readout() -> None:
     student = build_student(STUDENTS["paper"])
     counted = count_parts(ReadOut(student, "student"), 0.5)
-    counts = student.parameter_counts()
+    counts = parameter_counts(student.config)
     assert counted["readout"].params == counts.readout
     # For inference the positional convolution's weight is computed once; its gains, one per tap, are gone.
     gains = student.config.pos_conv_kernel

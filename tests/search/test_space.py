@@ -13,8 +13,8 @@ from fithubert.config.params import load_params
 from fithubert.config.sweep import SpaceParams, SweepParams
 from fithubert.errors import UserError
 from fithubert.importers.registry import load_teacher
-from fithubert.models.readout import ReadOut
 from fithubert.models.recipes import resolve
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
 from fithubert.profile.costs import count_parts
 from fithubert.search.space import (

@@ -21,7 +21,7 @@ import fithubert
 from fithubert.data.audio import read_recording
 from fithubert.data.listing import list_recordings
 from fithubert.errors import UserError
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechOutput
 from fithubert.store import recordings as writer
 from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from fithubert.cli import app
 from fithubert.errors import UserError
 from fithubert.export.folder import write_portable
-from fithubert.models.readout import ReadOut
+from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import save_student
 from fithubert.records import ModelSummary, Summary
 from fithubert.tracking.models import TrackedStudent, log_students, register_student, write_model

@@ -16,7 +16,7 @@ from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_f
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.encoder import PositionalConv
-from fithubert.models.heads import LayerHead, SharedHeads
+from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
 from fithubert.models.time_reduction import repeat_frames
@@ -237,11 +237,9 @@ class _Cut:
         return [None] * len(self.waveforms)
 
     def _fit_heads(self, layers: Sequence[Sequence[Tensor]], hidden: Sequence[Sequence[Tensor]]) -> None:
-        if isinstance(self.student.heads, SharedHeads):
-            return
-        for head, (ours, theirs) in zip(self.student.heads, self.student.config.heads.layer_map, strict=True):
-            if isinstance(head, LayerHead):
-                _fit_head(head, layers[ours], hidden[theirs])
+        # Heads that share weights, or have none, are not fitted.
+        for head, (ours, theirs) in zip(self.student.heads.single, self.student.config.heads.layer_map, strict=False):
+            _fit_head(head, layers[ours], hidden[theirs])
 
 
 def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:

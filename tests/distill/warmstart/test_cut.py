@@ -11,7 +11,8 @@ from fithubert.config.teacher import HubertConfig
 from fithubert.distill.warmstart import cut_teacher, initialise_from_teacher
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms
-from fithubert.models.hubert import HubertModel, remove_weight_norm
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel
 from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
 from tests.models.shapes import TINY, tiny
@@ -197,7 +198,7 @@ def student_from(teacher: HubertModel, **changes: object) -> tuple[Student, tupl
 
 @pytest.mark.parametrize("folded", [True, False])
 def test_with_the_feature_norm_a_student_starts_as_the_teachers_first_layers(folded: bool) -> None:
-    model = remove_weight_norm(random_teacher()) if folded else random_teacher()
+    model = prepare_for_inference(random_teacher()) if folded else random_teacher()
     student, copied = student_from(model, feature_norm=True)
     assert {"frontend.layers.7", "feature_norm", "projection", "positional", "encoder_norm", "layers.1"} <= set(copied)
     waveforms, lengths = torch.randn(2, 8000) * 0.1, torch.tensor([8000, 6000])

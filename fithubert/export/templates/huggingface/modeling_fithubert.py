@@ -12,10 +12,7 @@ from .errors import UserError  # noqa: F401
 from .frames import count_conv_frames
 from .frontend import ConvFrontend  # noqa: F401
 from .heads import LayerHead  # noqa: F401
-from .masking import draw_mask  # noqa: F401
-from .meta import without_memory  # noqa: F401
 from .shape import StudentConfig  # noqa: F401
-from .states import read_states
 from .student import Student  # noqa: F401
 from .time_reduction import TimeReduction  # noqa: F401
 
@@ -48,7 +45,7 @@ class FithubertModel(PreTrainedModel):
             if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
                 raise ValueError("attention_mask: padding must come after the samples (padding_side='right')")
             lengths = attention_mask.sum(1).long()
-        states, _ = read_states(self.student, input_values, lengths)
+        states, _ = self.student.read(input_values, lengths)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         output = BaseModelOutput(

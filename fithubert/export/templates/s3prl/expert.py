@@ -9,11 +9,9 @@ from torch import nn
 if __package__:
     from .fithubert_student.build import build_student
     from .fithubert_student.frames import zero_padding
-    from .fithubert_student.states import read_states
 else:  # `--hub huggingface` puts this folder on the path
     from fithubert_student.build import build_student
     from fithubert_student.frames import zero_padding
-    from fithubert_student.states import read_states
 
 
 class UpstreamExpert(nn.Module):
@@ -37,6 +35,6 @@ class UpstreamExpert(nn.Module):
 
         Frames after an utterance's own are zeros: s3prl keeps one of them where it rounds a length up.
         """
-        states, lengths = read_states(self.student, wavs)
+        states, lengths = self.student.read(wavs)
         states = [zero_padding(state, lengths) for state in states]
         return {"hidden_states": states, "last_hidden_state": states[-1]}
