@@ -36,6 +36,7 @@ class NarrowModel:
     """Two narrow layers that cost nothing to compute."""
 
     name, widths, convolutions, fingerprint = "narrow", _WIDTHS, HUBERT_CONVOLUTIONS, digest("narrow")
+    frame_multiple = 1
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states as of any speech model."""

@@ -25,11 +25,18 @@ def count_conv_frames(lengths: Tensor, convolutions: Sequence[tuple[int, int]]) 
     return lengths.clamp(min=0)
 
 
-def count_frames(num_samples: int, convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS) -> int:
-    """Frames of one utterance of `num_samples`, in plain integers (see `count_conv_frames`)."""
+def count_frames(
+    num_samples: int, convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS, multiple: int = 1
+) -> int:
+    """Frames of one utterance of `num_samples`, in plain integers (see `count_conv_frames` and `keep_whole`)."""
     for kernel, stride in convolutions:
         num_samples = (num_samples - kernel) // stride + 1
-    return max(num_samples, 0)
+    return keep_whole(max(num_samples, 0), multiple)
+
+
+def keep_whole(frames: Lengths, multiple: int) -> Lengths:
+    """`frames` without those of an incomplete last group of `multiple` (a model's `frame_multiple`)."""
+    return frames // multiple * multiple
 
 
 def receptive_field(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -18,7 +18,8 @@ _DIGEST = "fithubert.digest"
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of any shape by name."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(held, path, metadata={"format": "pt", _DIGEST: digest_tensors(held)})
+    # One key only: safetensors writes several in random order, and files of the same tensors must be the same bytes.
+    save_file(held, path, metadata={_DIGEST: digest_tensors(held)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ class FakeModel:
     """Three layers of different widths: random projections of each frame's 400 samples, the last with an outlier."""
 
     name = "fake"
-    convolutions = HUBERT_CONVOLUTIONS
+    convolutions, frame_multiple = HUBERT_CONVOLUTIONS, 1
     widths = (6, 8, 5)
 
     def __init__(self, seed: int = 0) -> None:

@@ -111,7 +111,7 @@ def write_portable(readout: ReadOut, folder: Path) -> dict[str, Any]:
     write_source(folder / "source")
     (folder / "source" / "__init__.py").touch()
     save_file(readout.student.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    shortest = receptive_field(readout.convolutions)[0]
+    shortest = readout.student.shortest_samples
     record = describe_export(readout) | {"sampling_rate": SAMPLE_RATE_HZ, "shortest": shortest}
     write_json(folder / "config.json", {**record, "student": describe_shape(readout.student)})
     return record

@@ -12,7 +12,7 @@ from fithubert.errors import UserError
 from fithubert.export.folder import describe_export, describe_states, new_directory, read_template
 from fithubert.export.int8 import quantise
 from fithubert.files import check_digest, digest_file, read_json, write_json
-from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms, receptive_field
+from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
 from fithubert.models.runtime import ReadOut, open_session, require_onnx, samples_dim, write_graph
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
 from fithubert.models.student import Student
@@ -83,6 +83,7 @@ class OnnxStudent:
         self.convolutions: tuple[tuple[int, int], ...] = tuple(
             (kernel, step) for kernel, step in record["convolutions"]
         )
+        self.frame_multiple: int = record.get("frame_multiple", 1)
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """The states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) int64 in samples."""
@@ -104,7 +105,10 @@ def export_onnx(
     require_onnx("--to onnx")
     with new_directory(out) as aside:
         write_graph_of(readout, readout.student, aside / FLOAT32)
-        record = describe_export(readout) | {"convolutions": [list(pair) for pair in readout.convolutions]}
+        record = describe_export(readout) | {
+            "convolutions": [list(pair) for pair in readout.convolutions],
+            "frame_multiple": readout.frame_multiple,
+        }
         write_json(aside / "config.json", record)
         models: dict[str, SpeechModel] = {"torch": readout, "float32": OnnxStudent(aside)}
         record["float32"] = {"max_difference": check_against_torch(readout, models["float32"])}
@@ -124,7 +128,7 @@ def export_onnx(
 def write_graph_of(readout: ReadOut, student: Student, path: Path) -> None:
     """Write the graph of `student`, the read-out's own or its int8 form, for any batch and length."""
     count = len(readout.widths)
-    shortest = receptive_field(readout.convolutions)[0]
+    shortest = readout.student.shortest_samples
     batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
     shapes = {"waveforms": {0: batch, 1: samples_dim(shortest)}, "lengths": {0: batch}}
     example = {"waveforms": torch.zeros(2, 16000), "lengths": torch.tensor([16000, 12000])}
@@ -134,7 +138,7 @@ def write_graph_of(readout: ReadOut, student: Student, path: Path) -> None:
 
 def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
     """The largest difference on ten lengths, alone and as one padded batch; raises RuntimeError if it is large."""
-    shortest = receptive_field(readout.convolutions)[0]
+    shortest = readout.student.shortest_samples
     generator = torch.Generator().manual_seed(0)
     waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in _CHECKED_LENGTHS]
     batches = [pad_waveforms([waveform]) for waveform in waveforms] + [pad_waveforms(waveforms)]

@@ -131,7 +131,7 @@ class HubertTeacher:
         self.name = name
         self.mask_embedding = None if mask_embedding is None else mask_embedding.detach().float().cpu()
         self.widths = (model.config.width,) * (model.config.depth + 1)
-        self.convolutions = model.frontend.convolutions
+        self.convolutions, self.frame_multiple = model.frontend.convolutions, 1
         self.precision: Precision = "float32"
         self._weights = fingerprint_weights(model)
 

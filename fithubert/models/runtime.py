@@ -28,7 +28,7 @@ class ReadOut:
     def __init__(self, student: Student, name: str) -> None:
         self.student = release(student).requires_grad_(False)
         self.name = name
-        self.convolutions = self.student.frontend.convolutions
+        self.convolutions, self.frame_multiple = self.student.frontend.convolutions, self.student.frame_multiple
         self.fingerprint = fingerprint(self.student)
         self.widths = self.student.read_widths
 
@@ -65,7 +65,7 @@ class OnnxTeacher:
         self._teacher = teacher.to("cpu")
         self._sessions: dict[int, Any] = {}
         self.name, self.widths, self.convolutions = teacher.name, teacher.widths, teacher.convolutions
-        self.fingerprint = teacher.fingerprint
+        self.fingerprint, self.frame_multiple = teacher.fingerprint, teacher.frame_multiple
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""

@@ -41,12 +41,14 @@ class SpeechModel(Protocol):
 
     Layer 0 is the input of the first transformer layer and layers 1..L are the outputs of the transformer layers.
     `widths[i]` is the feature size of `hidden_states[i]`. `convolutions` (kernel, stride) give the frame count of any
-    length in samples through `frames.count_frames`. `fingerprint` is a hex digest of all that decides the output.
+    length in samples through `frames.count_frames`, which is cut to a multiple of `frame_multiple` (1, but for students
+    that drop an incomplete last group of frames). `fingerprint` is a hex digest of all that decides the output.
     """
 
     name: str
     widths: tuple[int, ...]
     convolutions: tuple[tuple[int, int], ...]
+    frame_multiple: int
 
     @property
     def fingerprint(self) -> str: ...
@@ -82,6 +84,7 @@ class FbankModel:
     name = "fbank"
     widths: tuple[int, ...] = (_MELS,)
     convolutions: tuple[tuple[int, int], ...] = ((_WINDOW_SAMPLES, _HOP_SAMPLES),)
+    frame_multiple = 1
     fingerprint = digest("fbank", str(_MELS), "kaldi dither 0, centred and scaled by constants")
     # Mean and deviation of log energies of 16-bit-scaled speech, constants so that nothing depends on a corpus.
     _MEAN, _SCALE = 12.0, 4.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,19 +10,16 @@ from torch import Tensor, nn
 
 from fithubert.config.students import MaskingConfig, StudentConfig
 from fithubert.errors import UserError
-from fithubert.frames import pad_waveforms, receptive_field
+from fithubert.frames import count_samples, keep_whole, pad_waveforms
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
 from fithubert.models.frontend import ConvFrontend
 from fithubert.models.heads import build_heads
 from fithubert.models.time_reduction import TimeReduction, repeat_frames
 
-#: One number of frames, or one for each utterance.
-Frames = TypeVar("Frames", int, Tensor)
-
 
 @dataclass(frozen=True)
 class StudentOutput:
-    """The output of a student for one padded batch, all at the teacher's frame rate and with the teacher's frame count.
+    """The output of a student for one padded batch, all at the teacher's frame rate.
 
     `hidden_states`: layer 0..L, each (batch, time, feature); reduced layers have their frames repeated. `lengths`:
     (batch,) valid frames. `projections[i]` (batch, time, teacher feature) belongs to `config.heads.layer_map[i]`.
@@ -41,7 +38,7 @@ torch.export.register_dataclass(StudentOutput)
 class Encoded:
     """Layers 0..k at the frame rates they are computed at (`config.factor_of`).
 
-    `lengths` (batch,) and `num_frames` count frames of the teacher's rate.
+    `lengths` (batch,) and `num_frames` count the student's own frames at the teacher's rate (see `frame_multiple`).
     """
 
     states: tuple[Tensor, ...]
@@ -149,12 +146,12 @@ class Student(nn.Module):
     ) -> Encoded:
         """Layers 0..`last_layer` (None: all) at the rates they are computed at."""
         waveforms, lengths = _as_batch(waveforms, lengths)
-        if not torch.compiler.is_compiling() and waveforms.shape[1] < receptive_field(self.frontend.convolutions)[0]:
-            shortest = receptive_field(self.frontend.convolutions)[0]
-            raise UserError(f"a waveform of {waveforms.shape[1]} samples gives no frame; {shortest} are the least")
+        count, shortest = waveforms.shape[1], self.shortest_samples
+        if not torch.compiler.is_compiling() and count < shortest:
+            raise UserError(f"a waveform of {count} samples gives no frame; at least {shortest} are needed")
         x, lengths = self._features(waveforms, lengths, masked)
         reduction, before = self.time_reduction, self.config.time_reduction.before_layer
-        num_frames, teacher_lengths = self.keep_whole_groups(x.shape[1]), self.keep_whole_groups(lengths)
+        num_frames, kept = keep_whole(x.shape[1], self.frame_multiple), keep_whole(lengths, self.frame_multiple)
         depth = self.config.depth if last_layer is None else last_layer
         if reduction is not None and before == 0:
             x, lengths = reduction(x, lengths)
@@ -172,7 +169,7 @@ class Student(nn.Module):
                 states.append(x)
         if self.config.layer_norm_first and depth == self.config.depth:
             states[-1] = self.encoder_norm(states[-1])
-        return Encoded(tuple(states), teacher_lengths, num_frames)
+        return Encoded(tuple(states), kept, num_frames)
 
     def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""
@@ -180,12 +177,16 @@ class Student(nn.Module):
             repeat_frames(x, self.config.factor_of(layer), encoded.num_frames) for layer, x in enumerate(encoded.states)
         )
 
-    def keep_whole_groups(self, frames: Frames) -> Frames:
-        """How many of the front end's frames have a state: all of them, but for `drop_last_frame`."""
+    @property
+    def frame_multiple(self) -> int:
+        """Every frame count is a multiple of this: the factor of a reduction that drops an incomplete last group."""
         reduction = self.time_reduction
-        if reduction is None or not reduction.drop_last_frame:
-            return frames
-        return frames // reduction.factor * reduction.factor
+        return reduction.factor if reduction is not None and reduction.drop_last_frame else 1
+
+    @property
+    def shortest_samples(self) -> int:
+        """The fewest samples that have a frame."""
+        return count_samples(self.frame_multiple, self.frontend.convolutions)
 
     def _features(self, waveforms: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
         """The input of the time reduction or of the first layer, at the full frame rate."""

@@ -166,7 +166,7 @@ def join_runs(units: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(model: SpeechModel, recordings: ListedRecordings) -> list[PlannedRow]:
     return [
-        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions))
+        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions, model.frame_multiple))
         for place, u in enumerate(recordings)
     ]
 

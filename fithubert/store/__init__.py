@@ -80,9 +80,9 @@ class StoreInfo:
     """The content of a store and its origin; the same code and `fingerprint` give the same values.
 
     `model` is the name for people, `model_fingerprint` and `corpus_fingerprint` are digests. `widths[i]` is the
-    feature size of layer `layers[i]`. `convolutions` (kernel, stride) turn samples into frames. `variance_share`: the
-    share of the variance that a codec with a basis keeps; None for others. `code_version`: of the modules that made
-    the store; None for stores of earlier versions.
+    feature size of layer `layers[i]`. `convolutions` (kernel, stride) and `frame_multiple` turn samples into frames, as
+    those of a `SpeechModel` do. `variance_share`: the share of the variance that a codec with a basis keeps; None for
+    others. `code_version`: of the modules that made the store; None for stores of earlier versions.
     """
 
     model: str
@@ -96,6 +96,7 @@ class StoreInfo:
     variance_share: float | None = None
     version: int = FORMAT_VERSION
     code_version: str | None = None
+    frame_multiple: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -111,8 +112,9 @@ class StoreInfo:
         return common if self.code_version is None else {**common, CODE_KEY: self.code_version.encode()}
 
     def _stored(self) -> dict[str, object]:
-        # The code version has a key of its own, so that earlier versions of this program read the store.
-        return {key: value for key, value in asdict(self).items() if key != "code_version"}
+        # Earlier versions of this program know neither: the code version has its own key, the usual multiple none.
+        left_out = {"code_version"} | ({"frame_multiple"} if self.frame_multiple == 1 else set())
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ _PARTS = {
     "layers": "the layers",
     "widths": "the layer widths",
     "convolutions": "the model's convolutions",
+    "frame_multiple": "the model's rule for the last frame",
     "with_waveform": "whether waveforms are stored",
     "variance_share": "the share of the variance that is kept",
     "code_version": "the version of the code",
@@ -152,7 +155,7 @@ def parse_info(metadata: dict[bytes, bytes] | None) -> StoreInfo:
     version = values.get("version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{_PARTS['version']} is {version}, this program reads {FORMAT_VERSION}")
-    if set(values) != {field.name for field in fields(StoreInfo)} - {"code_version"}:
+    if {*values, "frame_multiple"} != {field.name for field in fields(StoreInfo)} - {"code_version"}:
         raise ValueError("its description of the store is broken")
     for name in ("layers", "widths"):
         values[name] = tuple(values[name])

@@ -184,6 +184,7 @@ def describe_store(model: SpeechModel, manifest: Manifest, settings: ExtractSett
         layers=layers,
         widths=tuple(model.widths[layer] for layer in layers),
         convolutions=tuple((kernel, stride) for kernel, stride in model.convolutions),
+        frame_multiple=model.frame_multiple,
         with_waveform=settings.with_waveform,
         variance_share=settings.variance_share if fitted else None,
         code_version=code_version(*(module for module in modules if module.startswith("fithubert."))),

@@ -88,7 +88,7 @@ def write_features(
     recordings, skipped = drop_short(model, listing)
     info = _describe_table(model, recordings, settings)
     rows = [
-        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions))
+        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions, model.frame_multiple))
         for place, u in enumerate(recordings)
     ]
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
@@ -126,7 +126,7 @@ def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, 
     """
     kept, skipped = [], list(listing.skipped)
     for utterance in listing.recordings:
-        if count_frames(utterance.num_samples, model.convolutions):
+        if count_frames(utterance.num_samples, model.convolutions, model.frame_multiple):
             kept.append(utterance)
         else:
             skipped.append(Skipped(utterance.id, f"shorter than one frame of {model.name}"))

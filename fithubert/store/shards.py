@@ -100,7 +100,7 @@ def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) 
     if len(set(ids)) != len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise UserError(f"the manifest names the utterance {twice} twice; every id must be unique")
-    frames = [count_frames(n, info.convolutions) for n in num_samples]
+    frames = [count_frames(n, info.convolutions, info.frame_multiple) for n in num_samples]
     if 0 in frames:
         short = frames.index(0)
         raise UserError(f"utterance {ids[short]} has {num_samples[short]} samples, less than one frame; remove it")

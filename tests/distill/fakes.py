@@ -33,7 +33,7 @@ class FakeTeacher:
     """Layer 0..3: fixed projections of each frame's 400 samples."""
 
     name = "fake"
-    convolutions = HUBERT_CONVOLUTIONS
+    convolutions, frame_multiple = HUBERT_CONVOLUTIONS, 1
     widths = (WIDTH,) * 4
 
     def __init__(self) -> None:

@@ -104,7 +104,7 @@ def test_too_short_utterances() -> None:
     out = student([torch.randn(16_000), torch.randn(300)])
     assert out.lengths.tolist() == [49, 0]
     assert all(bool(x.isfinite().all()) for x in out.projections)
-    with pytest.raises(UserError, match="300 samples gives no frame; 400"):
+    with pytest.raises(UserError, match="300 samples gives no frame; at least 400"):
         student([torch.randn(300)])
 
 

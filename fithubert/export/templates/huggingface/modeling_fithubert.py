@@ -9,7 +9,7 @@ from .build import build_student
 from .configuration_fithubert import FithubertConfig
 from .encoder import EncoderLayer  # noqa: F401
 from .errors import UserError  # noqa: F401
-from .frames import count_conv_frames
+from .frames import count_conv_frames, keep_whole
 from .frontend import ConvFrontend  # noqa: F401
 from .heads import LayerHead  # noqa: F401
 from .shape import StudentConfig  # noqa: F401
@@ -62,4 +62,4 @@ class FithubertModel(PreTrainedModel):
     def _get_feat_extract_output_lengths(self, input_lengths):
         """Frames of `input_lengths` samples, as CTC losses want them."""
         frames = count_conv_frames(torch.as_tensor(input_lengths), self.student.frontend.convolutions)
-        return self.student.keep_whole_groups(frames)
+        return keep_whole(frames, self.student.frame_multiple)
