@@ -192,6 +192,13 @@ def write_json(path: Path, values: Any) -> None:
         temporary.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def require_regular(path: Path) -> Path:
+    """`path`; raises ValueError if it is not a regular file. A missing file is left to the reader."""
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    return path
+
+
 def check_regular(path: Path) -> None:
     """Raise UserError unless `path` is a regular file or a link to one: a library would wait for a pipe for ever."""
     if not path.exists():

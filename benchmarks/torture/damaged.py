@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from fithubert.store.format import INDEX_NAME
 
 from benchmarks.torture.harness import Case, WrongError
 from benchmarks.torture.world import World, digest_tensors, load_teacher_state
@@ -18,6 +17,7 @@ from fithubert.models.weights import load_student
 from fithubert.pretrain.units import load_codebook
 from fithubert.records import PrepareMetrics, SuperbMetrics
 from fithubert.report import load_summary
+from fithubert.store import INDEX_NAME
 from fithubert.store.read import FeatureStore
 from fithubert.training.checkpoint import read_checkpoint
 

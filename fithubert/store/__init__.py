@@ -60,7 +60,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fithubert.files import digest_json
+from fithubert.files import digest_json, require_regular
 from fithubert.store.codec import Basis, LayerBasis, find_codec, to_tensor
 
 FORMAT_VERSION = 2
@@ -280,7 +280,7 @@ def read_basis(directory: Path, info: StoreInfo) -> Basis:
 
     Raises OSError, ArrowException or ValueError if it is missing, damaged or of another store.
     """
-    table = pq.read_table(directory / basis_name(info), page_checksum_verification=True)
+    table = pq.read_table(require_regular(directory / basis_name(info)), page_checksum_verification=True)
     difference = describe_difference(parse_info(table.schema.metadata), info)
     if difference is not None:
         raise ValueError(difference)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
+from fithubert.files import require_regular
 from fithubert.frames import count_samples, pad_waveforms, receptive_field
 from fithubert.store import (
     INDEX_NAME,
@@ -248,9 +249,8 @@ class FeatureStore:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
-        # Not memory-mapped: pages of many large shards would count as this process's memory, and an unreadable shard
-        # would end the process with SIGBUS instead of a message.
-        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
+        # Not memory-mapped: the pages would count as memory, and an unreadable shard would be a SIGBUS, not a message.
+        file = pq.ParquetFile(require_regular(path), page_checksum_verification=True, pre_buffer=True)
         if (file.metadata.metadata or {}).get(SHARD_KEY) != self._index.shard_keys[shard].encode():
             file.close()
             raise ValueError("it belongs to another store")
@@ -266,7 +266,7 @@ def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:
     if not path.is_file():
         raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `fithubert cache` first")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        table = pq.read_table(require_regular(path), page_checksum_verification=True)
         return table, parse_info(table.schema.metadata), parse_index(table.schema.metadata)
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise UserError(

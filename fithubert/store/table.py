@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import torch
 
 from fithubert.errors import UserError
+from fithubert.files import check_regular
 from fithubert.store import INDEX_NAME, describe_error
 from fithubert.store.read import FeatureRow, FeatureStore
 
@@ -190,6 +191,7 @@ def list_files(path: Path) -> list[Path]:
     if not path.exists():
         unfinished = "; it is unfinished, run the same command again" if parts_of(path).is_dir() else ""
         raise UserError(f"{path}: no such file or folder{unfinished}")
+    check_regular(path)
     return [path]
 
 

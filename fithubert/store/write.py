@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from fithubert.errors import UserError
-from fithubert.files import open_atomically, remove_leftovers
+from fithubert.files import open_atomically, remove_leftovers, require_regular
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.records import StoredLayer, StoreMetrics
 from fithubert.store import (
@@ -153,7 +153,9 @@ def remove_foreign(
     foreign = {}
     for shard in own:
         try:
-            reason = _find_foreign(pq.read_metadata(directory / shard.name).metadata or {}, shard, info)
+            reason = _find_foreign(
+                pq.read_metadata(require_regular(directory / shard.name)).metadata or {}, shard, info
+            )
         except (OSError, pa.ArrowException, ValueError):
             continue
         if reason is not None:
@@ -204,7 +206,7 @@ def write_missing(
 def find_problem(path: Path, shard: PlannedShard, info: StoreInfo) -> str | None:
     """Why the shard in `path` cannot be used, after reading every page; None if it is whole and of this store."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(require_regular(path), page_checksum_verification=True) as file:
             metadata = file.metadata.metadata or {}
             foreign = _find_foreign(metadata, shard, info)
             if foreign is not None:
