@@ -24,7 +24,7 @@ from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.files import write_json
-from fithubert.profile.costs import PARTS
+from fithubert.profile.macs import PARTS
 from fithubert.search.front import hypervolume
 from fithubert.search.space import Limits, Speed
 from fithubert.search.study import Search, StudyPlace, create_study, read_rows

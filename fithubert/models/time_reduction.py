@@ -36,9 +36,9 @@ class TimeReduction(nn.Module):
         reduced = reduce_lengths(lengths, self.factor, self.drop_last_frame)
         groups = self.group(x, lengths)
         if self.kind == "mean":
-            starts = torch.arange(groups.shape[1], device=lengths.device) * self.factor
+            starts = torch.arange(groups.shape[1], device=x.device) * self.factor
             valid = (lengths[:, None] - starts).clamp(min=1, max=self.factor)
-            return groups.unflatten(2, (-1, self.factor)).sum(3) / valid[:, :, None].to(x), reduced
+            return groups.unflatten(2, (-1, self.factor)).sum(3) / valid[:, :, None].to(x.dtype), reduced
         return self.linear(groups), reduced
 
     def group(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_fiel
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import build_student
-from fithubert.profile.costs import count_macs
+from fithubert.profile.macs import count_macs
 from fithubert.profile.timing import torch_threads
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
 from fithubert.training.updates import OptimizerSettings, build_optimizer

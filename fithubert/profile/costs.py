@@ -5,7 +5,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -16,8 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fithubert.config.params import ProfileParams
-from fithubert.config.students import StudentConfig
-from fithubert.config.teacher import HubertConfig, hubert_base
+from fithubert.config.teacher import hubert_base
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.canonical import prepare_for_inference
@@ -25,8 +23,9 @@ from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.recipes import RECIPES
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.student import Student, build_student
-from fithubert.models.weights import ParameterCounts, parameter_counts, without_memory
+from fithubert.models.student import build_student
+from fithubert.models.weights import ParameterCounts, parameter_counts
+from fithubert.profile.macs import PARTS
 from fithubert.profile.timing import (
     find_module,
     paired_ratio,
@@ -40,9 +39,6 @@ from fithubert.records import Machine, ModelCost, ModelCosts, Parameters, PartCo
 #: The costs per second of audio are those of one utterance of this length. Attention grows with the length: at 10 s its
 #: share is that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.
 REFERENCE_SECONDS = 10.0
-#: The parts in the order in which the signal meets them.
-PARTS = ("front_end", "projection", "positional_conv", "time_reduction", "transformer", "readout", "other")
-
 #: The part that a module belongs to, by the attribute that holds it. The norms of a part belong to it.
 _PART_OF_ATTRIBUTE = {
     "frontend": "front_end",
@@ -66,22 +62,6 @@ def count_parts(model: SpeechModel, seconds: float) -> dict[str, PartCost]:
     """
     waveforms = torch.zeros(1, round(seconds * SAMPLE_RATE_HZ))
     return _count(find_module(model), lambda: model(waveforms, torch.tensor([waveforms.shape[1]])))
-
-
-@lru_cache(maxsize=4096)
-def count_macs(config: HubertConfig | StudentConfig, num_samples: int) -> Mapping[str, int]:
-    """Part -> its multiply-accumulates on one utterance of `num_samples`, counted as `count_parts` does.
-
-    A student's layers and heads are those that its `readout` needs. The model runs on the meta device, without memory.
-    """
-    with without_memory():
-        model = HubertModel(config) if isinstance(config, HubertConfig) else build_student(config.released())
-    model.eval().positional.fold_weight_norm()
-    run = model.read if isinstance(model, Student) else model
-    waveforms = torch.zeros(1, num_samples, device="meta")
-    with torch.no_grad():
-        costs = _count(model, lambda: run(waveforms, torch.tensor([num_samples])))
-    return {part: cost.macs for part, cost in costs.items()}
 
 
 def _count(root: nn.Module, run: Callable[[], object]) -> dict[str, PartCost]:

@@ -16,7 +16,8 @@ from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
 from fithubert.models.weights import parameter_counts
-from fithubert.profile.costs import PARTS, REFERENCE_SECONDS, count_macs, time_parts
+from fithubert.profile.costs import REFERENCE_SECONDS, time_parts
+from fithubert.profile.macs import PARTS, count_macs
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
 
 #: The value of every choice, by the name of its list in `SpaceParams`.
@@ -165,5 +166,5 @@ def count_costs(student: StudentParams, speed: Speed) -> Costs:
     )
 
 
-def _macs(config: StudentConfig) -> Mapping[str, int]:
+def _macs(config: StudentConfig) -> dict[str, int]:
     return count_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))

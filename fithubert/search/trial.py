@@ -23,7 +23,8 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.weights import load_student
-from fithubert.profile.costs import REFERENCE_SECONDS, count_macs
+from fithubert.profile.costs import REFERENCE_SECONDS
+from fithubert.profile.macs import count_macs
 from fithubert.records import AblationTrial, TaskScore
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore

@@ -8,7 +8,7 @@ from fithubert.errors import UserError
 from fithubert.frames import receptive_field
 from fithubert.models.recipes import RECIPES, resolve
 from fithubert.models.weights import parameter_counts
-from fithubert.profile.costs import count_macs
+from fithubert.profile.macs import count_macs
 from tests.models.reference import folder, needs_reference
 
 #: Recipe -> (what is counted, the exact number, the published number in millions).

@@ -18,7 +18,8 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import FbankModel, SpeechOutput
 from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, parameter_counts
-from fithubert.profile.costs import PARTS, Subject, count_macs, count_parts, profile_models, time_parts
+from fithubert.profile.costs import Subject, count_parts, profile_models, time_parts
+from fithubert.profile.macs import PARTS, count_macs
 from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, torch_threads, weight_bytes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SweepParams
 from fithubert.models.recipes import resolve
-from fithubert.profile.costs import PARTS
+from fithubert.profile.macs import PARTS
 from fithubert.records import Head
 from fithubert.search.space import Limits, Speed
 from fithubert.search.study import Search, StudyPlace, create_study
