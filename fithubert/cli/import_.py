@@ -1,17 +1,26 @@
 """`fithubert import`: published checkpoints."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fithubert.cli.options import no_stage
 
+ReadOutName = Literal["last", "layers", "projections", "encoder", "outputs", "all"]
+
 
 def import_(
-    checkpoint: Annotated[Path, typer.Argument(help="A FitHuBERT .ckpt or a DistilHuBERT checkpoint.")],
-    config: Annotated[Path | None, typer.Argument(help="The .yaml published with a FitHuBERT .ckpt.")] = None,
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint of FitHuBERT, DistilHuBERT, MaskHuBERT, ARMHuBERT or STaRHuBERT.")
+    ],
+    config: Annotated[
+        Path | None, typer.Argument(help="The .yaml that the trainer wrote with a .ckpt (none for DistilHuBERT).")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the student.")] = Path("artifacts/students/imported"),
+    readout: Annotated[
+        ReadOutName | None, typer.Option(help="The states that are read, instead of the authors' own.")
+    ] = None,
 ) -> None:
     """Convert a checkpoint that the authors published into a student of this project, exactly.
 
@@ -21,6 +30,7 @@ def import_(
         from fithubert.importers.published import import_published
         from fithubert.models.weights import parameter_counts, save_student
 
-        student = import_published(checkpoint, config)
+        student = import_published(checkpoint, config, readout)
         save_student(student, out, record={"imported": checkpoint.name})
-        print(f"{out}: {parameter_counts(student.config).trunk:,} parameters in the trunk")
+        trunk, read = parameter_counts(student.config).trunk, student.config.readout
+        print(f"{out}: {trunk:,} parameters in the trunk; readout {read}")

@@ -67,6 +67,10 @@ class StudentConfig(StrictModel):
     attention_heads: int = Field(gt=0)
     #: Transformer layers, counted from 0, that reuse the attention map of the layer before (ARMHuBERT).
     reuse_attention: tuple[int, ...] = ()
+    #: A reused map goes through softmax a second time, as in ARMHuBERT's public code.
+    second_softmax: bool = False
+    #: The function between the two maps of a feed-forward [activation_fn].
+    activation: Literal["gelu", "relu"] = "gelu"
     #: A learnt embedding replaces random frames in training (ARMHuBERT); None masks no frames.
     masking: MaskingConfig | None = None
     #: Factor on the gradients that reach the front end [feature_grad_mult].
@@ -82,8 +86,11 @@ class StudentConfig(StrictModel):
     input_dropout: float = Field(0.05, ge=0, lt=1)
     time_reduction: TimeReductionConfig = TimeReductionConfig()
     heads: HeadsConfig
-    #: The hidden states that downstream tasks read: the last head (the paper), every block, or every head.
-    readout: Literal["last", "layers", "projections"] = "last"
+    #: The hidden states that downstream tasks read. `last`: the last head (the paper). `layers`: layers 0 to L.
+    #: `projections`: every head. As other authors' code has it, `encoder`: the last layer, upsampled by shared heads
+    #: (FitHuBERT without layer-wise heads); `outputs`: layers 1 to L (STaRHuBERT); `all`: the projected features,
+    #: layers 1 to L and every head (s3prl's DistilHuBERT).
+    readout: Literal["last", "layers", "projections", "encoder", "outputs", "all"] = "last"
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +112,7 @@ class StudentConfig(StrictModel):
             raise ValueError("conv_layers: channels, kernels and strides must be positive")
         if self.time_reduction.kind != "none" and self.time_reduction.before_layer >= self.depth:
             raise ValueError(f"time_reduction.before_layer must be 0..{self.depth - 1}")
-        if self.readout != "layers" and not self.heads.layer_map:
+        if self.readout in ("last", "projections", "all") and not self.heads.layer_map:
             raise ValueError(f"readout {self.readout!r} needs an entry in heads.layer_map")
         for student_layer, teacher_layer in self.heads.layer_map:
             first = 0 if self.heads.kind == "none" else 1
@@ -135,7 +142,15 @@ class StudentConfig(StrictModel):
 
     def released(self) -> "StudentConfig":
         """This architecture without the parts that only training needs: unread heads and the mask embedding."""
-        pairs = {"last": self.heads.layer_map[-1:], "layers": (), "projections": self.heads.layer_map}[self.readout]
+        reduced = self.time_reduction.kind != "none" and self.heads.upsampling == "transposed_conv"
+        if self.readout in ("projections", "all"):
+            pairs = self.heads.layer_map
+        elif self.readout == "last" or (self.readout == "encoder" and reduced and self.heads.kind == "shared"):
+            pairs = self.heads.layer_map[
+                -1:
+            ]  # An upsampling that shared heads have in common lasts as long as one of them.
+        else:
+            pairs = ()
         heads = self.heads.model_copy(update={"layer_map": pairs})
         return self.model_copy(update={"heads": heads, "masking": None})
 

@@ -89,6 +89,7 @@ def describe_export(readout: ReadOut) -> dict[str, Any]:
         "readout": readout.student.config.readout,
         "layers": len(readout.widths),
         "width": readout.widths[-1],
+        "widths": list(readout.widths),
         "downsample_rate": receptive_field(readout.convolutions)[1],
     }
 
@@ -97,6 +98,9 @@ def describe_states(readout: ReadOut) -> str:
     """What is read from the student, in words."""
     count, width = len(readout.widths), readout.widths[-1]
     return {
+        "encoder": f"one state, the last layer of the student, {width} wide",
+        "outputs": f"{count} states, layers 1 to {count} of the student, {width} wide",
+        "all": f"{count} states, the projected features, all layers and the projections of all heads, {width} wide",
         "last": f"one state, the projection of the last head, {width} wide",
         "layers": f"{count} states, layers 0 to {count - 1} of the student, {width} wide",
         "projections": f"{count} states, the projections of all heads, {width} wide",

@@ -79,7 +79,7 @@ class OnnxStudent:
             raise UserError(f"{path}: not readable as ONNX ({' '.join(str(error).split())[:200]})") from None
         self.name = record["name"] + (" int8" if int8 else " onnx")
         self.fingerprint = record["fingerprint"] + ("-int8" if int8 else "")
-        self.widths: tuple[int, ...] = (record["width"],) * record["layers"]
+        self.widths: tuple[int, ...] = tuple(record.get("widths", (record["width"],) * record["layers"]))
         self.convolutions: tuple[tuple[int, int], ...] = tuple(
             (kernel, step) for kernel, step in record["convolutions"]
         )

@@ -1,6 +1,10 @@
-"""Import of the authors' checkpoints: FitHuBERT and FitW2V2 (Lightning .ckpt + .yaml), s3prl's DistilHuBERT.
+"""Import of the authors' checkpoints: students of FitHuBERT's and ARMHuBERT's trainers, and s3prl's DistilHuBERT.
 
 Nothing of a checkpoint runs: it is read with torch's weights-only loading, and its configuration strings are parsed.
+Source: names, defaults and read-outs are those of glory20h/FitHuBERT (modules/, fithubert/expert.py), of
+sungnyun/ARMHuBERT (models/armhubert, maskhubert, starhubert) and of s3prl (s3prl/upstream/distiller). Each student is
+read out as its authors' `expert.py` does. Differs: padding never changes an utterance. In ARMHuBERT's code a padded
+batch also mixes the reused maps of its utterances, so that only single utterances agree with it.
 """
 
 from collections.abc import Mapping
@@ -30,76 +34,124 @@ _LAYER_NAMES = {
 }
 _NAMES = {"layer_norm": "feature_norm", "post_extract_proj": "projection", "encoder.layer_norm": "encoder_norm"}
 #: Options that change the model and that no published checkpoint uses, with the only value that is understood.
-_UNDERSTOOD = {"layer_type": "transformer", "n_mels": 0, "pos_conv_depth": 1, "crop_seq_to_multiple": 1}
+_UNDERSTOOD = {
+    "layer_type": "transformer",
+    "n_mels": 0,
+    "enable_log_mel": False,
+    "pos_conv_depth": 1,
+    "crop_seq_to_multiple": 1,
+}
+_DISTILHUBERT_UNDERSTOOD = {
+    "out_layer_type": "expand-last",
+    "task_emb_type": "expand-last",
+    "attention_type": "original",
+}
+_HUBERT_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
+_PREFIX = "student_model."
 
 
-def import_published(checkpoint: Path | str, config: Path | str | None = None) -> Student:
-    """The student in a checkpoint that FitHuBERT's or DistilHuBERT's authors publish, ready for inference.
+def import_published(checkpoint: Path | str, config: Path | str | None = None, readout: str | None = None) -> Student:
+    """The student in a checkpoint as its authors' trainer writes it, ready for inference.
 
-    FitHuBERT's Lightning checkpoint needs `config`, its .yaml; DistilHuBERT's holds its own. The last frame of odd
-    lengths is dropped if the authors' code does (`drop_last_frame`). Raises UserError naming the file where it is
-    neither, holds pickled objects, or uses an option that no published model does.
+    A Lightning checkpoint (FitHuBERT, MaskHuBERT, ARMHuBERT, STaRHuBERT) needs `config`, its .yaml; DistilHuBERT's
+    holds its own. `readout` replaces the authors' own (`StudentConfig.readout`). The last frame of odd lengths is
+    dropped if the authors' code does (`drop_last_frame`). Raises UserError naming the file if it is none of them, holds
+    pickled objects, or uses an option that is not understood.
     """
     path = Path(checkpoint)
     values = read_torch_file(path)
     if isinstance(values.get("Distiller"), Mapping) and isinstance(values.get("Config"), Mapping):
         settings, state = _section(values["Config"], "distiller", f"{path}: Config"), dict(values["Distiller"])
-        student = validate(StudentConfig, _distilhubert_config(settings, str(path)), str(path))
+        found, source = _distilhubert_config(settings, str(path)), str(path)
     elif isinstance(values.get("state_dict"), Mapping):
         if config is None:
-            raise UserError(f"{path}: a Lightning checkpoint; name the .yaml published beside it as well")
+            raise UserError(f"{path}: a Lightning checkpoint; name the .yaml that its trainer wrote as well")
         settings = _section(read_yaml(Path(config)), "distiller", str(config))
-        prefix = "student_model."
-        state = {name[len(prefix) :]: v for name, v in values["state_dict"].items() if name.startswith(prefix)}
-        student = validate(StudentConfig, _fithubert_config(settings, str(config)), str(config))
+        state = {name[len(_PREFIX) :]: v for name, v in values["state_dict"].items() if name.startswith(_PREFIX)}
+        if not state:
+            raise UserError(f"{path}: holds no student (no tensor {_PREFIX}*)")
+        found, source = _lightning_config(settings, state, str(config)), str(config)
     else:
         raise UserError(
-            f"{path}: neither a FitHuBERT checkpoint (state_dict) nor a DistilHuBERT one (Distiller, Config)"
+            f"{path}: neither a FitHuBERT checkpoint, or one of ARMHuBERT's trainer (state_dict), nor a DistilHuBERT one "
+            "(Distiller, Config)"
         )
+    student = validate(StudentConfig, found if readout is None else {**found, "readout": readout}, source)
     model = prepare_for_inference(Student(student))
     fill_model(model, _rename(state, student), str(path))
     return model
 
 
-def _fithubert_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """StudentConfig values for the `distiller` section of FitHuBERT's yaml."""
+def _lightning_config(settings: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """StudentConfig values for the `distiller` section of a trainer's yaml; the tensors tell the families apart."""
     get = _reader(settings, source)
-    for option, value in _UNDERSTOOD.items():
-        if get(option, value) != value:
-            raise UserError(f"{source}: {option} {get(option, value)!r} is not understood, only {value!r}")
-    depth, width = int(get("encoder_layers", 12)), int(get("encoder_embed_dim", 768))
-    kind = str(get("tr_layer_type", "fc1")) if get("enable_tr_layer", True) else "none"
-    before = int(get("tr_layer_index", 1)) if kind != "none" else 0
-    # heads below the time reduction upsample in the authors' code what was never reduced: they cannot be trained
-    first_head = before + 1 if before > 0 else 1
+    _check_understood(get, _UNDERSTOOD, source)
+    values = _common_config(get, source, str(get("conv_feature_layers", _HUBERT_LAYERS)))
+    values |= {
+        "input_dropout": float(get("dropout_input", 0.0)),
+        "balance_gradients": bool(get("layer_grad_scale", False)),
+        "conv_bias": bool(get("conv_bias", False)),
+        "masking": {} if "mask_emb" in state else None,
+        "reuse_attention": _read_reused(get, values["depth"], source),
+    }
+    if "enable_tr_layer" not in settings and not any(name.startswith(("proj_head.", "upsampler.")) for name in state):
+        identity = tuple((layer, layer) for layer in range(values["depth"] + 1))  # STaRHuBERT
+        heads = {"kind": "none", "layer_map": identity}
+        values |= {"heads": heads, "time_reduction": {"kind": "none"}, "readout": "outputs"}
+    else:
+        values |= _reduction_and_heads(get, state, values, source)
+    values["second_softmax"] = bool(values["reuse_attention"])
+    return values
+
+
+def _reduction_and_heads(
+    get: Any, state: Mapping[str, Tensor], values: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """The sections `time_reduction` and `heads`, and the read-out of the authors' expert."""
+    depth, reused = values["depth"], bool(values["reuse_attention"])
+    kind = str(get("tr_layer_type", "conv1d" if reused else "fc1")) if get("enable_tr_layer", True) else "none"
+    before = 0
+    reduction: dict[str, Any] = {"kind": kind}
+    if kind != "none":
+        before, factor = int(get("tr_layer_index", 0 if reused else 1)), int(get("tr_reduce_factor", 2))
+        reduction |= {"factor": factor, "before_layer": before, "drop_last_frame": kind == "conv1d"}
+        multiple = get("required_seq_len_multiple", 2)
+        if multiple not in (1, factor if factor == 2 else 1):
+            raise UserError(
+                f"{source}: required_seq_len_multiple {multiple} loses frames with this time reduction; only 1"
+            )
+    heads: dict[str, Any] = {"teacher_width": int(get("pred_head_final_dim", 768))}
     if get("layerwise_proj", False):
-        pairs, heads_kind = tuple((layer, layer) for layer in range(first_head, depth + 1)), "per_layer"
+        # Heads below the time reduction upsample in the authors' code what was never reduced: they cannot be trained.
+        first = before + 1 if before > 0 else 1
+        if any(name.startswith("final_proj.") for name in state):  # Saved after the other heads were deleted.
+            first = depth
+        heads["layer_map"] = tuple((layer, layer) for layer in range(first, depth + 1))
+        readout = "projections" if values["masking"] is not None else "last"
     else:
         ids = parse_list(get("pred_layer_id", "[3, 7, 11]"), f"{source}: pred_layer_id")
-        pairs, heads_kind = tuple((depth, int(index) + 1) for index in ids), "shared"
-    values = _common_config(get, source, str(get("conv_feature_layers", _HUBERT_LAYERS)))
-    values["time_reduction"] = {
-        "kind": kind,
-        "factor": int(get("tr_reduce_factor", 2)),
-        "before_layer": before,
-        "drop_last_frame": kind == "conv1d",
-    }
-    values["heads"] = {
-        "kind": heads_kind,
-        "layer_map": pairs,
-        "teacher_width": int(get("pred_head_final_dim", 768)),
-        "hidden_width": int(get("pred_head_inter_dim", 0)) or width,
-    }
-    return {**values, "feature_norm": True, "input_dropout": float(get("dropout_input", 0.0)), "readout": "last"}
+        heads |= {"kind": "shared", "layer_map": tuple((depth, int(index) + 1) for index in ids)}
+        heads["hidden_width"] = int(get("pred_head_inter_dim", 0)) or values["width"]
+        readout = "projections" if values["masking"] is not None else "encoder"
+    return {"time_reduction": reduction, "heads": heads, "readout": readout}
+
+
+def _read_reused(get: Any, depth: int, source: str) -> tuple[int, ...]:
+    """The layers that have no attention map of their own, False in ARMHuBERT's `reuse_pattern`."""
+    words = str(get("reuse_pattern", "[]")).strip("[]() ")
+    pattern = [word.strip() for word in words.split(",")] if words else ["True"] * depth
+    if len(pattern) != depth or not set(pattern) <= {"True", "False"}:
+        raise UserError(f"{source}: reuse_pattern {words!r} is not {depth} times True or False")
+    return tuple(layer for layer, word in enumerate(pattern) if word == "False")
 
 
 def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     """StudentConfig values for the `distiller` section of a DistilHuBERT checkpoint's own `Config`."""
     get = _reader(settings, source)
-    if get("out_layer_type", "expand-last") != "expand-last" or get("attention_type", "original") != "original":
-        raise UserError(f"{source}: only out_layer_type expand-last and attention_type original are understood")
+    _check_understood(get, _DISTILHUBERT_UNDERSTOOD, source)
     values = _common_config(get, source, str(get("extractor_conv_feature_layers", _HUBERT_LAYERS)))
-    layers = tuple(int(layer) for layer in get("pred_layer_id", (4, 8, 12)))
+    values["depth"] = int(get("encoder_layers", 1))
+    layers = tuple(int(layer) for layer in get("pred_layer_id", range(1, int(get("n_tasks", 12)) + 1)))
     values["heads"] = {
         "kind": "shared",
         "layer_map": tuple((values["depth"], layer) for layer in layers),
@@ -107,24 +159,29 @@ def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, 
         "hidden_width": max(int(get("out_layer_inter_dim", -1)), 0) or values["width"],
     }
     values["time_reduction"] = {"kind": "none"}
-    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": "layers"}
+    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": "all"}
 
 
-_HUBERT_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
+def _check_understood(get: Any, understood: Mapping[str, Any], source: str) -> None:
+    for option, value in understood.items():
+        if get(option, value) != value:
+            raise UserError(f"{source}: {option} {get(option, value)!r} is not understood, only {value!r}")
 
 
 def _common_config(get: Any, source: str, conv_layers: str) -> dict[str, Any]:
-    mode = get("extractor_mode", "default")
+    mode, activation = get("extractor_mode", "default"), str(get("activation_fn", "gelu"))
     if mode not in ("default", "layer_norm"):
         raise UserError(f"{source}: extractor_mode {mode!r} is not default or layer_norm")
+    if activation not in ("gelu", "relu"):
+        raise UserError(f"{source}: activation_fn {activation!r} is not gelu or relu")
     return {
         "conv_layers": tuple(parse_list(conv_layers, f"{source}: conv_feature_layers")),
         "conv_norm": "group" if mode == "default" else "layer",
-        "conv_bias": bool(get("conv_bias", False)),
         "width": int(get("encoder_embed_dim", 768)),
         "depth": int(get("encoder_layers", 12)),
         "ffn_width": int(get("encoder_ffn_embed_dim", 3072)),
         "attention_heads": int(get("encoder_attention_heads", 12)),
+        "activation": activation,
         "layer_norm_first": bool(get("layer_norm_first", False)),
         "pos_conv_kernel": int(get("conv_pos", 128)),
         "pos_conv_groups": int(get("conv_pos_groups", 16)),
@@ -139,6 +196,8 @@ def _rename(state: Mapping[str, Tensor], config: StudentConfig) -> dict[str, Ten
     """The authors' tensors by our names and in our layouts; unknown ones keep theirs, for errors."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
+        name = name.replace("parametrizations.weight.original0", "weight_g")  # Trained with a newer torch.
+        name = name.replace("parametrizations.weight.original1", "weight_v")
         module, _, last = name.rpartition(".")
         parts = name.split(".")
         if name.startswith("feature_extractor.conv_layers."):
@@ -148,11 +207,14 @@ def _rename(state: Mapping[str, Tensor], config: StudentConfig) -> dict[str, Ten
         elif name == "encoder.pos_conv.0.bias":
             renamed["positional.conv.bias"] = tensor
         elif name == "encoder.pos_conv.0.weight_v":
-            gain = state["encoder.pos_conv.0.weight_g"]
-            renamed["positional.conv.weight"] = torch._weight_norm(tensor, gain, 2)
+            gain = next((g for key, g in state.items() if key.endswith(("0.weight_g", "weight.original0"))), None)
+            if gain is not None:
+                renamed["positional.conv.weight"] = torch._weight_norm(tensor.float(), gain.float(), 2)
         elif name.startswith("encoder.layers."):
             renamed.update(_rename_layer(int(parts[2]), ".".join(parts[3:-1]), last, tensor, config))
-        elif parts[0] in ("proj_head", "output_layer", "upsampler"):
+        elif parts[0] == "mask_emb":
+            renamed["mask_embedding"] = tensor
+        elif parts[0] in ("proj_head", "final_proj", "output_layer", "upsampler"):
             renamed.update(_rename_head(parts, tensor, config))
         elif name != "encoder.pos_conv.0.weight_g":
             renamed[name] = tensor
@@ -180,6 +242,10 @@ def _rename_layer(index: int, inner: str, last: str, tensor: Tensor, config: Stu
 def _rename_head(parts: list[str], tensor: Tensor, config: StudentConfig) -> dict[str, Tensor]:
     """A tensor of the heads; the model-level upsampler serves shared heads and is never used with a head per layer."""
     last, shared = parts[-1], config.heads.kind == "shared"
+    if config.heads.kind == "none":  # STaRHuBERT's expert drops `final_proj` too.
+        return {}
+    if parts[0] == "final_proj":
+        parts = ["proj_head", str(config.depth - 1), *parts[1:]]
     if parts[0] == "upsampler":
         return {f"heads.upsampling.{last}": _upsampling(tensor)} if shared else {}
     if shared:

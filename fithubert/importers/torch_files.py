@@ -34,9 +34,14 @@ def _parse(node: ast.expr) -> Any:
     raise ValueError("not a list")
 
 
-#: Packages whose objects training frameworks leave in their checkpoints next to the weights. They are never imported.
-_BYSTANDERS = ("fairseq", "omegaconf", "hydra", "numpy", "typing", "enum")
-_PLAIN_TYPES = tuple(f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple"))
+#: Packages whose objects trainers leave in their checkpoints next to the weights. They are never imported.
+_BYSTANDERS = (
+    *("fairseq", "omegaconf", "hydra", "numpy", "typing", "enum", "collections", "datetime"),
+    *("s3prl", "optimizers", "apex", "pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities"),
+    # The modules of a trainer itself.
+    *("__main__", "train", "modules", "models", "utils", "torch.optim"),
+)
+_PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "object", "set", "str", "tuple")
 
 
 class Inert:
@@ -50,25 +55,36 @@ class Inert:
         self.args, self.state = (), state
 
 
+class _InertMapping:
+    """Replaces a mapping of a class that is not imported by a plain one."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return {}
+
+
+class _InertList(list):  # type: ignore[type-arg]
+    """Replaces a list of a class that is not imported."""
+
+
 def read_torch_file(path: Path) -> dict[str, Any]:
     """The mapping in a torch checkpoint, read without running anything in it (torch's weights-only reader).
 
-    `argparse.Namespace` is read as the plain data that it is; objects of fairseq, omegaconf and numpy become `Inert`.
+    `argparse.Namespace` is read as the plain data that it is; objects of training frameworks become `Inert`.
     Raises UserError if the file is missing, broken, or holds any other pickled object.
     """
     check_regular(path)
-    stand_ins: dict[str, type[Inert]] = {}
+    kinds: dict[str, type] = {}
     while True:
-        known = [(stand_in, name) for name, stand_in in stand_ins.items()]
+        known = [(type(name, (kind,), {}), name) for name, kind in kinds.items()]
         try:
             with torch.serialization.safe_globals([argparse.Namespace, *known]):
                 values = torch.load(path, map_location="cpu", weights_only=True)
             break
         except Exception as error:  # torch raises many kinds for a broken file, and pickle's for a refused one
-            name = _refused_name(error)
-            if name is None or name in stand_ins or not _is_bystander(name):
+            name, kind = _find_stand_in(str(error), kinds)
+            if kind is None or kinds.get(name or "") is kind:
                 raise UserError(f"{path}: {_why_unreadable(error, name)}") from None
-            stand_ins[name] = type(name.rpartition(".")[2], (Inert,), {})
+            kinds[str(name)] = kind
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no mapping of names to tensors")
     return values
@@ -90,14 +106,19 @@ def as_plain_data(value: Any) -> Any:
     return value
 
 
-def _refused_name(error: Exception) -> str | None:
-    """The class or function that torch's reader stopped at, if that is the reason of the error."""
-    found = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed global|whose module)", str(error))
-    return found and found.group(1)
-
-
-def _is_bystander(name: str) -> bool:
-    return name.split(".")[0] in _BYSTANDERS or name in _PLAIN_TYPES
+def _find_stand_in(error: str, kinds: Mapping[str, type]) -> tuple[str | None, type | None]:
+    """The class or function that torch's reader stopped at by `error`, and what may stand for it: None if nothing."""
+    found = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed global|whose module)", error)
+    if found:
+        # The reader leaves the module of Python's own types out.
+        name = found[1] if "." in found[1] else f"builtins.{found[1]}"
+        harmless = name.startswith(tuple(f"{package}." for package in _BYSTANDERS))
+        return name, Inert if harmless or name.removeprefix("builtins.") in _PLAIN_TYPES else None
+    found = re.search(r"Can only (SETITEM|append).* but got <class '([^']+)'>", error)
+    name = next((name for name in kinds if found and found[2].endswith(name)), None)
+    if found is None or name is None:
+        return None, None
+    return name, _InertMapping if found[1] == "SETITEM" else _InertList
 
 
 def _why_unreadable(error: Exception, name: str | None) -> str:

@@ -142,6 +142,8 @@ class EncoderLayerConfig:
     reuse_attention: bool = False
     #: Attention takes a position bias, gated by its input (WavLM).
     gated_positions: bool = False
+    #: The function between the two maps of the feed-forward, by its name in torch.nn.functional.
+    activation: str = "gelu"
 
 
 def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
@@ -211,11 +213,11 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One transformer layer, post-norm (HuBERT Base) or pre-norm (Large), GELU feed-forward."""
+    """One transformer layer, post-norm (HuBERT Base) or pre-norm (Large)."""
 
     def __init__(self, config: EncoderLayerConfig) -> None:
         super().__init__()
-        self.norm_first = config.norm_first
+        self.norm_first, self.activation = config.norm_first, getattr(F, config.activation)
         self.attention = SelfAttention(
             config.width,
             config.attention_heads,
@@ -250,4 +252,4 @@ class EncoderLayer(nn.Module):
         return self.attention.weights(self.attention_norm(x) if self.norm_first else x, mask)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.ffn_out(self.activation_dropout(F.gelu(self.ffn_in(x)))))
+        return self.dropout(self.ffn_out(self.activation_dropout(self.activation(self.ffn_in(x)))))

@@ -50,7 +50,7 @@ class LayerHead(nn.Module):
         """(batch, num_frames, teacher feature) from `x` (batch, reduced time, feature)."""
         if self.upsampling is not None:
             return self.projection(self.upsampling(x, num_frames))
-        # projecting before repeating is the same with fewer products
+        # Projecting before repeating is the same with fewer products.
         return repeat_frames(self.projection(x), self.factor, num_frames)
 
 
@@ -74,6 +74,10 @@ class Heads(nn.Module):
         `states`: layers 0.. of the student up to the highest that is read, each at its own frame rate.
         """
         raise NotImplementedError
+
+    def upsample(self, x: Tensor, num_frames: int, factor: int) -> Tensor:
+        """`x` (batch, reduced time, feature) at the teacher's rate: by an upsampling of all heads, or repeated."""
+        return repeat_frames(x, factor, num_frames)
 
     def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
         """The weights `state` of these heads without those of the heads before `first`."""
@@ -128,6 +132,7 @@ class SharedHeads(Heads):
     def forward(
         self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
     ) -> tuple[Tensor, ...]:
+        # Projecting before repeating is the same with fewer products.
         x = states[-1] if self.upsampling is None else self.upsampling(states[-1], num_frames)
         hidden = F.gelu(self.hidden(x)).unflatten(2, (len(self.layers), -1))
         indices = range(len(self.layers)) if wanted is None else wanted
@@ -135,6 +140,9 @@ class SharedHeads(Heads):
         if self.upsampling is not None:
             return tuple(outputs)
         return tuple(repeat_frames(y, self.factor, num_frames) for y in outputs)
+
+    def upsample(self, x: Tensor, num_frames: int, factor: int) -> Tensor:
+        return super().upsample(x, num_frames, factor) if self.upsampling is None else self.upsampling(x, num_frames)
 
     def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
         cut = dict(state)

@@ -79,7 +79,7 @@ def armhubert() -> StudentConfig:
 
     Every second layer attends with the map of the one before it; frames are masked in training; all heads are read.
     Trained with mse and `masked_teacher`: masked frames learn from the teacher of the whole speech, the others from the
-    teacher of the masked speech.
+    teacher of the masked speech. `second_softmax` is the public code's habit; the paper reuses the map as it is.
     """
     return _recycled(480, 864)
 
@@ -91,7 +91,7 @@ def armhubert_s() -> StudentConfig:
 
 def maskhubert() -> StudentConfig:
     """MaskHuBERT (as `armhubert`, conf/maskhubert): own attention maps; 26,635,360 with its heads (26.64M)."""
-    changes = {"reuse_attention": (), "balance_gradients": False}
+    changes = {"reuse_attention": (), "second_softmax": False, "balance_gradients": False}
     return _recycled(480, 640).model_copy(update=changes)
 
 
@@ -120,6 +120,7 @@ def _recycled(width: int, ffn_width: int) -> StudentConfig:
         ffn_width=ffn_width,
         attention_heads=12,
         reuse_attention=(1, 3, 5, 7, 9, 11),
+        second_softmax=True,
         masking=MaskingConfig(),
         balance_gradients=True,
         time_reduction=TimeReductionConfig(kind="none"),

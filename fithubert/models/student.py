@@ -38,9 +38,11 @@ torch.export.register_dataclass(StudentOutput)
 class Encoded:
     """Layers 0..k at the frame rates they are computed at (`config.factor_of`).
 
-    `lengths` (batch,) and `num_frames` count the student's own frames at the teacher's rate (see `frame_multiple`).
+    `features` (batch, time, feature) at the full rate, before positions are added. `lengths` (batch,) and `num_frames`
+    count the student's own frames at the teacher's rate (see `frame_multiple`).
     """
 
+    features: Tensor
     states: tuple[Tensor, ...]
     lengths: Tensor
     num_frames: int
@@ -78,6 +80,7 @@ class Student(nn.Module):
             dropout=config.dropout,
             attention_dropout=config.attention_dropout,
             activation_dropout=config.activation_dropout,
+            activation=config.activation,
         )
         self.layers = nn.ModuleList(
             EncoderLayer(replace(layer, reuse_attention=index in config.reuse_attention))
@@ -118,24 +121,33 @@ class Student(nn.Module):
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """The states (batch, time, feature) that `config.readout` names, and their lengths (batch,), once released.
 
-        `last`: the last head's projection (the paper), the only head that is left. `layers`: layer 0..L, reduced ones
-        with repeated frames. `projections`: every head's projection. `last_layer` counts the states from 0 and ends
-        the result, and the work, there. Inputs as in `forward`.
+        Reduced layers have their frames repeated. `last_layer` counts the states from 0 and ends the result, and mostly
+        the work, there. Inputs as in `forward`.
         """
-        if self.config.readout == "layers":
-            encoded = self.encode(waveforms, lengths, last_layer)
-            return self.at_teacher_rate(encoded), encoded.lengths
-        count = len(self.config.heads.layer_map)
-        return self.hints(waveforms, lengths, range(count if last_layer is None else last_layer + 1))
+        readout, end = self.config.readout, None if last_layer is None else last_layer + 1
+        if readout in ("last", "projections"):
+            return self.hints(waveforms, lengths, range(len(self.config.heads.layer_map))[:end])
+        depth = end if readout == "outputs" else last_layer
+        encoded = self.encode(waveforms, lengths, depth if readout in ("layers", "outputs") else None)
+        layers, frames = self.at_teacher_rate(encoded), encoded.num_frames
+        if readout == "encoder":
+            layers = (self.heads.upsample(encoded.states[-1], frames, self.config.factor_of(self.config.depth)),)
+        elif readout == "outputs":
+            layers = layers[1:]
+        elif readout == "all":
+            layers = (encoded.features[:, :frames], *layers[1:], *self.heads(encoded.states, frames))[:end]
+        return layers, encoded.lengths
 
     @property
     def read_widths(self) -> tuple[int, ...]:
         """The feature size of each state that `read` returns."""
         config = self.config
-        if config.readout == "layers":
-            return (config.width,) * (config.depth + 1)
         width = config.width if config.heads.kind == "none" else config.heads.teacher_width
-        return (width,) * len(config.heads.layer_map)
+        heads = (width,) * len(config.heads.layer_map)
+        layers = (config.width,) * (config.depth + 1)
+        return {"layers": layers, "outputs": layers[1:], "encoder": layers[:1], "all": layers + heads}.get(
+            config.readout, heads
+        )
 
     def encode(
         self,
@@ -149,7 +161,8 @@ class Student(nn.Module):
         count, shortest = waveforms.shape[1], self.shortest_samples
         if not torch.compiler.is_compiling() and count < shortest:
             raise UserError(f"a waveform of {count} samples gives no frame; at least {shortest} are needed")
-        x, lengths = self._features(waveforms, lengths, masked)
+        features, lengths = self._features(waveforms, lengths, masked)
+        x = self._add_positions(features, lengths)
         reduction, before = self.time_reduction, self.config.time_reduction.before_layer
         num_frames, kept = keep_whole(x.shape[1], self.frame_multiple), keep_whole(lengths, self.frame_multiple)
         depth = self.config.depth if last_layer is None else last_layer
@@ -169,7 +182,7 @@ class Student(nn.Module):
                 states.append(x)
         if self.config.layer_norm_first and depth == self.config.depth:
             states[-1] = self.encoder_norm(states[-1])
-        return Encoded(tuple(states), kept, num_frames)
+        return Encoded(features, tuple(states), kept, num_frames)
 
     def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""
@@ -189,7 +202,7 @@ class Student(nn.Module):
         return count_samples(self.frame_multiple, self.frontend.convolutions)
 
     def _features(self, waveforms: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The input of the time reduction or of the first layer, at the full frame rate."""
+        """The projected and masked output of the front end, at the full frame rate."""
         config = self.config
         x, lengths = self.frontend(waveforms, lengths)
         if self.training and config.frontend_gradient != 1.0:
@@ -205,20 +218,27 @@ class Student(nn.Module):
             if self.mask_embedding is None:
                 raise ValueError("frames can be masked only in a student with masking")
             x = torch.where(masked[:, :, None], self.mask_embedding.to(x.dtype), x)
+        return x, lengths
+
+    def _add_positions(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The input of the time reduction or of the first layer."""
         x = x + self.positional(x, lengths)
-        if not config.layer_norm_first:
+        if not self.config.layer_norm_first:
             x = self.encoder_norm(x)
-        return F.dropout(x, config.dropout, self.training), lengths
+        return F.dropout(x, self.config.dropout, self.training)
 
     def _layer(
         self, index: int, x: Tensor, mask: Tensor | None, attention_map: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Output of transformer layer `index` (from 0), and the attention map that the next layer may reuse."""
         layer: EncoderLayer = self.layers[index]  # type: ignore[assignment]
-        if index not in self.config.reuse_attention:
-            reused = index + 1 in self.config.reuse_attention
-            attention_map = layer.attention_map(x, mask) if reused else None
-        return layer(x, mask, attention_map), attention_map
+        if index in self.config.reuse_attention:
+            return layer(x, mask, attention_map), attention_map
+        own = layer.attention_map(x, mask) if index + 1 in self.config.reuse_attention else None
+        passed = own
+        if own is not None and self.config.second_softmax:
+            passed = torch.softmax(own if mask is None else own.masked_fill(~mask, float("-inf")), dim=-1)
+        return layer(x, mask, own), passed
 
 
 def build_student(config: StudentConfig) -> Student:

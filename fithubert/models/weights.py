@@ -24,6 +24,7 @@ from fithubert.tensors import read_tensors, write_tensors
 STUDENT_FORMAT = "fithubert-student-1"
 #: The student that comes with the package.
 SHIPPED_STUDENT = "fithubert"
+_LATER_OPTIONS = ("second_softmax", "activation")
 #: All that the folder of a model holds.
 _FILES = ("config.json", "model.safetensors")
 
@@ -97,7 +98,9 @@ def fingerprint(student: Student) -> str:
 
 
 def _fingerprint(config: StudentConfig, state: Mapping[str, Tensor]) -> str:
-    parts: list[bytes | str] = [config.model_dump_json()]
+    # Options of later versions are left out where they change nothing, so that older fingerprints stay.
+    unchanged = {name for name in _LATER_OPTIONS if getattr(config, name) == StudentConfig.model_fields[name].default}
+    parts: list[bytes | str] = [config.model_dump_json(exclude=unchanged)]
     for name in sorted(state):
         parts += [name, state[name].numpy().tobytes()]
     return digest(*parts)

@@ -16,7 +16,7 @@ class FithubertConfig(PretrainedConfig):
     @property
     def hidden_size(self):
         """The feature size of what is read."""
-        without_heads = self.readout == "layers" or self.student["heads"]["kind"] == "none"
+        without_heads = self.readout in ("layers", "encoder", "outputs") or self.student["heads"]["kind"] == "none"
         return self.student["width"] if without_heads else self.student["heads"]["teacher_width"]
 
     @property
