@@ -78,6 +78,9 @@ class StudentConfig(StrictModel):
     #: Balance the gradients that a layer gets from its head and from the layers above [layer_grad_scale].
     balance_gradients: bool = False
     layer_norm_first: bool = False
+    #: What a pre-norm student takes after its final layer norm: the last state and its heads; the heads only
+    #: (DistilHuBERT); nothing (ARMHuBERT, STaRHuBERT).
+    final_norm: Literal["all", "heads", "none"] = "all"
     pos_conv_kernel: int = Field(128, gt=0)
     pos_conv_groups: int = Field(16, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)

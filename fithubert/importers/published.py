@@ -73,8 +73,8 @@ def import_published(checkpoint: Path | str, config: Path | str | None = None, r
         found, source = _lightning_config(settings, state, str(config)), str(config)
     else:
         raise UserError(
-            f"{path}: neither a FitHuBERT checkpoint, or one of ARMHuBERT's trainer (state_dict), nor a DistilHuBERT one "
-            "(Distiller, Config)"
+            f"{path}: neither a FitHuBERT checkpoint, or one of ARMHuBERT's trainer (state_dict), nor a "
+            "DistilHuBERT one (Distiller, Config)"
         )
     student = validate(StudentConfig, found if readout is None else {**found, "readout": readout}, source)
     model = prepare_for_inference(Student(student))
@@ -97,7 +97,7 @@ def _lightning_config(settings: Mapping[str, Any], state: Mapping[str, Tensor], 
     if "enable_tr_layer" not in settings and not any(name.startswith(("proj_head.", "upsampler.")) for name in state):
         identity = tuple((layer, layer) for layer in range(values["depth"] + 1))  # STaRHuBERT
         heads = {"kind": "none", "layer_map": identity}
-        values |= {"heads": heads, "time_reduction": {"kind": "none"}, "readout": "outputs"}
+        values |= {"heads": heads, "time_reduction": {"kind": "none"}, "readout": "outputs", "final_norm": "none"}
     else:
         values |= _reduction_and_heads(get, state, values, source)
     values["second_softmax"] = bool(values["reuse_attention"])
@@ -127,13 +127,15 @@ def _reduction_and_heads(
         if any(name.startswith("final_proj.") for name in state):  # Saved after the other heads were deleted.
             first = depth
         heads["layer_map"] = tuple((layer, layer) for layer in range(first, depth + 1))
-        readout = "projections" if values["masking"] is not None else "last"
+        own = "last"
     else:
         ids = parse_list(get("pred_layer_id", "[3, 7, 11]"), f"{source}: pred_layer_id")
         heads |= {"kind": "shared", "layer_map": tuple((depth, int(index) + 1) for index in ids)}
         heads["hidden_width"] = int(get("pred_head_inter_dim", 0)) or values["width"]
-        readout = "projections" if values["masking"] is not None else "encoder"
-    return {"time_reduction": reduction, "heads": heads, "readout": readout}
+        own = "encoder"
+    readout = own if values["masking"] is None else "projections"
+    final_norm = "none" if readout == "projections" else "all"
+    return {"time_reduction": reduction, "heads": heads, "readout": readout, "final_norm": final_norm}
 
 
 def _read_reused(get: Any, depth: int, source: str) -> tuple[int, ...]:
@@ -159,7 +161,7 @@ def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, 
         "hidden_width": max(int(get("out_layer_inter_dim", -1)), 0) or values["width"],
     }
     values["time_reduction"] = {"kind": "none"}
-    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": "all"}
+    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": "all", "final_norm": "heads"}
 
 
 def _check_understood(get: Any, understood: Mapping[str, Any], source: str) -> None:

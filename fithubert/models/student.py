@@ -38,12 +38,14 @@ torch.export.register_dataclass(StudentOutput)
 class Encoded:
     """Layers 0..k at the frame rates they are computed at (`config.factor_of`).
 
-    `features` (batch, time, feature) at the full rate, before positions are added. `lengths` (batch,) and `num_frames`
+    `head_states`: the layers as heads read them (see `final_norm`). `features` (batch, time, feature) at the full rate,
+    before positions are added. `lengths` (batch,) and `num_frames`
     count the student's own frames at the teacher's rate (see `frame_multiple`).
     """
 
     features: Tensor
     states: tuple[Tensor, ...]
+    head_states: tuple[Tensor, ...]
     lengths: Tensor
     num_frames: int
 
@@ -53,7 +55,8 @@ class Student(nn.Module):
 
     Source: Lee et al. 2022 (FitHuBERT), sections 2 and 3; module and state names are those of the canonical HuBERT
     model, so that a teacher's weights fit if the shapes agree. In a pre-norm student the last state, and with it
-    the last head, is taken after the final layer norm (the authors' code does so downstream but not in training).
+    the last head, is taken after the final layer norm (the authors' code does so downstream but not in training),
+    unless `final_norm` says otherwise.
     """
 
     def __init__(self, config: StudentConfig) -> None:
@@ -96,7 +99,7 @@ class Student(nn.Module):
         """
         encoded = self.encode(waveforms, lengths)
         return StudentOutput(
-            self.at_teacher_rate(encoded), encoded.lengths, self.heads(encoded.states, encoded.num_frames)
+            self.at_teacher_rate(encoded), encoded.lengths, self.heads(encoded.head_states, encoded.num_frames)
         )
 
     def hints(
@@ -114,7 +117,7 @@ class Student(nn.Module):
         pairs = self.config.heads.layer_map
         wanted = range(len(pairs)) if heads is None else heads
         encoded = self.encode(waveforms, lengths, max((pairs[i][0] for i in wanted), default=0), masked)
-        return self.heads(encoded.states, encoded.num_frames, heads), encoded.lengths
+        return self.heads(encoded.head_states, encoded.num_frames, heads), encoded.lengths
 
     def read(
         self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None, last_layer: int | None = None
@@ -135,7 +138,7 @@ class Student(nn.Module):
         elif readout == "outputs":
             layers = layers[1:]
         elif readout == "all":
-            layers = (encoded.features[:, :frames], *layers[1:], *self.heads(encoded.states, frames))[:end]
+            layers = (encoded.features[:, :frames], *layers[1:], *self.heads(encoded.head_states, frames))[:end]
         return layers, encoded.lengths
 
     @property
@@ -180,9 +183,12 @@ class Student(nn.Module):
                 states.append(_ScaledGradient.apply(x, 1 - above))
             else:
                 states.append(x)
+        layers = normed = tuple(states)
         if self.config.layer_norm_first and depth == self.config.depth:
-            states[-1] = self.encoder_norm(states[-1])
-        return Encoded(features, tuple(states), kept, num_frames)
+            normed = (*layers[:-1], self.encoder_norm(layers[-1]))
+        final = self.config.final_norm
+        layers, head_states = normed if final == "all" else layers, layers if final == "none" else normed
+        return Encoded(features, layers, head_states, kept, num_frames)
 
     def at_teacher_rate(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """Encoded layers, those of the reduced rate with repeated frames: (batch, num_frames, feature) each."""

@@ -24,7 +24,7 @@ from fithubert.tensors import read_tensors, write_tensors
 STUDENT_FORMAT = "fithubert-student-1"
 #: The student that comes with the package.
 SHIPPED_STUDENT = "fithubert"
-_LATER_OPTIONS = ("second_softmax", "activation")
+_LATER_OPTIONS = ("second_softmax", "activation", "final_norm")
 #: All that the folder of a model holds.
 _FILES = ("config.json", "model.safetensors")
 

@@ -47,7 +47,7 @@ def check_fithubert(student: Student, io: dict[str, Tensor], case: str) -> None:
     config = student.config
     with torch.inference_mode():
         encoded = student.encode(io[f"{case}.wav"], lengths_of(io, case))
-        projections = student.heads(encoded.states, encoded.num_frames)
+        projections = student.heads(encoded.head_states, encoded.num_frames)
     factor = config.factor_of(config.depth)
     valid = encoded.lengths.tolist()
     # in a pre-norm student the last state is normed; the authors' is not while heads are there
