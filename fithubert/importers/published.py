@@ -161,7 +161,9 @@ def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, 
         "hidden_width": max(int(get("out_layer_inter_dim", -1)), 0) or values["width"],
     }
     values["time_reduction"] = {"kind": "none"}
-    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": "all", "final_norm": "heads"}
+    # s3prl's weighted sum needs states of one width.
+    readout = "all" if values["heads"]["teacher_width"] == values["width"] else "layers"
+    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": readout, "final_norm": "heads"}
 
 
 def _check_understood(get: Any, understood: Mapping[str, Any], source: str) -> None:
