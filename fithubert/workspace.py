@@ -1,10 +1,13 @@
-"""The paths of a workspace: the only place that names the folders through which stages exchange results."""
+"""The parameters and the paths of a workspace: the only place that names the folders of the stages' results."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fithubert.config.params import Params, load_params
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.errors import UserError
+from fithubert.models.recipes import resolve
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,24 @@ def metrics_file(stage: str) -> Path:
     """The metrics file of a stage relative to the workspace: `distill@x` -> reports/metrics/distill/x.json."""
     room, _, item = stage.partition("@")
     return Path("reports/metrics") / (f"{room}/{item}.json" if item else f"{room}.json")
+
+
+def load_checked(path: Path = Path("params.yaml"), changes: Sequence[str] = ()) -> Params:
+    """The parameters in `path` with `changes` (`section.key=value`), and every shape in them resolved once.
+
+    Raises UserError in one line, so that a wrong shape is found before the corpus is made and not after.
+    """
+    params = load_params(path, changes)
+    shapes = {f"students.{name}": student for name, student in params.students.items()}
+    for name, ablation in params.ablation.items():
+        for variant, differences in ablation.variants.items():
+            shapes[f"ablation.{name}.variants.{variant}"] = params.students[ablation.of].changed(differences)
+    for place, student in shapes.items():
+        try:
+            resolve(student.recipe, student.shape)
+        except UserError as error:
+            raise UserError(f"{path}: {place}: {error}") from None
+    return params
 
 
 def check_name(name: str, known: tuple[str, ...] | list[str], what: str) -> None:

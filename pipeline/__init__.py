@@ -17,14 +17,13 @@ def run_stage(stage: Callable[..., Result]) -> Result:
 
     Prints first which stage of how many it is. A mistake of the user ends the process with one line.
     """
-    from fithubert.config.params import load_params
     from fithubert.errors import exit_on_user_error
     from fithubert.stages import list_stages
-    from fithubert.workspace import Workspace
+    from fithubert.workspace import Workspace, load_checked
 
     name, items = stage.__name__, sys.argv[1:]
     with exit_on_user_error():
-        params = load_params()
+        params = load_checked()
         stages = [entry.replace("extract_student@", "extract@") for entry in list_stages(params)]
         full_name = f"{name}@{'-'.join(items)}" if items else name
         if full_name in stages:

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.torture.harness import Case, WrongError
 from benchmarks.torture.world import World, digest_tensors, load_teacher_state
-from fithubert.config.params import load_params
 from fithubert.data.manifest import Manifest
 from fithubert.export.onnx import OnnxStudent
 from fithubert.files import digest
@@ -20,6 +19,7 @@ from fithubert.report import load_summary
 from fithubert.store import INDEX_NAME
 from fithubert.store.read import FeatureStore
 from fithubert.training.checkpoint import read_checkpoint
+from fithubert.workspace import load_checked
 
 #: The result of reading, as a digest; None where a changed byte may mean another valid content.
 Reader = Callable[[World], str | None]
@@ -76,7 +76,7 @@ def list_readers(world: World) -> dict[str, Reader]:
         return load_codebook(w.root / "codebook").fingerprint
 
     return {
-        "params.yaml": lambda w: load_params(w.root / "params.yaml") and None,
+        "params.yaml": lambda w: load_checked(w.root / "params.yaml") and None,
         "data/manifests/corpus.parquet": _read_manifest,
         f"data/{audio}": _read_audio,
         "artifacts/teacher/model.safetensors": teacher,

@@ -11,10 +11,10 @@ import yaml
 
 from benchmarks.torture.harness import Case
 from benchmarks.torture.world import World
-from fithubert.config.params import Params, load_params
+from fithubert.config.params import Params
 from fithubert.models.recipes import resolve
 from fithubert.models.weights import parameter_counts
-from fithubert.workspace import Workspace
+from fithubert.workspace import Workspace, load_checked
 
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 1, 3, 10**22, -(10**22), 0.5, -0.5, 1e-9, 1e300, float("inf"), float("nan"), "", "x", "../..",
@@ -79,7 +79,7 @@ def _case(scratch: Path, words: str, text: str) -> Case:
     def run() -> None:
         path = scratch / "params.yaml"
         path.write_text(text, encoding="utf-8", newline="")
-        check_accepted(load_params(path))
+        check_accepted(load_checked(path))
 
     return Case("parameters", words, run)
 

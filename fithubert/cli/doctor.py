@@ -139,10 +139,10 @@ def _inspect_tracking() -> Finding:
 
 
 def _inspect_params(path: Path) -> Finding:
-    from fithubert.config.params import load_params
+    from fithubert.workspace import load_checked
 
     try:
-        load_params(path)
+        load_checked(path)
     except UserError as error:
         return Finding("problem", "parameters", str(error), "run this in the project's folder, or correct the file")
     return Finding("ok", "parameters", str(path))

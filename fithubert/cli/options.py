@@ -112,10 +112,9 @@ def stage(*changes: str) -> Iterator[tuple["Params", "Workspace"]]:
     A mistake of the user ends the process with one line.
     """
     with exit_on_user_error(options.debug):
-        from fithubert.config.params import load_params
-        from fithubert.workspace import Workspace
+        from fithubert.workspace import Workspace, load_checked
 
-        yield load_params(options.params, (*changes, *options.changes)), Workspace(options.workspace)
+        yield load_checked(options.params, (*changes, *options.changes)), Workspace(options.workspace)
 
 
 def exit_on_skipped(skipped: "Sequence[Skipped]") -> None:

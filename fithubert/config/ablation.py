@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fithubert.config.base import StrictModel
-from fithubert.config.superb import TaskBudget, mini_budgets
+from fithubert.config.base import Name, Seed, StrictModel
+from fithubert.config.superb import TaskBudget, TaskName, mini_budgets
 
 
 class TrialBudget(StrictModel):
@@ -18,7 +18,9 @@ class TrialBudget(StrictModel):
     dev_every_updates: int = Field(50, gt=0)
     #: The most speech that `init: cut_teacher` uses.
     init_seconds: float = Field(60.0, gt=0)
-    tasks: dict[str, TaskBudget] = Field(default_factory=lambda: {"pr": trial_budget("pr"), "sid": trial_budget("sid")})
+    tasks: dict[TaskName, TaskBudget] = Field(
+        default_factory=lambda: {"pr": trial_budget("pr"), "sid": trial_budget("sid")}
+    )
     #: Heads per task, each with its own first weights and order of batches; a score is the mean over them.
     probe_seeds: int = Field(1, gt=0)
 
@@ -36,8 +38,8 @@ class AblationParams(StrictModel):
     """
 
     of: str
-    variants: dict[str, dict[str, Any]] = Field(min_length=2)
-    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    variants: dict[Name, dict[str, Any]] = Field(min_length=2)
+    seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1)
     budget: TrialBudget = TrialBudget()
     #: Trials at once, each on one thread; results do not depend on it.
     workers: int = Field(2, gt=0)

@@ -1,13 +1,14 @@
 """The strict base of every configuration model, and errors that name the valid keys."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fithubert.errors import UserError
+from fithubert.errors import UserError, printable
 from fithubert.files import read_text
 
 
@@ -16,6 +17,34 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _check_integers(self) -> "StrictModel":
+        # Beyond 32 bits torch, numpy and scikit-learn refuse seeds and sizes, each with an error of its own.
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int) and abs(number) >= 2**32:
+                    raise ValueError(f"{name}: {_shorten(str(number))} is out of range (32 bits)")
+        return self
+
+
+def _check_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{_shorten(repr(name))} is no name: use letters, digits, `_`, `-` and `.`, and begin with a letter "
+            "or digit"
+        )
+    return name
+
+
+#: Names become folders and parts of stage names.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+Name = Annotated[str, AfterValidator(_check_name)]
+#: Channels, features, heads, kernels, layers: more than any speech model has.
+Size = Annotated[int, Field(gt=0, le=2**16)]
+
+#: What torch, numpy and scikit-learn all take.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 Model = TypeVar("Model")
 
@@ -25,7 +54,7 @@ def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Mode
     try:
         return TypeAdapter(model).validate_python(values)
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe(error, model)}") from None
+        raise UserError(printable(f"{source}: {describe_error(error, model)}")) from None
 
 
 def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +83,7 @@ def parse_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source}: not readable as YAML ({_shorten(' '.join(str(error).split()))})") from None
 
 
-def _describe(error: ValidationError, model: Any) -> str:
+def describe_error(error: ValidationError, model: Any) -> str:
     """The first problem of a pydantic error in one line; an unknown key is listed with the valid ones."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

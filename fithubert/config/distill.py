@@ -1,10 +1,12 @@
 """The section `distill`: how every student is trained."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fithubert.config.base import StrictModel
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DistillParams(StrictModel):
@@ -21,7 +23,7 @@ class DistillParams(StrictModel):
     learning_rate: float = Field(5e-4, gt=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
     weight_decay: float = Field(1e-6, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     epsilon: float = Field(1e-6, gt=0)
     gradient_clip: float | None = Field(None, gt=0)
     #: Forward passes that one update is cut into on each rank; the update itself stays the same.

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fithubert.config.ablation import AblationParams
-from fithubert.config.base import StrictModel, parse_yaml, read_yaml, validate
+from fithubert.config.base import Name, StrictModel, describe_error, parse_yaml, read_yaml, validate
 from fithubert.config.data import DataParams
 from fithubert.config.distill import DistillParams
 from fithubert.config.students import StudentParams
@@ -16,6 +16,8 @@ from fithubert.config.sweep import SweepParams
 from fithubert.config.teacher import TeacherParams
 from fithubert.errors import UserError
 
+#: The models besides the students.
+REFERENCES = ("fbank", "teacher")
 #: How hidden states are stored (fithubert.store.codec).
 Codec = Literal["float16", "int8", "pca_int8", "float32"]
 
@@ -47,9 +49,9 @@ class ProfileParams(StrictModel):
     """Cost measurements: every model is timed in turn, `rounds` times, in one process."""
 
     #: Lengths of the timed utterances. Ratios and the real-time factor use 10 s if it is listed.
-    seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0, 5.0, 10.0, 20.0), min_length=1)
+    seconds: tuple[Annotated[float, Field(ge=0.1, le=3600)], ...] = Field((1.0, 5.0, 10.0, 20.0), min_length=1)
     rounds: int = Field(10, gt=0)
-    threads: int = Field(2, gt=0)
+    threads: int = Field(2, gt=0, le=1024)
     #: Also time HuBERT Base, FitHuBERT and DistilHuBERT at full size with random weights, in fewer rounds.
     paper_size: bool = True
     paper_rounds: int = Field(3, gt=0)
@@ -68,13 +70,23 @@ class Params(StrictModel):
     teacher: TeacherParams = TeacherParams()
     cache: CacheParams = CacheParams()
     distill: DistillParams = DistillParams()
-    students: dict[str, StudentParams]
+    students: dict[Name, StudentParams]
     extract: ExtractParams = ExtractParams()
     profile: ProfileParams = ProfileParams()
     superb: SuperbParams
-    ablation: dict[str, AblationParams] = {}
+    ablation: dict[Name, AblationParams] = {}
     sweep: SweepParams = SweepParams()
     report: ReportParams = ReportParams()
+
+    @model_validator(mode="after")
+    def _check_models(self) -> "Params":
+        for name in REFERENCES:
+            if name in self.students:
+                raise ValueError(f"students.{name}: the name of another model; choose a different one")
+        for name in self.superb.models:
+            if name not in (*REFERENCES, *self.students):
+                raise ValueError(f"superb.models: {name!r} is not one of {', '.join((*REFERENCES, *self.students))}")
+        return self
 
     @model_validator(mode="after")
     def _check_ablation(self) -> "Params":
@@ -84,6 +96,9 @@ class Params(StrictModel):
             for variant, changes in entry.variants.items():
                 try:
                     self.students[entry.of].changed(changes)
+                except ValidationError as error:
+                    words = describe_error(error, StudentParams)
+                    raise ValueError(f"ablation.{name}.variants.{variant}: {words}") from None
                 except ValueError as error:
                     raise ValueError(f"ablation.{name}.variants.{variant}: {error}") from None
         return self

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fithubert.config.base import StrictModel, merge
+from fithubert.config.base import Size, StrictModel, merge
 
 
 class TimeReductionConfig(StrictModel):
@@ -40,10 +40,10 @@ class HeadsConfig(StrictModel):
 
     kind: Literal["per_layer", "shared", "none"] = "per_layer"
     layer_map: tuple[tuple[int, int], ...]
-    teacher_width: int = Field(768, gt=0)
+    teacher_width: Size = 768
     upsampling: Literal["transposed_conv", "repeat"] = "transposed_conv"
     #: Width of each prediction's part of the hidden projection of `shared` heads; None: the student's width.
-    hidden_width: int | None = Field(None, gt=0)
+    hidden_width: Size | None = None
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "HeadsConfig":
@@ -56,15 +56,15 @@ class StudentConfig(StrictModel):
     """The architecture of a student. Sizes are counts of channels, features, layers or frames."""
 
     #: (channels, kernel, stride) of each convolution of the front end.
-    conv_layers: tuple[tuple[int, int, int], ...]
+    conv_layers: tuple[tuple[Size, Size, Size], ...] = Field(min_length=1, max_length=64)
     conv_norm: Literal["group", "layer"] = "group"
     conv_bias: bool = False
     #: Layer norm between front end and projection (HuBERT and FitHuBERT have it, DistilHuBERT does not).
     feature_norm: bool = True
-    width: int = Field(gt=0)
-    depth: int = Field(gt=0)
-    ffn_width: int = Field(gt=0)
-    attention_heads: int = Field(gt=0)
+    width: Size
+    depth: int = Field(gt=0, le=1000)
+    ffn_width: Size
+    attention_heads: Size
     #: Transformer layers, counted from 0, that reuse the attention map of the layer before (ARMHuBERT).
     reuse_attention: tuple[int, ...] = ()
     #: A reused map goes through softmax a second time, as in ARMHuBERT's public code.
@@ -81,8 +81,8 @@ class StudentConfig(StrictModel):
     #: What a pre-norm student takes after its final layer norm: the last state and its heads; the heads only
     #: (DistilHuBERT); nothing (ARMHuBERT, STaRHuBERT).
     final_norm: Literal["all", "heads", "none"] = "all"
-    pos_conv_kernel: int = Field(128, gt=0)
-    pos_conv_groups: int = Field(16, gt=0)
+    pos_conv_kernel: Size = 128
+    pos_conv_groups: Size = 16
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     activation_dropout: float = Field(0.1, ge=0, lt=1)
@@ -111,8 +111,6 @@ class StudentConfig(StrictModel):
             raise ValueError(f"attention_heads {self.attention_heads} does not divide width {self.width}")
         if self.width % self.pos_conv_groups:
             raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
-        if any(n <= 0 for layer in self.conv_layers for n in layer):
-            raise ValueError("conv_layers: channels, kernels and strides must be positive")
         if self.time_reduction.kind != "none" and self.time_reduction.before_layer >= self.depth:
             raise ValueError(f"time_reduction.before_layer must be 0..{self.depth - 1}")
         if self.readout in ("last", "projections", "all") and not self.heads.layer_map:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fithubert.config.base import StrictModel
+from fithubert.config.base import Size, StrictModel
 
 #: Where and how a teacher is run. Its weights are float32 at any precision.
 Device = Literal["auto", "cpu", "cuda"]
@@ -30,20 +30,20 @@ class HubertConfig(StrictModel):
     """The architecture of a HuBERT-family model. Names in brackets are fairseq's options."""
 
     #: (channels, kernel, stride) of each convolution [conv_feature_layers].
-    conv_layers: tuple[tuple[int, int, int], ...]
+    conv_layers: tuple[tuple[Size, Size, Size], ...] = Field(min_length=1, max_length=64)
     #: "group" after the first convolution only [extractor_mode default], "layer" after each.
     conv_norm: Literal["group", "layer"] = "group"
     conv_bias: bool = False
-    width: int = Field(gt=0)
-    depth: int = Field(gt=0)
-    ffn_width: int = Field(gt=0)
-    attention_heads: int = Field(gt=0)
+    width: Size
+    depth: int = Field(gt=0, le=1000)
+    ffn_width: Size
+    attention_heads: Size
     #: Pre-norm layers [layer_norm_first].
     norm_first: bool = False
-    pos_conv_kernel: int = Field(128, gt=0)
-    pos_conv_groups: int = Field(16, gt=0)
+    pos_conv_kernel: Size = 128
+    pos_conv_groups: Size = 16
     #: 1: one weight-normalised convolution; more: a stack with layer norms, as in data2vec [pos_conv_depth].
-    pos_conv_depth: int = Field(1, gt=0)
+    pos_conv_depth: Size = 1
     #: Batch norm before the convolution instead of weight norm, as in mHuBERT-147 [conv_pos_batch_norm].
     pos_conv_batch_norm: bool = False
     #: Buckets of WavLM's gated relative position bias [num_buckets]; None: no bias.

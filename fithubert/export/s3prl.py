@@ -32,7 +32,9 @@ def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
         write_templates("s3prl", aside, {"student_upstream": upstream})
         record = describe_export(readout)
         write_json(aside / "config.json", {**record, "upstream": upstream, "student": describe_shape(readout.student)})
-        torch.save(readout.student.state_dict(), aside / "model.pt")
+        # Into an open file, so that a full disk is an error with a number.
+        with (aside / "model.pt").open("wb") as file:
+            torch.save(readout.student.state_dict(), file)
         (aside / "requirements.txt").write_text("torch>=2.3\n")
         words = {
             **record,

@@ -169,6 +169,8 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
     changes = dict(shape or {})
     values = merge(RECIPES[recipe]().model_dump(), changes)
     heads, depth = values["heads"], values["depth"]
+    if not isinstance(changes.get("heads", {}), Mapping):
+        return validate(StudentConfig, values, f"recipe {recipe}")
     if "depth" in changes and "layer_map" not in changes.get("heads", {}) and isinstance(depth, int):
         if heads["kind"] == "shared":
             heads["layer_map"] = tuple((depth, teacher_layer) for _, teacher_layer in heads["layer_map"])

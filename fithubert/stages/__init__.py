@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fithubert.config.params import Params
+from fithubert.config.params import REFERENCES, Params
 from fithubert.tracking.runs import TrackedRun, track_stage
 from fithubert.workspace import Workspace, metrics_file
 
 #: Every stage in the order of dvc.yaml. A stage has one name in every place: its section of params.yaml (that of
 #: `prepare` is `data`), its file in pipeline/, cli/ and stages/, and its files below reports/metrics.
 STAGES = ("prepare", "teacher", "cache", "distill", "ablation", "extract", "profile", "superb", "report")
-#: The models that `extract` reads besides the students.
-REFERENCES = ("fbank", "teacher")
 #: Stage -> the sections of the parameters that its MLflow run records as they are.
 _SECTIONS = {
     "distill": ("distill", "cache", "teacher", "data"),

@@ -4,13 +4,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from fithubert.config.params import Params
+from fithubert.config.params import REFERENCES, Params
 from fithubert.importers.registry import load_teacher
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from fithubert.records import ExtractMetrics
-from fithubert.stages import REFERENCES
 from fithubert.stages.cache import show_extraction
 from fithubert.stages.teacher import load_prepared
 from fithubert.store import Commands

@@ -8,6 +8,7 @@ import yaml
 from fithubert.config.params import Params, load_params
 from fithubert.errors import UserError
 from fithubert.models.recipes import resolve
+from fithubert.workspace import load_checked
 from pipeline.compose import compose
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +118,44 @@ def test_changes_replace_what_the_file_says() -> None:
     params = load_params(ROOT / "params.yaml", ["distill.updates=5", "data={source: folder, path: /tmp}"])
     assert params.distill.updates == 5
     assert params.data.source == "folder"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("students={'..': {recipe: fithubert}}", "is no name: use letters"),
+        ("students={../../thesis: {recipe: fithubert}}", "is no name: use letters"),
+        ("students={teacher: {recipe: fithubert}}", r"students\.teacher: the name of another model"),
+        ("ablation={..: {of: fithubert, variants: {a: {}, b: {}}}}", "is no name: use letters"),
+        ("superb.models=[nobody]", "superb.models: 'nobody' is not one of fbank, teacher, fithubert"),
+        ("superb.tasks={kws: {steps: 1}}", "'kws' is not one of pr, "),
+        ("superb.seeds=[-1]", "greater than or equal to 0"),
+        ("distill.seed=10000000000000000000000", "out of range"),
+        ("distill.betas=[2, 3]", "less than 1"),
+        ("distill.batch_seconds=.inf", "finite number"),
+        ("superb.tasks.pr.learning_rates=[.inf]", "finite number"),
+        ("profile.threads=100000000", "less than or equal to 1024"),
+        ("profile.seconds=[1e-9]", "greater than or equal to 0.1"),
+        (
+            "students.fithubert.shape.width=121",
+            "students.fithubert: recipe fithubert: attention_heads 12",
+        ),
+        ("students.fithubert.shape.heads=3", "students.fithubert: recipe fithubert: heads: "),
+        ("students.fithubert.recipe=big", "students.fithubert: recipe 'big': not one of"),
+        ("distill.seed=2001-99-99", "not readable as YAML"),
+        ("distill.seed=!!timestamp x", "not readable as YAML"),
+    ],
+)
+def test_a_wrong_value_is_found_when_parameters_are_loaded(change: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        load_checked(ROOT / "params.yaml", [change])
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("text", ["[" * 1200, "9" * 5000, "2001-99-99", "!!timestamp x", "!!int x", "- 1", "a: b: c"])
+def test_a_file_that_is_no_mapping_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml: (not readable as YAML|must hold a mapping)") as error:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
