@@ -9,7 +9,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 RUN := PATH="$(VENV)/bin:$$PATH" MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=true OMP_WAIT_POLICY=$(OMP_WAIT_POLICY)
 PYTEST := $(RUN) OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile
 
-.PHONY: repro demo ui check test lint params docs screenshots clean distclean
+.PHONY: repro demo ui check test torture lint params docs screenshots clean distclean
 
 repro: $(INSTALLED)  ## from the corpus to the report, with MLflow runs; runs only stages whose inputs changed
 	$(RUN) dvc repro
@@ -29,6 +29,9 @@ check: $(INSTALLED) lint  ## lint and the fast tests: for every edit
 
 test: $(INSTALLED) lint  ## lint and all tests
 	$(PYTEST)
+
+torture: $(INSTALLED)  ## damaged files, wrong parameters, kills, full disks: 1,500 cases in at most 10 minutes
+	$(RUN) OMP_NUM_THREADS=1 python -m benchmarks.torture
 
 lint: $(INSTALLED)  ## style, limits of size, types, import rules
 	$(RUN) ruff check .

@@ -23,7 +23,7 @@ def list_all(root: Path, seed: int, share: float = 1.0) -> list[Case]:
         *params.list_cases(world, folders["params"], seed, number(600)),
         *inputs.list_pickles(folders["pickles"], seed, number(240)),
         *inputs.list_recordings_cases(folders["audio"], seed, number(240)),
-        *system.list_kills(world, folders["system"], seed, number(48)),
+        *system.list_kills(world, folders["system"], seed, number(96)),
         *system.list_full_disks(world, folders["system"], seed, number(60)),
         *system.list_forbidden(world, folders["system"], number(8)),
         *system.list_pairs(world, folders["system"], seed, number(16)),

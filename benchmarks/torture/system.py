@@ -94,6 +94,12 @@ def measure_stages(world: World, scratch: Path) -> dict[str, tuple[float, str]]:
     return measured
 
 
+def _draw_stages(count: int) -> list[str]:
+    """`count` stages in turn; `prepare`, which takes a hundred times as long as the others, comes once in 32."""
+    quick = [name for name in STAGES if name != "prepare"]
+    return ["prepare" if number % 32 == 31 else quick[number % len(quick)] for number in range(count)]
+
+
 def _without_outputs(world: World, root: Path, outputs: tuple[str, ...]) -> World:
     mine = world.clone(root)
     for output in outputs:
@@ -108,8 +114,7 @@ def list_kills(world: World, scratch: Path, seed: int, count: int) -> Iterator[C
     """`count` kills, spread over the stages and over their time; then the same stage again, undisturbed."""
     rng = random.Random(seed)
     measured = measure_stages(world, scratch)
-    for number in range(count):
-        name = list(STAGES)[number % len(STAGES)]
+    for name in _draw_stages(count):
         seconds, wanted = measured[name]
         moment = rng.uniform(0.02, 1.0) * seconds
         yield Case(
@@ -218,8 +223,7 @@ def _forbidden_case(world: World, scratch: Path, name: str) -> Callable[[], None
 def list_pairs(world: World, scratch: Path, seed: int, count: int) -> Iterator[Case]:
     """`count` pairs of processes with the same stage in the same workspace, the second a little later."""
     rng = random.Random(seed)
-    for number in range(count):
-        name = list(STAGES)[number % len(STAGES)]
+    for name in _draw_stages(count):
         delay = rng.uniform(0, 0.5)
         yield Case("two writers", f"{name}, the second {delay:.2f} s later", _pair_case(world, scratch, name, delay))
 

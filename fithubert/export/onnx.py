@@ -72,18 +72,20 @@ class OnnxStudent:
         if not path.is_file():
             raise UserError(f"{path}: no such file{'; export with --int8' if int8 else ''}")
         record = read_json(Path(directory) / "config.json")
-        check_digest(path, record.get("int8" if int8 else "float32", {}).get("sha256"))
+        try:
+            check_digest(path, record.get("int8" if int8 else "float32", {}).get("sha256"))
+            self.name = record["name"] + (" int8" if int8 else " onnx")
+            self.fingerprint = record["fingerprint"] + ("-int8" if int8 else "")
+            self.widths: tuple[int, ...] = tuple(record.get("widths", (record["width"],) * record["layers"]))
+            self.convolutions: tuple[tuple[int, int], ...] = tuple((int(k), int(s)) for k, s in record["convolutions"])
+            self.frame_multiple = int(record.get("frame_multiple", 1))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            config = Path(directory) / "config.json"
+            raise UserError(f"{config}: not that of an exported student ({type(error).__name__}: {error})") from None
         try:
             self._session = open_session(path)
         except Exception as error:  # ONNX Runtime has a kind for each status
             raise UserError(f"{path}: not readable as ONNX ({' '.join(str(error).split())[:200]})") from None
-        self.name = record["name"] + (" int8" if int8 else " onnx")
-        self.fingerprint = record["fingerprint"] + ("-int8" if int8 else "")
-        self.widths: tuple[int, ...] = tuple(record.get("widths", (record["width"],) * record["layers"]))
-        self.convolutions: tuple[tuple[int, int], ...] = tuple(
-            (kernel, step) for kernel, step in record["convolutions"]
-        )
-        self.frame_multiple: int = record.get("frame_multiple", 1)
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """The states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) int64 in samples."""

@@ -154,9 +154,11 @@ def read_teacher(directory: Path) -> HubertTeacher:
         raise UserError(
             f"{directory / 'config.json'}: not a teacher of this project (format {TEACHER_FORMAT!r} expected)"
         )
-    config = validate(HubertConfig, values["model"], str(directory / "config.json"))
+    config = validate(HubertConfig, values.get("model", {}), str(directory / "config.json"))
     model = prepare_for_inference(HubertModel(config))
-    return HubertTeacher(model, str(values["name"]), load_weights(model, directory / "model.safetensors"))
+    return HubertTeacher(
+        model, str(values.get("name", directory.name)), load_weights(model, directory / "model.safetensors")
+    )
 
 
 def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
