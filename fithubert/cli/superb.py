@@ -10,7 +10,9 @@ from fithubert.errors import UserError
 
 
 def superb(
-    model: Annotated[str, typer.Argument(help="`fbank`, `teacher`, or an entry of `students` in params.")],
+    model: Annotated[
+        str, typer.Argument(help="`fbank`, `teacher`, an entry of `students` in params, or an imported student.")
+    ],
     task: Annotated[str, typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...")],
     data: Annotated[Path | None, typer.Option(help="First prepare the task's own corpus from this folder.")] = None,
     official: Annotated[bool, typer.Option("--official", help="Use SUPERB's own protocol and full budget.")] = False,

@@ -19,7 +19,7 @@ from fithubert.workspace import Workspace, check_name
 
 def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
     """`fbank`, `teacher`, or the read-out of a finished student; raises UserError with the names for any other."""
-    check_name(name, [*REFERENCES, *params.students], "model")
+    check_name(name, [*dict.fromkeys((*REFERENCES, *params.students, *workspace.list_students()))], "model")
     if name == "fbank":
         return load_teacher("fbank")
     if name == "teacher":
