@@ -109,11 +109,13 @@ def _temporary_entry(path: Path, folder: bool) -> Iterator[Path]:
     try:
         while True:
             temporary.mkdir() if folder else temporary.touch(exist_ok=False)
-            lock = _lock(temporary, wait=True)
-            if lock is None or os.fstat(lock).st_nlink:
-                break
-            # Another process deleted it as a leftover before it was locked.
-            os.close(lock)
+            # Until it is locked, another process may take it for a leftover and delete it.
+            with suppress(FileNotFoundError):
+                lock = _lock(temporary, wait=True)
+                if lock is None or os.fstat(lock).st_nlink:
+                    break
+                os.close(lock)
+                lock = None
         yield temporary
     finally:
         if folder:

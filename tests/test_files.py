@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,19 @@ def test_reading_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fithubert.files.MAX_TEXT_BYTES", 10)
     with pytest.raises(UserError, match="larger than"):
         read_text(_write(tmp_path / "large", "x" * 11))
+
+
+def test_writers_side_by_side_never_delete_what_another_has_just_begun(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for round_number in range(60):
+            with atomic_file(tmp_path / f"{number}-{round_number}") as temporary:
+                temporary.write_text(str(number))
+            with atomic_directory(tmp_path / f"folder-{number}", {"file"}) as folder:
+                (folder / "file").write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(list(tmp_path.iterdir())) == 4 * 60 + 4
 
 
 def test_the_first_of_two_writers_wins_without_replace(tmp_path: Path) -> None:
