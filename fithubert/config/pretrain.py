@@ -11,9 +11,15 @@ from fithubert.config.teacher import HubertConfig
 
 
 class UnitParams(StrictModel):
-    """The discrete targets of one iteration: k-means clusters of MFCC frames or of a hidden layer."""
+    """The discrete targets of one iteration: k-means clusters of MFCC frames or of a hidden layer, or aligned phones.
 
-    features: Literal["mfcc"] | int = "mfcc"
+    `phones` needs a corpus with aligned phones. It replaces the many iterations after which HuBERT's units are close
+    to phones; `clusters` and `sample_frames` then have no effect.
+    """
+
+    features: Literal["mfcc", "phones"] | int = "mfcc"
+    #: Units of each phone, one after the other in equal parts of its duration.
+    states_per_phone: int = Field(1, ge=1, le=5)
     clusters: int = Field(100, gt=1)
     #: Frames that k-means is fitted on.
     sample_frames: int = Field(200_000, gt=0)
@@ -85,7 +91,7 @@ class PretrainParams(StrictModel):
     def _check_units(self) -> "PretrainParams":
         for number, iteration in enumerate(self.iterations, start=1):
             layer = iteration.units.features
-            if layer == "mfcc":
+            if isinstance(layer, str):
                 continue
             if number == 1 and self.start_from is None:
                 raise ValueError(f"iterations: units of layer {layer} in the first one need start_from; use mfcc")

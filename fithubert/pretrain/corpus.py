@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fithubert.config.pretrain import UnitParams
 from fithubert.data.batching import Crop, plan_eval_batches
-from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.manifest import Manifest, Phone, Utterance
 from fithubert.data.synthetic.corpus import frame_phones
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
@@ -132,11 +132,49 @@ def discover_units(
 
     The first rank fits them, every rank assigns its share. Raises UserError if there are too few frames.
     """
-    if not on_first_rank(fabric, path.exists):
+    if params.features == "phones":
+        on_first_rank(fabric, lambda: save_units(align_units(params, bank), path))
+    elif not on_first_rank(fabric, path.exists):
         units = on_first_rank(fabric, lambda: _fit(params, seed, bank, model, fabric.device))
         flat = sum_over_ranks(fabric, _assign_share(params, units, bank, model, fabric))
         on_first_rank(fabric, lambda: save_units(flat, path))
     return UnitBank(path, bank.num_frames)
+
+
+def count_units(params: UnitParams, bank: WaveformBank) -> int:
+    """The number of different units: `clusters`, or the states of all phones and one unit for silence."""
+    if params.features != "phones":
+        return params.clusters
+    return len(_list_phones(bank.utterances)) * params.states_per_phone + 1
+
+
+def align_units(params: UnitParams, bank: WaveformBank) -> Tensor:
+    """(frames,) int64 the state of the phone at the centre of each frame of a corpus; the last unit is silence.
+
+    Raises UserError if an utterance has no aligned phones.
+    """
+    states = params.states_per_phone
+    inventory: dict[str, int] = {}
+    for label in _list_phones(bank.utterances):
+        inventory |= {f"{label}/{state}": len(inventory) + state for state in range(states)}
+    units = []
+    for utterance, num_frames in zip(bank.utterances, bank.num_frames, strict=True):
+        if not utterance.phones:
+            raise UserError(f"units of phones need aligned phones; utterance {utterance.id} has none")
+        parts = [part for phone in utterance.phones for part in _split_phone(phone, states)]
+        labels = frame_phones(parts, inventory, num_frames, HUBERT_CONVOLUTIONS)
+        units.append(torch.from_numpy(np.where(labels < 0, len(inventory), labels)))
+    return torch.cat(units)
+
+
+def _list_phones(utterances: Sequence[Utterance]) -> list[str]:
+    return sorted({phone.label for utterance in utterances for phone in utterance.phones or ()})
+
+
+def _split_phone(phone: Phone, states: int) -> list[Phone]:
+    """`states` equal parts of a phone, labelled `AA/0`, `AA/1` and so on."""
+    edges = np.linspace(phone.start_seconds, phone.end_seconds, states + 1).tolist()
+    return [Phone(f"{phone.label}/{state}", *span) for state, span in enumerate(pairwise(edges))]
 
 
 def _fit(
@@ -190,7 +228,7 @@ def _features(
 
 def describe_units(units: UnitBank, utterances: Sequence[Utterance]) -> UnitQuality | None:
     """The quality of units on utterances with a phone alignment; None if there are no such utterances."""
-    inventory = {label: i for i, label in enumerate(sorted({p.label for u in utterances for p in u.phones or ()}))}
+    inventory = {label: number for number, label in enumerate(_list_phones(utterances))}
     pairs = []
     for index, utterance in enumerate(utterances):
         if utterance.phones:

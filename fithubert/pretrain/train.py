@@ -18,7 +18,7 @@ from fithubert.models.canonical import canonical_state, prepare_for_inference
 from fithubert.models.encoder import PositionalConv
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.weights import save_teacher
-from fithubert.pretrain.corpus import WaveformBank, describe_units, discover_units, write_waveforms
+from fithubert.pretrain.corpus import WaveformBank, count_units, describe_units, discover_units, write_waveforms
 from fithubert.pretrain.loop import Iteration, IterationLoop, Report
 from fithubert.pretrain.objective import UnitPredictor
 from fithubert.training.ranks import deterministic_torch, on_first_rank
@@ -74,10 +74,11 @@ def _run_iterations(
         folder = work / f"iteration-{number}"
         units = discover_units(iteration.units, params.seed, bank, hubert, folder / "units.npy", fabric)
         quality = describe_units(units, bank.utterances)
-        source = "mfcc" if iteration.units.features == "mfcc" else f"layer {iteration.units.features}"
-        report(f"iteration {number}: {iteration.units.clusters} units of {source}: {quality or 'no phones to compare'}")
+        features, count = iteration.units.features, count_units(iteration.units, bank)
+        source = features if isinstance(features, str) else f"layer {features}"
+        report(f"iteration {number}: {count} units of {source}: {quality or 'no phones to compare'}")
         torch.manual_seed(params.seed * 1000 + number)
-        model = UnitPredictor(params, iteration.units.clusters)
+        model = UnitPredictor(params, count)
         if hubert is not None and (iteration.warm_start or number == 1):
             model.hubert.load_state_dict(hubert.state_dict())
             if embedding is not None:

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fithubert.config.pretrain import UnitParams
 from fithubert.data.batching import Crop
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_frames, count_samples
-from fithubert.pretrain.corpus import UnitBank, WaveformBank, save_units, write_waveforms
+from fithubert.pretrain.corpus import UnitBank, WaveformBank, align_units, count_units, save_units, write_waveforms
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,37 @@ def test_units_for_another_corpus_are_refused(tmp_path: Path) -> None:
     save_units(torch.zeros(4, dtype=torch.int64), tmp_path / "units")
     with pytest.raises(UserError, match=r"units: holds \(4,\) units for 5 frames"):
         UnitBank(tmp_path / "units", [5])
+
+
+@pytest.mark.parametrize("states", [1, 3])
+def test_units_of_phones_are_the_aligned_phones_and_silence(tiny_corpus: Manifest, tmp_path: Path, states: int) -> None:
+    sentences = tiny_corpus.select(split="train", kind="sentence")
+    write_waveforms(sentences, tmp_path / "waveforms")
+    bank = WaveformBank(sentences, tmp_path / "waveforms")
+    params = UnitParams(features="phones", states_per_phone=states)
+    labels = sorted({phone.label for utterance in sentences for phone in utterance.phones or ()})
+    silence = states * len(labels)
+    assert count_units(params, bank) == silence + 1
+    units = align_units(params, bank).split(bank.num_frames)
+    for utterance, found in zip(sentences, units, strict=True):
+        for phone in utterance.phones or ():
+            # Frame t is centred on sample 320 t + 200.
+            frames = [
+                t for t in range(len(found)) if phone.start_seconds <= (320 * t + 200) / 16_000 < phone.end_seconds
+            ]
+            named = found[frames].tolist()
+            assert {unit // states for unit in named} <= {labels.index(phone.label)}
+            assert named == sorted(named)
+        at = (320 * torch.arange(len(found)) + 200) / 16_000
+        spoken = torch.zeros(len(found), dtype=torch.bool)
+        for phone in utterance.phones or ():
+            spoken |= (at >= phone.start_seconds) & (at < phone.end_seconds)
+        assert bool((found[~spoken] == silence).all())
+
+
+def test_units_of_phones_need_aligned_phones(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    mixtures = tiny_corpus.select(split="train", kind="mixture")
+    write_waveforms(mixtures, tmp_path / "waveforms")
+    bank = WaveformBank(mixtures, tmp_path / "waveforms")
+    with pytest.raises(UserError, match="aligned phones; utterance mixture-"):
+        align_units(UnitParams(features="phones"), bank)

@@ -62,11 +62,35 @@ def draw_noise(rng: np.random.Generator, length: int) -> Samples:
     return noise
 
 
-def record(rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float) -> NDArray[np.int16]:
-    """`speech` at an RMS level over full scale with noise under it, in 16 bits; lowered if it would clip.
+#: Between these frequencies a microphone's response is drawn; below and above it continues level.
+_LOWEST_KNOT_HZ, _KNOTS, _RESPONSE_DB = 80.0, 6, 6.0
 
+
+def draw_microphone(rng: np.random.Generator) -> Samples:
+    """(6,) the gains in dB of a microphone, within 6 dB, at frequencies spread evenly on a logarithmic scale."""
+    return rng.uniform(-_RESPONSE_DB, _RESPONSE_DB, _KNOTS)
+
+
+def colour(samples: Samples, gains_db: Samples) -> Samples:
+    """`samples` through a microphone with these gains: a smooth response of zero phase, which delays no label."""
+    size = _fast_length(len(samples) + RATE_HZ // 10)
+    frequencies = np.maximum(np.fft.rfftfreq(size, 1 / RATE_HZ), 1.0)
+    knots = np.geomspace(_LOWEST_KNOT_HZ, RATE_HZ / 2, len(gains_db))
+    # A raised cosine between neighbouring knots, so that the response has no corners.
+    place = np.interp(np.log(frequencies), np.log(knots), np.arange(len(knots)))
+    lower = np.minimum(place.astype(int), len(knots) - 2)
+    share = 0.5 - 0.5 * np.cos(np.pi * (place - lower))
+    response_db = gains_db[lower] * (1 - share) + gains_db[lower + 1] * share
+    return np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (response_db / 20), size)[: len(samples)]
+
+
+def record(rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float) -> NDArray[np.int16]:
+    """`speech` through a drawn microphone, at an RMS level over full scale with noise under it, in 16 bits.
+
+    It is lowered if it would clip.
     Speech of pure silence becomes noise at `level_db` less `signal_to_noise_db`.
     """
+    speech = colour(speech, draw_microphone(rng))
     power = float(np.mean(speech**2))
     scale = 10 ** (level_db / 20) / np.sqrt(power) if power > 0 else 0.0
     mixed = speech * scale + draw_noise(rng, len(speech)) * 10 ** ((level_db - signal_to_noise_db) / 20)

@@ -71,11 +71,12 @@ def _draw_speaker(rng: random.Random, name: str, accent: str, tract: float, pitc
 
 #: Of all hours, by kind; `verification` is sentences of the held-out speakers.
 _SHARES = {"sentence": 0.45, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.025, "verification": 0.055}
-_SPLITS = {"train": 0.76, "dev": 0.09, "test": 0.15}
+#: Dev is as large as test: every choice is made on it.
+_SPLITS = {"train": 0.6, "dev": 0.22, "test": 0.18}
 #: Of commands and mixtures, which are few: enough in dev and test for a useful interval.
-_FEW_SPLITS = {"train": 0.6, "dev": 0.15, "test": 0.25}
+_FEW_SPLITS = {"train": 0.6, "dev": 0.19, "test": 0.21}
 #: Of the keyword clips and of their speakers, who differ between splits; more for the test, whose unit is one clip.
-_KEYWORD_SPLITS = {"train": 0.62, "dev": 0.14, "test": 0.24}
+_KEYWORD_SPLITS = {"train": 0.56, "dev": 0.22, "test": 0.22}
 #: The pre-training world needs no labels of tasks: sentences only.
 _PRETRAINING = {"sentence": 0.99, "verification": 0.01}
 _PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}

@@ -135,9 +135,9 @@ class Synthesiser:
 
 #: The exit status for an error of the user (a full disk); the last line of stderr is the message.
 USER_ERROR_STATUS = 3
-_ROOM_SHARE = 0.75
+_ROOM_SHARE = 0.4
 _LEVEL_DB = (-32.0, -18.0)
-_SIGNAL_TO_NOISE_DB = (8.0, 32.0)
+_SIGNAL_TO_NOISE_DB = (15.0, 40.0)
 _KEYWORD_SAMPLES = 16_000
 #: How much later than the end of a turn the next one begins, in seconds; less than 0 is overlap.
 _GAP_SECONDS = (-1.2, 0.5)
@@ -207,7 +207,7 @@ def _mix(job: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
         track = _track(item["parts"], parts, starts, speaker, length)
         track *= 10 ** (rng.uniform(-2.5, 2.5) / 20)
         total += reverberate(track, draw_room(rng))
-    samples = record(rng, total, rng.uniform(*_LEVEL_DB), rng.uniform(12.0, _SIGNAL_TO_NOISE_DB[1]))
+    samples = record(rng, total, rng.uniform(*_LEVEL_DB), rng.uniform(18.0, _SIGNAL_TO_NOISE_DB[1]))
     turns = [
         (part["speaker"], start / FILE_RATE_HZ + part["start"], start / FILE_RATE_HZ + part["end"])
         for part, start in zip(item["parts"], starts, strict=True)

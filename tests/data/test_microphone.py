@@ -1,0 +1,51 @@
+"""The microphone of a recording: seeded, smooth, within its bounds, and without delay."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fithubert.data.synthetic.acoustics import RATE_HZ, colour, draw_microphone, record
+
+
+def response_db(gains_db: np.ndarray) -> np.ndarray:
+    """(4000,) the response in dB at 1, 2 ... Hz below half the sample rate, from an impulse."""
+    impulse = np.zeros(2 * RATE_HZ)
+    impulse[RATE_HZ] = 1.0
+    spectrum = np.abs(np.fft.rfft(colour(impulse, gains_db)))
+    return 20 * np.log10(spectrum[2::2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_response_is_within_six_decibels_smooth_and_not_flat(seed: int) -> None:
+    found = response_db(draw_microphone(np.random.default_rng(seed)))
+    # An impulse of two seconds holds all but the faintest tail of the response.
+    assert np.abs(found).max() < 6.1
+    # The knots are 1.3 octaves apart, so that a third of an octave holds no more than a part of the 12 dB between two.
+    edges = (100 * 2 ** (np.arange(18) / 3)).astype(int)
+    assert np.abs(np.diff(found[edges])).max() < 6
+    assert np.ptp(found) > 0.5
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), at=st.integers(2_000, 30_000))
+def test_a_click_stays_where_it_was(seed: int, at: int) -> None:
+    click = np.zeros(32_000)
+    click[at] = 1.0
+    assert int(np.argmax(np.abs(colour(click, draw_microphone(np.random.default_rng(seed)))))) == at
+
+
+def test_level_gains_change_nothing_but_the_level() -> None:
+    noise = np.random.default_rng(0).standard_normal(20_000)
+    np.testing.assert_allclose(colour(noise, np.full(6, 6.0)), noise * 10 ** (6 / 20), atol=1e-9)
+
+
+def test_recordings_of_one_speech_differ_by_their_seed_alone() -> None:
+    speech = np.random.default_rng(0).standard_normal(16_000)
+    first, again, other = (record(np.random.default_rng(seed), speech, -20.0, 40.0) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    ratio = np.abs(np.fft.rfft(first)) / np.abs(np.fft.rfft(other)).clip(1e-9)
+    bands_db = 20 * np.log10([np.median(ratio[low : low * 2]) for low in (100, 400, 1600)])
+    assert np.ptp(bands_db) > 1.0
+    assert np.sqrt(np.mean((first / 32767.0) ** 2)) == pytest.approx(10 ** (-20 / 20), rel=0.02)
