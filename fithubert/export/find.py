@@ -6,7 +6,7 @@ from fithubert.config.teacher import Device
 from fithubert.errors import UserError
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent
 from fithubert.files import read_json
-from fithubert.importers.registry import load_teacher
+from fithubert.importers.registry import NAMED, load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut, choose_device, prepare_teacher
 from fithubert.models.speech_model import SpeechModel
@@ -43,7 +43,7 @@ def find_model(workspace: Workspace, spec: str, device: Device = "auto") -> Spee
     if spec in names or _is_student(path):
         student = find_student(workspace, spec)
         return student.to(choose_device(device))
-    if not path.exists() and ":" not in spec and spec not in ("teacher", "mini", "fbank"):
+    if not path.exists() and ":" not in spec and spec not in ("teacher", *NAMED):
         students = (
             f"students here: {', '.join(names)}" if names else f"there are no students in {workspace.student('')}"
         )

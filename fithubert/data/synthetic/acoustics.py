@@ -84,13 +84,16 @@ def colour(samples: Samples, gains_db: Samples) -> Samples:
     return np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (response_db / 20), size)[: len(samples)]
 
 
-def record(rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float) -> NDArray[np.int16]:
-    """`speech` through a drawn microphone, at an RMS level over full scale with noise under it, in 16 bits.
+def record(
+    rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float, microphone: bool = False
+) -> NDArray[np.int16]:
+    """`speech` at an RMS level over full scale with noise under it, in 16 bits; lowered if it would clip.
 
-    It is lowered if it would clip.
+    With `microphone` it first goes through one that is drawn for this recording.
     Speech of pure silence becomes noise at `level_db` less `signal_to_noise_db`.
     """
-    speech = colour(speech, draw_microphone(rng))
+    if microphone:
+        speech = colour(speech, draw_microphone(rng))
     power = float(np.mean(speech**2))
     scale = 10 ** (level_db / 20) / np.sqrt(power) if power > 0 else 0.0
     mixed = speech * scale + draw_noise(rng, len(speech)) * 10 ** ((level_db - signal_to_noise_db) / 20)

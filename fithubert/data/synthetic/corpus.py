@@ -83,7 +83,13 @@ def _speak_plan(plan: Plan, folder: Path, scratch: Path, seed: str, jobs: int, o
     by_speaker: dict[str, list[Item]] = defaultdict(list)
     for item in plan.items:
         by_speaker[item.speaker].append(item)
-    shared = {"seed": seed, "folder": str(folder), "parts": str(parts), "voice_data": str(voice_data)}
+    shared = {
+        "seed": seed,
+        "microphones": plan.microphones,
+        "folder": str(folder),
+        "parts": str(parts),
+        "voice_data": str(voice_data),
+    }
     spoken = [_speaker_job(s, by_speaker[s.name], shared) for s in plan.speakers if by_speaker[s.name]]
     if plan.silences:
         items = [{"id": name, "path": _path(split, "keyword", name)} for name, split in plan.silences]
@@ -94,7 +100,7 @@ def _speak_plan(plan: Plan, folder: Path, scratch: Path, seed: str, jobs: int, o
     return answers | _run_jobs([{**shared, "task": "mix", "items": c} for c in chunks if c], jobs, None)
 
 
-def _speaker_job(speaker: Speaker, items: list[Item], shared: dict[str, str]) -> dict[str, Any]:
+def _speaker_job(speaker: Speaker, items: list[Item], shared: dict[str, Any]) -> dict[str, Any]:
     return {
         **shared,
         "task": "speak",

@@ -71,12 +71,30 @@ def _draw_speaker(rng: random.Random, name: str, accent: str, tract: float, pitc
 
 #: Of all hours, by kind; `verification` is sentences of the held-out speakers.
 _SHARES = {"sentence": 0.45, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.025, "verification": 0.055}
-#: Dev is as large as test: every choice is made on it.
-_SPLITS = {"train": 0.6, "dev": 0.22, "test": 0.18}
-#: Of commands and mixtures, which are few: enough in dev and test for a useful interval.
-_FEW_SPLITS = {"train": 0.6, "dev": 0.19, "test": 0.21}
-#: Of the keyword clips and of their speakers, who differ between splits; more for the test, whose unit is one clip.
-_KEYWORD_SPLITS = {"train": 0.56, "dev": 0.22, "test": 0.22}
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """The share of each split: of sentences, of commands and mixtures (which are few), of keywords and speakers."""
+
+    sentences: dict[str, float]
+    few: dict[str, float]
+    keywords: dict[str, float]
+
+
+#: By `microphones` of the parameters. With them dev is as large as test, since every choice is made on it.
+_SPLITS = {
+    False: _Shares(
+        {"train": 0.76, "dev": 0.09, "test": 0.15},
+        {"train": 0.6, "dev": 0.15, "test": 0.25},
+        {"train": 0.62, "dev": 0.14, "test": 0.24},
+    ),
+    True: _Shares(
+        {"train": 0.6, "dev": 0.22, "test": 0.18},
+        {"train": 0.6, "dev": 0.19, "test": 0.21},
+        {"train": 0.56, "dev": 0.22, "test": 0.22},
+    ),
+}
 #: The pre-training world needs no labels of tasks: sentences only.
 _PRETRAINING = {"sentence": 0.99, "verification": 0.01}
 _PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}
@@ -131,6 +149,7 @@ class Plan:
     speakers: tuple[Speaker, ...]
     items: tuple[Item, ...]
     silences: tuple[tuple[str, str], ...]
+    microphones: bool
 
 
 class _Draft:
@@ -173,21 +192,22 @@ def plan_corpus(config: SyntheticData) -> Plan:
     order = draft.rng.sample(range(len(speakers)), len(speakers))
     heldout = [speakers[i].name for i in sorted(order[: config.heldout_speakers])]
     seen = [speakers[i].name for i in sorted(order[config.heldout_speakers :])]
-    pretraining = config.world == "pretraining"
+    pretraining, shares = config.world == "pretraining", _SPLITS[config.microphones]
     seconds = {kind: share * config.hours * 3600 for kind, share in (_PRETRAINING if pretraining else _SHARES).items()}
-    for split, share in (_PRETRAINING_SPLITS if pretraining else _SPLITS).items():
+    for split, share in (_PRETRAINING_SPLITS if pretraining else shares.sentences).items():
         # Some speaker has two sentences in every split: verification needs a pair of one voice.
         fewest = 2 * len(seen) if split == "train" else len(seen) + 1
         _plan_sentences(draft, split, seen, seconds["sentence"] * share, fewest)
         if pretraining:
             continue
-        _plan_keywords(draft, split, _keyword_speakers(seen, split), seconds["keyword"] * _KEYWORD_SPLITS[split])
-        _plan_commands(draft, split, seen, seconds["command"] * _FEW_SPLITS[split])
-        _plan_mixtures(draft, split, seen, seconds["mixture"] * _FEW_SPLITS[split])
+        speaking = _keyword_speakers(seen, split, shares.keywords)
+        _plan_keywords(draft, split, speaking, seconds["keyword"] * shares.keywords[split])
+        _plan_commands(draft, split, seen, seconds["command"] * shares.few[split])
+        _plan_mixtures(draft, split, seen, seconds["mixture"] * shares.few[split])
         if split != "train":
             _plan_queries(draft, split, seen, seconds["query"] / 2)
     _plan_sentences(draft, "verification", heldout, seconds["verification"], 3 * len(heldout))
-    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences))
+    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences), config.microphones)
 
 
 def _seconds(text: str) -> float:
@@ -204,10 +224,10 @@ def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: fl
         spent, count = spent + _seconds(text), count + 1
 
 
-def _keyword_speakers(names: Sequence[str], split: str) -> list[str]:
+def _keyword_speakers(names: Sequence[str], split: str, shares: dict[str, float]) -> list[str]:
     """The speakers of one split of the keyword task, which shares none between splits."""
-    dev = max(1, round(_KEYWORD_SPLITS["dev"] * len(names)))
-    test = dev + max(1, round(_KEYWORD_SPLITS["test"] * len(names)))
+    dev = max(1, round(shares["dev"] * len(names)))
+    test = dev + max(1, round(shares["test"] * len(names)))
     return list({"dev": names[:dev], "test": names[dev:test], "train": names[test:]}[split])
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,14 +136,30 @@ class Synthesiser:
 
 #: The exit status for an error of the user (a full disk); the last line of stderr is the message.
 USER_ERROR_STATUS = 3
-_ROOM_SHARE = 0.4
 _LEVEL_DB = (-32.0, -18.0)
-_SIGNAL_TO_NOISE_DB = (15.0, 40.0)
 _KEYWORD_SAMPLES = 16_000
 #: How much later than the end of a turn the next one begins, in seconds; less than 0 is overlap.
 _GAP_SECONDS = (-1.2, 0.5)
 
 Phones = list[tuple[str, float, float]]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How recordings are made: whether through microphones of their own, the share in rooms, and the noise."""
+
+    microphones: bool
+    room_share: float
+    signal_to_noise_db: tuple[float, float]
+    #: Of mixtures, whose overlapping turns are hard enough.
+    mixture_signal_to_noise_db: tuple[float, float]
+
+
+#: By `microphones` of the parameters.
+CONDITIONS = {
+    False: Conditions(False, 0.75, (8.0, 32.0), (12.0, 32.0)),
+    True: Conditions(True, 0.4, (15.0, 40.0), (18.0, 40.0)),
+}
 
 
 def speak_items(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -152,7 +169,7 @@ def speak_items(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _speak_item(synthesiser: Synthesiser, job: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    rng = _generator(job["seed"], item["id"])
+    rng, conditions = _generator(job["seed"], item["id"]), CONDITIONS[job["microphones"]]
     style = item["style"]
     raw, events = synthesiser.speak(
         item["text"],
@@ -176,10 +193,10 @@ def _speak_item(synthesiser: Synthesiser, job: dict[str, Any], item: dict[str, A
         before = int(rng.integers(0, spare + 1))
         lead, tail = lead + before, tail + spare - before
     placed = np.pad(speech, (lead, tail))
-    if rng.random() < _ROOM_SHARE:
+    if rng.random() < conditions.room_share:
         placed = reverberate(placed, draw_room(rng))
     level_db = rng.uniform(*_LEVEL_DB) + style["level_db"]
-    samples = record(rng, placed, level_db, rng.uniform(*_SIGNAL_TO_NOISE_DB))
+    samples = record(rng, placed, level_db, rng.uniform(*conditions.signal_to_noise_db), conditions.microphones)
     answer = _write(samples, job["folder"], item["path"])
     return answer | {"phones": [(p, lead / FILE_RATE_HZ + a, lead / FILE_RATE_HZ + b) for p, a, b in phones]}
 
@@ -207,7 +224,9 @@ def _mix(job: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
         track = _track(item["parts"], parts, starts, speaker, length)
         track *= 10 ** (rng.uniform(-2.5, 2.5) / 20)
         total += reverberate(track, draw_room(rng))
-    samples = record(rng, total, rng.uniform(*_LEVEL_DB), rng.uniform(18.0, _SIGNAL_TO_NOISE_DB[1]))
+    conditions = CONDITIONS[job["microphones"]]
+    level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*conditions.mixture_signal_to_noise_db)
+    samples = record(rng, total, level_db, ratio_db, conditions.microphones)
     turns = [
         (part["speaker"], start / FILE_RATE_HZ + part["start"], start / FILE_RATE_HZ + part["end"])
         for part, start in zip(item["parts"], starts, strict=True)
@@ -226,11 +245,11 @@ def _track(parts: list[dict[str, Any]], audio: list[Samples], starts: list[int],
 
 def record_silences(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Clips of one second of noise, as long as a keyword."""
-    answers = []
+    answers, conditions = [], CONDITIONS[job["microphones"]]
     for item in job["items"]:
         rng = _generator(job["seed"], item["id"])
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*_SIGNAL_TO_NOISE_DB)
-        samples = record(rng, np.zeros(_KEYWORD_SAMPLES), level_db, ratio_db)
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*conditions.signal_to_noise_db)
+        samples = record(rng, np.zeros(_KEYWORD_SAMPLES), level_db, ratio_db, conditions.microphones)
         answers.append(_write(samples, job["folder"], item["path"]))
     return answers
 
