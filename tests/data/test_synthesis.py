@@ -289,7 +289,8 @@ def test_a_full_disk_in_a_speaking_process_is_named(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     items = [{"id": "keyword-1", "path": "keyword-1.flac"}]
-    job = {"task": "silence", "seed": "default/1", "folder": str(tmp_path / "data" / "aside"), "items": items}
+    where = {"folder": str(tmp_path / "data" / "aside"), "microphones": False}
+    job = {"task": "silence", "seed": "default/1", "items": items, **where}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
     assert speak.main() == speak.USER_ERROR_STATUS
     assert (
