@@ -33,9 +33,9 @@ def load_teacher(spec: str | Path) -> SpeechModel:
     """The frozen teacher that `spec` names, on the CPU.
 
     `mini`, `mini_deep`, `fbank`; `hf:DIRECTORY` or `hf:OWNER/NAME[@REVISION]`; `torchaudio:HUBERT_BASE`;
-    `fairseq:FILE`, for s3prl's and unilm's files as well; a directory that `save_teacher` or transformers wrote; a .pt file.
-    The same weights have the same fingerprint wherever they came from, if the waveforms are normalised alike. Raises
-    UserError naming what there is, or the file and the tensor that is wrong.
+    `fairseq:FILE`, for s3prl's and unilm's files as well; a directory that `save_teacher` or transformers wrote; a .pt
+    file. The same weights have the same fingerprint wherever they came from, if the waveforms are normalised alike.
+    Raises UserError naming what there is, or the file and the tensor that is wrong.
     """
     text = str(spec)
     if text in NAMED:
