@@ -18,8 +18,8 @@ from benchmarks.tables import write_tables
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.store.read import FeatureStore
-from fithubert.superb.fit import fit
 from fithubert.superb.official import official_learner
+from fithubert.superb.run import fit
 from fithubert.workspace import Workspace
 
 _NAMES = ("pr", "ks", "sid", "ic")

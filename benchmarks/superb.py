@@ -30,8 +30,8 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from fithubert.superb.fit import fit
 from fithubert.superb.official import official_learner
+from fithubert.superb.run import fit
 from fithubert.workspace import Workspace
 
 _SEED = 1337

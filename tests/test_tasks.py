@@ -8,7 +8,7 @@ import yaml
 from fithubert.config.base import validate
 from fithubert.config.superb import OfficialQuirks, SuperbParams, TaskBudget, mini_budgets, official_budgets
 from fithubert.errors import UserError
-from fithubert.superb.learners import LEARNERS
+from fithubert.superb.run import LEARNERS
 from fithubert.tasks import TASKS, Metric, find_metric, metric_key, task_info
 
 PRESETS = Path(__file__).parents[1] / "experiments/presets"

@@ -36,8 +36,7 @@ from fithubert.search.trial import TrialData, macs_per_second
 from fithubert.stages.ablation import open_trial_data
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from fithubert.superb.learners import task_kind
-from fithubert.superb.run import TaskResult, run_task
+from fithubert.superb.run import run_task, task_kind
 from fithubert.training.checkpoint import CheckpointFolder
 from fithubert.training.events import Evaluated, Listeners, TrainingListener
 from fithubert.training.ranks import deterministic_torch, open_fabric
@@ -192,7 +191,7 @@ def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed:
     settings = ExtractSettings(layers="all", with_waveform=False, **params.extract.model_dump())
     extract_features(model, manifest, folder / "features", settings)
     result = run_task("pr", FeatureStore.open(folder / "features"), manifest, task, (seed,))
-    assert isinstance(result, TaskResult)
+    assert result.reason is None
     return result.dev["per"]
 
 

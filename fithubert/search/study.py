@@ -18,7 +18,7 @@ from fithubert.config.students import StudentParams
 from fithubert.config.sweep import COSTS, SpaceParams, SweepParams
 from fithubert.errors import UserError, without_password
 from fithubert.search.space import Limits, Speed
-from fithubert.superb.learners import find_learner
+from fithubert.superb.run import find_learner
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 # Heartbeats, retries and the names of objectives are marked experimental; every worker would print a warning.

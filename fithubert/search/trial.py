@@ -28,8 +28,7 @@ from fithubert.profile.macs import count_macs
 from fithubert.records import AblationTrial, TaskScore
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from fithubert.superb.learners import task_kind
-from fithubert.superb.run import NotScorable, TaskResult, run_task
+from fithubert.superb.run import run_task, task_kind
 from fithubert.training.events import Evaluated, StepDone, StopTraining, TrainingListener
 
 
@@ -204,18 +203,10 @@ def _probe(trial: Trial, model: ReadOut, params: Params, manifest: Manifest, fol
     scores = {}
     for task, task_budget in budget.tasks.items():
         result = run_task(task, store, probed, task_budget, seeds)
-        if not isinstance(result, NotScorable):
-            scores[task] = _score(result)
+        if result.reason is None:
+            scores[task] = TaskScore(result.dev, result.metrics, result.intervals)
     shutil.rmtree(folder)
     return scores
-
-
-def _score(result: TaskResult) -> TaskScore:
-    return TaskScore(
-        dev=result.dev,
-        test={name: score.value for name, score in result.metrics.items()},
-        intervals={name: (score.low, score.high) for name, score in result.metrics.items()},
-    )
 
 
 def _identify(trial: Trial, params: Params, data: TrialData) -> str:

@@ -1,22 +1,20 @@
 """One model on one task, from its frozen features."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from fithubert.config.data import IemocapData
 from fithubert.config.params import Params
 from fithubert.config.superb import official_budgets
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.models.runtime import choose_device
 from fithubert.records import SuperbMetrics
 from fithubert.stages import tracked_stage
 from fithubert.store import Expected
 from fithubert.store.read import FeatureStore
-from fithubert.superb.fit import RunOptions
-from fithubert.superb.learners import find_learner
-from fithubert.superb.official import corpus_settings, list_corpus_departures
-from fithubert.superb.run import NotScorable, run_task
+from fithubert.superb.learners import RunOptions
+from fithubert.superb.official import corpus_settings, describe_corpus, list_corpus_departures
+from fithubert.superb.run import run_task
 from fithubert.tasks import TASKS, find_metric
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
@@ -35,43 +33,13 @@ def _score(params: Params, workspace: Workspace, model: str, task: str) -> Super
     official = params.superb.protocol == "official"
     if official:
         _check_prepared(params, workspace)
-    result = run_task(
-        task,
-        store,
-        manifest,
-        params.superb.tasks[task],
-        params.superb.seeds,
-        quirks=params.superb.quirks if official else None,
-        options=RunOptions(
-            choose_device(params.superb.device), params.superb.memory_gb * 1e9, progress_line(f"{model} on {task}")
-        ),
+    options = RunOptions(params.superb.device, params.superb.memory_gb * 1e9, progress_line(f"{model} on {task}"))
+    quirks = params.superb.quirks if official else None
+    result = run_task(task, store, manifest, params.superb.tasks[task], params.superb.seeds, quirks, options)
+    departures = list_corpus_departures(task, params.data, params.superb.quirks) if official else ()
+    metrics = replace(
+        result, model=model, departures=(*result.departures, *departures), corpus=describe_corpus(params.data)
     )
-    if isinstance(result, NotScorable):
-        metrics = SuperbMetrics(task, model, {}, reason=result.reason)
-    else:
-        departures = list_corpus_departures(task, params.data, params.superb.quirks) if official else ()
-        metrics = SuperbMetrics(
-            task=task,
-            model=model,
-            metrics={name: score.value for name, score in result.metrics.items()},
-            intervals={name: (score.low, score.high) for name, score in result.metrics.items()},
-            seed_deviation={name: score.seed_deviation for name, score in result.metrics.items()},
-            dev=result.dev,
-            chance=find_learner(task).chance(manifest),
-            protocol=result.protocol,
-            departures=(*result.departures, *departures),
-            corpus=_describe_corpus(params),
-            learning_rate=result.learning_rate,
-            candidates=result.candidates,
-            layer_weights=result.layer_weights,
-            steps=result.steps,
-            selected_steps=result.selected_steps,
-            seeds=result.seeds,
-            num_train=result.num_train,
-            num_dev=result.num_dev,
-            num_test=result.num_test,
-            seconds=result.seconds,
-        )
     metrics.write(workspace.metrics(f"superb@{model}-{task}"))
     return metrics
 
@@ -116,9 +84,3 @@ def _check_prepared(params: Params, workspace: Workspace) -> None:
             f"{workspace.data}: was prepared from {prepared} but data.source is {params.data.source}; an official "
             "result names its corpus, so give the same `data` to superb (--data DIR prepares it)"
         )
-
-
-def _describe_corpus(params: Params) -> str:
-    """The source, and for IEMOCAP the fold: the five folds are averaged."""
-    data = params.data
-    return f"{data.source}/{data.fold}" if isinstance(data, IemocapData) else data.source

@@ -1,4 +1,4 @@
-"""SUPERB's heads on frozen hidden states, several of them side by side on one batch, and CTC."""
+"""What SUPERB's heads are made of, several heads side by side on one batch: weighted sums, layers, CTC, SpecAugment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,13 @@ from fithubert.superb.metrics import IntArray
 
 #: The output of a CTC head that stands for no symbol.
 BLANK = 0
+#: The centre of an utterance moves by at most so many frames. Masks over features and frames: number, upper bound of
+#: the width.
+WARP_FRAMES = 5
+FEATURE_MASKS, FEATURE_WIDTH = 4, 50
+TIME_MASKS, TIME_WIDTH_FRAMES = 2, 40
+#: PyTorch's cubic convolution.
+_CUBIC = -0.75
 
 
 class LayerSum(nn.Module):
@@ -124,72 +131,6 @@ class RecurrentHead(nn.Module):
         return self.output(unpad_frames(x, stacked))
 
 
-class DiarisationHead(nn.Module):
-    """Weighted sum, one LSTM (SUPERB's is unidirectional) and one output per speaker: SD."""
-
-    def __init__(self, layers: int, width: int, hidden: int, speakers: int, both_ways: bool = False) -> None:
-        super().__init__()
-        self.layer_sum = LayerSum(layers)
-        self.recurrent = BidirectionalLSTM(width, hidden) if both_ways else nn.LSTM(width, hidden, batch_first=True)
-        self.output = nn.Linear(2 * hidden if both_ways else hidden, speakers)
-
-    def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
-        """(frame, speaker) logits of weighted sums (frame, width); padding after the end is never read."""
-        x = pad_frames(summed, lengths)
-        if isinstance(self.recurrent, BidirectionalLSTM):
-            return self.output(unpad_frames(self.recurrent(x, torch.from_numpy(lengths)), lengths))
-        return self.output(unpad_frames(self.recurrent(x)[0], lengths))
-
-
-class SpeakerHead(nn.Module):
-    """Weighted sum, projector, x-vector network with statistics pooling, additive-margin softmax: ASV.
-
-    SUPERB's `width` is 512, its `pooled` 1500. Pooling covers exactly the valid frames; in training `extra_frames`
-    more, up to the length of the longest utterance of the batch (s3prl: one more).
-    """
-
-    #: (context in frames, dilation) of the convolutions; the last one widens to `pooled`.
-    CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
-    #: Frames that the convolutions use up.
-    LOST_FRAMES = 14
-
-    def __init__(
-        self, layers: int, features: int, width: int, pooled: int, speakers: int, extra_frames: int = 0
-    ) -> None:
-        super().__init__()
-        self.extra_frames = extra_frames
-        self.layer_sum = LayerSum(layers)
-        self.projector = nn.Linear(features, width)
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, pooled if i == len(self.CONTEXTS) - 1 else width, context, dilation=dilation)
-            for i, (context, dilation) in enumerate(self.CONTEXTS)
-        )
-        self.embedding = nn.Linear(2 * pooled, width)
-        self.hidden = nn.Linear(width, width)
-        self.prototypes = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, speakers)))
-
-    def embed(self, summed: Tensor, lengths: IntArray) -> tuple[Tensor, Tensor]:
-        """The test-time embedding and the vector under the softmax, each (utterance, width)."""
-        x = pad_frames(self.projector(summed), lengths).transpose(1, 2)
-        if x.shape[2] <= self.LOST_FRAMES:
-            x = nn.functional.pad(x, (0, self.LOST_FRAMES + 1 - x.shape[2]))
-        for convolution in self.convolutions:
-            x = convolution(x).relu()
-        valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1)).to(x.device)
-        valid = (valid + self.extra_frames * self.training).clamp(max=x.shape[2])
-        mask = (torch.arange(x.shape[2], device=x.device)[None] < valid[:, None])[:, None].to(x.dtype)
-        mean = (x * mask).sum(2) / valid[:, None]
-        variance = ((x - mean[:, :, None]).square() * mask).sum(2) / (valid[:, None] - 1).clamp(min=1)
-        embedding = self.embedding(torch.cat([mean, (variance + 1e-8).sqrt()], 1)).relu()
-        return embedding, self.hidden(embedding).relu()
-
-    def loss(self, vectors: Tensor, speakers: Tensor, scale: float = 30.0, margin: float = 0.4) -> Tensor:
-        """The additive-margin softmax loss of `vectors` (utterance, width)."""
-        cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(self.prototypes, dim=0)
-        target = nn.functional.one_hot(speakers, cosines.shape[1]).to(cosines.dtype)
-        return nn.functional.cross_entropy(scale * (cosines - margin * target), speakers)
-
-
 def pad_frames(frames: Tensor, lengths: IntArray) -> Tensor:
     """(utterance, longest, width) zero-padded from (frame, width), utterance after utterance."""
     return pad_sequence(frames.split(lengths.tolist()), batch_first=True)
@@ -236,3 +177,65 @@ def decode_greedily(best: IntArray, lengths: IntArray) -> list[IntArray]:
     kept = changes & (best != BLANK)
     owners = np.repeat(np.arange(len(lengths)), lengths)[kept]
     return np.split(best[kept], np.searchsorted(owners, np.arange(1, len(lengths))))
+
+
+def augment(summed: Tensor, lengths: IntArray, generator: np.random.Generator) -> Tensor:
+    """(head, frame, width) the weighted sums of utterances of `lengths` frames: warped in time, then masked with zeros.
+
+    As s3prl applies it in ASR and SF: on the weighted sum of hidden states, in training. All heads share the draws.
+    Non-adaptive; positions are drawn such that the widest mask of the batch fits.
+    """
+    taps, weights = warp_taps(lengths, *draw_warps(lengths, generator))
+    pairs = zip(taps.to(summed.device), weights.to(summed), strict=True)
+    warped = torch.stack([summed[:, tap] * w[:, None] for tap, w in pairs]).sum(0)
+    features = draw_masks(len(lengths), FEATURE_MASKS, FEATURE_WIDTH, summed.shape[2], generator)
+    frames = draw_masks(len(lengths), TIME_MASKS, TIME_WIDTH_FRAMES, int(lengths.max()), generator)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    places = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    silent = features[owners] | frames[owners, places][:, None]
+    return warped.masked_fill(torch.from_numpy(silent).to(summed.device), 0.0)
+
+
+def draw_warps(lengths: IntArray, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """(utterance,) a frame of each and its new position; utterances of at most 2 WARP_FRAMES are not changed."""
+    able = lengths > 2 * WARP_FRAMES
+    high = np.where(able, lengths - WARP_FRAMES, WARP_FRAMES + 1)
+    centres = generator.integers(WARP_FRAMES, high)
+    moved = centres + generator.integers(-WARP_FRAMES, WARP_FRAMES, len(lengths)) + 1
+    return np.where(able, centres, lengths), np.where(able, moved, lengths)
+
+
+def warp_taps(lengths: IntArray, centres: IntArray, moved: IntArray) -> tuple[Tensor, Tensor]:
+    """(4, frame) the source frames of each warped frame, and their weights.
+
+    The frames before the centre and the frames from the centre on are resized separately to their new lengths, by
+    bicubic interpolation without aligned corners.
+    """
+    places = np.concatenate([np.arange(n) for n in lengths])
+    length, centre, target = (np.repeat(x, lengths) for x in (lengths, centres, moved))
+    right = places >= target
+    first, sources = np.where(right, centre, 0), np.where(right, length - centre, centre)
+    position, sizes = np.where(right, places - target, places), np.where(right, length - target, target)
+    source = (position + 0.5) * sources / np.maximum(sizes, 1) - 0.5
+    below = np.floor(source).astype(np.int64)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths) + first
+    taps = np.stack([starts + np.clip(below + k, 0, sources - 1) for k in (-1, 0, 1, 2)])
+    share = source - below
+    weights = np.stack([_cubic(np.abs(share - k)) for k in (-1, 0, 1, 2)])
+    return torch.from_numpy(taps), torch.from_numpy(weights)
+
+
+def draw_masks(items: int, masks: int, below: int, size: int, generator: np.random.Generator) -> np.ndarray:
+    """(item, size) booleans: `masks` spans of each item, each narrower than `below`."""
+    widths = generator.integers(0, below, (items, masks, 1))
+    starts = generator.integers(0, max(1, size - int(widths.max())), (items, masks, 1))
+    places = np.arange(size)
+    inside: np.ndarray = (starts <= places) & (places < starts + widths)
+    return np.logical_or.reduce(inside, axis=1)
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The weight of a sample at a distance between 0 and 2."""
+    near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
+    far = ((_CUBIC * distance - 5 * _CUBIC) * distance + 8 * _CUBIC) * distance - 4 * _CUBIC
+    return np.where(distance <= 1, near, far)

@@ -1,6 +1,6 @@
 """The metrics of SUPERB over whole test sets, and their bootstrap confidence intervals."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -187,19 +187,15 @@ def edit_distances(references: Sequence[IntArray], hypotheses: Sequence[IntArray
     return result
 
 
-def error_rate(references: Sequence[IntArray], hypotheses: Sequence[IntArray]) -> Ratio:
-    """Percent of edits to reference tokens over all utterances (PER, WER and CER, micro)."""
-    lengths = np.array([len(r) for r in references], dtype=np.float64)
-    return Ratio(edit_distances(references, hypotheses).astype(np.float64), lengths)
-
-
-def number_tokens(*groups: Sequence[Sequence[str]]) -> list[list[IntArray]]:
-    """The same lists of sequences with symbols as numbers, which all groups share."""
+def error_rate(references: Iterable[Sequence[str]], hypotheses: Iterable[Sequence[str]]) -> Ratio:
+    """Percent of edits to reference symbols over all utterances (PER, WER and CER, micro)."""
     numbers: dict[str, int] = {}
-    return [
+    numbered = [
         [np.array([numbers.setdefault(symbol, len(numbers)) for symbol in row], dtype=np.int64) for row in group]
-        for group in groups
+        for group in (references, hypotheses)
     ]
+    lengths = np.array([len(r) for r in numbered[0]], dtype=np.float64)
+    return Ratio(edit_distances(*numbered).astype(np.float64), lengths)
 
 
 def parse_slots(tokens: Sequence[str]) -> list[tuple[str, str]]:
@@ -226,7 +222,7 @@ def score_slots(references: list[list[str]], hypotheses: list[list[str]]) -> dic
     for i, (ref, hyp) in enumerate(parsed):
         for slot_type, value in ref:
             rivals = [v for t, v in hyp if t == slot_type] or [""]
-            errors[i] += min(edit_distances(*number_tokens([value] * len(rivals), rivals)))
+            errors[i] += min(error_rate([value] * len(rivals), rivals).numerators)
             lengths[i] += len(value)
     return {"f1": Ratio(scores, np.ones(len(parsed))), "cer": Ratio(errors, lengths)}
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from fithubert.config.data import DataParams, IemocapData, LibriSpeechData
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
@@ -18,16 +19,13 @@ from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.records import SuperbMetrics
-from fithubert.superb.fit import MissingLabels
-from fithubert.superb.learners import ASR, ASV, ER, IC, KS, PR, QBE, SD, SF, SID, AnyLearner
-from fithubert.superb.sampling import (
-    ListWindows,
-    drop_half_of_long,
-    list_buckets,
-    list_clamped_starts,
-    list_disjoint,
-    list_halved_buckets,
-)
+from fithubert.superb.bank import list_buckets, list_clamped_starts, list_disjoint, list_halved_buckets
+from fithubert.superb.learners import Learner, MissingLabels
+from fithubert.superb.learners.ctc import ASR, PR, SF
+from fithubert.superb.learners.diarisation import SD
+from fithubert.superb.learners.pooled import ER, IC, KS, SID
+from fithubert.superb.learners.search import QBE, QueryLearner
+from fithubert.superb.learners.verification import ASV
 from fithubert.tasks import TASKS
 
 SOX_GAIN_DB = -3.0
@@ -39,13 +37,19 @@ _FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width", "stack_fra
 _FOLDS = tuple(f"iemocap/{fold}" for fold in range(1, 6))
 
 
-def official_learner(task: str, quirks: OfficialQuirks) -> AnyLearner:
+def official_learner(task: str, quirks: OfficialQuirks) -> Learner[Any] | QueryLearner:
     """The learner of `task` as s3prl runs it, except for the quirks that are off.
 
     Raises UserError for a task that is not one of SUPERB's.
     """
-    learners: tuple[AnyLearner, ...] = (
-        replace(PR, windows=_neighbours(quirks), fold=str if quirks.pr_stress else drop_stress),
+    neighbours = list_clamped_starts if quirks.overlapping_batches else list_disjoint
+    learners: tuple[Learner[Any] | QueryLearner, ...] = (
+        replace(
+            PR,
+            windows=neighbours,
+            half_long=quirks.half_long_batches,
+            fold=str if quirks.pr_stress else drop_stress,
+        ),
         replace(
             ASR,
             windows=list_halved_buckets if quirks.asr_half_batches else list_buckets,
@@ -78,7 +82,7 @@ def official_learner(task: str, quirks: OfficialQuirks) -> AnyLearner:
         ),
         replace(ER, keep_last=True),
         replace(IC, keep_last=True),
-        replace(SF, windows=_neighbours(quirks), spec_augment=quirks.spec_augment),
+        replace(SF, windows=neighbours, half_long=quirks.half_long_batches, spec_augment=quirks.spec_augment),
         QBE,
     )
     for learner in learners:
@@ -134,6 +138,11 @@ def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) 
     return tuple(departures)
 
 
+def describe_corpus(data: DataParams) -> str:
+    """The source, and for IEMOCAP the fold: the five folds are averaged."""
+    return f"{data.source}/{data.fold}" if isinstance(data, IemocapData) else data.source
+
+
 def corpus_settings(task: str, path: str, official: bool) -> dict[str, str | float | bool]:
     """The section `data` for the corpus of `task` in `path`, with the official preparation if `official`."""
     source = str(TASKS[task].corpus)
@@ -149,11 +158,6 @@ def corpus_settings(task: str, path: str, official: bool) -> dict[str, str | flo
 def drop_stress(phone: str) -> str:
     """The phone without the digit of its stress."""
     return phone.rstrip("012")
-
-
-def _neighbours(quirks: OfficialQuirks) -> ListWindows:
-    windows = list_clamped_starts if quirks.overlapping_batches else list_disjoint
-    return drop_half_of_long(windows) if quirks.half_long_batches else windows
 
 
 #: Task -> metric -> value in percent.

@@ -1,72 +1,56 @@
-"""Score one model on one task: read its frozen features, train the head, report the test split."""
+"""Score one model on one task: train heads on its frozen features, keep the best step on dev, report the test split."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, Generic
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.records import Candidate
+from fithubert.models.runtime import choose_device
+from fithubert.records import Candidate, SuperbMetrics
 from fithubert.store.read import FeatureStore
-from fithubert.superb.fit import (
+from fithubert.superb.heads import LayerSum
+from fithubert.superb.learners import (
     DEFAULT_OPTIONS,
     BoundLearner,
-    Fitted,
     Head,
     Learner,
     MissingLabels,
     OnProgress,
     RunOptions,
-    find_best,
-    fit,
 )
-from fithubert.superb.heads import LayerSum
-from fithubert.superb.learners import find_learner
-from fithubert.superb.learners.search import QueryLearner
+from fithubert.superb.learners.ctc import ASR, PR, SF
+from fithubert.superb.learners.diarisation import SD
+from fithubert.superb.learners.pooled import ER, IC, KS, SID
+from fithubert.superb.learners.search import QBE, QueryLearner
+from fithubert.superb.learners.verification import ASV
 from fithubert.superb.metrics import Measure, Score, summarise
 from fithubert.superb.official import check_supported, list_departures, official_learner
 from fithubert.tasks import Metric
 
-
-@dataclass(frozen=True)
-class NotScorable:
-    """A task that this corpus cannot score, and the reason; the pipeline continues and the report shows it."""
-
-    task: str
-    reason: str
+#: The registry: task -> its learner. A task of one's own is a file in `learners/` and an entry here.
+LEARNERS: dict[str, Learner[Any] | QueryLearner] = {
+    learner.name: learner for learner in (PR, ASR, KS, QBE, SID, ASV, SD, ER, IC, SF)
+}
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """One task scored for one model.
+def find_learner(task: str) -> Learner[Any] | QueryLearner:
+    """The learner of `task`. Raises UserError with the names of all tasks if there is none."""
+    if task not in LEARNERS:
+        raise UserError(f"superb task {task!r}: not one of {', '.join(LEARNERS)}")
+    return LEARNERS[task]
 
-    `metrics`: on test, by name (per, wer, acc, eer, der, mtwv, f1, cer; percent). `dev`: the metric that selects, mean
-    over seeds. `learning_rate` was chosen on dev with the first seed among `candidates`; None for a task that trains
-    nothing. `layer_weights`: softmax of the learnt weights, layer 0 first, mean over seeds. `steps`: optimiser steps of
-    every run; `selected_steps`: the step whose parameters were kept, per seed. `seconds`: wall time with reading.
-    `departures`: how an official result differs from the official protocol; always empty under the mini protocol.
-    """
 
-    task: str
-    protocol: str
-    metrics: dict[str, Score]
-    dev: dict[str, float]
-    learning_rate: float | None
-    candidates: tuple[Candidate, ...]
-    layer_weights: tuple[float, ...]
-    steps: int
-    selected_steps: tuple[int, ...]
-    seconds: float
-    num_train: int
-    num_dev: int
-    num_test: int
-    seeds: tuple[int, ...]
-    departures: tuple[str, ...] = ()
+def task_kind(task: str) -> str | None:
+    """The kind of utterances that a task reads; None for one that reads several. Raises UserError for no task."""
+    return getattr(find_learner(task), "kind", None)
 
 
 def run_task(
@@ -77,14 +61,15 @@ def run_task(
     seeds: Sequence[int] = (1,),
     quirks: OfficialQuirks | None = None,
     options: RunOptions = DEFAULT_OPTIONS,
-) -> TaskResult | NotScorable:
+) -> SuperbMetrics:
     """`features` of one frozen model scored on one task: official head, `budget`'s steps.
 
     By the mini protocol, or, with `quirks`, by the official one, whose result lists its departures. The learning rate
     is the one that is best on dev with the first seed; the other seeds train with that one. Test is evaluated once, by
     the selected parameters of every seed; a value that the official protocol selects on test is reported under another
-    name. Missing labels, and quirks that stored features do not allow, give a NotScorable. Raises UserError for an
-    unknown task or a store that lacks utterances of the manifest.
+    name. With missing labels, or quirks that stored features do not allow, the result has a reason instead of scores.
+    The caller adds the names of the model and the corpus. Raises UserError for an unknown task or a store that lacks
+    utterances of the manifest.
     """
     start = time.perf_counter()
     learner, outputs = find_learner(name), None
@@ -93,38 +78,17 @@ def run_task(
             check_supported(name, manifest, quirks)
             learner = official_learner(name, quirks)
         if isinstance(learner, QueryLearner):
-            result = _search(learner, features, manifest)
+            result = learner.search(features, manifest)
         else:
-            bound = learner.bind(features, manifest, budget, options)
+            bound = learner.bind(features, manifest, budget, replace(options, device=choose_device(options.device)))
             outputs = bound.num_outputs
             result = _train(learner, bound, budget, seeds, options.on_progress)
     except MissingLabels as missing:
-        return NotScorable(name, str(missing))
+        return SuperbMetrics(name, "", {}, reason=str(missing))
     result = replace(result, seconds=time.perf_counter() - start)
     if quirks is None:
         return result
     return replace(result, protocol="official", departures=list_departures(name, budget, quirks, outputs))
-
-
-def _search(learner: QueryLearner, features: FeatureStore, manifest: Manifest) -> TaskResult:
-    found = learner.search(features, manifest)
-    layers = len(found.dev)
-    return TaskResult(
-        task=learner.name,
-        protocol="mini",
-        metrics={learner.selection.name: summarise([found.test])},
-        dev={learner.selection.name: found.dev[found.layer]},
-        learning_rate=None,
-        candidates=tuple(Candidate(float(layer), value) for layer, value in enumerate(found.dev)),
-        layer_weights=tuple(float(layer == found.layer) for layer in range(layers)),
-        steps=0,
-        selected_steps=(),
-        seconds=0.0,
-        num_train=0,
-        num_dev=found.num_dev,
-        num_test=found.num_test,
-        seeds=(),
-    )
 
 
 def _train(
@@ -133,56 +97,157 @@ def _train(
     budget: TaskBudget,
     seeds: Sequence[int],
     on_progress: OnProgress | None,
-) -> TaskResult:
+) -> SuperbMetrics:
     if not budget.steps or not budget.learning_rates:
         raise UserError(f"superb.tasks.{learner.name}: needs steps above 0 and at least one of learning_rates")
+    searched: list[HeadRun[Head]] = []
+    runs: list[HeadRun[Head]] = []
+    for number, seed in enumerate(seeds):
 
-    def show(seed: int) -> Callable[[int, int], None] | None:
-        if on_progress is None:
-            return None
-        return lambda step, steps: on_progress(seed * steps + step, len(seeds) * steps)
+        def show(step: int, steps: int, done: int = number) -> None:
+            if on_progress is not None:
+                on_progress(done * steps + step, len(seeds) * steps)
 
-    searched = fit(bound, learner, budget, budget.learning_rates, seeds[0], show(0))
-    runs = [find_best(searched, learner.selection)]
-    for number, seed in enumerate(seeds[1:], start=1):
-        runs += fit(bound, learner, budget, (runs[0].learning_rate,), seed, show(number))
-    return TaskResult(
+        rates = (runs[0].learning_rate,) if runs else budget.learning_rates
+        fitted = fit(bound, learner, budget, rates, seed, show)
+        searched = searched or fitted
+        runs.append(_find_best(fitted, learner.selection))
+    scores = _score(learner, bound, searched, runs)
+    return SuperbMetrics(
         task=learner.name,
-        protocol="mini",
-        metrics=_score(learner, bound, searched, runs),
+        model="",
+        metrics={name: score.value for name, score in scores.items()},
+        intervals={name: (score.low, score.high) for name, score in scores.items()},
+        seed_deviation={name: score.seed_deviation for name, score in scores.items()},
         dev={learner.selection.name: float(np.mean([run.dev for run in runs]))},
+        chance=bound.chance,
         learning_rate=runs[0].learning_rate,
-        candidates=tuple(Candidate(f.learning_rate, f.dev) for f in searched),
+        candidates=tuple(Candidate(run.learning_rate, run.dev) for run in searched),
         layer_weights=_mean_weights([run.head for run in runs]),
         steps=budget.steps,
         selected_steps=tuple(run.step for run in runs),
-        seconds=0.0,
+        seeds=tuple(seeds),
         num_train=bound.num_train,
         num_dev=bound.num_dev,
         num_test=bound.num_test,
-        seeds=tuple(seeds),
     )
+
+
+class HeadRun(Generic[Head]):
+    """One head and its training; at the end, the head has the parameters of its best step on dev.
+
+    `dev`, `step`: the metric of the best step and its number. `on_test`: the best measure on test of all evaluations,
+    if the task reports it. `skipped` (): the number of skipped steps, on the head's device.
+    """
+
+    def __init__(self, learning_rate: float, head: Head, learner: Learner[Head]) -> None:
+        self.learning_rate, self.head = learning_rate, head
+        self.dev, self.step = float("nan"), 0
+        self.on_test: Measure | None = None
+        self._state: dict[str, Tensor] = {}
+        self._clip = learner.training.gradient_clip
+        parameters = list(head.parameters())
+        self._on_gpu = parameters[0].is_cuda
+        self._optimiser = learner.training.optimiser(parameters, lr=learning_rate, fused=self._on_gpu or None)
+        self.skipped = torch.zeros((), device=parameters[0].device)
+
+    def update(self) -> None:
+        """One clipped step, or none if the gradient is not finite."""
+        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self._clip)
+        skip = (~norm.isfinite()).float()
+        self.skipped += skip
+        if self._on_gpu:
+            # Fused optimisers read this as they do for a gradient scaler: no copy from the GPU is needed.
+            self._optimiser.found_inf = skip  # type: ignore[attr-defined]
+        if self._on_gpu or not skip:
+            self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def keep_if_better(self, value: float, step: int, selection: Metric) -> None:
+        """Keep the parameters if `value` on dev is the first or strictly better than before."""
+        if selection.is_better(value, self.dev if self._state else None):
+            self.dev, self.step = value, step
+            self._state = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}
+
+    def finish(self) -> None:
+        """Restore the parameters of the best step."""
+        self.head.load_state_dict(self._state)
+        self.head.eval()
+
+
+def fit(
+    bound: BoundLearner[Head],
+    learner: Learner[Head],
+    budget: TaskBudget,
+    learning_rates: Sequence[float],
+    seed: int,
+    on_progress: OnProgress | None = None,
+) -> list[HeadRun[Head]]:
+    """One trained head per learning rate, all with the same initial parameters and batches.
+
+    Each head is trained as if it were alone: own gradient clipping, own optimiser state, own best step. A step with a
+    gradient that is not finite is skipped for that head alone, as s3prl does. After `budget.search_steps` only the head
+    that is best on dev is trained further.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        first = bound.new_head()
+        runs = [HeadRun(rate, deepcopy(first), learner) for rate in learning_rates]
+        active = list(runs)
+        bound.start_epochs(seed, budget.batch)
+        for step in range(1, budget.steps + 1):
+            for _ in range(budget.accumulate):
+                (bound.losses([run.head for run in active]).sum() / budget.accumulate).backward()
+            for run in active:
+                run.update()
+            if step % budget.eval_every == 0 or step in (budget.steps, budget.search_steps):
+                _evaluate(bound, learner, active, step)
+                if on_progress is not None:
+                    on_progress(step, budget.steps)
+            if step == budget.search_steps:
+                active = [_find_best(active, learner.selection)]
+    for run in runs:
+        run.finish()
+    return runs
+
+
+@torch.no_grad()
+def _evaluate(bound: BoundLearner[Head], learner: Learner[Head], runs: Sequence[HeadRun[Head]], step: int) -> None:
+    """Evaluate every head on dev, and on test if the task reports the best value on test too."""
+    selection, heads = learner.selection, [run.head for run in runs]
+    for head in heads:
+        head.eval()
+    if learner.training.test_selection:
+        for run, measures in zip(runs, bound.evaluate(heads, "test"), strict=True):
+            found = measures[selection.name]
+            if selection.is_better(found.value, run.on_test.value if run.on_test else None):
+                run.on_test = found
+    for run, measures in zip(runs, bound.evaluate(heads, "dev"), strict=True):
+        run.keep_if_better(measures[selection.name].value, step, selection)
+        run.head.train()
+
+
+def _find_best(runs: Sequence[HeadRun[Head]], selection: Metric) -> HeadRun[Head]:
+    """The run that is best on dev; the first one of several that are."""
+    return (min if selection.lower else max)(runs, key=lambda run: run.dev)
 
 
 @torch.no_grad()
 def _score(
     learner: Learner[Head],
     bound: BoundLearner[Head],
-    searched: Sequence[Fitted[Head]],
-    runs: Sequence[Fitted[Head]],
+    searched: Sequence[HeadRun[Head]],
+    runs: Sequence[HeadRun[Head]],
 ) -> dict[str, Score]:
     measures = [bound.evaluate([run.head], "test")[0] for run in runs]
-    metrics = {name: summarise([m[name] for m in measures]) for name in measures[0]}
+    scores = {name: summarise([m[name] for m in measures]) for name in measures[0]}
     if learner.training.test_selection:
-        on_test = [_best_on_test(learner.selection, fitted) for fitted in (searched, *([run] for run in runs[1:]))]
-        metrics[f"{learner.selection.name}_test_selected"] = summarise(on_test)
-    return metrics
-
-
-def _best_on_test(selection: Metric, fitted: Sequence[Fitted[Head]]) -> Measure:
-    """The best measure on test of one seed: of all learning rates with the first seed, of one with the others."""
-    found = [run.on_test for run in fitted if run.on_test is not None]
-    return (min if selection.lower else max)(found, key=lambda measure: measure.value)
+        # The best of all learning rates with the first seed, of one with the others.
+        best = min if learner.selection.lower else max
+        on_test = [[run.on_test for run in seed if run.on_test] for seed in (searched, *([run] for run in runs[1:]))]
+        selected = [best(found, key=lambda measure: measure.value) for found in on_test]
+        scores[f"{learner.selection.name}_test_selected"] = summarise(selected)
+    return scores
 
 
 @torch.no_grad()

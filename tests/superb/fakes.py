@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Intent, Manifest, Phone, Slot, Turn, Utterance
 from fithubert.frames import HUBERT_CONVOLUTIONS
-from fithubert.superb.learners import AnyLearner
+from fithubert.superb.learners import Learner
 from fithubert.superb.official import official_learner
 
 PHONES = ("AA", "B", "IY", "K", "M", "S", "T", "UW")
@@ -181,7 +182,7 @@ def _code(codes: dict[str, Tensor], label: str, width: int, rng: torch.Generator
 OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
 
 
-def official(name: str, **off: bool) -> AnyLearner:
+def official(name: str, **off: bool) -> Learner[Any]:
     """The learner of a task by the official protocol with these quirks off."""
     return official_learner(name, OfficialQuirks(**off))
 

@@ -26,8 +26,8 @@ from fithubert.data.synthetic.phones import END, UNKNOWN
 from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
 from fithubert.stages.superb import describe_score, describe_scores, describe_task, superb
+from fithubert.superb.learners.ctc import ASR, PR, SF
 from fithubert.superb.learners.pooled import ER, IC, KS
-from fithubert.superb.learners.recognition import ASR, PR, SF
 from fithubert.superb.official import list_corpus_departures
 from fithubert.tasks import TASKS
 from fithubert.workspace import Workspace

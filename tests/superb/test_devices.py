@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
 from fithubert.data.manifest import Manifest
-from fithubert.superb.fit import HeadRun
+from fithubert.superb.run import HeadRun
 from tests.superb.fakes import MemoryStore, official, small
 
 CORPUS_SIZES = (40, 48, 40, 24)
@@ -38,9 +38,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
 
 def move(module: nn.Module) -> nn.Module:
     for part in module.modules():
-        for name, parameter in list(part._parameters.items()):
-            if parameter is not None:
-                part._parameters[name] = nn.Parameter(torch.empty(parameter.shape, device="cuda"))
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            setattr(part, name, nn.Parameter(torch.empty(parameter.shape, device="cuda")))
     return module
 
 

@@ -15,12 +15,12 @@ from fithubert.superb.heads import (
     LinearHead,
     RecurrentHead,
     RecurrentShape,
-    SpeakerHead,
     ctc_losses,
     decode_greedily,
     linear_logits,
     sum_layers,
 )
+from fithubert.superb.learners.verification import SpeakerHead
 
 
 def plain_logits(head: LinearHead, features: Tensor) -> Tensor:

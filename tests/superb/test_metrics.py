@@ -35,9 +35,9 @@ WORDS = st.lists(st.integers(0, 4), max_size=12)
 @given(st.lists(st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=12), WORDS), min_size=1, max_size=8))
 def test_error_rate_equals_jiwer(pairs: list[tuple[list[int], list[int]]]) -> None:
     references, hypotheses = zip(*pairs, strict=True)
-    ours = error_rate([np.array(r) for r in references], [np.array(h, dtype=np.int64) for h in hypotheses])
-    theirs = jiwer.wer([" ".join(map(str, r)) for r in references], [" ".join(map(str, h)) for h in hypotheses])
-    assert ours.value == pytest.approx(100 * theirs)
+    ours, theirs = ([[str(token) for token in row] for row in rows] for rows in (references, hypotheses))
+    expected = jiwer.wer([" ".join(row) for row in ours], [" ".join(row) for row in theirs])
+    assert error_rate(ours, theirs).value == pytest.approx(100 * expected)
 
 
 def test_edit_distance_of_empty_sequences() -> None:

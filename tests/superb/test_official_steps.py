@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import official_budgets
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.superb.fit import fit
 from fithubert.superb.heads import LinearHead
+from fithubert.superb.run import fit
 from tests.superb.fakes import MemoryStore, official, small
 from tests.superb.test_heads import plain_logits
 
@@ -59,7 +59,8 @@ def test_a_step_of_phones_equals_a_plain_one(informed: MemoryStore, corpus: Mani
     learner.start_epochs(1337, 16)
     loss = float(learner.losses([head]).detach())
     learner.start_epochs(1337, 16)
-    first, last = learner.order.next_window()  # type: ignore[attr-defined]
+    window = learner.windows[int(learner.order.next_batch()[0])]  # type: ignore[attr-defined]
+    first, last = window.start, window.stop
     assert last - first == 16
     train = sorted(corpus.select("train", "sentence"), key=lambda u: (len(u.phones or ()), u.id))
     symbols = sorted({p.label for u in train for p in u.phones or ()})

@@ -15,7 +15,8 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertTeacher
-from fithubert.superb.fit import BoundLearner, fit
+from fithubert.superb.learners import BoundLearner
+from fithubert.superb.run import fit
 from tests.superb.fakes import MemoryStore, official, small
 
 NAMES = ("pr", "ks", "sid", "ic")

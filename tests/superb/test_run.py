@@ -9,10 +9,10 @@ import torch
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.superb.fit import fit
+from fithubert.records import SuperbMetrics
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.learners.pooled import KS
-from fithubert.superb.run import NotScorable, TaskResult, run_task
+from fithubert.superb.run import fit, run_task
 from fithubert.tasks import TASKS
 from tests.superb.fakes import MemoryStore, label_features, make_corpus, noise_features
 
@@ -21,24 +21,22 @@ BUDGET = TaskBudget(steps=150, batch=8, eval_every=50, learning_rates=(1e-3, 1e-
 CHANCE = {"ks": 25.0, "sid": 25.0, "er": 33.3, "ic": 12.5}
 
 
-def score(name: str, features: MemoryStore, corpus: Manifest, budget: TaskBudget = BUDGET) -> TaskResult:
-    result = run_task(name, features, corpus, budget)
-    assert isinstance(result, TaskResult)
-    return result
+def score(name: str, features: MemoryStore, corpus: Manifest, budget: TaskBudget = BUDGET) -> SuperbMetrics:
+    return run_task(name, features, corpus, budget)
 
 
 @pytest.mark.parametrize("name", CHANCE)
 def test_labels_are_learnt_and_noise_is_at_chance(name: str, informed: MemoryStore, corpus: Manifest) -> None:
-    assert score(name, informed, corpus).metrics["acc"].value > 90
+    assert score(name, informed, corpus).metrics["acc"] > 90
     many = make_corpus(400, 400, 400)
     blind = score(name, noise_features(many), many).metrics["acc"]
-    assert blind.value == pytest.approx(CHANCE[name], abs=20)
+    assert blind == pytest.approx(CHANCE[name], abs=20)
 
 
 def test_phones_are_recognised_from_labels_only(informed: MemoryStore, corpus: Manifest) -> None:
     result = score("pr", informed, corpus)
-    assert result.metrics["per"].value < 30
-    assert score("pr", noise_features(corpus), corpus).metrics["per"].value > 65
+    assert result.metrics["per"] < 30
+    assert score("pr", noise_features(corpus), corpus).metrics["per"] > 65
     assert np.argmax(result.layer_weights) == 2
     assert sum(result.layer_weights) == pytest.approx(1, abs=1e-5)
     assert (result.num_train, result.num_dev, result.num_test) == (60, 10, 10)
@@ -48,8 +46,6 @@ def test_phones_are_recognised_from_labels_only(informed: MemoryStore, corpus: M
 def test_the_same_seed_gives_the_same_result(name: str, informed: MemoryStore, corpus: Manifest) -> None:
     budget = BUDGET.model_copy(update={"steps": 30, "eval_every": 10})
     first, second = (run_task(name, informed, corpus, budget, seeds=(3, 4)) for _ in range(2))
-    assert isinstance(first, TaskResult)
-    assert isinstance(second, TaskResult)
     assert replace(first, seconds=0) == replace(second, seconds=0)
     assert len(first.selected_steps) == 2
 
@@ -60,7 +56,7 @@ def test_a_diverging_learning_rate_does_not_spoil_its_neighbours(informed: Memor
     neighbour, broken = fit(learner, KS, BUDGET, (1e-3, 1e30), seed=1)
     for name, value in alone.head.state_dict().items():
         torch.testing.assert_close(value, neighbour.head.state_dict()[name], rtol=1e-4, atol=1e-5)
-    assert broken.skipped_steps > 0
+    assert int(broken.skipped) > 0
 
 
 def test_a_single_layer_is_scored_without_layer_weights(corpus: Manifest) -> None:
@@ -74,15 +70,13 @@ def test_missing_labels_are_an_answer(name: str, informed: MemoryStore, corpus: 
     labels = ("phones", "speaker", "style", "keyword", "intent", "words", "slots", "turns", "query")
     bare = Manifest(tuple(replace(u, **dict.fromkeys(labels)) for u in corpus), corpus.root)
     answer = run_task(name, informed, bare, BUDGET)
-    assert isinstance(answer, NotScorable)
-    assert answer.task == name
-    assert "no " in answer.reason
+    assert (answer.task, answer.metrics) == (name, {})
+    assert "no " in str(answer.reason)
 
 
 def test_one_speaker_cannot_be_identified(informed: MemoryStore, corpus: Manifest) -> None:
     one = Manifest(tuple(replace(u, speaker="s000") for u in corpus), corpus.root)
-    answer = run_task("sid", informed, one, BUDGET)
-    assert answer == NotScorable("sid", "all of train has one and the same speaker")
+    assert run_task("sid", informed, one, BUDGET).reason == "all of train has one and the same speaker"
 
 
 def test_unknown_tasks_and_foreign_stores_are_named(informed: MemoryStore, corpus: Manifest) -> None:

@@ -7,20 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fithubert.superb.sampling import (
+from fithubert.superb.bank import (
     LONG_SAMPLES,
-    WindowOrder,
-    augment,
-    draw_masks,
-    draw_warps,
-    drop_half_of_long,
+    ShuffledBatches,
+    keep_longer_halves,
     list_buckets,
     list_clamped_starts,
     list_disjoint,
     list_halved_buckets,
     list_starts,
-    warp_taps,
 )
+from fithubert.superb.heads import augment, draw_masks, draw_warps, warp_taps
 
 
 def descending_slices(count: int, batch: int) -> list[list[int]]:
@@ -55,15 +52,13 @@ def test_windows_are_s3prls_batches(count: int, batch: int) -> None:
 
 def test_a_batch_that_begins_long_keeps_its_longer_half() -> None:
     samples = np.array([LONG_SAMPLES + 1, 1, 1, LONG_SAMPLES, 1, LONG_SAMPLES + 1, 1])
-    listed = drop_half_of_long(list_starts)(samples, 3)
-    assert listed == [(0, 3), (1, 4), (2, 5), (5, 6), (4, 7)]
-    assert drop_half_of_long(list_starts)(samples, 1)[0] == (0, 1)
+    assert keep_longer_halves(list_starts(samples, 3), samples) == [(0, 3), (1, 4), (2, 5), (5, 6), (4, 7)]
+    assert keep_longer_halves(list_starts(samples, 1), samples)[0] == (0, 1)
 
 
-def test_epochs_see_every_window_once() -> None:
-    windows = [(i, i + 2) for i in range(5)]
-    order = WindowOrder(windows, seed=3)
-    assert [sorted(order.next_window() for _ in windows) for _ in range(2)] == [windows, windows]
+def test_epochs_draw_every_item_once() -> None:
+    order = ShuffledBatches(5, 1, seed=3)
+    assert [sorted(int(order.next_batch()[0]) for _ in range(5)) for _ in range(2)] == [list(range(5))] * 2
 
 
 @given(st.integers(0, 1000))

@@ -1,49 +1,46 @@
-"""Tasks whose labels are sequences of symbols, by CTC."""
+"""Tasks whose labels are sequences of symbols, by CTC: PR, ASR and SF."""
 
-from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Generic, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
+from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.synthetic.phones import END, SPECIALS
+from fithubert.data.synthetic.phones import CHARACTERS, END, SPECIALS, WORD_EDGE
 from fithubert.frames import reduce_lengths
 from fithubert.store.read import FeatureStore
-from fithubert.superb.bank import Bank, read_banks
-from fithubert.superb.fit import (
-    ADAM,
-    DEFAULT_OPTIONS,
-    PROJECTOR_WIDTH,
-    Head,
-    MissingLabels,
-    RunOptions,
-    Training,
-    split_labelled,
-)
+from fithubert.superb.bank import Bank, ListWindows, ShuffledBatches, keep_longer_halves, list_starts, read_banks
 from fithubert.superb.heads import (
     BLANK,
     LinearHead,
     RecurrentHead,
     RecurrentShape,
+    augment,
     ctc_losses,
     decode_greedily,
     linear_logits,
     sum_layers,
 )
-from fithubert.superb.metrics import IntArray, Measure
-from fithubert.superb.sampling import ListWindows, WindowOrder, augment, list_starts
-from fithubert.tasks import Metric
+from fithubert.superb.learners import (
+    ADAM,
+    DEFAULT_OPTIONS,
+    PROJECTOR_WIDTH,
+    MissingLabels,
+    RunOptions,
+    Training,
+    split_labelled,
+)
+from fithubert.superb.metrics import SLOT_BEGIN, SLOT_END, IntArray, Measure, error_rate, score_slots, type_f1
+from fithubert.tasks import TASKS, Metric
 
-#: Symbols of an utterance in order; None or empty if it is not labelled.
-TokensOf = Callable[[Utterance], tuple[str, ...] | None]
-#: Metrics from references and hypotheses, both lists of symbols per utterance.
-ScoreTokens = Callable[[list[list[str]], list[list[str]]], dict[str, Measure]]
+#: An utterance with its symbols in order.
+Row = tuple[Utterance, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -51,64 +48,60 @@ class CtcLearner:
     """Weighted sum, projector, linear or two BLSTM layers, CTC, greedy decoding.
 
     The training order is s3prl's: utterances sorted by target length (or, `by_audio`, by their own), and a batch of
-    consecutive ones from a random start, as `windows` lists them. The symbols besides the blank are those of the
-    corpus's `inventory`, if it defines one (SUPERB's own label spaces: targets then end with the end symbol, which is
-    not scored); else `vocabulary`; else those of the training split.
+    consecutive ones from a random start, as `windows` lists them (with `half_long`, only half of a long one). The
+    symbols besides the blank are those of the corpus's `inventory`, if it defines one (SUPERB's own label spaces:
+    targets then end with the end symbol, which is not scored); else `vocabulary`; else those of the training split.
     """
 
     name: str
     kind: str
     wanted: str
-    tokens_of: TokensOf
-    score: ScoreTokens
+    #: Symbols of an utterance in order; None or empty if it is not labelled.
+    tokens_of: Callable[[Utterance], tuple[str, ...] | None]
+    #: Metrics from references and hypotheses, both lists of symbols per utterance.
+    score: Callable[[list[list[str]], list[list[str]]], dict[str, Measure]]
     selection: Metric
     inventory: str
     head: Literal["linear", "recurrent"] = "linear"
     vocabulary: tuple[str, ...] | None = None
     training: Training = ADAM
     windows: ListWindows = list_starts
+    half_long: bool = False
     by_audio: bool = False
+    #: Of recurrent heads, in training.
     spec_augment: bool = False
     #: Turns a symbol into the one that is a target, an output or a reference.
     fold: Callable[[str], str] = str
-    #: Chance of a task whose best constant answer is not the empty one.
-    constant: Callable[[Manifest], dict[str, float]] | None = None
-    #: About so many frames are evaluated at once; bounds the memory.
+    #: Chance, from the utterances of train and test, of a task whose best constant answer is not the empty one.
+    constant: Callable[[Sequence[Utterance], Sequence[Utterance]], dict[str, float]] | None = None
+    #: At most so many frames are evaluated at once; bounds the memory.
     eval_frames: int = 8000
 
     def bind(
         self, features: FeatureStore, manifest: Manifest, budget: TaskBudget, options: RunOptions = DEFAULT_OPTIONS
-    ) -> "BoundLinear | BoundRecurrent":
+    ) -> "BoundCtc":
         """The task on these features; raises MissingLabels if a split has no labelled utterance."""
         utterances = manifest.select(kind=self.kind).utterances
-        splits = split_labelled(utterances, [self.tokens_of(u) or None for u in utterances], self.wanted)
-        rows = {
-            split: sorted(
-                (_Row(u.id, u.num_samples, tuple(map(self.fold, tokens))) for u, tokens in members),
-                key=lambda row: (row.num_samples if self.by_audio else len(row.tokens), row.id),
-            )
-            for split, members in splits.items()
-        }
-        seen = {symbol for row in rows["train"] for symbol in row.tokens}
+        tokens = [tuple(map(self.fold, self.tokens_of(u) or ())) or None for u in utterances]
+        rows = split_labelled(utterances, tokens, self.wanted)
+        for members in rows.values():
+            members.sort(key=lambda row: (row[0].num_samples if self.by_audio else len(row[1]), row[0].id))
+        seen = {symbol for _, symbols in rows["train"] for symbol in symbols}
         fixed = manifest.inventories.get(self.inventory) or self.vocabulary or tuple(sorted(seen))
         vocabulary = tuple(dict.fromkeys(map(self.fold, fixed)))
         if len(vocabulary) < 2:
             raise MissingLabels(f"train has fewer than two different {self.wanted}")
-        banks = read_banks(features, {split: [row.id for row in rows[split]] for split in rows}, options.memory_bytes)
+        banks = read_banks(features, {s: [u.id for u, _ in rows[s]] for s in rows}, options.memory_bytes)
         examples = {split: _label(banks[split], rows[split], vocabulary, options.device) for split in rows}
-        bound = BoundLinear if self.head == "linear" else BoundRecurrent
-        return bound(self, examples, vocabulary, budget, options.device)
+        chance = {self.selection.name: 100.0}
+        if self.constant is not None:
+            chance = self.constant(*([u for u, _ in rows[split]] for split in ("train", "test")))
+        return BoundCtc(self, examples, vocabulary, chance, budget, options.device)
 
-    def chance(self, manifest: Manifest) -> dict[str, float]:
-        """100 % error, that of the empty answer, or what `constant` returns."""
-        return {self.selection.name: 100.0} if self.constant is None else self.constant(manifest)
-
-
-@dataclass(frozen=True)
-class _Row:
-    id: str
-    num_samples: int
-    tokens: tuple[str, ...]
+    def list_windows(self, samples: IntArray, batch: int) -> list[tuple[int, int]]:
+        """(first, last) of the utterances of one epoch's batches, from (utterance,) samples in training order."""
+        windows = self.windows(samples, batch)
+        return keep_longer_halves(windows, samples) if self.half_long else windows
 
 
 @dataclass(frozen=True)
@@ -125,18 +118,18 @@ class SequenceExamples:
     samples: IntArray
 
 
-def _label(bank: Bank, rows: Sequence[_Row], vocabulary: Sequence[str], device: str) -> SequenceExamples:
+def _label(bank: Bank, rows: Sequence[Row], vocabulary: Sequence[str], device: str) -> SequenceExamples:
     numbers = {symbol: i + 1 for i, symbol in enumerate(vocabulary)}
     end = (END,) if END in numbers else ()
     # A symbol that train lacks can never be predicted: as a target of dev or test it only counts as an error.
-    targets = [torch.tensor([numbers.get(s, BLANK) for s in (*r.tokens, *end)], dtype=torch.int64) for r in rows]
+    targets = [torch.tensor([numbers.get(s, BLANK) for s in (*row, *end)], dtype=torch.int64) for _, row in rows]
     lengths = torch.tensor([len(t) for t in targets])
     padded = nn.utils.rnn.pad_sequence(targets, batch_first=True).to(device)
-    samples = np.array([r.num_samples for r in rows], dtype=np.int64)
-    return SequenceExamples(bank, padded, lengths, [list(r.tokens) for r in rows], samples)
+    samples = np.array([u.num_samples for u, _ in rows], dtype=np.int64)
+    return SequenceExamples(bank, padded, lengths, [list(row) for _, row in rows], samples)
 
 
-class BoundCtc(ABC, Generic[Head]):
+class BoundCtc:
     """A CtcLearner on one model's features.
 
     Batches are contiguous windows of the bank: nothing is gathered or padded before the logits.
@@ -147,10 +140,11 @@ class BoundCtc(ABC, Generic[Head]):
         learner: CtcLearner,
         examples: dict[str, SequenceExamples],
         vocabulary: Sequence[str],
+        chance: dict[str, float],
         budget: TaskBudget,
         device: str,
     ) -> None:
-        self.examples, self.device = examples, device
+        self.examples, self.chance, self.device = examples, chance, device
         self._learner, self._vocabulary, self._budget = learner, vocabulary, budget
         self.num_train, self.num_dev, self.num_test = (len(examples[s].symbols) for s in ("train", "dev", "test"))
         self.num_outputs = len(vocabulary) + 1
@@ -158,24 +152,38 @@ class BoundCtc(ABC, Generic[Head]):
         self.stack = budget.stack_frames if learner.head == "recurrent" else 1
         self.start_epochs(0, 1)
 
-    @abstractmethod
-    def new_head(self) -> Head:
+    def new_head(self) -> LinearHead | RecurrentHead:
         """A head with one output per symbol, and the blank as output 0."""
+        layers, width = self.examples["train"].bank.shape
+        if self._learner.head == "linear":
+            return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs).to(self.device)
+        shape = RecurrentShape(self._budget.head_width, stack=self.stack, layer_norm=self._budget.layer_norm)
+        return RecurrentHead(layers, width, self.num_outputs, shape).to(self.device)
 
-    @abstractmethod
     def logits(
-        self, heads: Sequence[Head], features: Tensor, lengths: IntArray, distort: np.random.Generator | None = None
+        self, heads: Sequence[Any], features: Tensor, lengths: IntArray, distort: np.random.Generator | None = None
     ) -> Tensor:
-        """(head, frame, output) of `features` (layer, frame, width); `distort` draws SpecAugment, None is without."""
+        """(head, frame, output) of `features` (layer, frame, width); `distort` draws a recurrent head's SpecAugment."""
+        features = features.to(self.device).float()
+        if self._learner.head == "linear":
+            return linear_logits(heads, features)
+        summed = sum_layers([head.layer_sum for head in heads], features)
+        if distort is not None:
+            summed = augment(summed, lengths, distort)
+        return torch.stack([head(row, lengths) for head, row in zip(heads, summed, strict=True)])
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Restart the seeded order of batches."""
         train = self.examples["train"]
-        self.order = WindowOrder(self._learner.windows(train.samples, min(batch, self.num_train)), seed)
-        self._batches = train.bank.stream(self.order.windows())
+        listed = self._learner.list_windows(train.samples, min(batch, self.num_train))
+        self.windows = windows = [range(first, last) for first, last in listed]
+        #: Draws one window after another.
+        self.order = ShuffledBatches(len(windows), 1, seed)
+        # Of a local name: a thread that held the learner would keep it alive.
+        self._batches = train.bank.stream(windows[int(drawn[0])] for drawn in self.order.batches())
         self._distort = np.random.default_rng([seed, 1]) if self._learner.spec_augment else None
 
-    def losses(self, heads: Sequence[Head]) -> Tensor:
+    def losses(self, heads: Sequence[Any]) -> Tensor:
         """(head,) CTC losses of the next batch, each utterance divided by its target length; impossible ones are 0."""
         window, features = next(self._batches)
         train, of_batch = self.examples["train"], slice(window.start, window.stop)
@@ -184,12 +192,14 @@ class BoundCtc(ABC, Generic[Head]):
         stacked = reduce_lengths(lengths, self.stack)
         return ctc_losses(logits, stacked, train.targets[of_batch], train.target_lengths[of_batch])
 
-    def evaluate(self, heads: Sequence[Head], split: str) -> list[dict[str, Measure]]:
+    def evaluate(self, heads: Sequence[Any], split: str) -> list[dict[str, Measure]]:
         """The task's metrics of each head, from greedy decoding."""
         examples = self.examples[split]
         decoded: list[list[IntArray]] = [[] for _ in heads]
-        for window, features in examples.bank.stream(_list_windows(examples.bank, self._learner.eval_frames)):
-            lengths = examples.bank.lengths[window.start : window.stop]
+        frames = examples.bank.lengths
+        groups = group_consecutive(range(len(frames)), lambda i: int(frames[i]), self._learner.eval_frames)
+        for window, features in examples.bank.stream(range(group[0], group[-1] + 1) for group in groups):
+            lengths = frames[window.start : window.stop]
             best = self.logits(heads, features, lengths).argmax(2).cpu().numpy()
             stacked = reduce_lengths(lengths, self.stack)
             for index, row in enumerate(best):
@@ -199,52 +209,89 @@ class BoundCtc(ABC, Generic[Head]):
         return [self._learner.score(examples.symbols, rows) for rows in hypotheses]
 
 
-class BoundLinear(BoundCtc[LinearHead]):
-    """A CtcLearner with linear heads."""
-
-    def new_head(self) -> LinearHead:
-        """A LinearHead."""
-        layers, width = self.examples["train"].bank.shape
-        return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs).to(self.device)
-
-    def logits(
-        self,
-        heads: Sequence[LinearHead],
-        features: Tensor,
-        lengths: IntArray,
-        distort: np.random.Generator | None = None,
-    ) -> Tensor:
-        """(head, frame, output); a linear head is trained without SpecAugment."""
-        return linear_logits(heads, features.to(self.device).float())
+def spell(words: Sequence[str]) -> tuple[str, ...]:
+    """The upper-case characters of the words, each word ended by WORD_EDGE; other characters are dropped."""
+    return tuple(c for word in words for c in (*word.upper(), WORD_EDGE) if c in CHARACTERS)
 
 
-class BoundRecurrent(BoundCtc[RecurrentHead]):
-    """A CtcLearner with recurrent heads."""
-
-    def new_head(self) -> RecurrentHead:
-        """A RecurrentHead."""
-        layers, width = self.examples["train"].bank.shape
-        shape = RecurrentShape(self._budget.head_width, stack=self.stack, layer_norm=self._budget.layer_norm)
-        return RecurrentHead(layers, width, self.num_outputs, shape).to(self.device)
-
-    def logits(
-        self,
-        heads: Sequence[RecurrentHead],
-        features: Tensor,
-        lengths: IntArray,
-        distort: np.random.Generator | None = None,
-    ) -> Tensor:
-        """(head, frame, output) of the weighted sums, which `distort` changes in training."""
-        summed = sum_layers([head.layer_sum for head in heads], features.to(self.device).float())
-        if distort is not None:
-            summed = augment(summed, lengths, distort)
-        return torch.stack([head(row, lengths) for head, row in zip(heads, summed, strict=True)])
+def split_words(characters: Sequence[str]) -> list[str]:
+    """The words of a character sequence, split at WORD_EDGE; empty words vanish."""
+    return [word for word in "".join(characters).split(WORD_EDGE) if word]
 
 
-def _list_windows(bank: Bank, frames: int) -> list[range]:
-    """The utterances of consecutive windows of about so many frames."""
-    edges = [0]
-    for i in range(1, len(bank) + 1):
-        if bank.offsets[i] - bank.offsets[edges[-1]] >= frames or i == len(bank):
-            edges.append(i)
-    return [range(first, last) for first, last in pairwise(edges)]
+ASR = CtcLearner(
+    "asr",
+    kind="sentence",
+    wanted="words",
+    tokens_of=lambda utterance: spell(utterance.words or ()),
+    score=lambda references, hypotheses: {
+        "wer": error_rate(map(split_words, references), map(split_words, hypotheses))
+    },
+    selection=TASKS["asr"].selection,
+    inventory="characters",
+    head="recurrent",
+    vocabulary=CHARACTERS,
+)
+
+
+def _phones(utterance: Utterance) -> tuple[str, ...] | None:
+    if utterance.pronunciation is not None:
+        return utterance.pronunciation
+    return None if utterance.phones is None else tuple(p.label for p in utterance.phones)
+
+
+PR = CtcLearner(
+    "pr",
+    kind="sentence",
+    wanted="phones",
+    tokens_of=_phones,
+    score=lambda references, hypotheses: {"per": error_rate(references, hypotheses)},
+    selection=TASKS["pr"].selection,
+    inventory="phones",
+)
+
+
+def _tagged(utterance: Utterance) -> tuple[str, ...] | None:
+    """Characters of the words, `B-type` before the first and `E-type` after the last word of each slot."""
+    if utterance.slots is None or utterance.words is None:
+        return None
+    first = {slot.first_word: slot.name for slot in utterance.slots}
+    last = {slot.first_word + slot.num_words - 1: slot.name for slot in utterance.slots}
+    tokens: list[str] = []
+    for position, word in enumerate(utterance.words):
+        tokens += [SLOT_BEGIN + first[position]] if position in first else []
+        tokens += spell([word])
+        tokens += [SLOT_END + last[position]] if position in last else []
+    return tuple(tokens)
+
+
+def _slot_chance(train: Sequence[Utterance], test: Sequence[Utterance]) -> dict[str, float]:
+    """F1 of the set of slot types that is best on train, whose values are empty."""
+    on_train, on_test = (Counter(frozenset(s.name for s in u.slots or ()) for u in split) for split in (train, test))
+    types = frozenset[str]().union(*on_train)
+    answers = [_best_types(on_train, types, size) for size in range(len(types) + 1)]
+    best = max(answers, key=lambda answer: _mean_f1(on_train, answer))
+    return {"f1": 100.0 * _mean_f1(on_test, best), "cer": 100.0}
+
+
+def _best_types(references: Counter[frozenset[str]], types: frozenset[str], size: int) -> frozenset[str]:
+    """The `size` types of highest mean F1, which for a fixed size is a sum of one share per type."""
+    shares = {t: sum(n / (len(r) + size) for r, n in references.items() if t in r) for t in sorted(types)}
+    return frozenset(sorted(shares, key=lambda name: -shares[name])[:size])
+
+
+def _mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> float:
+    return sum(count * type_f1(reference, answer) for reference, count in references.items()) / references.total()
+
+
+SF = CtcLearner(
+    "sf",
+    kind="command",
+    wanted="slots",
+    tokens_of=_tagged,
+    score=score_slots,
+    selection=TASKS["sf"].selection,
+    inventory="slots",
+    head="recurrent",
+    constant=_slot_chance,
+)

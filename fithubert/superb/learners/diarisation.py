@@ -18,11 +18,10 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
 from fithubert.store.read import FeatureStore
-from fithubert.superb.bank import Bank, read_banks
-from fithubert.superb.fit import ADAM, DEFAULT_OPTIONS, RunOptions, Training, split_labelled
-from fithubert.superb.heads import DiarisationHead, sum_layers
+from fithubert.superb.bank import Bank, ShuffledBatches, read_banks
+from fithubert.superb.heads import BidirectionalLSTM, LayerSum, pad_frames, sum_layers, unpad_frames
+from fithubert.superb.learners import ADAM, DEFAULT_OPTIONS, RunOptions, Training, split_labelled
 from fithubert.superb.metrics import IntArray, Measure, Ratio
-from fithubert.superb.sampling import ShuffledBatches
 from fithubert.tasks import TASKS, Metric
 
 CHUNK_FRAMES = 2000
@@ -32,6 +31,23 @@ MEDIAN_FRAMES = (1, 11)
 _SPEAKERS = 2
 #: Frames of 20 ms for constant answers, whose error hardly depends on the frame.
 _FRAME_SAMPLES = 320
+
+
+class DiarisationHead(nn.Module):
+    """Weighted sum, one LSTM (SUPERB's is unidirectional) and one output per speaker: SD."""
+
+    def __init__(self, layers: int, width: int, hidden: int, speakers: int, both_ways: bool = False) -> None:
+        super().__init__()
+        self.layer_sum = LayerSum(layers)
+        self.recurrent = BidirectionalLSTM(width, hidden) if both_ways else nn.LSTM(width, hidden, batch_first=True)
+        self.output = nn.Linear(2 * hidden if both_ways else hidden, speakers)
+
+    def forward(self, summed: Tensor, lengths: IntArray) -> Tensor:
+        """(frame, speaker) logits of weighted sums (frame, width); padding after the end is never read."""
+        x = pad_frames(summed, lengths)
+        if isinstance(self.recurrent, BidirectionalLSTM):
+            return self.output(unpad_frames(self.recurrent(x, torch.from_numpy(lengths)), lengths))
+        return self.output(unpad_frames(self.recurrent(x)[0], lengths))
 
 
 @dataclass(frozen=True)
@@ -60,16 +76,15 @@ class DiarisationLearner:
         splits = {split: [u for u, _ in members] for split, members in labelled.items()}
         stride = receptive_field(features.info.convolutions)[1]
         banks = read_banks(features, {s: [u.id for u in us] for s, us in splits.items()}, options.memory_bytes)
-        examples = {s: _label(banks[s], us, stride, self.silent_full_chunks) for s, us in splits.items()}
-        return BoundDiarisation(self, examples, budget.head_width, options.device)
-
-    def chance(self, manifest: Manifest) -> dict[str, float]:
-        """The error on test of no, one or both speakers all the time, the best of these on train; or empty."""
-        train, test = ([u for u in manifest.select(s, "mixture") if has_two_speakers(u)] for s in ("train", "test"))
-        if not train or not test:
-            return {}
-        best = min(((0, 0), (0, 1), (1, 1)), key=lambda answer: _constant_error(train, answer))
-        return {"der": _constant_error(test, best)}
+        examples = {}
+        for split, bank in banks.items():
+            pairs = zip(splits[split], bank.lengths, strict=True)
+            labels = np.concatenate([turn_labels(u, int(n), stride, self.silent_full_chunks) for u, n in pairs])
+            examples[split] = MixtureExamples(bank.chunked(CHUNK_FRAMES), torch.from_numpy(labels), bank.offsets)
+        # The error of no, one or both speakers all the time, the best of these on train.
+        best = min(((0, 0), (0, 1), (1, 1)), key=lambda answer: _constant_error(splits["train"], answer))
+        chance = {"der": _constant_error(splits["test"], best)}
+        return BoundDiarisation(self, examples, chance, budget.head_width, options.device)
 
 
 @dataclass(frozen=True)
@@ -79,11 +94,6 @@ class MixtureExamples:
     chunks: Bank
     labels: Tensor
     recordings: IntArray
-
-
-def _label(bank: Bank, utterances: Sequence[Utterance], stride: int, silent_full_chunks: bool) -> MixtureExamples:
-    labels = [turn_labels(u, int(n), stride, silent_full_chunks) for u, n in zip(utterances, bank.lengths, strict=True)]
-    return MixtureExamples(bank.chunked(CHUNK_FRAMES), torch.from_numpy(np.concatenate(labels)), bank.offsets)
 
 
 def has_two_speakers(mixture: Utterance) -> bool:
@@ -147,9 +157,14 @@ class BoundDiarisation:
     num_outputs = _SPEAKERS
 
     def __init__(
-        self, learner: DiarisationLearner, examples: dict[str, MixtureExamples], width: int, device: str
+        self,
+        learner: DiarisationLearner,
+        examples: dict[str, MixtureExamples],
+        chance: dict[str, float],
+        width: int,
+        device: str,
     ) -> None:
-        self.examples, self.device = examples, device
+        self.examples, self.chance, self.device = examples, chance, device
         self._learner, self._width = learner, width
         self.num_train = len(examples["train"].chunks)
         self.num_dev, self.num_test = (len(examples[s].recordings) - 1 for s in ("dev", "test"))
@@ -181,18 +196,17 @@ class BoundDiarisation:
         """
         examples, selected = self.examples[split], self._learner.selection.name
         logits = self._predict(heads, split)
-        if split == "dev":
-            measure_dev = _error_rate_on_dev if selected == "der" else self._frame_accuracy
-            return [{selected: measure_dev(row, examples)} for row in logits]
-        settings = [_best_settings(row, self.examples["dev"]) for row in self._predict(heads, "dev")]
-        measures = [{"der": _error_rate(row, examples, *best)} for row, best in zip(logits, settings, strict=True)]
-        if self._learner.test_postprocessing:
-            for measure, row in zip(measures, logits, strict=True):
-                measure["der_test_selected"] = _error_rate(row, examples, *_best_settings(row, examples))
-        return [dict(measure) for measure in measures]
-
-    def _frame_accuracy(self, logits: np.ndarray, examples: MixtureExamples) -> Ratio:
-        return (chunk_accuracy if self._learner.accuracy_by_chunk else _frame_accuracy)(logits, examples)
+        if split == "dev" and selected != "der":
+            accuracy = chunk_accuracy if self._learner.accuracy_by_chunk else _frame_accuracy
+            return [{selected: accuracy(row, examples)} for row in logits]
+        on_dev = logits if split == "dev" else self._predict(heads, "dev")
+        measures: list[dict[str, Measure]] = []
+        for row, dev_row in zip(logits, on_dev, strict=True):
+            best = _best_settings(dev_row, self.examples["dev"])
+            measures.append({"der": _error_rate(row, examples, *best)})
+            if split == "test" and self._learner.test_postprocessing:
+                measures[-1]["der_test_selected"] = _error_rate(row, examples, *_best_settings(row, examples))
+        return measures
 
     def _predict(self, heads: Sequence[DiarisationHead], split: str) -> list[np.ndarray]:
         chunks = self.examples[split].chunks
@@ -204,10 +218,6 @@ class BoundDiarisation:
         """(head, frame, speaker)."""
         summed = sum_layers([h.layer_sum for h in heads], features.to(self.device).float())
         return torch.stack([h(x, lengths) for h, x in zip(heads, summed, strict=True)])
-
-
-def _error_rate_on_dev(logits: np.ndarray, examples: MixtureExamples) -> Ratio:
-    return _error_rate(logits, examples, *_best_settings(logits, examples))
 
 
 def _frame_accuracy(logits: np.ndarray, examples: MixtureExamples) -> Ratio:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.store.read import FeatureStore
-from fithubert.superb.bank import read_means
-from fithubert.superb.fit import (
+from fithubert.superb.bank import ShuffledBatches, Variants, read_means
+from fithubert.superb.heads import LinearHead, linear_logits
+from fithubert.superb.learners import (
     ADAM,
     DEFAULT_OPTIONS,
     PROJECTOR_WIDTH,
@@ -22,9 +23,7 @@ from fithubert.superb.fit import (
     Training,
     split_labelled,
 )
-from fithubert.superb.heads import LinearHead, linear_logits
 from fithubert.superb.metrics import IntArray, Measure, accuracy, class_accuracy
-from fithubert.superb.sampling import ShuffledBatches, Variants
 from fithubert.tasks import ACCURACY, Metric
 
 #: The label of an utterance in each slot, or None if it has none.
@@ -68,25 +67,17 @@ class PooledLearner:
         examples = {}
         for split, members in splits.items():
             # A label that train lacks cannot be learnt: such utterances are left out.
-            rows = [(u, _number(labels, numbers)) for u, labels in members]
-            known = [(u, row) for u, row in rows if row is not None]
+            rows = [(u, [known.get(x) for x, known in zip(labels, numbers, strict=True)]) for u, labels in members]
+            known = [(u, row) for u, row in rows if None not in row]
             if not known:
                 raise MissingLabels(f"no {self.wanted} of the {split} split occurs in train")
             means = read_means(features, [u.id for u, _ in known])
             recordings = [u.audio if self.crops else u.id for u, _ in known]
             examples[split] = PooledExamples(means, torch.tensor([row for _, row in known]), recordings)
-        return BoundPooled(self, examples, tuple(len(c) for c in classes), options.device)
-
-    def chance(self, manifest: Manifest) -> dict[str, float]:
-        """The accuracy on test of the commonest label of train; empty without labels."""
-        train, test = (
-            [labels for u in manifest.select(s, self.kind) if (labels := self.labels_of(u)) is not None]
-            for s in ("train", "test")
-        )
-        if not train or not test:
-            return {}
-        commonest = Counter(train).most_common(1)[0][0]
-        return {"acc": 100.0 * test.count(commonest) / len(test)}
+        # The accuracy on test of the commonest label of train.
+        train, test = ([labels for _, labels in splits[split]] for split in ("train", "test"))
+        chance = {"acc": 100.0 * test.count(Counter(train).most_common(1)[0][0]) / len(test)}
+        return BoundPooled(self, examples, tuple(len(c) for c in classes), chance, options.device)
 
 
 @dataclass(frozen=True)
@@ -106,9 +97,14 @@ class BoundPooled:
     """A PooledLearner on one model's features; pooled first, which is exact because the head is linear."""
 
     def __init__(
-        self, learner: PooledLearner, examples: dict[str, PooledExamples], slot_sizes: tuple[int, ...], device: str
+        self,
+        learner: PooledLearner,
+        examples: dict[str, PooledExamples],
+        slot_sizes: tuple[int, ...],
+        chance: dict[str, float],
+        device: str,
     ) -> None:
-        self.examples, self.slot_sizes, self.device = examples, slot_sizes, device
+        self.examples, self.slot_sizes, self.chance, self.device = examples, slot_sizes, chance, device
         self._learner = learner
         self.num_train, self.num_dev, self.num_test = (
             len(set(examples[s].recordings)) for s in ("train", "dev", "test")
@@ -167,37 +163,23 @@ def _class_weights(classes: IntArray) -> np.ndarray:
     return weights
 
 
-def _number(labels: tuple[str, ...], numbers: Sequence[dict[str, int]]) -> list[int] | None:
-    """The class numbers of one utterance; None if it has a label that train lacks."""
-    if any(label not in known for label, known in zip(labels, numbers, strict=True)):
-        return None
-    return [known[label] for label, known in zip(labels, numbers, strict=True)]
-
-
-def _er_labels(utterance: Utterance) -> tuple[str] | None:
-    return None if utterance.style is None else (utterance.style,)
-
-
-ER = PooledLearner("er", kind="sentence", wanted="prosody style", labels_of=_er_labels)
-
-
-def _ic_labels(utterance: Utterance) -> tuple[str, str, str] | None:
-    intent = utterance.intent
-    return None if intent is None else (intent.action, intent.object, intent.location)
-
-
-IC = PooledLearner("ic", kind="command", wanted="intent", labels_of=_ic_labels)
-
-
-def _ks_labels(utterance: Utterance) -> tuple[str] | None:
-    return None if utterance.keyword is None else (utterance.keyword,)
-
-
-KS = PooledLearner("ks", kind="keyword", wanted="keyword", labels_of=_ks_labels, sampling="balanced", dev="expected")
-
-
-def _sid_labels(utterance: Utterance) -> tuple[str] | None:
-    return None if utterance.speaker is None else (utterance.speaker,)
-
-
-SID = PooledLearner("sid", kind="sentence", wanted="speaker", labels_of=_sid_labels)
+ER = PooledLearner(
+    "er", "sentence", wanted="prosody style", labels_of=lambda u: None if u.style is None else (u.style,)
+)
+IC = PooledLearner(
+    "ic",
+    "command",
+    wanted="intent",
+    labels_of=lambda u: None if u.intent is None else (u.intent.action, u.intent.object, u.intent.location),
+)
+KS = PooledLearner(
+    "ks",
+    "keyword",
+    wanted="keyword",
+    labels_of=lambda u: None if u.keyword is None else (u.keyword,),
+    sampling="balanced",
+    dev="expected",
+)
+SID = PooledLearner(
+    "sid", "sentence", wanted="speaker", labels_of=lambda u: None if u.speaker is None else (u.speaker,)
+)

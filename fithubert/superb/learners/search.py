@@ -8,17 +8,18 @@ per query. The layer is chosen on dev.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.records import Candidate, SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import read_layer
-from fithubert.superb.fit import MissingLabels
-from fithubert.superb.metrics import Detection, FloatArray, IntArray, Measure
+from fithubert.superb.learners import MissingLabels
+from fithubert.superb.metrics import Detection, FloatArray, IntArray, summarise
 from fithubert.tasks import TASKS, Metric
 
 #: Shorter queries score 0 everywhere.
@@ -35,40 +36,35 @@ class _Split:
 
 
 @dataclass(frozen=True)
-class SearchOutcome:
-    """The metric of every layer on dev, the best layer, its measure on test; the numbers of scored pairs."""
-
-    dev: tuple[float, ...]
-    layer: int
-    test: Measure
-    num_dev: int
-    num_test: int
-
-
-@dataclass(frozen=True)
 class QueryLearner:
     """The declaration of QbE; it scores every layer."""
 
     name: str = "qbe"
     selection: Metric = TASKS["qbe"].selection
 
-    def search(self, features: FeatureStore, manifest: Manifest) -> SearchOutcome:
-        """Term-weighted values of every layer on dev and of the best one on test; raises MissingLabels."""
+    def search(self, features: FeatureStore, manifest: Manifest) -> SuperbMetrics:
+        """Term-weighted values of every layer on dev and of the best one on test; raises MissingLabels.
+
+        Items are pairs of a query and a recording; chance is 0 %, from finding nothing.
+        """
         dev, test = (_find_split(manifest, split) for split in ("dev", "test"))
         layers = sorted(features.layers)
         on_dev = [_search_layer(features, dev, layer).value for layer in layers]
         best = int(np.argmax(on_dev))
-        return SearchOutcome(
-            dev=tuple(on_dev),
-            layer=best,
-            test=_search_layer(features, test, layers[best]),
+        score = summarise([_search_layer(features, test, layers[best])])
+        return SuperbMetrics(
+            task=self.name,
+            model="",
+            metrics={self.selection.name: score.value},
+            intervals={self.selection.name: (score.low, score.high)},
+            seed_deviation={self.selection.name: score.seed_deviation},
+            dev={self.selection.name: on_dev[best]},
+            chance={self.selection.name: 0.0},
+            candidates=tuple(Candidate(float(layer), value) for layer, value in enumerate(on_dev)),
+            layer_weights=tuple(float(layer == best) for layer in range(len(layers))),
             num_dev=dev.targets.size,
             num_test=test.targets.size,
         )
-
-    def chance(self, manifest: Manifest) -> dict[str, float]:
-        """0 %, from finding nothing."""
-        return {"mtwv": 0.0}
 
 
 def warp_scores(query: Tensor, recordings: Tensor, lengths: IntArray, max_bytes: int = 64 * 2**20) -> FloatArray:
@@ -80,13 +76,9 @@ def warp_scores(query: Tensor, recordings: Tensor, lengths: IntArray, max_bytes:
     begin and end).
     """
     costs = torch.expm1(1 - query @ recordings.T).numpy()
-    edges, offsets = [0], np.concatenate([[0], np.cumsum(lengths)])
-    for i in range(1, len(lengths) + 1):
-        group = lengths[edges[-1] : i + 1]
-        if i == len(lengths) or 8 * len(query) * int(group.max()) * len(group) > max_bytes:
-            edges.append(i)
-    parts = [_warp(costs[:, offsets[a] : offsets[b]], lengths[a:b]) for a, b in pairwise(edges)]
-    return np.concatenate(parts)
+    groups = group_consecutive(lengths.tolist(), lambda frames: 8 * len(query) * frames, max_bytes, padded=True)
+    parts = np.split(costs, np.cumsum([sum(group) for group in groups])[:-1], axis=1)
+    return np.concatenate([_warp(part, np.array(group)) for part, group in zip(parts, groups, strict=True)])
 
 
 def _warp(costs: FloatArray, lengths: IntArray) -> FloatArray:
@@ -132,17 +124,16 @@ def _search_layer(features: FeatureStore, split: _Split, layer: int) -> Detectio
 def _find_split(manifest: Manifest, split: str) -> _Split:
     documents = manifest.select(kind="document").utterances
     recordings = documents or tuple(u for u in manifest.select(split, "sentence") if u.words)
-    holds = _is_listed if documents else _is_spoken
+
+    def holds(query: Utterance, recording: Utterance) -> bool:
+        return recording.id in (query.matches or ()) if documents else _is_spoken(query, recording)
+
     candidates = [(query, [holds(query, u) for u in recordings]) for query in manifest.select(split, "query")]
     found = [(query, row) for query, row in candidates if any(row)]
     if not found:
         place = "documents" if documents else f"sentences of the {split} split"
         raise MissingLabels(f"no query of the {split} split that occurs in the {place}")
     return _Split([q.id for q, _ in found], [u.id for u in recordings], np.array([row for _, row in found]))
-
-
-def _is_listed(query: Utterance, document: Utterance) -> bool:
-    return document.id in (query.matches or ())
 
 
 def _is_spoken(query: Utterance, sentence: Utterance) -> bool:

@@ -16,17 +16,65 @@ from torch import Tensor, nn
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.store.read import FeatureStore
-from fithubert.superb.bank import Bank, read_banks
-from fithubert.superb.fit import DEFAULT_OPTIONS, MissingLabels, RunOptions, Training
-from fithubert.superb.heads import SpeakerHead, sum_layers
+from fithubert.superb.bank import Bank, ShuffledBatches, Variants, read_banks
+from fithubert.superb.heads import LayerSum, pad_frames, sum_layers
+from fithubert.superb.learners import DEFAULT_OPTIONS, MissingLabels, RunOptions, Training
 from fithubert.superb.metrics import IntArray, Measure, Verification
-from fithubert.superb.sampling import ShuffledBatches, Variants
 from fithubert.tasks import TASKS, Metric
 
 #: Width before pooling for each of the budget's width: about 1500 of 512.
 _POOLED_RATIO = 3
 _EVAL_BATCH = 32
 _ADAMW = Training(torch.optim.AdamW, gradient_clip=1000.0)
+
+
+class SpeakerHead(nn.Module):
+    """Weighted sum, projector, x-vector network with statistics pooling, additive-margin softmax: ASV.
+
+    SUPERB's `width` is 512, its `pooled` 1500. Pooling covers exactly the valid frames; in training `extra_frames`
+    more, up to the length of the longest utterance of the batch (s3prl: one more).
+    """
+
+    #: (context in frames, dilation) of the convolutions; the last one widens to `pooled`.
+    CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+    #: Frames that the convolutions use up.
+    LOST_FRAMES = 14
+
+    def __init__(
+        self, layers: int, features: int, width: int, pooled: int, speakers: int, extra_frames: int = 0
+    ) -> None:
+        super().__init__()
+        self.extra_frames = extra_frames
+        self.layer_sum = LayerSum(layers)
+        self.projector = nn.Linear(features, width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, pooled if i == len(self.CONTEXTS) - 1 else width, context, dilation=dilation)
+            for i, (context, dilation) in enumerate(self.CONTEXTS)
+        )
+        self.embedding = nn.Linear(2 * pooled, width)
+        self.hidden = nn.Linear(width, width)
+        self.prototypes = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, speakers)))
+
+    def embed(self, summed: Tensor, lengths: IntArray) -> tuple[Tensor, Tensor]:
+        """The test-time embedding and the vector under the softmax, each (utterance, width)."""
+        x = pad_frames(self.projector(summed), lengths).transpose(1, 2)
+        if x.shape[2] <= self.LOST_FRAMES:
+            x = nn.functional.pad(x, (0, self.LOST_FRAMES + 1 - x.shape[2]))
+        for convolution in self.convolutions:
+            x = convolution(x).relu()
+        valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1)).to(x.device)
+        valid = (valid + self.extra_frames * self.training).clamp(max=x.shape[2])
+        mask = (torch.arange(x.shape[2], device=x.device)[None] < valid[:, None])[:, None].to(x.dtype)
+        mean = (x * mask).sum(2) / valid[:, None]
+        variance = ((x - mean[:, :, None]).square() * mask).sum(2) / (valid[:, None] - 1).clamp(min=1)
+        embedding = self.embedding(torch.cat([mean, (variance + 1e-8).sqrt()], 1)).relu()
+        return embedding, self.hidden(embedding).relu()
+
+    def loss(self, vectors: Tensor, speakers: Tensor, scale: float = 30.0, margin: float = 0.4) -> Tensor:
+        """The additive-margin softmax loss of `vectors` (utterance, width)."""
+        cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(self.prototypes, dim=0)
+        target = nn.functional.one_hot(speakers, cosines.shape[1]).to(cosines.dtype)
+        return nn.functional.cross_entropy(scale * (cosines - margin * target), speakers)
 
 
 @dataclass(frozen=True)
@@ -50,28 +98,24 @@ class VerificationLearner:
     ) -> "BoundVerification":
         """The task on these features; raises MissingLabels if speakers or trials are too few."""
         known = [u for u in manifest.select(kind="sentence") if u.speaker is not None]
+        # Sorted by length, so that neighbours pad little in evaluation.
+        known.sort(key=lambda u: (u.num_samples, u.id))
         splits = {"train": "train", "dev": "dev", "test": "verification"}
         members = {name: [u for u in known if u.split == split] for name, split in splits.items()}
-        members["train"] = [u for u in members["train"] if u.num_samples >= self.min_train_samples]
-        if len({u.speaker for u in members["train"]}) < 2:
+        train = members["train"] = [u for u in members["train"] if u.num_samples >= self.min_train_samples]
+        speakers, labels = np.unique([u.speaker or "" for u in train], return_inverse=True)
+        if len(speakers) < 2:
             raise MissingLabels("no two speakers in the train split")
-        for name in ("dev", "test"):
-            pairs = _make_trials(members[name])
+        trials = {name: _make_trials(members[name]) for name in ("dev", "test")}
+        for name, pairs in trials.items():
             if not pairs.targets.any() or pairs.targets.all():
                 raise MissingLabels(f"no same-speaker and other-speaker pairs in the {splits[name]} split")
-        # Sorted by length, so that neighbours pad little in evaluation.
-        ordered = {name: sorted(rows, key=lambda u: (u.num_samples, u.id)) for name, rows in members.items()}
-        ids = {name: [u.id for u in rows] for name, rows in ordered.items()}
-        banks = read_banks(features, ids, options.memory_bytes)
-        speakers, labels = np.unique([u.speaker or "" for u in ordered["train"]], return_inverse=True)
-        trials = {name: _make_trials(ordered[name]) for name in ("dev", "test")}
-        recordings = [u.audio if self.crops else u.id for u in ordered["train"]]
+        banks = read_banks(
+            features, {name: [u.id for u in rows] for name, rows in members.items()}, options.memory_bytes
+        )
+        recordings = [u.audio if self.crops else u.id for u in train]
         known_speakers = _Speakers(torch.from_numpy(labels), recordings, len(speakers))
         return BoundVerification(self, banks, known_speakers, trials, budget.head_width, options.device)
-
-    def chance(self, manifest: Manifest) -> dict[str, float]:
-        """50 %, from equal scores of all trials."""
-        return {"eer": 50.0}
 
 
 @dataclass(frozen=True)
@@ -121,6 +165,8 @@ class BoundVerification:
         self._banks, self._speakers, self._trials = banks, speakers, trials
         self.num_train, self.num_outputs = len(set(speakers.recordings)), speakers.count
         self.num_dev, self.num_test = len(trials["dev"].first), len(trials["test"].first)
+        # From equal scores of all trials.
+        self.chance = {"eer": 50.0}
         self.start_epochs(0, 1)
 
     def new_head(self) -> SpeakerHead:
