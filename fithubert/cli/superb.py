@@ -34,7 +34,7 @@ def superb(
         from fithubert.workspace import check_name
 
         # Before anything that takes long.
-        check_name(task, list(TASKS), "task")
+        check_name(task, list(dict.fromkeys([*TASKS, *params.superb.tasks])), "task")
         if task not in params.superb.tasks:
             raise UserError(
                 f"task {task!r}: superb.tasks of params.yaml has no {task}; it has {', '.join(params.superb.tasks)}"

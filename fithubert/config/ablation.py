@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from fithubert.config.base import Name, Seed, StrictModel
-from fithubert.config.superb import TaskBudget, TaskName, mini_budgets
+from fithubert.config.superb import TaskBudget, mini_budgets
 
 
 class TrialBudget(StrictModel):
@@ -18,7 +18,7 @@ class TrialBudget(StrictModel):
     dev_every_updates: int = Field(50, gt=0)
     #: The most speech that `init: cut_teacher` uses.
     init_seconds: float = Field(60.0, gt=0)
-    tasks: dict[TaskName, TaskBudget] = Field(
+    tasks: dict[Name, TaskBudget] = Field(
         default_factory=lambda: {"pr": trial_budget("pr"), "sid": trial_budget("sid")}
     )
     #: Heads per task, each with its own first weights and order of batches; a score is the mean over them.

@@ -1,10 +1,10 @@
 """The section `superb`: models, budgets of the tasks, and the habits of s3prl that change numbers."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import Field, PositiveFloat
 
-from fithubert.config.base import Seed, StrictModel
+from fithubert.config.base import Name, Seed, StrictModel
 from fithubert.config.teacher import Device
 from fithubert.tasks import TASKS
 
@@ -74,15 +74,6 @@ class TaskBudget(StrictModel):
     layer_norm: bool = False
 
 
-def _check_task(name: str) -> str:
-    if name not in TASKS:
-        raise ValueError(f"{name!r} is not one of {', '.join(TASKS)}")
-    return name
-
-
-TaskName = Annotated[str, AfterValidator(_check_task)]
-
-
 def mini_budgets() -> dict[str, TaskBudget]:
     """Budgets of the `mini` protocol for all tasks: a few seconds to half a minute a task and model on two cores."""
     return {name: TaskBudget.model_validate(task.mini) for name, task in TASKS.items()}
@@ -101,7 +92,7 @@ class SuperbParams(StrictModel):
     #: departures from them (none with experiments/presets/superb/official.yaml).
     protocol: Literal["mini", "official"] = "mini"
     quirks: OfficialQuirks = OfficialQuirks()
-    tasks: dict[TaskName, TaskBudget] = Field(default_factory=mini_budgets, min_length=1)
+    tasks: dict[Name, TaskBudget] = Field(default_factory=mini_budgets)
     seeds: tuple[Seed, ...] = Field((1,), min_length=1)
     #: The device on which heads are trained; auto: a GPU if there is one.
     device: Device = "auto"

@@ -120,7 +120,7 @@ def test_a_codebook_is_read_as_it_was_written(recordings: ListedRecordings, tmp_
     with pytest.raises(UserError, match=r"does not match the config\.json next to it"):
         load_codebook(tmp_path / "book")
     (tmp_path / "book" / "codebook.safetensors").write_bytes(b"no")
-    with pytest.raises(UserError, match="not readable as a codebook"):
+    with pytest.raises(UserError, match="not a readable safetensors file"):
         load_codebook(tmp_path / "book")
     (tmp_path / "book" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not a codebook of `fithubert units`"):

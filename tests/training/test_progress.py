@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fithubert.models.student import ParameterCounts
+from fithubert.models.weights import ParameterCounts
 from fithubert.records import Head
 from fithubert.training.events import Evaluated, StartEvaluated, StepDone, TrainingEnded, TrainingStarted
 from fithubert.training.progress import ProgressBar, ProgressLines, progress_line, progress_listener

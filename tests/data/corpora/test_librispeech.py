@@ -62,12 +62,16 @@ def test_the_manifest_refers_to_files_where_they_are(corpus: Path, tmp_path: Pat
     data = tmp_path / "work" / "data"
     (data / "audio").mkdir(parents=True)
     write_audio(data / "audio" / "of-another-source.flac")
+    with pytest.raises(UserError, match="audio: is not empty"):
+        import_corpus(LibriSpeechData(path=corpus), data)
+    # The mark of audio that a corpus made here.
+    (data / "audio" / ".corpus").touch()
     made = import_corpus(LibriSpeechData(path=corpus), data).manifest
     loaded = load_manifest(manifest_path(data), data)
     assert loaded == made
     assert loaded.fingerprint == made.fingerprint
     assert loaded.root == corpus / "LibriSpeech"
-    assert not list((data / "audio").iterdir())
+    assert [path.name for path in (data / "audio").iterdir()] == [".corpus"]
     assert {p: p.stat().st_mtime_ns for p in corpus.rglob("*")} == before
     moved = corpus.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="no such audio file; run `fithubert prepare` again"):
