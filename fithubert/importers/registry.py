@@ -11,8 +11,7 @@ from fithubert.importers.torchaudio import read_torchaudio
 from fithubert.models.speech_model import FbankModel, SpeechModel
 from fithubert.models.weights import read_teacher
 
-#: Weights of the embedded teacher, committed with the package (see MODEL_CARD.md in the same folder).
-#: The teachers of the package, one folder each.
+#: The teachers of the package, one folder each with its MODEL_CARD.md.
 _PACKAGED = Path(__file__).resolve().parents[1] / "pretrained"
 
 #: Teachers that have a name of their own.
