@@ -89,6 +89,7 @@ def _lightning_config(settings: Mapping[str, Any], state: Mapping[str, Tensor], 
     values = _common_config(get, source, str(get("conv_feature_layers", _HUBERT_LAYERS)))
     values |= {
         "input_dropout": float(get("dropout_input", 0.0)),
+        "activation_dropout": float(get("activation_dropout", 0.0)),
         "balance_gradients": bool(get("layer_grad_scale", False)),
         "conv_bias": bool(get("conv_bias", False)),
         "masking": {} if "mask_emb" in state else None,
@@ -163,7 +164,8 @@ def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, 
     values["time_reduction"] = {"kind": "none"}
     # s3prl's weighted sum needs states of one width.
     readout = "all" if values["heads"]["teacher_width"] == values["width"] else "layers"
-    return {**values, "feature_norm": False, "input_dropout": 0.0, "readout": readout, "final_norm": "heads"}
+    values |= {"feature_norm": False, "input_dropout": 0.0, "readout": readout, "final_norm": "heads"}
+    return {**values, "activation_dropout": float(get("activation_dropout", 0.1))}
 
 
 def _check_understood(get: Any, understood: Mapping[str, Any], source: str) -> None:
@@ -191,7 +193,6 @@ def _common_config(get: Any, source: str, conv_layers: str) -> dict[str, Any]:
         "pos_conv_groups": int(get("conv_pos_groups", 16)),
         "dropout": float(get("dropout", 0.1)),
         "attention_dropout": float(get("attention_dropout", 0.1)),
-        "activation_dropout": float(get("activation_dropout", 0.1)),
         "frontend_gradient": float(get("feature_grad_mult", 1.0)),
     }
 

@@ -1,6 +1,7 @@
-"""Import of published checkpoints: what is refused, and that nothing in a checkpoint runs."""
+"""Published checkpoints give the states of their authors' code; what is refused; nothing in a checkpoint runs."""
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,101 @@ import pytest
 import torch
 
 from fithubert.errors import UserError
+from fithubert.frames import pad_waveforms
 from fithubert.importers.published import import_published
 from fithubert.importers.torch_files import parse_list, read_torch_file
+from fithubert.models.runtime import ReadOut
+from tests.export.students import draw_waveforms
+from tests.importers.authors import Published, publish
+from tests.importers.public import relative_error
 from tests.models.reference import folder, needs_reference
+
+SHARED = {"layerwise_proj": False, "pred_layer_id": "[1, 3]"}
+WHOLE = {"enable_tr_layer": False, "tr_reduce_factor": 1}
+PUBLISHED: list[tuple[str, dict[str, Any]]] = [
+    ("fithubert", {}),
+    ("fithubert", {"activation_fn": "relu"}),
+    ("fithubert", {"tr_layer_index": 2, **SHARED}),
+    ("fithubert", {"layer_norm_first": True}),
+    ("fithubert", {"layer_norm_first": True, **SHARED}),
+    ("fithubert", WHOLE),
+    ("fithubert", {**WHOLE, **SHARED}),
+    ("distilhubert", {}),
+    ("distilhubert", {"activation_fn": "relu", "final_dim": 28}),
+    ("distilhubert", {"layer_norm_first": True}),
+    ("maskhubert", {}),
+    ("maskhubert", {"layer_norm_first": True}),
+    ("maskhubert", SHARED),
+    ("armhubert", {"activation_fn": "relu"}),
+    ("armhubert", {"layer_norm_first": True, "reuse_pattern": "[True, False, False, True]"}),
+    ("armhubert", {"extractor_mode": "layer_norm", "conv_bias": True, "required_seq_len_multiple": 2}),
+    ("starhubert", {}),
+    ("starhubert", {"layer_norm_first": True}),
+]
+
+
+def load(published: Published, tmp_path: Path, readout: str | None = None) -> ReadOut:
+    checkpoint, *config = published.save(tmp_path)
+    return ReadOut(import_published(checkpoint, *config, readout=readout), published.family)
+
+
+@pytest.mark.parametrize(("family", "options"), PUBLISHED)
+def test_the_states_are_those_of_the_authors_expert(family: str, options: dict[str, Any], tmp_path: Path) -> None:
+    published = publish(family, **options)
+    model = load(published, tmp_path, "all" if "final_dim" in options else None)
+    waveforms = draw_waveforms(720, 1039, 1040, 16_000, 9_999)
+    padded = model(*pad_waveforms(waveforms)).hidden_states
+    for row, waveform in enumerate(waveforms):
+        wanted = published.states(waveform)
+        alone = model(waveform[None], torch.tensor([len(waveform)])).hidden_states
+        assert len(wanted) == len(alone) == len(padded)
+        for theirs, one, many in zip(wanted, alone, padded, strict=True):
+            assert one[0].shape == theirs.shape
+            assert relative_error(one[0], theirs) < 1e-6
+            assert relative_error(many[row, : len(theirs)], theirs) < 4e-6
+
+
+def test_both_readouts_of_s3prls_distilhubert(tmp_path: Path) -> None:
+    """`hidden_states` and `paper` of its expert; states of different widths cannot be summed, so layers are read."""
+    published, (waveform,) = publish("distilhubert"), draw_waveforms(5000)
+    states = load(published, tmp_path)(waveform[None], torch.tensor([5000])).hidden_states
+    (paper,) = load(published, tmp_path, "encoder")(waveform[None], torch.tensor([5000])).hidden_states
+    assert len(states) == 1 + 2 + 3
+    assert relative_error(paper[0], published.states(waveform)[2]) < 1e-6
+    assert load(publish("distilhubert", final_dim=28), tmp_path).student.config.readout == "layers"
+
+
+def test_options_that_are_left_out_have_the_defaults_of_the_public_code(tmp_path: Path) -> None:
+    plain, (waveform,) = ("layer_norm_first", "activation_fn", "tr_layer_type"), draw_waveforms(5000)
+    for published in (publish("armhubert", plain), publish("distilhubert", plain), publish("starhubert", plain)):
+        states = load(published, tmp_path)(waveform[None], torch.tensor([5000])).hidden_states
+        assert relative_error(states[-1][0], published.states(waveform)[-1]) < 1e-6
+    numbered = publish("distilhubert", without=("pred_layer_id",))
+    assert load(numbered, tmp_path, "projections").student.config.heads.layer_map == ((2, 1), (2, 2), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"activation_fn": "tanh"}, "activation_fn 'tanh' is not gelu or relu"),
+        ({"required_seq_len_multiple": 4}, "required_seq_len_multiple 4 loses frames with this time reduction"),
+        ({"layer_type": "conformer"}, "layer_type 'conformer' is not understood"),
+    ],
+)
+def test_an_option_that_is_not_understood_is_named(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        load(publish("fithubert", **options), tmp_path)
+
+
+@pytest.mark.parametrize("family", ["fithubert", "distilhubert"])
+def test_a_trainers_own_objects_are_read_as_data_and_never_imported(family: str, tmp_path: Path) -> None:
+    checkpoint, *_ = publish(family).save(tmp_path)
+    values = read_torch_file(Path(checkpoint))
+    optimiser = values["Optimizer"] if family == "distilhubert" else values["optimizer_states"][0]
+    assert optimiser["param_groups"][0]["schedule"].state == {"warmup": 0.07, "t_total": 200_000}
+    if family == "fithubert":
+        assert values["hyper_parameters"]["cfg"]["distiller"]["encoder_layers"] == 4
+    assert not {"s3prl", "pytorch_lightning"} & set(sys.modules)
 
 
 class Hostile:

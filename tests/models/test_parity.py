@@ -26,9 +26,6 @@ pytestmark = needs_reference
 FITHUBERT = ("fithubert_tiny", *(f"fithubert_variants/{name}" for name in VARIANTS))
 DISTILHUBERT = ("distilhubert_tiny", "distilhubert_variants/one_head_same_width")
 _WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
-_WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
-_WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
-_WEIGHT_NORM = "positional.conv.parametrizations.weight.original"
 
 
 def load(name: str) -> Student:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fithubert.errors import UserError
 from fithubert.frames import count_frames, pad_waveforms
 from fithubert.models.recipes import RECIPES
+from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student, build_student
 from tests.models.shapes import strong, tiny
 
@@ -106,6 +107,17 @@ def test_too_short_utterances() -> None:
     assert all(bool(x.isfinite().all()) for x in out.projections)
     with pytest.raises(UserError, match="300 samples gives no frame; at least 400"):
         student([torch.randn(300)])
+
+
+def test_a_student_that_drops_frames_counts_them_itself() -> None:
+    model = ReadOut(strong(tiny(time_reduction={"drop_last_frame": True})), "x")
+    assert (model.frame_multiple, model.student.shortest_samples) == (2, 720)
+    for samples in (720, 1039, 1040, 16_000, 60_000):
+        out = model(torch.randn(1, samples) * 0.1, torch.tensor([samples]))
+        frames = count_frames(samples, model.convolutions, model.frame_multiple)
+        assert out.lengths.tolist() == [frames] == [out.hidden_states[0].shape[1]]
+    with pytest.raises(UserError, match="640 samples gives no frame; at least 720 are needed"):
+        model(torch.zeros(1, 640), torch.tensor([640]))
 
 
 def test_a_reused_attention_map_is_the_one_of_the_layer_before() -> None:
