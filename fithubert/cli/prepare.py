@@ -20,6 +20,9 @@ def prepare(
     path: Annotated[
         Path | None, typer.Option(help="The folder of the published corpus or its parent; default: `corpora`.")
     ] = None,
+    subset: Annotated[
+        list[str] | None, typer.Option(help="A subset of librispeech, as test-clean; repeat it for several.")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="First download missing parts of the corpus.")] = False,
 ) -> None:
     """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays in place.
@@ -34,6 +37,8 @@ def prepare(
         changes.append(f"data={json.dumps({'source': source, 'path': str(path or 'corpora')})}")
     elif path is not None:
         changes.append(f"data.path={json.dumps(str(path))}")
+    for split in ("train", "dev", "test") if subset else ():
+        changes.append(f"data.{split}={json.dumps([name for name in subset or () if _split_of(name) == split])}")
     if folder is not None:
         changes.append(f"data={json.dumps({'source': 'folder', 'path': str(folder)})}")
     if transcripts is not None:
@@ -45,3 +50,9 @@ def prepare(
         print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
         for entry in done["skipped"]:
             print(printable(f"skipped {entry['path']}: {entry['reason']}"))
+
+
+def _split_of(subset: str) -> str:
+    """The split that a subset's name begins with; `test` for a name that is none, which the parameters refuse."""
+    begin = subset.partition("-")[0]
+    return begin if begin in ("train", "dev") else "test"

@@ -32,11 +32,17 @@ class LibriSpeechData(CorpusFolder):
     """LibriSpeech: PR, ASR, and distillation on 100 or 960 hours."""
 
     source: Literal["librispeech"] = "librispeech"
-    train: tuple[LibriSpeechSubset, ...] = Field(("train-clean-100",), min_length=1)
+    train: tuple[LibriSpeechSubset, ...] = ("train-clean-100",)
     dev: tuple[LibriSpeechSubset, ...] = ("dev-clean",)
     test: tuple[LibriSpeechSubset, ...] = ("test-clean",)
     #: The folder of the two lexicon files that PR's phones come from; None: `lexicon` next to or in the corpus.
     lexicon: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_subsets(self) -> "LibriSpeechData":
+        if not (*self.train, *self.dev, *self.test):
+            raise ValueError("train, dev and test are all empty; name a subset, for example test-clean")
+        return self
 
 
 class VoxCelebData(CorpusFolder):

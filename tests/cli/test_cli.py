@@ -111,6 +111,11 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["teacher", "nothing"], "neither a directory, a file, one of fbank, mini"),
         (["prepare", "/no/such/folder"], "/no/such/folder"),
         (["prepare", "--source", "librispeech", "--path", "/no/corpora"], "/no/corpora: data.path is not a folder"),
+        (
+            ["prepare", "--source", "librispeech", "--subset", "tiny"],
+            "data.librispeech.test.0: Input should be 'train-clean",
+        ),
+        (["prepare", "--source", "snips", "--subset", "test-clean"], "data.snips.train: unknown key"),
         (["prepare", "--source", "libri"], "data: Input tag 'libri'"),
         (["prepare", "--download"], "data.source is synthetic; name a corpus, as --source librispeech"),
         (["prepare", "--source", "iemocap", "--download"], "iemocap has no download"),

@@ -25,13 +25,15 @@ from fithubert.files import atomic_directory, digest
 class Archive:
     """A tar.gz archive. Its member folder `member` (empty: all of it) becomes `folder` below the corpora.
 
-    `sha256` is None if nobody publishes one; then only gzip's own checksum is checked.
+    `sha256` is None if nobody publishes one; then only gzip's own checksum is checked. `beside`: files next to `member`
+    that are put next to `folder`, if the archive has them.
     """
 
     url: str
     sha256: str | None
     member: str
     folder: str
+    beside: tuple[str, ...] = ()
 
 
 def fetch_archive(archive: Archive, root: Path) -> Path:
@@ -48,7 +50,7 @@ def fetch_archive(archive: Archive, root: Path) -> Path:
         download(archive.url, packed, archive.sha256)
     with atomic_directory(target) as aside:
         try:
-            _unpack(packed, archive.member, aside)
+            _unpack(packed, archive, aside, target.parent)
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             packed.unlink()
             raise UserError(f"{packed}: not a sound archive ({error}); deleted, run the command again") from None
@@ -58,12 +60,15 @@ def fetch_archive(archive: Archive, root: Path) -> Path:
     return target
 
 
-def _unpack(packed: Path, folder: str, aside: Path) -> None:
+def _unpack(packed: Path, archive: Archive, aside: Path, parent: Path) -> None:
+    above = archive.member.rpartition("/")[0]
     with gzip.open(packed) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
         for member in tar:
-            inside = _path_inside(member.name, folder)
+            inside = _path_inside(member.name, archive.member)
             if inside is not None:
                 tar.extract(member.replace(name=inside), aside, filter="data")
+            elif _path_inside(member.name, above) in archive.beside and member.isfile():
+                tar.extract(member.replace(name=Path(member.name).name), parent, filter="data")
         # Tar ends before gzip does, and gzip compares its checksum only at the end.
         while unzipped.read(2**20):
             pass

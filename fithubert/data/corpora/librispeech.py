@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from torchaudio.datasets import LIBRISPEECH
 from torchaudio.datasets import librispeech as published
 
 from fithubert.config.data import LibriSpeechData
@@ -72,6 +71,10 @@ _KNOWN = frozenset(STRESSED_PHONES)
 _HOME = "https://www.openslr.org/12 (`fithubert prepare --source librispeech --download` fetches it)"
 _ARCHIVES = "http://www.openslr.org/resources/12"
 _FOLDER = "LibriSpeech"
+#: The list of all speakers with their sexes; every archive has it.
+SPEAKERS = "SPEAKERS.TXT"
+#: The published format first: of one recording in two formats the first counts.
+_SUFFIXES = (".flac", ".wav", ".ogg", ".opus")
 
 
 def read_librispeech(config: LibriSpeechData, on_progress: Progress | None = None) -> Corpus:
@@ -94,7 +97,7 @@ def list_archives(config: LibriSpeechData) -> list[Archive]:
     digests = getattr(published, "_CHECKSUMS", {})
     subsets = (*config.train, *config.dev, *config.test)
     urls = {subset: f"{_ARCHIVES}/{subset}.tar.gz" for subset in subsets}
-    return [Archive(u, digests.get(u), f"{_FOLDER}/{s}", f"{_FOLDER}/{s}") for s, u in urls.items()]
+    return [Archive(u, digests.get(u), f"{_FOLDER}/{s}", f"{_FOLDER}/{s}", (SPEAKERS,)) for s, u in urls.items()]
 
 
 def fetch_missing_lexicon(config: LibriSpeechData) -> None:
@@ -119,21 +122,41 @@ def _find_lexicon(config: LibriSpeechData, layout: Layout) -> tuple[Lexicon | No
     return None, (Skipped("lexicon", missing),)
 
 
+def find_audio(layout: Layout, *subset: str) -> list[Path]:
+    """The recordings `SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER` of a subset, sorted by name, as flac, wav, ogg or opus.
+
+    Raises UserError if the folder is missing or holds none.
+    """
+    folder = layout.folder(*subset)
+    found = [path for suffix in reversed(_SUFFIXES) for path in folder.glob(f"*/*/*{suffix}")]
+    if not found:
+        raise layout.broken(folder, "holds no SPEAKER/CHAPTER/*.flac (or wav, ogg, opus)")
+    return sorted({path.stem: path for path in found}.values(), key=lambda path: path.stem)
+
+
+def read_transcripts(layout: Layout, *subset: str) -> Iterator[tuple[Path, str]]:
+    """Each recording of a subset with its text, lower case without punctuation; raises UserError if one has none."""
+    texts: dict[str, str] = {}
+    for path in find_audio(layout, *subset):
+        listed = path.with_name(f"{path.stem.rpartition('-')[0]}.trans.txt")
+        if path.stem not in texts:
+            texts |= dict(line.split(" ", 1) for line in layout.lines(layout.relative(listed)) if " " in line)
+        if path.stem not in texts:
+            raise layout.broken(listed, f"has no line for {path.stem}")
+        yield path, normalise(texts[path.stem])
+
+
+def speaker_of(path: Path) -> str:
+    """SPEAKER of `SPEAKER-CHAPTER-NUMBER`."""
+    return path.stem.partition("-")[0]
+
+
 def _read_subset(layout: Layout, subset: str, split: str, lexicon: Lexicon | None) -> Iterator[Utterance]:
-    folder = layout.folder(subset)
-    rows = LIBRISPEECH(layout.root, subset, folder_in_archive="")
-    if not len(rows):
-        raise layout.broken(folder, "holds no SPEAKER/CHAPTER/*.flac")
-    for index in range(len(rows)):
-        try:
-            audio, _, transcript, speaker, _, _ = rows.get_metadata(index)
-        except (FileNotFoundError, ValueError) as error:
-            raise layout.broken(folder, f"a transcript is missing or broken ({error})") from None
-        name, text = Path(audio).stem, normalise(transcript)
-        pronunciation = None if lexicon is None else lexicon.pronounce(text, name)
+    for path, text in read_transcripts(layout, subset):
+        pronunciation = None if lexicon is None else lexicon.pronounce(text, path.stem)
         # Interned, because the nine million words of 960 hours are 90,000 different ones.
         words = tuple(map(sys.intern, text.split()))
         yield draft(
-            name, layout.relative(audio), split, "sentence",
-            speaker=str(speaker), text=text, words=words, pronunciation=pronunciation,
+            path.stem, layout.relative(path), split, "sentence",
+            speaker=speaker_of(path), text=text, words=words, pronunciation=pronunciation,
         )  # fmt: skip

@@ -15,12 +15,15 @@ PHONES = {"ONE": "W AH1 N", "TWO": "T UW1", "THREE": "TH R IY1", "FOUR": "F AO1 
 
 
 def write_audio(path: Path, seconds: float = 0.6, hz: float = 300.0, rate_hz: int = 16_000, seed: int = 0) -> Path:
-    """A tone in noise, as wav or flac by the name of `path`."""
+    """A tone in noise, as wav, flac, ogg or opus by the name of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * rate_hz)) / rate_hz
     noise = np.random.default_rng([seed, int(hz)]).normal(size=len(time))
     samples = 0.4 * np.sin(2 * np.pi * hz * time) + 0.02 * noise
-    soundfile.write(path, samples, rate_hz, subtype="PCM_16")
+    if path.suffix == ".opus":
+        soundfile.write(path, samples, rate_hz, format="OGG", subtype="OPUS")
+    else:
+        soundfile.write(path, samples, rate_hz, subtype="VORBIS" if path.suffix == ".ogg" else "PCM_16")
     return path
 
 
@@ -32,7 +35,10 @@ def write_text(path: Path, *lines: str) -> Path:
 
 
 def write_librispeech(
-    root: Path, subsets: tuple[str, ...] = ("train-clean-100", "dev-clean", "test-clean"), utterances: int = 4
+    root: Path,
+    subsets: tuple[str, ...] = ("train-clean-100", "dev-clean", "test-clean"),
+    utterances: int = 4,
+    suffix: str = ".flac",
 ) -> Path:
     """`LibriSpeech/` with two speakers a subset, and the lexicon files beside it."""
     for number, subset in enumerate(subsets):
@@ -42,7 +48,7 @@ def write_librispeech(
             texts = [" ".join(WORDS[(i + k) % 4] for k in range(2 + i % 2)) for i in range(utterances)]
             write_text(folder / f"{speaker}-7.trans.txt", *(f"{s} {t}" for s, t in zip(stems, texts, strict=True)))
             for index, stem in enumerate(stems):
-                write_audio(folder / f"{stem}.flac", 0.6 + 0.1 * index, 200 + 40 * int(speaker), seed=index)
+                write_audio(folder / f"{stem}{suffix}", 0.6 + 0.1 * index, 200 + 40 * int(speaker), seed=index)
     write_lexicon(root / "lexicon")
     return root
 

@@ -18,8 +18,10 @@ from fithubert.data.corpora.registry import download_corpus
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
 from fithubert.workspace import Workspace
-from tests.data.corpora.miniatures import write_librispeech
+from tests.data.corpora.miniatures import write_librispeech, write_text
 from tests.http_server import Server, serve
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -143,3 +145,28 @@ def test_an_interrupted_download_of_the_lexicon_resumes(
     asked = len(server.asked)
     download_corpus(config.model_copy(update={"lexicon": root / "elsewhere"}))
     assert len(server.asked) == asked
+
+
+def test_one_subset_is_downloaded_with_the_list_of_speakers(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = write_librispeech(tmp_path / "original", ("test-clean",), utterances=1)
+    write_text(original / "LibriSpeech" / "SPEAKERS.TXT", "10 | F | test-clean | 8.0 | One")
+    server.files["test-clean.tar.gz"] = pack_folder(original / "LibriSpeech", "LibriSpeech")
+    for name in FILES:
+        server.files[name] = (original / "lexicon" / name).read_bytes()
+    monkeypatch.setattr(librispeech, "_ADDRESS", server.address)
+    monkeypatch.setattr(librispeech, "_ARCHIVES", server.address)
+    monkeypatch.setattr(librispeech.published, "_CHECKSUMS", {})
+    place = ["--source", "librispeech", "--path", str(tmp_path / "corpora"), "--subset", "test-clean"]
+    pytest.importorskip("typer")
+    from typer.testing import CliRunner
+
+    from fithubert.cli import app
+
+    done = CliRunner().invoke(
+        app, ["--params", str(ROOT / "params.yaml"), "--workspace", str(tmp_path), "prepare", *place, "--download"]
+    )
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "2 utterances, 0.00 h, 2 speakers")
+    assert sorted(p.name for p in (tmp_path / "corpora" / "LibriSpeech").iterdir()) == ["SPEAKERS.TXT", "test-clean"]
+    assert Workspace(tmp_path).load_manifest().count_by("split") == {"test": 2}
