@@ -62,6 +62,8 @@ class PretrainParams(StrictModel):
     #: Share of frames that start a mask times its length [mask_prob], and the length in frames.
     mask_probability: float = Field(0.65, gt=0, le=1)
     mask_frames: int = Field(10, gt=0)
+    #: Share of the utterances with another voice over part of them, as in WavLM; their units stay those of their own.
+    mixing_probability: float = Field(0.0, ge=0, le=1)
     #: Weight of the loss on frames that are not masked [pred_nomask_weight].
     unmasked_weight: float = Field(0.5, ge=0)
     #: Weight of the mean square of the front end's output [loss_weights].

@@ -1,6 +1,6 @@
 """The updates of one iteration: over all ranks, resumable at every checkpoint by any number of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -17,12 +17,14 @@ from fithubert.data.batching import Crop, plan_batches
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.pretrain.corpus import UnitBank, WaveformBank
+from fithubert.pretrain.mixing import Overlap, overlay
 from fithubert.pretrain.objective import MaskedUpdate, UnitPredictor, mask_update
 from fithubert.training.checkpoint import read_checkpoint, write_checkpoint
 from fithubert.training.progress import estimate_left
 from fithubert.training.ranks import delay_gradient_sync, on_first_rank, sum_over_ranks
 from fithubert.training.updates import (
     OptimizerSettings,
+    Part,
     build_optimizer,
     learning_rate_share,
     planned_updates,
@@ -129,8 +131,16 @@ class IterationLoop:
         planned = planned_updates(self._plan_epoch, at.update, at.epoch, at.position)
         for update in islice(planned, self.iteration.updates - at.update):
             job = mask_update(self.params, self.seed, update, self.parts)
-            crops = [part.part.crops for part in job.parts[mine]]
-            yield job, [(*self.bank.crops(c), self.units.crops(c)) for c in crops]
+            yield job, [self._read(part.part, job.overlaps) for part in job.parts[mine]]
+
+    def _read(self, part: Part, overlaps: Mapping[int, Overlap]) -> Batch:
+        """The batch of one forward pass, with the voices that lie over its utterances."""
+        waveforms, lengths = self.bank.crops(part.crops)
+        for row, overlap in overlaps.items():
+            if part.rows.start <= row < part.rows.stop:
+                utterance = waveforms[row - part.rows.start, : lengths[row - part.rows.start]]
+                utterance.copy_(overlay(utterance, self.bank.crops([overlap.crop])[0][0], overlap))
+        return waveforms, lengths, self.units.crops(part.crops)
 
     def _plan_epoch(self, epoch: int) -> Sequence[Sequence[Crop]]:
         return plan_batches(

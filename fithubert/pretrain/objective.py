@@ -1,6 +1,6 @@
 """Masked prediction of units: the masks of an update, the loss, and its regularisation."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fithubert.config.pretrain import PretrainParams
 from fithubert.frames import padding_mask, zero_padding
 from fithubert.models.hubert import HubertModel, MaskedFrames
+from fithubert.pretrain.mixing import Overlap, draw_overlaps
 from fithubert.training.updates import Part, PlannedUpdate, derive_seed, split_update
 
 #: fairseq's `final_dim` and `logit_temp`, of every published HuBERT Base.
@@ -30,7 +31,8 @@ class MaskedPart:
 class MaskedUpdate:
     """An update cut into forward passes, with its numbers of masked and other frames.
 
-    `dropped_layers`: transformer layers that the whole update leaves out.
+    `dropped_layers`: transformer layers that the whole update leaves out. `overlaps`: other voices, by the row of the
+    utterance that they lie over.
     """
 
     update: PlannedUpdate
@@ -38,10 +40,11 @@ class MaskedUpdate:
     masked_frames: int
     shown_frames: int
     dropped_layers: tuple[int, ...]
+    overlaps: Mapping[int, Overlap]
 
 
 def mask_update(params: PretrainParams, seed: int, update: PlannedUpdate, parts: int) -> MaskedUpdate:
-    """`update` as `parts` forward passes, with one mask drawn for all of them: the same for any number of parts."""
+    """`update` as `parts` forward passes; the mask and the overlaps are the same for any number of parts."""
     lengths = torch.tensor([crop.num_frames for crop in update.crops])
     generator = torch.Generator().manual_seed(derive_seed(seed, update.number, "mask"))
     mask = draw_overlapping_mask(lengths, int(lengths[-1]), params.mask_probability, params.mask_frames, generator)
@@ -52,7 +55,9 @@ def mask_update(params: PretrainParams, seed: int, update: PlannedUpdate, parts:
         passes.append(MaskedPart(part, mask[part.rows, :longest], derive_seed(seed, update.number, part.index)))
     masked_frames = int(mask.sum())
     dropped_layers = tuple(drawn.nonzero()[:, 0].tolist())
-    return MaskedUpdate(update, tuple(passes), masked_frames, update.num_frames - masked_frames, dropped_layers)
+    overlaps = draw_overlaps(update.crops, params.mixing_probability, derive_seed(seed, update.number, "mixing"))
+    shown_frames = update.num_frames - masked_frames
+    return MaskedUpdate(update, tuple(passes), masked_frames, shown_frames, dropped_layers, overlaps)
 
 
 def draw_overlapping_mask(

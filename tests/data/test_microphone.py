@@ -18,13 +18,13 @@ def response_db(gains_db: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_every_response_is_within_six_decibels_smooth_and_not_flat(seed: int) -> None:
+def test_every_response_is_within_eight_decibels_smooth_and_not_flat(seed: int) -> None:
     found = response_db(draw_microphone(np.random.default_rng(seed)))
     # An impulse of two seconds holds all but the faintest tail of the response.
-    assert np.abs(found).max() < 6.1
-    # The knots are 1.3 octaves apart, so that a third of an octave holds no more than a part of the 12 dB between two.
-    edges = (100 * 2 ** (np.arange(18) / 3)).astype(int)
-    assert np.abs(np.diff(found[edges])).max() < 6
+    assert np.abs(found).max() < 8.1
+    # The knots are 0.29 octaves apart, so that a 24th of an octave holds no more than a part of the 16 dB between two.
+    edges = (400 * 2 ** (np.arange(97) / 24)).astype(int)
+    assert np.abs(np.diff(found[edges])).max() < 4
     assert np.ptp(found) > 0.5
 
 
@@ -38,7 +38,7 @@ def test_a_click_stays_where_it_was(seed: int, at: int) -> None:
 
 def test_level_gains_change_nothing_but_the_level() -> None:
     noise = np.random.default_rng(0).standard_normal(20_000)
-    np.testing.assert_allclose(colour(noise, np.full(6, 6.0)), noise * 10 ** (6 / 20), atol=1e-9)
+    np.testing.assert_allclose(colour(noise, np.full(24, 6.0)), noise * 10 ** (6 / 20), atol=1e-9)
 
 
 def test_recordings_of_one_speech_differ_by_their_seed_alone() -> None:

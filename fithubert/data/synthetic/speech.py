@@ -158,7 +158,7 @@ class Conditions:
 #: By `microphones` of the parameters.
 CONDITIONS = {
     False: Conditions(False, 0.75, (8.0, 32.0), (12.0, 32.0)),
-    True: Conditions(True, 0.4, (15.0, 40.0), (18.0, 40.0)),
+    True: Conditions(True, 0.4, (10.0, 30.0), (15.0, 35.0)),
 }
 
 
