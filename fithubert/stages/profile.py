@@ -1,6 +1,7 @@
 """The cost of every model, timed in turn in one process."""
 
 import time
+from collections.abc import Sequence
 
 from fithubert.config.params import Params
 from fithubert.importers.registry import load_teacher
@@ -13,17 +14,20 @@ from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
 
-def profile(params: Params, workspace: Workspace) -> ProfileMetrics:
-    """Measure filter banks, teacher, students and, if requested, the published shapes; return the metrics."""
+def profile(params: Params, workspace: Workspace, students: Sequence[str] = ()) -> ProfileMetrics:
+    """Measure filter banks, teacher, students and, if requested, the published shapes; return the metrics.
+
+    `students`: names in the workspace, imported ones too; empty: all of params.
+    """
     with tracked_stage(params, workspace, "profile"):
-        return _profile(params, workspace)
+        return _profile(params, workspace, students or tuple(params.students))
 
 
-def _profile(params: Params, workspace: Workspace) -> ProfileMetrics:
+def _profile(params: Params, workspace: Workspace, students: Sequence[str]) -> ProfileMetrics:
     begun = time.monotonic()
     # Always with torch in float32 on the CPU, so that costs can be compared.
     subjects = {"fbank": Subject(load_teacher("fbank")), "teacher": Subject(read_teacher(workspace.teacher))}
-    for name in params.students:
+    for name in students:
         student = load_student(workspace.finished_student(name))
         subjects[name] = Subject(ReadOut(student, name), parameter_counts(student.config))
     show = progress_line("profile")
