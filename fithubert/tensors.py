@@ -34,10 +34,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
             wanted = (file.metadata() or {}).get(_DIGEST)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from None
+        reason = find_saved_instead(path) or f"not a readable safetensors file ({' '.join(str(error).split())})"
+        raise UserError(f"{path}: {reason}") from None
     if wanted is not None and wanted != digest_tensors(tensors):
         raise UserError(f"{path}: damaged (its contents do not match its digest); make or copy it again")
     return tensors
+
+
+def find_saved_instead(path: Path) -> str | None:
+    """What a failed download left in place of weights, and the way out; None if it is neither of the usual things."""
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself; run `git lfs pull` in its repository"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page (HTML), not the file itself; download it again, or by hand"
+    return None
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -50,8 +50,12 @@ class HubertConfig(StrictModel):
     relative_buckets: int | None = Field(None, gt=0)
     #: Distances of this many frames and more share one bucket [max_distance].
     relative_max_distance: int = Field(800, gt=0)
+    #: Layer norm between front end and projection [transformers: feat_proj_layer_norm].
+    feature_norm: bool = True
     #: Zero mean and unit variance per utterance before the front end [normalize].
     normalise_waveform: bool = False
+    #: Added to the variance of the waveform: fairseq and torchaudio 1e-5, transformers 1e-7.
+    waveform_epsilon: float = Field(1e-5, gt=0, le=1e-3)
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "HubertConfig":

@@ -20,6 +20,9 @@ LAYOUT = Layout(
         ("layer_norm", "feature_norm"),
         ("post_extract_proj", "projection"),
         ("encoder.pos_conv.0", "positional.conv"),
+        # Behind a batch norm, which becomes a scale and a shift.
+        ("encoder.pos_conv.1", "positional.conv"),
+        ("encoder.pos_conv", "positional"),
         ("encoder.pos_conv.{}.0", "positional.convs.{}"),
         ("encoder.layer_norm", "encoder_norm"),
         ("encoder.layers.0.self_attn.relative_attention_bias", "relative.embedding"),
@@ -39,7 +42,7 @@ LAYOUT = Layout(
 )
 #: The name prefix of the model in a fine-tuned checkpoint.
 _PREFIXES = ("w2v_encoder.w2v_model.", "w2v_model.")
-_UNDERSTOOD = {"activation_fn": "gelu", "layer_type": "transformer", "gru_rel_pos": True, "conv_pos_batch_norm": False}
+_UNDERSTOOD = {"activation_fn": "gelu", "layer_type": "transformer", "gru_rel_pos": True}
 _MODES = {"default": "group", "layer_norm": "layer"}
 
 
@@ -99,6 +102,7 @@ def _settings(model: Mapping[str, Any], task: Mapping[str, Any], source: str) ->
             "pos_conv_kernel": int(model["conv_pos"]) if depth == 1 else max(3, int(model["conv_pos"]) // depth),
             "pos_conv_groups": int(model["conv_pos_groups"]),
             "pos_conv_depth": depth,
+            "pos_conv_batch_norm": bool(model.get("conv_pos_batch_norm", False)),
             "normalise_waveform": task["normalize"],
         }
         if model.get("relative_position_embedding"):

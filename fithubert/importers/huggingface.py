@@ -11,6 +11,7 @@ from fithubert.config.base import validate
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.files import read_json
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers.names import Layout, build_teacher, encoder_modules, without_prefix
 from fithubert.importers.torch_files import read_torch_file
 from fithubert.models.hubert import HubertTeacher
@@ -32,16 +33,18 @@ LAYOUT = Layout(
         *encoder_modules("attention", "layer_norm", "feed_forward.intermediate_dense", "feed_forward.output_dense"),
     ),
     mask_embedding="masked_spec_embed",
-    ignored=("lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter."),
+    # `final_proj` is the projection of ContentVec's HubertModelWithFinalProj.
+    ignored=("lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter.", "final_proj."),
 )
 #: Options that change the hidden states, with the only value that is understood.
 _UNDERSTOOD = {
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
-    "feat_proj_layer_norm": True,
     "layer_norm_eps": 1e-5,
     "adapter_attn_dim": None,
 }
+#: `Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm` of transformers.
+_WAVEFORM_EPSILON = 1e-7
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _PATTERNS = ["*config.json", *_WEIGHTS, *(f"{name}.index.json" for name in _WEIGHTS), "model-*", "pytorch_model-*"]
 
@@ -59,7 +62,9 @@ def read_huggingface(place: str) -> HubertTeacher:
     if family not in FAMILIES:
         raise UserError(f"{source}: model_type {family!r} is not one of {', '.join(FAMILIES)}")
     settings = _model_settings(values, source)
-    config = validate(HubertConfig, {**settings, "normalise_waveform": _normalises(directory)}, source)
+    if _normalises(directory):
+        settings |= {"normalise_waveform": True, "waveform_epsilon": _WAVEFORM_EPSILON}
+    config = validate(HubertConfig, settings, source)
     path, state = _read_weights(directory)
     state = without_prefix(state, [FAMILIES[family]])
     name = place.rstrip("/").rsplit("/", 1)[-1] or place
@@ -87,6 +92,7 @@ def _model_settings(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             "pos_conv_groups": values["num_conv_pos_embedding_groups"],
             "pos_conv_depth": values["num_conv_pos_embeddings"] if data2vec else 1,
             "pos_conv_batch_norm": values.get("conv_pos_batch_norm", False),
+            "feature_norm": values.get("feat_proj_layer_norm", True),
         }
         if values["model_type"] == "wavlm":
             settings |= {
@@ -106,6 +112,11 @@ def _normalises(directory: Path) -> bool:
         if (directory / name).exists():
             values = read_json(directory / name)
             values = values.get(section) if section and isinstance(values, dict) else values
+            rate = values.get("sampling_rate", SAMPLE_RATE_HZ) if isinstance(values, dict) else SAMPLE_RATE_HZ
+            if rate != SAMPLE_RATE_HZ:
+                raise UserError(
+                    f"{directory / name}: sampling_rate {rate!r}; only models of {SAMPLE_RATE_HZ} Hz are supported"
+                )
             if isinstance(values, dict) and isinstance(values.get("do_normalize"), bool):
                 return values["do_normalize"]
     raise UserError(

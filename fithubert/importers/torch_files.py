@@ -11,6 +11,7 @@ import torch
 
 from fithubert.errors import UserError
 from fithubert.files import check_regular
+from fithubert.tensors import find_saved_instead
 
 
 def parse_list(text: Any, where: str) -> list[Any]:
@@ -83,7 +84,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         except Exception as error:  # torch raises many kinds for a broken file, and pickle's for a refused one
             name, kind = _find_stand_in(str(error), kinds)
             if kind is None or kinds.get(name or "") is kind:
-                raise UserError(f"{path}: {_why_unreadable(error, name)}") from None
+                raise UserError(f"{path}: {find_saved_instead(path) or _why_unreadable(error, name)}") from None
             kinds[str(name)] = kind
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no mapping of names to tensors")

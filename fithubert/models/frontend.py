@@ -25,12 +25,12 @@ class MaskedGroupNorm(nn.GroupNorm):
         if lengths is None:
             return super().forward(x)
         # Sums over thousands of frames need float32, also under autocast (where torch's own group norm takes it too).
-        x = x.float()
+        x, weight, bias = x.float(), self.weight.float(), self.bias.float()
         # Masked sums as products with the mask: this layer is wide and long, and every pass over it costs.
         share = padding_mask(lengths, x.shape[-1]).to(x.dtype)[:, :, None] / lengths.clamp(min=1)[:, None, None]
         centred = x - x @ share
-        scale = torch.rsqrt(centred.square() @ share + self.eps) * self.weight[:, None]
-        return torch.addcmul(self.bias[:, None], centred, scale)
+        scale = torch.rsqrt(centred.square() @ share + self.eps) * weight[:, None]
+        return torch.addcmul(bias[:, None], centred, scale).to(self.weight.dtype)
 
 
 class ConvLayer(nn.Module):

@@ -37,7 +37,7 @@ class HubertModel(nn.Module):
         super().__init__()
         self.config = config
         self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
-        self.feature_norm = nn.LayerNorm(self.frontend.width)
+        self.feature_norm = nn.LayerNorm(self.frontend.width) if config.feature_norm else None
         self.projection = nn.Linear(self.frontend.width, config.width)
         self.positional = _build_positional(config)
         self.encoder_norm = nn.LayerNorm(config.width)
@@ -68,9 +68,9 @@ class HubertModel(nn.Module):
         frames before the encoder.
         """
         if self.config.normalise_waveform:
-            waveforms = normalise_waveforms(waveforms, lengths)
+            waveforms = normalise_waveforms(waveforms, lengths, self.config.waveform_epsilon)
         x, frames = self.frontend(waveforms, lengths)
-        x = self.projection(self.feature_norm(x))
+        x = self.project(x)
         if masked is not None:
             x = torch.where(masked.mask[:, :, None], masked.embedding.to(x.dtype), x)
         return SpeechOutput(self.encode(x, frames, last_layer), frames)
@@ -78,9 +78,12 @@ class HubertModel(nn.Module):
     def forward_unpadded(self, waveforms: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
         """The same for waveforms (batch, samples) of one length, without any mask, as exporters need it."""
         if self.config.normalise_waveform:
-            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:])
-        x = self.projection(self.feature_norm(self.frontend.convolve(waveforms, None)))
-        return self.encode(x, None, last_layer)
+            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:], eps=self.config.waveform_epsilon)
+        return self.encode(self.project(self.frontend.convolve(waveforms, None)), None, last_layer)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The encoder's width for features `x` (batch, time, channel) of the front end, normed before it."""
+        return self.projection(x if self.feature_norm is None else self.feature_norm(x))
 
     def encode(self, x: Tensor, lengths: Tensor | None, last_layer: int | None = None) -> tuple[Tensor, ...]:
         """Hidden states 0..`last_layer` (all: None) of projected frames `x` (batch, time, feature).
@@ -109,14 +112,17 @@ class MaskedFrames(NamedTuple):
     embedding: Tensor
 
 
-def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Zero mean and unit variance over each utterance's own samples; padding becomes 0 (fairseq `normalize`)."""
+def normalise_waveforms(waveforms: Tensor, lengths: Tensor, epsilon: float) -> Tensor:
+    """Zero mean and unit variance over each utterance's own samples; padding becomes 0 (fairseq `normalize`).
+
+    `epsilon` is added to the variance; on quiet speech it decides the result (`HubertConfig.waveform_epsilon`).
+    """
     mask = padding_mask(lengths, waveforms.shape[1])
     count = lengths[:, None].to(waveforms.dtype)
     mean = (waveforms * mask).sum(1, keepdim=True) / count
     centred = (waveforms - mean) * mask
     variance = centred.square().sum(1, keepdim=True) / count
-    return centred * torch.rsqrt(variance + 1e-5)
+    return centred * torch.rsqrt(variance + epsilon)
 
 
 class HubertTeacher:

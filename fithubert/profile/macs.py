@@ -34,7 +34,8 @@ def count_macs(config: HubertConfig | StudentConfig, num_samples: int) -> dict[s
     reduced = frames
     if reduction.kind != "none":
         reduced = frames // reduction.factor if reduction.drop_last_frame else -(-frames // reduction.factor)
-    depth = config.depth if config.readout == "layers" else max(layer for layer, _ in pairs)
+    from_heads = config.readout in ("last", "projections")
+    depth = max(layer for layer, _ in pairs) if from_heads else config.depth
     for index in range(depth):
         at_rate = reduced if config.factor_of(index + 1) > 1 else frames
         macs["transformer"] += _layer_macs(at_rate, config.width, config.ffn_width, index in config.reuse_attention)
@@ -82,6 +83,8 @@ def _readout_macs(config: StudentConfig, pairs: Sequence[tuple[int, int]], frame
         upsamples = learnt and config.factor_of(layer) > 1
         at_rate = reduced if config.factor_of(layer) > 1 and not learnt else frames
         total += reduced * factor * config.width**2 if upsamples else 0
+        if config.readout == "encoder":
+            continue  # Shared heads only upsample then.
         if shared:
             total += at_rate * len(pairs) * hidden * (config.width + heads.teacher_width)
         else:

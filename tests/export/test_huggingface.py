@@ -47,6 +47,10 @@ for recipe in recipes:
     assert len(deep.hidden_states) == layers.config.num_hidden_layers + 1
     assert deep.last_hidden_state.shape[2] == layers.config.hidden_size
     assert isinstance(model(waveforms[0][None], return_dict=False), tuple)
+    half = {name: values.bfloat16() if values.is_floating_point() else values for name, values in inputs.items()}
+    with torch.no_grad():
+        short = AutoModel.from_pretrained(at, trust_remote_code=True).eval().to(torch.bfloat16)(**half)
+    assert short.last_hidden_state.dtype == torch.bfloat16
     frames = model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(1))
     model.save_pretrained(at + "-saved")
     again = AutoModel.from_pretrained(at + "-saved", trust_remote_code=True).eval()

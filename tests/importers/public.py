@@ -74,6 +74,7 @@ def relative_error(one: Tensor, other: Tensor) -> float:
 
 
 _TO_FAIRSEQ = [
+    ("encoder.pos_conv_embed.batch_norm", "encoder.pos_conv.0"),
     ("feature_projection.layer_norm", "layer_norm"),
     ("feature_projection.projection", "post_extract_proj"),
     ("encoder.pos_conv_embed.conv.parametrizations.weight.original0", "encoder.pos_conv.0.weight_g"),
@@ -93,6 +94,8 @@ def fairseq_state(model: Any) -> dict[str, Tensor]:
     state = {}
     for name, tensor in model.state_dict().items():
         parts = name.split(".")
+        if getattr(model.config, "conv_pos_batch_norm", False):
+            name = name.replace("encoder.pos_conv_embed.conv", "encoder.pos_conv.1")
         for theirs, fairseqs in _TO_FAIRSEQ:
             name = name.replace(theirs, fairseqs)
         if name.startswith("feature_extractor.conv_layers."):
@@ -128,6 +131,7 @@ def fairseq_options(model: Any) -> dict[str, Any]:
         "activation_fn": "gelu",
         "conv_pos": config.num_conv_pos_embeddings,
         "conv_pos_groups": config.num_conv_pos_embedding_groups,
+        "conv_pos_batch_norm": getattr(config, "conv_pos_batch_norm", False),
     }
     if data2vec:
         depth = config.num_conv_pos_embeddings

@@ -78,9 +78,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Manifest) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_published_checkpoint_is_used_like_a_student_of_our_own(
-    family: str, workspace: Path, tmp_path: Path
-) -> None:
+def test_a_published_checkpoint_is_used_like_a_student_of_our_own(family: str, workspace: Path, tmp_path: Path) -> None:
     published = publish(family)
     student = workspace / "artifacts" / "students" / family
     run(workspace, "import", *published.save(tmp_path / "published"), "--out", str(student))

@@ -12,6 +12,7 @@ from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms
 from fithubert.importers.registry import load_teacher
 from fithubert.models.hubert import HubertTeacher
+from fithubert.models.weights import read_teacher, save_teacher
 from tests.importers import public
 
 STABLE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
@@ -20,6 +21,7 @@ SHAPES: list[Any] = [
     ("hubert", {}, False),
     ("hubert", STABLE, True),
     ("hubert", {"conv_pos_batch_norm": True}, True),
+    ("hubert", {"feat_proj_layer_norm": False}, True),
     ("wav2vec2", {}, True),
     ("wav2vec2", {"feat_extract_norm": "layer", "conv_bias": True}, True),
     ("wavlm", {}, False),
@@ -34,9 +36,11 @@ def load(folder: Path | str) -> HubertTeacher:
     return teacher
 
 
-def assert_says_the_same(teacher: HubertTeacher, model: Any, normalise: bool, seconds: tuple[float, ...]) -> None:
+def assert_says_the_same(
+    teacher: HubertTeacher, model: Any, normalise: bool, seconds: tuple[float, ...], gain: float = 0.1
+) -> None:
     for length in seconds:
-        waveform = 0.1 * torch.randn(int(length * 16_000)) + 0.01
+        waveform = gain * (torch.randn(int(length * 16_000)) + 0.1)
         ours = teacher(waveform[None], torch.tensor([len(waveform)])).hidden_states
         theirs = public.hidden_states(model, waveform, normalise)
         assert len(ours) == len(theirs)
@@ -52,6 +56,15 @@ def test_every_layer_equals_transformers(tmp_path: Path, family: str, options: d
             buffer.uniform_(0.5, 2.0)
     teacher = load(public.save(model, tmp_path, normalise))
     assert_says_the_same(teacher, model, normalise, (0.025, 0.31, 1.7))
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01, 0.001])
+def test_quiet_speech_is_normalised_with_the_epsilon_of_transformers(tmp_path: Path, gain: float) -> None:
+    model = public.small("hubert", **STABLE)
+    teacher = load(public.save(model, tmp_path / "hf", normalise=True))
+    assert_says_the_same(teacher, model, True, (0.7,), gain)
+    save_teacher(teacher, tmp_path / "ours")
+    assert_says_the_same(read_teacher(tmp_path / "ours"), model, True, (0.7,), gain)
 
 
 @pytest.mark.parametrize("family", public.FAMILIES)
@@ -79,6 +92,12 @@ def test_a_head_on_top_changes_nothing(tmp_path: Path, family: str) -> None:
     public.save(model, tmp_path / "ctc", normalise=False)
     public.save(getattr(model, model.base_model_prefix), tmp_path / "plain", normalise=False)
     assert load(tmp_path / "ctc").fingerprint == load(tmp_path / "plain").fingerprint
+
+
+def test_contentvecs_final_projection_is_no_hidden_state(saved: Path) -> None:
+    fingerprint, path = load(saved).fingerprint, saved / "model.safetensors"
+    save_file({**load_file(path), "final_proj.weight": torch.ones(4, 24), "final_proj.bias": torch.ones(4)}, path)
+    assert load(saved).fingerprint == fingerprint
 
 
 def test_old_and_sharded_files_hold_the_same_teacher(tmp_path: Path) -> None:
@@ -152,6 +171,12 @@ def test_an_index_stays_in_its_directory(saved: Path) -> None:
     index = {"weight_map": {"a": "../elsewhere.safetensors"}}
     (saved / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="names files outside its directory"):
+        load(saved)
+
+
+def test_another_sampling_rate_is_refused(saved: Path) -> None:
+    change(saved / "preprocessor_config.json", sampling_rate=8000)
+    with pytest.raises(UserError, match=r"preprocessor_config\.json: sampling_rate 8000; only models of 16000 Hz"):
         load(saved)
 
 

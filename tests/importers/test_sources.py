@@ -15,7 +15,8 @@ from torchaudio.models.wav2vec2.utils.import_fairseq import _map_key
 
 from fithubert.errors import UserError
 from fithubert.importers.registry import load_teacher
-from fithubert.models.hubert import HubertTeacher
+from fithubert.models.canonical import canonical_state, fill_model, prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher, fingerprint_weights
 from fithubert.models.weights import save_teacher
 from tests.importers import public
 
@@ -92,6 +93,7 @@ def fairseq_files(model: Any, normalise: bool) -> dict[str, dict[str, Any]]:
     ("family", "options", "normalise"),
     [
         ("hubert", {}, False),
+        ("hubert", {"conv_pos_batch_norm": True}, False),
         ("wav2vec2", STABLE, True),
         ("wavlm", {}, False),
         ("wavlm", STABLE, True),
@@ -100,14 +102,20 @@ def fairseq_files(model: Any, normalise: bool) -> dict[str, dict[str, Any]]:
 )
 def test_every_form_of_the_authors_files(tmp_path: Path, family: str, options: dict[str, Any], normalise: bool) -> None:
     model = public.small(family, **options)
-    wanted = load(f"hf:{public.save(model, tmp_path / 'hf', normalise)}")
+    for buffer in model.buffers():  # The statistics of a batch norm.
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2.0)
+    theirs = load(f"hf:{public.save(model, tmp_path / 'hf', normalise)}").model
+    # The same teacher but for the epsilon of transformers' feature extractor.
+    wanted = prepare_for_inference(HubertModel(theirs.config.model_copy(update={"waveform_epsilon": 1e-5})))
+    fill_model(wanted, canonical_state(theirs), "hf")
     for form, values in fairseq_files(model, normalise).items():
         torch.save(values, tmp_path / f"{form}.pt")
         teacher = load(str(tmp_path / f"{form}.pt"))
-        assert (form, teacher.fingerprint) == (form, wanted.fingerprint)
+        assert (form, teacher.fingerprint) == (form, fingerprint_weights(wanted))
         assert teacher.model.config.normalise_waveform == normalise
         save_teacher(teacher, tmp_path / "ours")
-        assert load(str(tmp_path / "ours")).fingerprint == wanted.fingerprint
+        assert load(str(tmp_path / "ours")).fingerprint == teacher.fingerprint
 
 
 def test_the_names_of_the_test_are_those_that_torchaudio_knows() -> None:
@@ -207,6 +215,23 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"hubert\.pt: not a readable checkpoint"):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS, not the file"),
+        ("\n<!DOCTYPE html><html><body>404</body></html>", r"a web page \(HTML\), not the file itself"),
+    ],
+)
+def test_what_was_saved_in_place_of_weights_is_named(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "hubert.pt").write_text(content)
+    with pytest.raises(UserError, match=rf"hubert\.pt: {words}"):
+        load(str(tmp_path / "hubert.pt"))
+    folder = public.save(public.small("hubert"), tmp_path / "hf", normalise=False)
+    (folder / "model.safetensors").write_text(content)
+    with pytest.raises(UserError, match=rf"model\.safetensors: {words}"):
+        load(f"hf:{folder}")
 
 
 def test_without_a_network_torchaudio_says_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

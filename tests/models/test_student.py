@@ -80,6 +80,21 @@ def test_every_parameter_receives_a_gradient(recipe: str, reduction: tuple[str, 
     assert not [name for name in without if not name.endswith("attention.key.bias")]  # softmax does not see it
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("recipe", ["fithubert", "distilhubert", "armhubert", "starhubert"])
+def test_a_padded_batch_runs_in_half_precision(recipe: str, dtype: torch.dtype) -> None:
+    student = strong(tiny(recipe))
+    waveforms, lengths = pad_waveforms([torch.randn(16_000) * 0.1, torch.randn(4_001) * 0.1])
+    with torch.inference_mode():
+        wanted, _ = student.read(waveforms, lengths)
+        states, frames = student.to(dtype).read(waveforms.to(dtype), lengths)
+    for state, theirs in zip(states, wanted, strict=True):
+        assert state.dtype == dtype
+        for row, count in enumerate(frames.tolist()):
+            difference = state[row, :count].float() - theirs[row, :count]
+            assert difference.norm() < 0.1 * theirs[row, :count].norm()
+
+
 def test_states_and_projections_have_the_teachers_frames() -> None:
     student = reduced(("conv1d", 2, 1))
     out = student([torch.randn(16_000), torch.randn(719)])

@@ -58,6 +58,11 @@ STUDENTS = {
     "shared": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="projections"),
     "shallow head": small_student(heads={"layer_map": ((3, 3), (1, 1))}),
     "no projection": small_student(width=24),
+    "encoder": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="encoder"),
+    "outputs": small_student(
+        heads={"kind": "none", "layer_map": ((3, 3),)}, time_reduction={"kind": "none"}, readout="outputs"
+    ),
+    "all": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="all"),
 }
 
 

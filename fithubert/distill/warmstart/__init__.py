@@ -91,9 +91,9 @@ def initialise_from_teacher(student: Student, teacher: HubertModel) -> tuple[str
 
 
 @torch.no_grad()
-def _copy(module: nn.Module | None, given: nn.Module) -> bool:
+def _copy(module: nn.Module | None, given: nn.Module | None) -> bool:
     """Copy `given` to `module`, its counterpart; False if a tensor is missing or has another shape."""
-    if module is None:
+    if module is None or given is None:
         return False
     ours, theirs = _weights(module), _weights(given)
     if any(name not in theirs or theirs[name].shape != tensor.shape for name, tensor in ours.items()):
@@ -169,13 +169,14 @@ class _Cut:
     def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
         self.student, self.teacher = student, teacher
         if teacher.config.normalise_waveform:
-            waveforms = [normalise_waveforms(w[None], _length(w))[0] for w in waveforms]
+            epsilon = teacher.config.waveform_epsilon
+            waveforms = [normalise_waveforms(w[None], _length(w), epsilon)[0] for w in waveforms]
         self.waveforms = waveforms
 
     def run(self) -> None:
         student, teacher = self.student, self.teacher
         ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms)
-        embedded = [teacher.projection(teacher.feature_norm(y)) for y in theirs]
+        embedded = [teacher.project(y) for y in theirs]
         hidden = self._hidden_states(embedded)
         channels = choose_for(hidden, student.config.width)
         ours = self._cut_input(ours, embedded, hidden[0], channels)
