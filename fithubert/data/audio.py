@@ -1,5 +1,6 @@
 """Reading, resampling and writing recordings, and cutting silences as SUPERB does."""
 
+import io
 import math
 import os
 import re
@@ -192,6 +193,13 @@ def read_segments(path: Path, peak: float, whole: bool) -> Iterator[tuple[int, N
     for segment in _cut(_resampled(path), whole):
         yield position, np.round(np.clip(segment * scale, -1, 1) * 32767).astype(np.int16)
         position += len(segment)
+
+
+def encode_flac(samples: NDArray[np.int16]) -> bytes:
+    """Mono samples at 16 kHz as a FLAC file in memory, so that a full disk is an OSError of one later write."""
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
 
 
 def is_silent(samples: NDArray[np.int16]) -> bool:

@@ -14,12 +14,13 @@ from fithubert.data.audio import (
     SUFFIXES,
     UnusableError,
     check_recording,
+    encode_flac,
     is_silent,
     read_segments,
 )
-from fithubert.data.manifest import SPLITS, Manifest, Utterance, encode_flac, manifest_path, new_audio
-from fithubert.data.synthetic.sentences import normalise
+from fithubert.data.manifest import SPLITS, Manifest, Utterance, manifest_path, new_audio
 from fithubert.data.transcripts import find_transcripts
+from fithubert.data.utterance import normalise
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ

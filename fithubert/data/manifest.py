@@ -1,7 +1,6 @@
 """The manifest: one Parquet row per utterance, with every label."""
 
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,8 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import soundfile
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fithubert.data.audio import read_recording, trim_silence
@@ -27,7 +24,6 @@ from fithubert.errors import UserError
 from fithubert.files import atomic_directory, atomic_file, check_replaceable, digest
 from fithubert.frames import SAMPLE_RATE_HZ
 
-RATE_HZ = 16_000
 #: Marks an audio folder that may be replaced.
 _MADE_HERE = ".corpus"
 
@@ -52,13 +48,6 @@ def new_audio(root: Path) -> Iterator[Path]:
     with atomic_directory(audio, replaces) as folder:
         (folder / _MADE_HERE).touch()
         yield folder
-
-
-def encode_flac(samples: NDArray[np.int16]) -> bytes:
-    """Mono samples at 16 kHz as a FLAC file in memory, so that a full disk is an OSError of one later write."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, RATE_HZ, format="FLAC", subtype="PCM_16")
-    return encoded.getvalue()
 
 
 _SPAN = [("start_seconds", pa.float64()), ("end_seconds", pa.float64())]

@@ -1,16 +1,51 @@
-"""One recording with every label it has, as a frozen row."""
+"""One recording with every label it has, as a frozen row, and the values that labels can have."""
 
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fithubert.frames import SAMPLE_RATE_HZ
+import numpy as np
+from numpy.typing import NDArray
+
+from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
 
 SPLITS = ("train", "dev", "test", "verification")
 KINDS = ("sentence", "keyword", "command", "query", "document", "mixture")
+KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+#: Classes of the keyword task besides its ten words.
+OTHER_WORD, SILENCE = "_unknown_", "_silence_"
+
+CONSONANTS = (
+    "P", "B", "T", "D", "K", "G", "F", "V", "TH", "DH", "S", "Z", "SH", "ZH", "HH", "CH", "JH", "M", "N", "NG", "L",
+    "R", "W", "Y",
+)  # fmt: skip
+VOWELS = ("IY", "IH", "EH", "EY", "AE", "AA", "AO", "OW", "UH", "UW", "AH", "AX", "ER", "AY", "AW", "OY")
+#: The phones of the embedded corpus.
+PHONES = CONSONANTS + VOWELS
+#: The 71 phones of SUPERB's phone recognition: silence, spoken noise, consonants, and vowels with their stress.
+STRESSED_PHONES = (
+    "SIL", "SPN", *sorted([*CONSONANTS, *(f"{v}{stress}" for v in VOWELS if v != "AX" for stress in "012")]),
+)  # fmt: skip
+#: Ends each word in character sequences.
+WORD_EDGE = "|"
+#: SUPERB's 28 characters.
+CHARACTERS = (WORD_EDGE, "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+#: Ends a target sequence if the label space has it.
+END = "<eos>"
+#: Outputs that no target ever has; counted so that heads are as large as the official ones.
+UNKNOWN, PAD = "<unk>", "<pad>"
+SPECIALS = frozenset([END, UNKNOWN, PAD])
+
+
+def normalise(text: str) -> str:
+    """`text` in lower case: letters, marks and digits of any script and apostrophes, words parted by one space."""
+    plain = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return " ".join("".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in plain).split())
 
 
 @dataclass(frozen=True)
 class Phone:
-    """One phone of `phones.PHONES` and its time span; between two phones there is silence."""
+    """One phone of `PHONES` and its time span; between two phones there is silence."""
 
     label: str
     start_seconds: float
@@ -87,3 +122,20 @@ class Utterance:
     def seconds(self) -> float:
         """The length in seconds."""
         return self.num_samples / SAMPLE_RATE_HZ
+
+
+def frame_phones(
+    phones: Sequence[Phone], inventory: Mapping[str, int], num_frames: int, convolutions: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """(num_frames,) the number in `inventory` of the phone at each frame's centre; -1 if there is none.
+
+    `convolutions` (kernel, stride) give the samples of a frame; phones are in order and do not overlap.
+    """
+    field, step = receptive_field(convolutions)
+    centres = (np.arange(num_frames) * step + field / 2) / SAMPLE_RATE_HZ
+    starts = np.array([p.start_seconds for p in phones])
+    ends = np.array([p.end_seconds for p in phones])
+    labels = np.array([inventory[p.label] for p in phones], dtype=np.int64)
+    at = np.searchsorted(starts, centres, side="right") - 1
+    inside = (at >= 0) & (centres < ends[at.clip(min=0)])
+    return np.where(inside, labels[at.clip(min=0)], -1)

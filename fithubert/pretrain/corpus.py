@@ -15,7 +15,7 @@ from torch import Tensor
 from fithubert.config.pretrain import UnitParams
 from fithubert.data.batching import Crop, plan_eval_batches
 from fithubert.data.manifest import Manifest, Phone, Utterance
-from fithubert.data.synthetic.corpus import frame_phones
+from fithubert.data.utterance import frame_phones
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
 from fithubert.frames import (

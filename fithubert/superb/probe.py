@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.data.manifest import Utterance
-from fithubert.data.synthetic.corpus import frame_phones
-from fithubert.data.synthetic.phones import PHONES
+from fithubert.data.utterance import PHONES, frame_phones
 from fithubert.superb.metrics import IntArray
 
 #: A frame outside every phone; not probed.

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fithubert.data.synthetic.acoustics import RATE_HZ, colour, draw_microphone, record
+from fithubert.data.synthetic.recording import colour, draw_microphone, record
+from fithubert.frames import SAMPLE_RATE_HZ
 
 
 def response_db(gains_db: np.ndarray) -> np.ndarray:
     """(4000,) the response in dB at 1, 2 ... Hz below half the sample rate, from an impulse."""
-    impulse = np.zeros(2 * RATE_HZ)
-    impulse[RATE_HZ] = 1.0
+    impulse = np.zeros(2 * SAMPLE_RATE_HZ)
+    impulse[SAMPLE_RATE_HZ] = 1.0
     spectrum = np.abs(np.fft.rfft(colour(impulse, gains_db)))
     return 20 * np.log10(spectrum[2::2])
 

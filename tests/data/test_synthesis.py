@@ -21,15 +21,13 @@ from fithubert.config.data import SyntheticData
 from fithubert.data.audio import read_recording
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.data.prepare import prepare_corpus
-from fithubert.data.synthetic import lexicon
-from fithubert.data.synthetic import speech as speak
-from fithubert.data.synthetic.acoustics import resample_speech
+from fithubert.data.synthetic import recording
 from fithubert.data.synthetic.corpus import synthesise_corpus
-from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
-from fithubert.data.synthetic.phones import PHONES, align_phones
-from fithubert.data.synthetic.sentences import draw_sentence, list_commands, normalise, split_of, world_of
-from fithubert.data.synthetic.speakers import STYLES, draw_speakers, plan_corpus
-from fithubert.data.synthetic.speech import ACCENTS, write_voice_data
+from fithubert.data.synthetic.espeak import ACCENTS, align_phones, write_voice_data
+from fithubert.data.synthetic.plan import draw_speakers, plan_corpus
+from fithubert.data.synthetic.recording import STYLES, resample_speech
+from fithubert.data.synthetic.text import WORDS, draw_sentence, list_commands, split_of, world_of
+from fithubert.data.utterance import KEYWORDS, OTHER_WORD, PHONES, SILENCE, normalise
 from fithubert.errors import UserError
 from fithubert.superb.metrics import type_f1
 from tests.conftest import TINY
@@ -67,7 +65,7 @@ def test_every_split_and_kind_is_there_with_its_labels(tiny_corpus: Manifest) ->
     for split in ("train", "dev", "test"):
         assert all(counts[f"{split}/{kind}"] for kind in ("sentence", "keyword", "command", "mixture"))
         keywords = {u.keyword for u in tiny_corpus.select(split=split, kind="keyword")}
-        assert keywords == {*KEYWORDS, UNKNOWN, SILENCE}
+        assert keywords == {*KEYWORDS, OTHER_WORD, SILENCE}
     assert counts["dev/query"] == counts["test/query"] == 2
     for u in tiny_corpus:
         assert (u.phones is None) == (u.kind == "mixture" or u.keyword == SILENCE)
@@ -197,8 +195,7 @@ def test_another_seed_is_another_corpus() -> None:
 _SPEAK_VOCABULARY = """
 import json, sys
 from pathlib import Path
-from fithubert.data.synthetic.speech import RATE_HZ, Synthesiser
-from fithubert.data.synthetic.phones import align_phones
+from fithubert.data.synthetic.espeak import RATE_HZ, Synthesiser, align_phones
 data, accent, words = json.load(sys.stdin)
 voice = Synthesiser(Path(data), accent, "plain")
 for start in range(0, len(words), 20):
@@ -209,10 +206,8 @@ for start in range(0, len(words), 20):
 
 
 def test_every_word_has_phones_in_every_accent() -> None:
-    words = {w for name, v in vars(lexicon).items() if name.isupper() and isinstance(v, list) for w in v}
-    words = sorted(
-        words | {w for s in ("train", "dev", "test") for c in chain(*list_commands(s)) for w in c.text.split()}
-    )
+    commands = {w for s in ("train", "dev", "test") for c in chain(*list_commands(s)) for w in c.text.split()}
+    words = sorted(commands.union(*WORDS.values(), *(i.text.split() for i in plan_corpus(SyntheticData()).items)))
     with tempfile.TemporaryDirectory() as folder:
         write_voice_data(Path(folder, "voices"), {"plain": "language variant\nname plain\n"})
         for accent in ACCENTS:
@@ -222,7 +217,7 @@ def test_every_word_has_phones_in_every_accent() -> None:
 
 def test_a_missing_variant_is_an_error_and_not_ignored(tmp_path: Path) -> None:
     write_voice_data(tmp_path / "v", {})
-    code = "import sys; from pathlib import Path; from fithubert.data.synthetic.speech import Synthesiser as S"
+    code = "import sys; from pathlib import Path; from fithubert.data.synthetic.espeak import Synthesiser as S"
     code += "; S(Path(sys.argv[1]), 'en', 'nobody')"
     command = [sys.executable, "-c", code, str(tmp_path / "v")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -288,11 +283,11 @@ def test_a_full_disk_in_a_speaking_process_is_named(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    items = [{"id": "keyword-1", "path": "keyword-1.flac"}]
+    items = [{"id": "keyword-1", "split": "train", "kind": "keyword"}]
     where = {"folder": str(tmp_path / "data" / "aside"), "microphones": False}
     job = {"task": "silence", "seed": "default/1", "items": items, **where}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
-    assert speak.main() == speak.USER_ERROR_STATUS
+    assert recording.main() == recording.USER_ERROR_STATUS
     assert (
         capsys.readouterr().err == f"{tmp_path / 'data'}: the disk is full; free some space and run the command again\n"
     )

@@ -22,7 +22,7 @@ from fithubert.config.params import Params, load_params
 from fithubert.config.superb import OfficialQuirks, SuperbParams, TaskBudget
 from fithubert.data.corpora.registry import import_corpus, read_corpus
 from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.data.synthetic.phones import END, UNKNOWN
+from fithubert.data.utterance import END, UNKNOWN
 from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
 from fithubert.stages.superb import describe_score, describe_scores, describe_task, superb

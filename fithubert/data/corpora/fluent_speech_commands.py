@@ -8,7 +8,7 @@ from torchaudio.datasets import FluentSpeechCommands
 from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.layout import Corpus, Progress, draft, find_layout
 from fithubert.data.manifest import Intent
-from fithubert.data.synthetic.sentences import normalise
+from fithubert.data.utterance import normalise
 
 _FOLDER = "fluent_speech_commands_dataset"
 _HOME = "https://fluent.ai/fluent-speech-commands-a-dataset-for-spoken-language-understanding-research/"

@@ -10,8 +10,7 @@ from fithubert.config.data import LibriSpeechData
 from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.folder import Skipped
 from fithubert.data.manifest import Utterance
-from fithubert.data.synthetic.phones import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
-from fithubert.data.synthetic.sentences import normalise
+from fithubert.data.utterance import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN, normalise
 from fithubert.downloads import download
 from fithubert.errors import UserError
 

@@ -10,7 +10,7 @@ from operator import itemgetter
 from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.manifest import Slot
-from fithubert.data.synthetic.phones import CHARACTERS, END, UNKNOWN
+from fithubert.data.utterance import CHARACTERS, END, UNKNOWN
 
 _HOME = "https://github.com/aws-samples/aws-lex-noisy-spoken-language-understanding, laid out by s3prl's preprocess"
 #: Folder -> the split it is, and its voices: no voice is in two splits.

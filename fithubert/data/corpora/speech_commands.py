@@ -13,7 +13,7 @@ from torchaudio.datasets import speechcommands as published
 from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
 from fithubert.data.manifest import Utterance
-from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.data.utterance import KEYWORDS, OTHER_WORD, SILENCE
 from fithubert.frames import SAMPLE_RATE_HZ
 
 _TRAINING, _TEST, _NOISE = "speech_commands_v0.01", "speech_commands_test_set_v0.01", "_background_noise_"
@@ -61,7 +61,7 @@ def _read_training(layout: Layout) -> Iterator[Utterance]:
         for path in sorted(folder.glob("*.wav")):
             split = split_of_speaker(path.name)
             if split is not None:
-                yield _clip(layout, path, split, folder.name if folder.name in KEYWORDS else UNKNOWN)
+                yield _clip(layout, path, split, folder.name if folder.name in KEYWORDS else OTHER_WORD)
 
 
 def _read_silence(layout: Layout) -> Iterator[Utterance]:
@@ -80,7 +80,7 @@ def _read_silence(layout: Layout) -> Iterator[Utterance]:
 
 
 def _read_test(layout: Layout) -> Iterator[Utterance]:
-    for keyword in (*KEYWORDS, UNKNOWN, SILENCE):
+    for keyword in (*KEYWORDS, OTHER_WORD, SILENCE):
         folder = layout.folder(_TEST, keyword)
         paths = sorted(folder.glob("*.wav"))
         if not paths:

@@ -1,4 +1,4 @@
-"""The embedded corpus, synthesised by processes of its own; frame labels from time-aligned phones."""
+"""The embedded corpus, synthesised by processes of its own."""
 
 import json
 import os
@@ -6,52 +6,19 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fithubert.config.data import SyntheticData
-from fithubert.data.manifest import (
-    KINDS,
-    SPLITS,
-    Intent,
-    Manifest,
-    Phone,
-    Slot,
-    Turn,
-    Utterance,
-    manifest_path,
-    new_audio,
-)
-from fithubert.data.synthetic.lexicon import SILENCE
-from fithubert.data.synthetic.sentences import normalise
-from fithubert.data.synthetic.speakers import STYLES, Item, Plan, Speaker, plan_corpus
-from fithubert.data.synthetic.speech import USER_ERROR_STATUS, write_voice_data
+from fithubert.data.manifest import Manifest, manifest_path, new_audio
+from fithubert.data.synthetic.espeak import write_voice_data
+from fithubert.data.synthetic.plan import Plan, plan_corpus
+from fithubert.data.synthetic.recording import USER_ERROR_STATUS, audio_path
+from fithubert.data.utterance import KINDS, SILENCE, SPLITS, Intent, Phone, Slot, Turn, Utterance, normalise
 from fithubert.errors import UserError
-from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
-
-
-def frame_phones(
-    phones: Sequence[Phone], inventory: Mapping[str, int], num_frames: int, convolutions: Sequence[tuple[int, int]]
-) -> NDArray[np.int64]:
-    """(num_frames,) the number in `inventory` of the phone at each frame's centre; -1 if there is none.
-
-    `convolutions` (kernel, stride) give the samples of a frame; phones are in order and do not overlap.
-    """
-    field, step = receptive_field(convolutions)
-    centres = (np.arange(num_frames) * step + field / 2) / SAMPLE_RATE_HZ
-    starts = np.array([p.start_seconds for p in phones])
-    ends = np.array([p.end_seconds for p in phones])
-    labels = np.array([inventory[p.label] for p in phones], dtype=np.int64)
-    at = np.searchsorted(starts, centres, side="right") - 1
-    inside = (at >= 0) & (centres < ends[at.clip(min=0)])
-    return np.where(inside, labels[at.clip(min=0)], -1)
-
 
 Progress = Callable[[int, int], None]
 Answers = dict[str, dict[str, Any]]
@@ -69,7 +36,7 @@ def synthesise_corpus(
     seed = f"{config.world}/{config.seed}"
     with new_audio(out_root) as folder, tempfile.TemporaryDirectory(prefix="fithubert") as scratch:
         answers = _speak_plan(plan, folder, Path(scratch), seed, jobs or _count_cores(), on_progress)
-    manifest = Manifest(tuple(sorted(_rows(plan, answers), key=_place)), out_root)
+    manifest = Manifest(tuple(sorted(_make_rows(plan, answers), key=_place)), out_root)
     manifest.save(manifest_path(out_root))
     return manifest
 
@@ -80,9 +47,9 @@ def _speak_plan(plan: Plan, folder: Path, scratch: Path, seed: str, jobs: int, o
     write_voice_data(voice_data, {s.name: s.definition for s in plan.speakers})
     for split, kind in {(i.split, i.kind) for i in plan.items} | {(s, "keyword") for _, s in plan.silences}:
         (folder / split / kind).mkdir(parents=True, exist_ok=True)
-    by_speaker: dict[str, list[Item]] = defaultdict(list)
+    by_speaker: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for item in plan.items:
-        by_speaker[item.speaker].append(item)
+        by_speaker[item.speaker].append(asdict(item))
     shared = {
         "seed": seed,
         "microphones": plan.microphones,
@@ -90,45 +57,25 @@ def _speak_plan(plan: Plan, folder: Path, scratch: Path, seed: str, jobs: int, o
         "parts": str(parts),
         "voice_data": str(voice_data),
     }
-    spoken = [_speaker_job(s, by_speaker[s.name], shared) for s in plan.speakers if by_speaker[s.name]]
+    speakers = [s for s in plan.speakers if s.name in by_speaker]
+    spoken = [{**shared, **asdict(s), "task": "speak", "items": by_speaker[s.name]} for s in speakers]
     if plan.silences:
-        items = [{"id": name, "path": _path(split, "keyword", name)} for name, split in plan.silences]
+        items = [{"id": name, "split": split, "kind": "keyword"} for name, split in plan.silences]
         spoken.append({**shared, "task": "silence", "items": items})
     answers = _run_jobs(spoken, jobs, on_progress)
-    mixtures = _mixture_items(plan, answers)
+    mixtures = _list_mixtures(plan, answers)
     chunks = [mixtures[start::jobs] for start in range(jobs)]
     return answers | _run_jobs([{**shared, "task": "mix", "items": c} for c in chunks if c], jobs, None)
 
 
-def _speaker_job(speaker: Speaker, items: list[Item], shared: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **shared,
-        "task": "speak",
-        "accent": speaker.accent,
-        "variant": speaker.name,
-        "words_per_minute": speaker.words_per_minute,
-        "items": [
-            {
-                "id": item.id,
-                "kind": item.kind,
-                "text": item.text,
-                "style": asdict(STYLES[item.style]),
-                "part": item.part_of is not None,
-                "path": f"{item.id}.npy" if item.part_of else _path(item.split, item.kind, item.id),
-            }
-            for item in items
-        ],
-    }
-
-
-def _mixture_items(plan: Plan, answers: Answers) -> list[dict[str, Any]]:
+def _list_mixtures(plan: Plan, answers: Answers) -> list[dict[str, Any]]:
     by_mixture: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for item in plan.items:
         if item.part_of:
             phones = answers[item.id]["phones"]
-            part = {"speaker": item.speaker, "path": f"{item.id}.npy", "start": phones[0][1], "end": phones[-1][2]}
+            part = {"id": item.id, "speaker": item.speaker, "start": phones[0][1], "end": phones[-1][2]}
             by_mixture[item.part_of, item.split].append(part)
-    return [{"id": m, "path": _path(s, "mixture", m), "parts": parts} for (m, s), parts in by_mixture.items()]
+    return [{"id": m, "split": s, "kind": "mixture", "parts": parts} for (m, s), parts in by_mixture.items()]
 
 
 def _run_jobs(jobs: list[dict[str, Any]], workers: int, on_progress: Progress | None) -> Answers:
@@ -152,7 +99,7 @@ def _run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
     package_root = str(Path(__file__).parents[3])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     result = subprocess.run(
-        [sys.executable, "-m", "fithubert.data.synthetic.speech"],
+        [sys.executable, "-m", "fithubert.data.synthetic.recording"],
         input=json.dumps(job),
         capture_output=True,
         text=True,
@@ -167,55 +114,36 @@ def _run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
     return json.loads(result.stdout)
 
 
-def _rows(plan: Plan, answers: Answers) -> Iterable[Utterance]:
+def _make_rows(plan: Plan, answers: Answers) -> Iterator[Utterance]:
     for item in plan.items:
         if item.part_of is None:
-            yield _row(item, answers[item.id])
+            text, command = normalise(item.text), item.command
+            yield _make_row(
+                item.id, item.split, item.kind, answers[item.id],
+                speaker=item.speaker,
+                text=text,
+                words=tuple(text.split()),
+                phones=tuple(Phone(*phone) for phone in answers[item.id]["phones"]),
+                keyword=item.keyword,
+                intent=Intent(*command.intent) if command else None,
+                slots=tuple(Slot(*slot) for slot in command.slots) if command else None,
+                style=item.style,
+                query=item.query,
+            )  # fmt: skip
     for name, split in plan.silences:
-        answer = answers[name]
-        yield Utterance(
-            name, _audio(split, "keyword", name), answer["digest"], split, "keyword", answer["num_samples"],
-            keyword=SILENCE,
-        )  # fmt: skip
+        yield _make_row(name, split, "keyword", answers[name], keyword=SILENCE)
     for name, split in dict.fromkeys((i.part_of, i.split) for i in plan.items if i.part_of):
-        answer = answers[name]
-        yield Utterance(
-            name, _audio(split, "mixture", name), answer["digest"], split, "mixture", answer["num_samples"],
-            turns=tuple(Turn(*turn) for turn in answer["turns"]),
-        )  # fmt: skip
+        turns = tuple(Turn(*turn) for turn in answers[name]["turns"])
+        yield _make_row(name, split, "mixture", answers[name], turns=turns)
 
 
-def _row(item: Item, answer: dict[str, Any]) -> Utterance:
-    text = normalise(item.text)
-    return Utterance(
-        id=item.id,
-        audio=_audio(item.split, item.kind, item.id),
-        digest=answer["digest"],
-        split=item.split,
-        kind=item.kind,
-        num_samples=answer["num_samples"],
-        speaker=item.speaker,
-        text=text,
-        words=tuple(text.split()),
-        phones=tuple(Phone(*phone) for phone in answer["phones"]),
-        keyword=item.keyword,
-        intent=Intent(*item.command.intent) if item.command else None,
-        slots=tuple(Slot(*slot) for slot in item.command.slots) if item.command else None,
-        style=item.style,
-        query=item.query,
-    )
+def _make_row(name: str, split: str, kind: str, answer: dict[str, Any], **labels: Any) -> Utterance:
+    audio = f"audio/{audio_path(split, kind, name)}"
+    return Utterance(name, audio, answer["digest"], split, kind, answer["num_samples"], **labels)
 
 
 def _place(utterance: Utterance) -> tuple[int, int, str]:
     return SPLITS.index(utterance.split), KINDS.index(utterance.kind), utterance.id
-
-
-def _path(split: str, kind: str, name: str) -> str:
-    return f"{split}/{kind}/{name}.flac"
-
-
-def _audio(split: str, kind: str, name: str) -> str:
-    return f"audio/{_path(split, kind, name)}"
 
 
 def _count_cores() -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fithubert.config.superb import TaskBudget
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.synthetic.phones import CHARACTERS, END, SPECIALS, WORD_EDGE
+from fithubert.data.utterance import CHARACTERS, END, SPECIALS, WORD_EDGE
 from fithubert.frames import reduce_lengths
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import Bank, ListWindows, ShuffledBatches, keep_longer_halves, list_starts, read_banks

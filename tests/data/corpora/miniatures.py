@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from fithubert.data.corpora.librispeech import FILES
-from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.data.utterance import KEYWORDS, OTHER_WORD, SILENCE
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR")
 PHONES = {"ONE": "W AH1 N", "TWO": "T UW1", "THREE": "TH R IY1", "FOUR": "F AO1 R"}
@@ -72,7 +72,7 @@ def write_speech_commands(root: Path) -> Path:
             write_audio(training / word / f"{speaker}_nohash_0.wav", 0.5, 150 + 40 * number, seed=int(speaker, 16))
     for noise in ("doing_the_dishes", "pink_noise"):
         write_audio(training / "_background_noise_" / f"{noise}.wav", 3.0, 60 + len(noise))
-    for number, keyword in enumerate((*KEYWORDS, UNKNOWN, SILENCE)):
+    for number, keyword in enumerate((*KEYWORDS, OTHER_WORD, SILENCE)):
         # A few names in the archive end twice.
         for name in ("1b4c9b89_nohash_0.wav", "1b4c9b89_nohash_1.wav.wav"):
             write_audio(test / keyword / name, 1.0, 150 + 40 * number, seed=len(name))

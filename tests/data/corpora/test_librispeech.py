@@ -10,7 +10,7 @@ from fithubert.config.params import Params, load_params
 from fithubert.data.corpora.librispeech import FILES, list_archives, read_librispeech
 from fithubert.data.corpora.registry import import_corpus
 from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.data.synthetic.phones import CHARACTERS, STRESSED_PHONES
+from fithubert.data.utterance import CHARACTERS, STRESSED_PHONES
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
 from fithubert.workspace import Workspace

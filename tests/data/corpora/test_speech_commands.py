@@ -11,7 +11,7 @@ import torch
 from fithubert.config.data import PlainCorpus
 from fithubert.data.corpora.speech_commands import list_archives, read_speech_commands, split_of_speaker
 from fithubert.data.manifest import Manifest
-from fithubert.data.synthetic.lexicon import KEYWORDS, SILENCE, UNKNOWN
+from fithubert.data.utterance import KEYWORDS, OTHER_WORD, SILENCE
 from fithubert.errors import UserError
 from tests.data.corpora.miniatures import write_speech_commands
 
@@ -33,9 +33,9 @@ def manifest(root: Path) -> Manifest:
 def test_every_split_has_the_twelve_classes(manifest: Manifest) -> None:
     counts = {split: Counter(u.keyword for u in manifest.select(split)) for split in ("train", "dev", "test")}
     # Two training speakers, one dev speaker; three whole seconds of two noises, in dev half a second later.
-    assert counts["train"] == {**dict.fromkeys(KEYWORDS, 2), UNKNOWN: 4, SILENCE: 6}
-    assert counts["dev"] == {**dict.fromkeys(KEYWORDS, 1), UNKNOWN: 2, SILENCE: 4}
-    assert counts["test"] == dict.fromkeys((*KEYWORDS, UNKNOWN, SILENCE), 2)
+    assert counts["train"] == {**dict.fromkeys(KEYWORDS, 2), OTHER_WORD: 4, SILENCE: 6}
+    assert counts["dev"] == {**dict.fromkeys(KEYWORDS, 1), OTHER_WORD: 2, SILENCE: 4}
+    assert counts["test"] == dict.fromkeys((*KEYWORDS, OTHER_WORD, SILENCE), 2)
 
 
 def test_speakers_of_train_and_dev_differ_and_a_tenth_is_left_out(manifest: Manifest) -> None:

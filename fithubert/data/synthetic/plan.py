@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 from fithubert.config.data import SyntheticData
-from fithubert.data.synthetic import lexicon as lex
-from fithubert.data.synthetic.sentences import Command, draw_sentence, draw_text, list_commands, normalise
-from fithubert.data.synthetic.speech import ACCENTS
+from fithubert.data.synthetic.espeak import ACCENTS
+from fithubert.data.synthetic.recording import STYLES
+from fithubert.data.synthetic.text import Command, draw_sentence, list_commands, split_of
+from fithubert.data.utterance import KEYWORDS, OTHER_WORD, normalise
 
 
 @dataclass(frozen=True)
@@ -102,28 +104,15 @@ _PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}
 _BASE_SECONDS, _LETTER_SECONDS = 0.52, 0.049
 _KEYWORD_SECONDS = 1.0
 #: The ten words, any other word, and silence.
-_KEYWORD_CLASSES = len(lex.KEYWORDS) + 2
+_KEYWORD_CLASSES = len(KEYWORDS) + 2
+#: Spoken in the place of a keyword; they share one class.
+_OTHER_WORDS = (
+    "bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow", "zero", "one", "two", "three",
+    "four", "five", "six", "seven", "eight", "nine",
+)  # fmt: skip
 #: Of a search query: long enough that it hardly occurs by accident.
 _QUERY_WORDS, _QUERY_LETTERS = 3, 12
 _FEWEST_QUERIES = 2
-
-
-@dataclass(frozen=True)
-class Style:
-    """A prosody style by rule: how pitch, its range, rate and level differ from the voice's own. Not human emotion."""
-
-    pitch: int
-    pitch_range: int
-    rate: float
-    level_db: float
-
-
-STYLES = {
-    "neutral": Style(50, 50, 1.0, 0.0),
-    "excited": Style(64, 84, 1.12, 2.0),
-    "calm": Style(42, 24, 0.84, -3.0),
-    "tense": Style(50, 72, 1.24, 5.0),
-}
 
 
 @dataclass(frozen=True)
@@ -168,14 +157,24 @@ class _Draft:
         self._counts[kind] += 1
         return f"{kind}-{self._counts[kind]:06d}"
 
-    def style(self) -> str:
-        """One style after another in rounds, so that all are equally common."""
-        if not self._styles:
-            self._styles = self.rng.sample(list(STYLES), len(STYLES))
-        return self._styles.pop()
-
     def sentence(self, split: str) -> str:
-        return draw_text(self.rng, lambda rng: draw_sentence(rng, self.world), split, self._taken)
+        """A sentence of that split that no other utterance has."""
+        while True:
+            text = draw_sentence(self.rng, self.world)
+            spoken = normalise(text)
+            if spoken not in self._taken and split_of(spoken) == split:
+                self._taken.add(spoken)
+                return text
+
+    def add(self, kind: str, speaker: str, split: str, text: str, **labels: Any) -> float:
+        """Add an item; its expected seconds. `labels` are its other fields, if not the next id and the next style."""
+        if "style" not in labels:
+            # One after another in rounds, so that all are equally common.
+            self._styles = self._styles or self.rng.sample(list(STYLES), len(STYLES))
+            labels["style"] = self._styles.pop()
+        name = labels.pop("id", None) or self.name(kind)
+        self.items.append(Item(name, speaker, split, kind, text, **labels))
+        return _BASE_SECONDS + _LETTER_SECONDS * len(text)
 
     def turns(self, names: Sequence[str]) -> Iterator[str]:
         """The speakers in a drawn order, again and again."""
@@ -210,18 +209,12 @@ def plan_corpus(config: SyntheticData) -> Plan:
     return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences), config.microphones)
 
 
-def _seconds(text: str) -> float:
-    return _BASE_SECONDS + _LETTER_SECONDS * len(text)
-
-
 def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: float, fewest: int) -> None:
-    spent, count = 0.0, 0
-    for name in draft.turns(names):
+    spent = 0.0
+    for count, name in enumerate(draft.turns(names)):
         if spent >= seconds and count >= fewest:
             return
-        text = draft.sentence("test" if split == "verification" else split)
-        draft.items.append(Item(draft.name("sentence"), name, split, "sentence", text, draft.style()))
-        spent, count = spent + _seconds(text), count + 1
+        spent += draft.add("sentence", name, split, draft.sentence("test" if split == "verification" else split))
 
 
 def _keyword_speakers(names: Sequence[str], split: str, shares: dict[str, float]) -> list[str]:
@@ -234,10 +227,9 @@ def _keyword_speakers(names: Sequence[str], split: str, shares: dict[str, float]
 def _plan_keywords(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
     turns = draft.turns(names)
     for _ in range(max(1, round(seconds / _KEYWORD_SECONDS / _KEYWORD_CLASSES))):
-        for keyword in (*lex.KEYWORDS, lex.UNKNOWN):
-            word = draft.rng.choice(lex.UNKNOWN_WORDS) if keyword == lex.UNKNOWN else keyword
-            item = Item(draft.name("keyword"), next(turns), split, "keyword", word, draft.style(), keyword=keyword)
-            draft.items.append(item)
+        for keyword in (*KEYWORDS, OTHER_WORD):
+            word = draft.rng.choice(_OTHER_WORDS) if keyword == OTHER_WORD else keyword
+            draft.add("keyword", next(turns), split, word, keyword=keyword)
         draft.silences.append((draft.name("keyword"), split))
 
 
@@ -248,22 +240,17 @@ def _plan_commands(draft: _Draft, split: str, names: Sequence[str], seconds: flo
     while spent < seconds:
         for commands in draft.rng.sample(rounds, len(rounds)):
             command = next(commands)
-            item = Item(
-                draft.name("command"), next(turns), split, "command", command.text, draft.style(), command=command
-            )
-            draft.items.append(item)
-            spent += _seconds(command.text)
+            spent += draft.add("command", next(turns), split, command.text, command=command)
 
 
 def _plan_mixtures(draft: _Draft, split: str, names: Sequence[str], seconds: float) -> None:
     spent = 0.0
     while True:
-        mixture, pair = draft.name("mixture"), draft.rng.sample(names, 2)
+        mixture = draft.name("mixture")
+        pair = draft.rng.sample(names, 2)
         for turn in range(draft.rng.randint(2, 4)):
             text = draft.sentence(split)
-            item = Item(f"{mixture}.{turn}", pair[turn % 2], split, "mixture", text, draft.style(), part_of=mixture)
-            draft.items.append(item)
-            spent += _seconds(text)
+            spent += draft.add("mixture", pair[turn % 2], split, text, id=f"{mixture}.{turn}", part_of=mixture)
         if spent >= seconds:
             return
 
@@ -278,8 +265,8 @@ def _plan_queries(draft: _Draft, split: str, names: Sequence[str], seconds: floa
         if phrases := _phrases(sentence.text):
             phrase = draft.rng.choice(phrases)
             speaker = next(name for name in turns if name != sentence.speaker)
-            draft.items.append(Item(draft.name("query"), speaker, split, "query", phrase, "neutral", query=phrase))
-            spent, count = spent + _seconds(phrase), count + 1
+            spent += draft.add("query", speaker, split, phrase, style="neutral", query=phrase)
+            count += 1
 
 
 def _phrases(text: str) -> list[str]:
