@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from fithubert.errors import UserError
+from fithubert.models.encoder import WeightNormConv
 
 Model = TypeVar("Model", bound=nn.Module)
 _FOLDED = "positional.conv.weight"
@@ -55,5 +55,4 @@ def _find_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _has_weight_norm(model: nn.Module) -> bool:
-    conv = getattr(model.positional, "conv", None)
-    return isinstance(conv, nn.Module) and parametrize.is_parametrized(conv, "weight")
+    return isinstance(getattr(model.positional, "conv", None), WeightNormConv)

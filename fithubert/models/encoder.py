@@ -6,10 +6,54 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
 
 from fithubert.frames import padding_mask, zero_padding
 from fithubert.models.frontend import nothing_padded
+
+
+class WeightNormConv(nn.Module):
+    """The convolution `conv` with weight norm over dimension 2, padded by half its kernel (fairseq `pos_conv`).
+
+    The weight is a direction times a gain for each tap. These factors have the names that torch's own parametrization
+    gives them, whose modules cannot be pickled.
+    """
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        self.kernel_size, self.groups, self.bias = conv.kernel_size, conv.groups, conv.bias
+        factors = nn.Module()
+        factors.original0 = nn.Parameter(torch.norm_except_dim(conv.weight.detach(), 2, 2))
+        factors.original1 = conv.weight
+        self.parametrizations = nn.ModuleDict({"weight": factors})
+
+    @property
+    def weight(self) -> Tensor:
+        """The product (feature out, feature in of a group, tap); setting it sets both factors."""
+        gain, direction = self._factors()
+        return torch._weight_norm(direction, gain, 2)
+
+    @weight.setter
+    def weight(self, weight: Tensor) -> None:
+        gain, direction = self._factors()
+        with torch.no_grad():
+            gain.copy_(torch.norm_except_dim(weight, 2, 2))
+            direction.copy_(weight)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        factors = self.parametrizations["weight"]
+        return factors.original0, factors.original1  # type: ignore[return-value]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of `x` (batch, feature, time)."""
+        return F.conv1d(x, self.weight, self.bias, padding=self.kernel_size[0] // 2, groups=self.groups)
+
+    def fold(self) -> nn.Conv1d:
+        """The same convolution with a plain weight."""
+        weight, kernel = self.weight.detach(), self.kernel_size[0]
+        # On the meta device, so that no random numbers are drawn for weights that are replaced.
+        conv = nn.Conv1d(len(weight), len(weight), kernel, padding=kernel // 2, groups=self.groups, device="meta")
+        conv.weight, conv.bias = nn.Parameter(weight), self.bias
+        return conv.train(self.training)
 
 
 class PositionalConv(nn.Module):
@@ -23,7 +67,7 @@ class PositionalConv(nn.Module):
     def __init__(self, width: int, kernel: int, groups: int, batch_norm: bool = False) -> None:
         super().__init__()
         conv = _grouped_conv(width, kernel, groups)
-        self.conv = conv if batch_norm else parametrizations.weight_norm(conv, dim=2)
+        self.conv: nn.Conv1d | WeightNormConv = conv if batch_norm else WeightNormConv(conv)
         self.scale = nn.Parameter(torch.ones(width)) if batch_norm else None
         self.shift = nn.Parameter(torch.zeros(width)) if batch_norm else None
 
@@ -35,8 +79,8 @@ class PositionalConv(nn.Module):
 
     def fold_weight_norm(self) -> None:
         """Compute the weight once and for all, for inference; nothing happens if that is done already."""
-        if parametrize.is_parametrized(self.conv, "weight"):
-            parametrize.remove_parametrizations(self.conv, "weight")
+        if isinstance(self.conv, WeightNormConv):
+            self.conv = self.conv.fold()
 
 
 class PositionalConvStack(nn.Module):
@@ -68,7 +112,7 @@ def _grouped_conv(width: int, kernel: int, groups: int) -> nn.Conv1d:
     return conv
 
 
-def _convolve(conv: nn.Conv1d, x: Tensor, lengths: Tensor | None) -> Tensor:
+def _convolve(conv: nn.Conv1d | WeightNormConv, x: Tensor, lengths: Tensor | None) -> Tensor:
     """`conv` over the valid frames of `x` (batch, time, feature), as (batch, feature, time)."""
     if lengths is not None and not nothing_padded(lengths, x.shape[1]):
         x = zero_padding(x, lengths)

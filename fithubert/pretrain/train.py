@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.parametrize import is_parametrized
 
 from fithubert.config.pretrain import PretrainParams
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest_json, only_writer, read_json, remove_leftovers, write_json
 from fithubert.importers.registry import load_teacher
-from fithubert.models.canonical import canonical_state, prepare_for_inference
-from fithubert.models.encoder import PositionalConv
+from fithubert.models.canonical import canonical_state, fill_model, prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.weights import save_teacher
 from fithubert.pretrain.corpus import WaveformBank, count_units, describe_units, discover_units, write_waveforms
@@ -101,12 +99,7 @@ def _read_start(params: PretrainParams, device: torch.device) -> tuple[HubertMod
     if not isinstance(started, HubertTeacher) or started.model.config != params.model:
         raise UserError(f"start_from {params.start_from!r}: not a teacher of the recipe's model; copy its shape")
     hubert = HubertModel(params.model, params.dropout)
-    state = canonical_state(started.model)
-    positional = hubert.positional
-    if isinstance(positional, PositionalConv) and is_parametrized(positional.conv, "weight"):
-        with torch.no_grad():
-            positional.conv.weight = state.pop("positional.conv.weight")  # type: ignore[assignment]
-    hubert.load_state_dict(state, strict=False)
+    fill_model(hubert, canonical_state(started.model), f"start_from {params.start_from!r}")
     return hubert.to(device), started.mask_embedding
 
 

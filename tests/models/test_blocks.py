@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from fithubert.models.encoder import (
     EncoderLayer,
@@ -77,8 +78,13 @@ def test_positional_convolution_keeps_the_frames_and_sees_no_padding(kernel: int
     y = positional(x, LENGTHS)
     assert y.shape == x.shape
     torch.testing.assert_close(y[1, :7], positional(x[1:, :7], torch.tensor([7]))[0], atol=1e-5, rtol=1e-5)
+    torchs = parametrizations.weight_norm(nn.Conv1d(16, 16, kernel, padding=kernel // 2, groups=4), dim=2)
+    torchs.load_state_dict(positional.conv.state_dict())
+    assert torch.equal(torchs.weight, positional.conv.weight)
+    state = torch.random.get_rng_state()
     positional.fold_weight_norm()
     positional.fold_weight_norm()
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert set(positional.state_dict()) == {"conv.weight", "conv.bias"}
     torch.testing.assert_close(positional(x, LENGTHS), y, atol=1e-6, rtol=1e-6)
 

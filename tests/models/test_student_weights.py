@@ -1,6 +1,9 @@
 """Students on disk: what is saved is read, a release is smaller and says the same, broken files are named."""
 
 import json
+import pickle
+from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,19 @@ def test_everything_can_be_kept_for_training(tmp_path: Path) -> None:
     assert again.config == student.config
     assert {name for name, _ in again.named_parameters()} == {name for name, _ in student.named_parameters()}
     torch.testing.assert_close(again.eval()(WAVEFORMS).projections, student(WAVEFORMS).projections)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_student_is_pickled_whole(released: bool) -> None:
+    student = strong(tiny())
+    kept = release(student) if released else student
+    written = BytesIO()
+    torch.save(kept, written)
+    written.seek(0)
+    for again in (pickle.loads(pickle.dumps(kept)), torch.load(written, weights_only=False), deepcopy(kept)):
+        assert again.config == kept.config
+        assert list(again.state_dict()) == list(kept.state_dict())
+        assert torch.equal(again(WAVEFORMS).projections[-1], kept(WAVEFORMS).projections[-1])
 
 
 @pytest.mark.parametrize("recipe", ["fithubert", "distilhubert", "armhubert", "starhubert"])

@@ -6,7 +6,6 @@ from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from fithubert.config.students import StudentParams
 from fithubert.data.batching import Crop
@@ -15,7 +14,7 @@ from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_posi
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.encoder import PositionalConv
+from fithubert.models.encoder import PositionalConv, WeightNormConv
 from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
@@ -101,8 +100,8 @@ def _copy(module: nn.Module | None, given: nn.Module | None) -> bool:
     for name, tensor in ours.items():
         owner_name, _, attribute = name.rpartition(".")
         owner = module.get_submodule(owner_name)
-        if parametrize.is_parametrized(owner, attribute):
-            setattr(owner, attribute, theirs[name].to(tensor.device))
+        if isinstance(owner, WeightNormConv) and attribute == "weight":
+            owner.weight = theirs[name].to(tensor.device)
         else:
             tensor.copy_(theirs[name])
     return True
