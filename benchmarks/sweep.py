@@ -25,9 +25,9 @@ from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.profile.macs import PARTS
-from fithubert.search.front import hypervolume
+from fithubert.search.front import hypervolume, read_result
 from fithubert.search.space import Limits, Speed
-from fithubert.search.study import Search, StudyPlace, create_study, read_rows
+from fithubert.search.study import Search, StudyPlace, create_study
 from fithubert.search.sweep import Worker
 from fithubert.search.trial import RunTrial, StoppingRule
 from fithubert.stages.sweep import SweepOptions, sweep
@@ -86,22 +86,22 @@ def sampler(trials: int = 20, seeds: tuple[int, ...] = (1, 2, 3)) -> dict[str, A
     return {"trials": trials, "hypervolume": shares, "surrogate_rows": len(error), "surrogate_kendall": float(rank)}
 
 
-def limits() -> dict[str, Any]:
-    """Processor seconds of a hundred proposals above a limit, until the worker gives up."""
+def limits(shapes: int = 500) -> dict[str, Any]:
+    """Processor seconds of a hundred shapes above a limit, until the worker gives up."""
     with tempfile.TemporaryDirectory() as folder:
         search = _search(Path(folder), trials=1, seed=1, limits=Limits(params=1))
         begun = time.process_time()
         with suppress(UserError):
-            Worker(search, Surrogate().open).run()
+            Worker(search, Surrogate().open, attempts=shapes).run()
         seconds = time.process_time() - begun
-        proposals = len(search.place.join().trials)
-    return {"proposals": proposals, "seconds_per_hundred": 100 * seconds / proposals}
+    return {"shapes": shapes, "seconds_per_hundred": 100 * seconds / shapes}
 
 
 def _measure_share(folder: Path, trials: int, seed: int, at_random: bool) -> float:
     search = _search(folder, trials, seed, Limits())
     Worker(search, Surrogate().open, random=at_random).run()
-    points = [(row.values["pr"], row.values["macs_per_second"]) for row in read_rows(search.place.join())]
+    finished = read_result(search.place.join()).finished
+    points = [(point.values["pr"], point.values["macs_per_second"]) for point in finished]
     _, error = _table()
     reference = (float(max(error)), 4e8)
     best = float(min(error))

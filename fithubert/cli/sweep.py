@@ -71,7 +71,5 @@ def sweep(
             shapes = None if space is None else read_space(space)
             options = SweepOptions(study, storage, workers, threads, limits, shapes, warm_start)
             found = run(params, workspace, options)
-        print_table(
-            [{"trial": row.name, **{name: f"{v:.4g}" for name, v in row.values.items()}} for row in found.front]
-        )
-        print(f"{len(found.front)} of {len(found.rows)} trials on the front: {REPORT}/front.html, best.yaml")
+        print_table([{"trial": p.name, **{name: f"{v:.4g}" for name, v in p.values.items()}} for p in found.front])
+        print(f"{len(found.front)} of {len(found.points)} trials on the front: {REPORT}/front.html, best.yaml")

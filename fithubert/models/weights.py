@@ -229,15 +229,24 @@ class ParameterCounts:
 
 
 @lru_cache(maxsize=4096)
+def released_counts(config: StudentConfig) -> ParameterCounts:
+    """`parameter_counts` of `config` once released: a quarter of the work, since no training heads are built."""
+    with without_memory():
+        released = Student(config.released())
+    readout = _count(released.heads)
+    return ParameterCounts(_count(released) - readout, readout)
+
+
+@lru_cache(maxsize=4096)
 def parameter_counts(config: StudentConfig) -> ParameterCounts:
     """The parameters of a student of `config`'s shape, counted on the meta device, without weights."""
     with without_memory():
-        full, released = Student(config), Student(config.released())
-    trunk, readout = _count(released) - _count(released.heads), _count(released.heads)
+        full = Student(config)
+    used = released_counts(config)
     reduced = config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv"
     unused = config.width**2 * config.time_reduction.factor + config.width
     per_layer = reduced and config.heads.kind == "per_layer"
-    return ParameterCounts(trunk, readout, _count(full) - trunk - readout, unused if per_layer else 0)
+    return ParameterCounts(used.trunk, used.readout, _count(full) - used.total, unused if per_layer else 0)
 
 
 def _count(module: nn.Module) -> int:

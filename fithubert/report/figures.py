@@ -225,11 +225,12 @@ def draw_front(sweep: SweepMetrics) -> Chart:
 def draw_importance(sweep: SweepMetrics) -> Chart:
     """The share of each objective that every choice explains; a note if there were too few trials."""
     chart = new_chart("importance", "The share of each objective that every choice explains", 7.5, 4.2)
-    panels = chart.figure.subplots(1, max(1, len(sweep.importance)), squeeze=False)[0]
-    if not any(sweep.importance.values()):
+    measured = {objective: shares for objective, shares in sweep.importance.items() if shares}
+    panels = chart.figure.subplots(1, max(1, len(measured)), squeeze=False)[0]
+    if not measured:
         panels[0].text(0.5, 0.5, "too few finished trials", ha="center")
         panels[0].set_axis_off()
-    for axes, (objective, shares) in zip(panels, sweep.importance.items(), strict=False):
+    for axes, (objective, shares) in zip(panels, measured.items(), strict=False):
         ranked = sorted(shares.items(), key=lambda item: item[1])
         axes.barh([name for name, _ in ranked], [share for _, share in ranked], color=palette()["hue-0"])
         style_axes(axes, "", "")

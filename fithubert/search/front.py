@@ -1,23 +1,32 @@
-"""The Pareto front of a study and its result files."""
+"""The result of a study: its trained trials, the Pareto front, and the files that show them."""
 
 import csv
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import optuna
 import yaml
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
 from fithubert.records import SweepMetrics, SweepPoint
 from fithubert.report import draw_front, draw_importance, render_front
-from fithubert.search.study import Row, less_is_better, measure_importance, read_rows
+from fithubert.search.study import counts, read_curve
 from fithubert.tasks import task_info
 
 Point = Sequence[float]
 #: The files of a study, in the order in which they are written.
 FILES = ("front.csv", "best.yaml", "front.html", "front.png", "importance.png")
+_LABELS = {
+    "macs_per_second": "multiply-accumulates per second of audio",
+    "params": "parameters",
+    "latency_ratio": "latency, estimated, of the teacher's",
+    "dev_loss": "dev loss of the last head",
+}
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
@@ -43,93 +52,99 @@ def contributions(points: Sequence[Point], reference: Point) -> list[float]:
     return [whole - hypervolume([*points[:i], *points[i + 1 :]], reference) for i in range(len(points))]
 
 
-@dataclass(frozen=True)
-class StudyResult:
-    """The trained trials of a study and its front, in which the trial that adds most to the hypervolume is first."""
-
-    objectives: tuple[str, ...]
-    rows: tuple[Row, ...]
-    front: tuple[Row, ...]
-
-
-def read_result(study: Study) -> StudyResult:
-    """The trials of a study and its front. Raises UserError if no trial has finished."""
-    rows = read_rows(study)
-    objectives = tuple(study.metric_names or ())
-    points = {row.number: _minimise(row, objectives) for row in rows if row.values}
-    if not points:
+def read_result(study: Study) -> SweepMetrics:
+    """The trained trials of a study by number. Raises UserError if none has finished."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
+    if not any(trial.values for trial in trials):
         raise UserError(f"study {study.study_name!r} has no finished trial yet")
-    best = {trial.number for trial in study.best_trials}
-    front = [row for row in rows if row.number in best]
-    reference = [
-        max(values) + 1e-9 + 0.1 * (max(values) - min(values)) for values in zip(*points.values(), strict=True)
-    ]
-    gains = contributions([points[row.number] for row in front], reference)
-    order = sorted(range(len(front)), key=lambda i: (-gains[i], i))
-    return StudyResult(objectives, tuple(rows), tuple(front[i] for i in order))
+    objectives = tuple(study.metric_names or ())
+    on_front = {trial.number for trial in study.best_trials}
+    minimised = dict(zip(objectives, (way == StudyDirection.MINIMIZE for way in study.directions), strict=True))
+    return SweepMetrics(
+        study=study.study_name,
+        objectives=objectives,
+        choices=tuple(trials[0].params),
+        points=tuple(_describe(trial, objectives, trial.number in on_front) for trial in trials),
+        labels={objective: (_label(objective), lower) for objective, lower in minimised.items()},
+        importance={name: _measure_importance(study, index) for index, name in enumerate(objectives)},
+    )
 
 
-def write_result(study: Study, folder: Path, metrics_file: Path) -> StudyResult:
+def write_result(study: Study, folder: Path, metrics_file: Path) -> SweepMetrics:
     """Write `FILES` of a study to `folder`, and the record that the report reads to `metrics_file`.
 
     Raises UserError if no trial has finished.
     """
-    result = read_result(study)
-    metrics = _describe(study, result)
-    _write_table(folder / "front.csv", result)
+    metrics = read_result(study)
+    _write_table(folder / "front.csv", metrics)
     with atomic_file(folder / "best.yaml") as file:
         head = "# The front, the best compromise first. Entries of params.students: paste, then `dvc repro`.\n"
-        students = {row.name: row.student for row in result.front}
+        students = {_name(trial): trial.user_attrs["student"] for trial in _rank_front(study)}
         file.write_text(head + yaml.safe_dump(students, sort_keys=False, default_flow_style=None, width=120))
     with atomic_file(folder / "front.html") as file:
         file.write_text(render_front(metrics))
     draw_front(metrics).save_png(folder / "front.png")
     draw_importance(metrics).save_png(folder / "importance.png")
     metrics.write(metrics_file)
-    return result
+    return metrics
 
 
-def _describe(study: Study, result: StudyResult) -> SweepMetrics:
-    on_front = {row.number for row in result.front}
-    points = (
-        SweepPoint(row.name, row.number in on_front, row.choices, row.values, row.metrics, row.curve)
-        for row in result.rows
-    )
-    return SweepMetrics(
-        study=study.study_name,
-        objectives=result.objectives,
-        choices=tuple(result.rows[0].choices),
-        points=tuple(points),
-        labels={objective: (_label(objective), less_is_better(objective)) for objective in result.objectives},
-        importance=measure_importance(study),
-    )
+def _rank_front(study: Study) -> list[FrozenTrial]:
+    """The trials on the front; the one that adds most to the hypervolume is first."""
+    signs = [1 if way == StudyDirection.MINIMIZE else -1 for way in study.directions]
+
+    def minimise(trial: FrozenTrial) -> tuple[float, ...]:
+        return tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
+
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    columns = list(zip(*map(minimise, finished), strict=True))
+    reference = [max(values) + 1e-9 + 0.1 * (max(values) - min(values)) for values in columns]
+    front = sorted(study.best_trials, key=lambda trial: trial.number)
+    gains = contributions([minimise(trial) for trial in front], reference)
+    return [front[index] for index in sorted(range(len(front)), key=lambda index: (-gains[index], index))]
+
+
+def _name(trial: FrozenTrial) -> str:
+    """The trial's name in tables and in `params.students`."""
+    return f"sweep_{trial.number:03d}"
+
+
+def _describe(trial: FrozenTrial, objectives: Sequence[str], on_front: bool) -> SweepPoint:
+    values = dict(zip(objectives, trial.values or (), strict=False))
+    metrics: dict[str, Any] = {**trial.user_attrs["costs"], **trial.user_attrs.get("metrics", {})}
+    curve = tuple(sorted(read_curve(trial).items()))
+    return SweepPoint(_name(trial), on_front, dict(trial.params), values, metrics, curve)
 
 
 def _label(objective: str) -> str:
     """The label of an objective on an axis."""
-    names = {
-        "macs_per_second": "multiply-accumulates per second of audio",
-        "params": "parameters",
-        "latency_ratio": "latency, estimated, of the teacher's",
-        "dev_loss": "dev loss of the last head",
-    }
-    return names.get(objective) or f"{task_info(objective).title}, dev, %"
+    return _LABELS.get(objective) or f"{task_info(objective).title}, dev, %"
 
 
-def _write_table(path: Path, result: StudyResult) -> None:
-    on_front = {row.number for row in result.front}
-    choices = list(result.rows[0].choices)
-    metrics = sorted({name for row in result.rows for name in row.metrics})
+def _measure_importance(study: Study, index: int) -> dict[str, float]:
+    """Choice -> its share of an objective's variance (PED-ANOVA); empty with fewer than four finished trials."""
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 4:
+        return {}
+    sign = 1.0 if study.directions[index] == StudyDirection.MINIMIZE else -1.0
+
+    def target(trial: FrozenTrial) -> float:
+        return sign * trial.values[index]
+
+    with warnings.catch_warnings():
+        # Optuna warns that it treats low targets as good; `sign` makes that true.
+        warnings.simplefilter("ignore", UserWarning)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
+
+
+def _write_table(path: Path, result: SweepMetrics) -> None:
+    metrics = sorted({name for point in result.points for name in point.metrics})
     with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", "state", "front", *choices, *metrics, "curve"])
-        for row in result.rows:
-            curve = " ".join(f"{update}:{loss:.4f}" for update, loss in row.curve)
-            figures = [f"{row.metrics[name]:.6g}" if name in row.metrics else "" for name in metrics]
-            front = int(row.number in on_front)
-            writer.writerow([row.name, row.state, front, *(row.choices[c] for c in choices), *figures, curve])
-
-
-def _minimise(row: Row, objectives: Sequence[str]) -> tuple[float, ...]:
-    """The values of a trial, with the sign of those to maximise changed."""
-    return tuple(row.values[o] if less_is_better(o) else -row.values[o] for o in objectives)
+        writer.writerow(["trial", "state", "front", *result.choices, *metrics, "curve"])
+        for point in result.points:
+            curve = " ".join(f"{update}:{loss:.4f}" for update, loss in point.curve)
+            figures = [f"{point.metrics[name]:.6g}" if name in point.metrics else "" for name in metrics]
+            state = "finished" if point.values else "stopped"
+            choices = [point.choices[choice] for choice in result.choices]
+            writer.writerow([point.name, state, int(point.on_front), *choices, *figures, curve])

@@ -15,7 +15,7 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
-from fithubert.models.weights import parameter_counts
+from fithubert.models.weights import released_counts
 from fithubert.profile.costs import REFERENCE_SECONDS, time_parts
 from fithubert.profile.macs import PARTS, count_macs
 from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
@@ -126,10 +126,10 @@ class Limits:
     params: int | None = None
     latency_ratio: float | None = None
 
-    def excess(self, costs: Costs) -> dict[str, float]:
-        """Limit -> the share by which it is exceeded; 0 or less if it is kept."""
+    def exceeded_by(self, costs: Costs) -> bool:
+        """Whether `costs` are above a limit."""
         limits = {name: limit for name, limit in asdict(self).items() if limit is not None}
-        return {name: getattr(costs, name) / limit - 1 for name, limit in limits.items()}
+        return any(getattr(costs, name) > limit for name, limit in limits.items())
 
 
 def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, rounds: int = 7) -> Speed:
@@ -146,7 +146,7 @@ def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, round
     teacher_seconds = median(theirs)
     # Compared round by round, so that both had the same load on the machine.
     seconds = teacher_seconds * paired_ratio(ours, theirs).median
-    macs = _macs(config)
+    macs = count_reference_macs(config)
     spent = {part: share * seconds for part, share in shares.items()}
     overall = sum(macs.values()) / seconds
     speeds = {p: macs[p] / spent[p] if macs[p] and spent[p] else overall for p in PARTS}
@@ -157,14 +157,17 @@ def measure_speed(of: StudentParams, teacher: HubertTeacher, threads: int, round
 def count_costs(student: StudentParams, speed: Speed) -> Costs:
     """The costs of `student`, counted from its shape; no model is built in memory."""
     config = resolve(student.recipe, student.shape)
-    macs = _macs(config)
+    macs = count_reference_macs(config)
     seconds = speed.rest_seconds + sum(count / speed.macs_per_second[part] for part, count in macs.items())
-    return Costs(
-        parameter_counts(config).total,
-        sum(macs.values()) / REFERENCE_SECONDS,
-        seconds / speed.teacher_seconds,
-    )
+    per_second = sum(macs.values()) / REFERENCE_SECONDS
+    return Costs(released_counts(config).total, per_second, seconds / speed.teacher_seconds)
 
 
-def _macs(config: StudentConfig) -> dict[str, int]:
+def count_reference_macs(config: StudentConfig) -> dict[str, int]:
+    """Part -> multiply-accumulates on one utterance of `REFERENCE_SECONDS`."""
     return count_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))
+
+
+def describe_student(student: StudentParams) -> dict[str, Any]:
+    """A student as an entry of `params.students`, without default values."""
+    return student.model_dump(mode="json", exclude_defaults=True)

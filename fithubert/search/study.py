@@ -1,14 +1,16 @@
-"""An Optuna study in a database, and the results that its trials keep there."""
+"""An Optuna study in a database: how it is set up and joined, and how shapes are drawn for it."""
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
@@ -17,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import COSTS, SpaceParams, SweepParams
 from fithubert.errors import UserError, without_password
-from fithubert.search.space import Limits, Speed
+from fithubert.search.space import Choices, Limits, Speed
 from fithubert.superb.run import find_learner
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -26,6 +28,8 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 #: Random trials before the sampler models the results.
 _STARTUP_TRIALS = 6
+#: One of so many draws for a trial is random, in case the modelled ones stay above a limit.
+_RANDOM_EVERY = 6
 #: Settings that may differ when a study is continued: they change no result.
 _FREE = ("trials",)
 #: Runs a shape again from its last checkpoint, at most three times.
@@ -59,9 +63,9 @@ class StudyPlace:
                 heartbeat_stale_trial_callback=retry_trial,
             )
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            shown = without_password(self.url)
-            raise UserError(f"--storage {shown}: cannot be opened ({lines[0].replace(self.url, shown)})") from None
+            raise UserError(
+                f"--storage {without_password(self.url)}: cannot be opened ({self._explain(error)})"
+            ) from None
 
     def join(self) -> Study:
         """The study. Raises UserError with the names of the existing studies if it is not in the database."""
@@ -71,6 +75,22 @@ class StudyPlace:
         except KeyError:
             known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
             raise UserError(f"study {self.name!r}: not in this database, which has {known}") from None
+
+    @contextmanager
+    def names_outage(self) -> Iterator[None]:
+        """An error of the database inside, as a full disk or a server that is down, is a UserError."""
+        try:
+            yield
+        except optuna.exceptions.StorageInternalError as error:
+            reason = self._explain(error.__cause__ or error)
+            raise UserError(
+                f"sweep: the study's database failed ({reason}); finished trials are kept, the same command continues"
+            ) from None
+
+    def _explain(self, error: BaseException) -> str:
+        """The first line of the database's own error, without the password."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return lines[0].replace(self.url, without_password(self.url))
 
 
 @dataclass(frozen=True)
@@ -92,48 +112,89 @@ def create_study(
     settings: Mapping[str, Any],
     first: Mapping[str, Any] | None = None,
     measure: Callable[[], Mapping[str, Any]] = dict,
+    wait_seconds: float = 10.0,
 ) -> tuple[Study, bool]:
-    """The study at `place`, and whether this call created it. `first`: the choices of its first trial.
+    """The study at `place`, and whether this call set it up. `first`: the choices of its first trial.
 
-    The result of `measure` is stored as attributes of a new study, so that all machines share the same values.
-    Raises UserError naming the setting if the study was created with a different one.
+    The result of `measure` is stored as attributes of a new study, so that all machines share the same values. A study
+    without settings after `wait_seconds` is set up again: the process that created it was killed. Raises UserError
+    naming the setting if the study was created with a different one.
     """
-    directions = ["minimize" if less_is_better(objective) else "maximize" for objective in objectives]
+    directions = ["minimize" if _less_is_better(objective) else "maximize" for objective in objectives]
+    storage = place.open_storage()
+    # Measured before the study is created, because other machines wait from then on.
+    measured = None if place.name in optuna.get_all_study_names(storage) else measure()
     try:
-        study = optuna.create_study(study_name=place.name, storage=place.open_storage(), directions=directions)  # type: ignore[arg-type]
+        study = optuna.create_study(study_name=place.name, storage=storage, directions=directions)  # type: ignore[arg-type]
     except optuna.exceptions.DuplicatedStudyError:
         study = place.join()
-        _wait_for_settings(study)
-        _check_settings(study, settings)
-        return study, False
+        if _has_settings(study, wait_seconds):
+            _check_settings(study, settings)
+            return study, False
+    if [direction.name.lower() for direction in study.directions] != directions:
+        raise UserError(f"study {place.name!r} was created with other objectives; give another --study")
     study.set_metric_names(list(objectives))
-    for key, value in measure().items():
+    for key, value in (measure() if measured is None else measured).items():
         study.set_user_attr(key, value)
     if first is not None:
-        study.enqueue_trial(dict(first))
+        study.enqueue_trial(dict(first), skip_if_exists=True)
     # Written last, because other machines wait for it.
     study.set_user_attr("settings", dict(settings))
     return study, True
 
 
-def less_is_better(objective: str) -> bool:
-    """Whether a lower value of the objective is better."""
-    return objective in (*COSTS, "dev_loss") or find_learner(objective).selection.lower
+class ShapeSampler(BaseSampler):
+    """Draws shapes until one is not refused; nothing is stored about the others.
 
+    Draws come from tree-structured Parzen estimators for several objectives, which treat running trials as poor
+    results; if `random`, they do not depend on results. `refuses` decides from the choices alone. After `attempts`
+    refused draws for one trial, `exhausted` is True and the trial has the last one.
+    """
 
-def make_sampler(seed: int) -> BaseSampler:
-    """Tree-structured Parzen estimators for several objectives. Running trials are treated as poor results."""
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS)
+    def __init__(
+        self, space: SpaceParams, seed: int, refuses: Callable[[Choices], bool], random: bool, attempts: int
+    ) -> None:
+        self.exhausted = False
+        self._space = {name: _distribution(values) for name, values in space}
+        self._several = {name: choice for name, choice in self._space.items() if not choice.single()}
+        self._refuses, self._attempts = refuses, attempts
+        self._random = RandomSampler(seed=seed + 1)
+        modelled = TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS)
+        self._sampler: BaseSampler = self._random if random else modelled
 
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """The choices of a trial: drawn now, or those with which it was queued."""
+        if not self._several:
+            # In a space of one shape, Optuna draws only if asked.
+            _ = trial.relative_params
+        return {name: _suggest(trial, name, distribution) for name, distribution in self._space.items()}
 
-def make_random_sampler(seed: int) -> BaseSampler:
-    """Choices that do not depend on earlier trials."""
-    return RandomSampler(seed=seed)
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All choices; Optuna calls it."""
+        return self._space
 
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The choices of a trial; Optuna calls it."""
+        for attempt in range(1, self._attempts + 1):
+            sampler = self._sampler if attempt % _RANDOM_EVERY else self._random
+            choices = self._draw(sampler, study, trial)
+            if not self._refuses(choices):
+                return choices
+        self.exhausted = True
+        return choices
 
-def suggest_choices(trial: Trial, space: SpaceParams) -> dict[str, Any]:
-    """One value of every list of the space: evenly spaced numbers are modelled as numbers, others as categories."""
-    return {name: _suggest(trial, name, values) for name, values in space}
+    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """A choice of a queued trial that lacks it; Optuna calls it."""
+        return self._random.sample_independent(study, trial, name, distribution)
+
+    def _draw(self, sampler: BaseSampler, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        drawn = sampler.sample_relative(study, trial, self._several)
+        return {
+            name: drawn[name] if name in drawn else self._random.sample_independent(study, trial, name, distribution)
+            for name, distribution in self._space.items()
+        }
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -147,96 +208,47 @@ def first_number(trial: FrozenTrial) -> int:
     return trial.number if number is None else number
 
 
-@dataclass(frozen=True)
-class Row:
-    """A trained trial. `state`: `finished`, or `stopped` by the rule (then without values).
-
-    `values`: objective -> value. `metrics`: all figures of the trial, its costs included. `curve`: (update, dev loss of
-    the last head). `student`: an entry of `params.students`.
-    """
-
-    number: int
-    state: str
-    choices: dict[str, Any]
-    student: dict[str, Any]
-    values: dict[str, float]
-    metrics: dict[str, float]
-    curve: tuple[tuple[int, float], ...]
-
-    @property
-    def name(self) -> str:
-        """The trial's name in tables and in `params.students`."""
-        return f"sweep_{self.number:03d}"
-
-
-def read_rows(study: Study) -> list[Row]:
-    """The trained trials, by number."""
-    return [_read_row(study, trial) for trial in study.get_trials(deepcopy=False) if counts(trial)]
-
-
-def _read_row(study: Study, trial: FrozenTrial) -> Row:
-    attributes = trial.user_attrs
-    return Row(
-        number=trial.number,
-        state="finished" if trial.state == TrialState.COMPLETE else "stopped",
-        choices=dict(trial.params),
-        student=attributes["student"],
-        values=dict(zip(study.metric_names or [], trial.values or [], strict=False)),
-        metrics={**attributes["costs"], **attributes.get("metrics", {})},
-        curve=tuple(sorted(read_curve(trial).items())),
-    )
-
-
 def read_curve(trial: FrozenTrial) -> dict[int, float]:
     """Update -> dev loss of the last head, for every evaluation."""
     return {int(update): loss for update, loss in trial.user_attrs.get("curve", {}).items()}
 
 
-def measure_importance(study: Study) -> dict[str, dict[str, float]]:
-    """Objective -> choice -> its share of the objective's variance (PED-ANOVA); empty with fewer than four trials."""
-    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 4:
-        return {}
-    return {name: _measure_one(study, index) for index, name in enumerate(study.metric_names or [])}
+def _less_is_better(objective: str) -> bool:
+    return objective in (*COSTS, "dev_loss") or find_learner(objective).selection.lower
 
 
-def describe_student(student: StudentParams) -> dict[str, Any]:
-    """A student as an entry of `params.students`, without default values."""
-    return student.model_dump(mode="json", exclude_defaults=True)
-
-
-def _measure_one(study: Study, index: int) -> dict[str, float]:
-    sign = -1.0 if study.directions[index] == optuna.study.StudyDirection.MAXIMIZE else 1.0
-
-    def target(trial: FrozenTrial) -> float:
-        return sign * trial.values[index]
-
-    with warnings.catch_warnings():
-        # Optuna warns that it treats low targets as good; `sign` makes that true.
-        warnings.simplefilter("ignore", UserWarning)
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
-
-
-def _suggest(trial: Trial, name: str, values: Sequence[Any]) -> Any:
+def _distribution(values: Sequence[Any]) -> BaseDistribution:
+    """Evenly spaced numbers are modelled as numbers, others as categories."""
     ordered = sorted(values) if not isinstance(values[0], str) else []
     steps = {round(high - low, 9) for low, high in pairwise(ordered)}
     if len(steps) != 1:
-        return trial.suggest_categorical(name, values)
+        return CategoricalDistribution(values)
     if isinstance(ordered[0], int):
-        return trial.suggest_int(name, ordered[0], ordered[-1], step=int(steps.pop()))
-    return trial.suggest_float(name, ordered[0], ordered[-1], step=steps.pop())
+        return IntDistribution(ordered[0], ordered[-1], step=int(steps.pop()))
+    return FloatDistribution(ordered[0], ordered[-1], step=steps.pop())
 
 
-def _wait_for_settings(study: Study, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
+    assert isinstance(distribution, FloatDistribution)  # see _distribution
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
+
+
+def _has_settings(study: Study, wait_seconds: float) -> bool:
+    """Whether the study is set up, within `wait_seconds`."""
+    until = time.monotonic() + wait_seconds
     while "settings" not in study.user_attrs:
         if time.monotonic() > until:
-            raise UserError(f"study {study.study_name!r} was created but never set up; give another --study")
+            return False
         time.sleep(0.2)
+    return True
 
 
 def _check_settings(study: Study, settings: Mapping[str, Any]) -> None:
-    made = study.user_attrs.get("settings", {})
+    made = study.user_attrs["settings"]
     for key in settings:
         if key not in _FREE and made.get(key) != settings[key]:
             raise UserError(f"study {study.study_name!r} was created with another {key}; give another --study")

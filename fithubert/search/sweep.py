@@ -1,4 +1,4 @@
-"""The workers of a sweep: each proposes shapes, refuses those above a limit, and trains the others one by one."""
+"""The workers of a sweep: each draws shapes within the limits and trains them one by one."""
 
 import multiprocessing
 import os
@@ -21,23 +21,11 @@ from fithubert.config.students import StudentParams
 from fithubert.config.sweep import COSTS
 from fithubert.errors import UserError
 from fithubert.files import digest_json
-from fithubert.search.space import Costs, count_costs, make_student
-from fithubert.search.study import (
-    Search,
-    counts,
-    describe_student,
-    first_number,
-    make_random_sampler,
-    make_sampler,
-    read_curve,
-    retry_trial,
-    suggest_choices,
-)
+from fithubert.search.space import Choices, Costs, count_costs, describe_student, make_student
+from fithubert.search.study import Search, ShapeSampler, counts, first_number, read_curve, retry_trial
 from fithubert.search.trial import FinishedTrial, RunTrial, StoppingRule, threads_of_children
 from fithubert.training.events import StopTraining
 
-#: After so many refused proposals in a row the next one is drawn at random.
-_STUCK = 5
 #: Failed trials in a row that end a worker.
 _FAILURES = 3
 #: Killed workers that are replaced before the sweep gives up.
@@ -47,14 +35,14 @@ _LEAVE_SECONDS = 20.0
 
 
 class _Refused(Exception):
-    """A proposal that is not trained, with the reason."""
+    """A trial that is not trained, with the reason."""
 
 
 class Worker:
     """One process's part of a sweep.
 
-    `open_trials` is called once, before the first training. `random`: proposals do not depend on results.
-    `exhausted`: refused proposals in a row that end the sweep.
+    `open_trials` is called once, before the first training. `random`: shapes do not depend on results. `attempts`:
+    refused draws in a row that end the sweep.
     """
 
     def __init__(
@@ -64,39 +52,41 @@ class Worker:
         ordinal: int = 0,
         random: bool = False,
         poll_seconds: float = 1.0,
-        exhausted: int = 500,
+        attempts: int = 500,
     ) -> None:
         self.search, self.study = search, search.place.join()
         self._open_trials = open_trials
         self._run_trial: RunTrial | None = None
-        self._poll_seconds, self._exhausted = poll_seconds, exhausted
+        self._poll_seconds, self._attempts = poll_seconds, attempts
         # A different seed for every worker and every start; with one seed all would draw the same shapes.
         started = len(self.study.get_trials(deepcopy=False))
         seed = (search.settings.seed * 1_000_003 + started * 1_009 + ordinal * 7_919) % 2**31
-        self._random_sampler = make_random_sampler(seed + 1)
-        self._sampler = self._random_sampler if random else make_sampler(seed)
+        self._sampler = ShapeSampler(search.settings.space, seed, self._refuses, random, attempts)
         self.study.sampler = self._sampler
+        #: Digests of the shapes that are trained or running.
+        self._tried: set[str] = set()
         self._running: Trial | None = None
         self._given_up = self._interrupted = False
-        self._failures = self._refusals = 0
+        self._failures = 0
 
     def run(self) -> None:
         """Train trials until the study has `settings.trials`, counting those of all workers.
 
-        Raises UserError after repeated failures or if no new shape within the limits is found.
+        Raises UserError after repeated failures, if no new shape within the limits is found, or if the database fails.
         """
-        while self._wait_until_needed():
-            try:
-                self.study.optimize(self._objective, catch=(_Refused, UserError), callbacks=[self._after_trial])
-            except ValueError:
-                # Optuna refuses the result of a trial that another worker has given up: this machine was suspended.
-                if not self._given_up:
+        with self.search.place.names_outage():
+            while self._wait_until_needed():
+                try:
+                    self.study.optimize(self._objective, catch=(_Refused, UserError), callbacks=[self._after_trial])
+                except ValueError:
+                    # Optuna refuses the result of a trial that another worker has given up: this machine was suspended.
+                    if not self._given_up:
+                        raise
+                except KeyboardInterrupt:
+                    trial = self._running and self._frozen(self._running)
+                    if trial and trial.state == TrialState.FAIL:
+                        retry_trial(self.study, trial)
                     raise
-            except KeyboardInterrupt:
-                trial = self._running and self._frozen(self._running)
-                if trial and trial.state == TrialState.FAIL:
-                    retry_trial(self.study, trial)
-                raise
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """A signal handler: the trial ends at its next update and is queued again, and the worker ends.
@@ -106,16 +96,15 @@ class Worker:
         self._interrupted = True
 
     def _objective(self, trial: Trial) -> list[float]:
-        """The objectives of a proposal, after its training."""
+        """The objectives of a shape, after its training."""
         search, settings = self.search, self.search.settings
-        choices = suggest_choices(trial, settings.space)
-        student = make_student(search.student, choices, search.teacher_depth)
-        costs = count_costs(student, search.speed)
-        self._refuse(trial, student, costs)
+        student, costs = self._make_student(self._sampler.suggest(trial))
+        trial.set_user_attr("shape", _digest(student))
+        self._check_again(trial, student, costs)
         trial.set_user_attr("costs", asdict(costs))
         trial.set_user_attr("student", describe_student(student))
         trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
-        self._running, self._refusals = trial, 0
+        self._running = trial
         if self._run_trial is None:
             self._run_trial = self._open_trials()
         name = f"trial-{first_number(self._frozen(trial)):04d}"
@@ -136,38 +125,37 @@ class Worker:
         values = {**asdict(costs), **figures}
         return [float(values[objective]) for objective in settings.objectives]
 
-    def _refuse(self, trial: Trial, student: StudentParams, costs: Costs) -> None:
-        """Raise if the proposal is above a limit, was tried before, or is one more than requested."""
-        excess = self.search.limits.excess(costs)
-        for name, share in excess.items():
-            trial.set_constraint(name, share)
-        if any(share > 0 for share in excess.values()):
-            # Pruned rather than failed: the sampler learns from the constraints of pruned trials.
-            raise optuna.TrialPruned("above a limit")
-        shape = digest_json(student.model_dump(mode="json"))
-        trial.set_user_attr("shape", shape)
+    def _make_student(self, choices: Choices) -> tuple[StudentParams, Costs]:
+        student = make_student(self.search.student, choices, self.search.teacher_depth)
+        return student, count_costs(student, self.search.speed)
+
+    def _refuses(self, choices: Choices) -> bool:
+        """Whether a shape is above a limit or was tried before."""
+        student, costs = self._make_student(choices)
+        return _digest(student) in self._tried or self.search.limits.exceeded_by(costs)
+
+    def _check_again(self, trial: Trial, student: StudentParams, costs: Costs) -> None:
+        """Raise if a queued shape is above a limit, or if other workers have begun it or have enough trials by now."""
+        if self.search.limits.exceeded_by(costs):
+            raise _Refused("above a limit")
         others = [t for t in self.study.get_trials(deepcopy=False) if t.number != trial.number]
         earlier = [t for t in others if counts(t) or (t.state == TrialState.RUNNING and t.number < trial.number)]
-        if any(other.user_attrs.get("shape") == shape for other in earlier):
+        if any(other.user_attrs.get("shape") == _digest(student) for other in earlier):
             raise _Refused("tried before")
         if len(earlier) >= self.search.settings.trials:
             raise _Refused("enough trials without it")
 
     def _after_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """End or continue after one proposal; Optuna calls it."""
-        trained, self._running = self._running, None
-        if trained is None:
-            self._refusals += 1
-            if self._refusals >= self._exhausted:
-                raise UserError(
-                    f"sweep: {self._refusals} proposals in a row were tried before or above the limits; widen either"
-                )
+        """End or continue after one trial; Optuna calls it."""
+        self._running = None
+        if self._sampler.exhausted:
+            raise UserError(
+                f"sweep: {self._attempts} shapes in a row were tried before or are above the limits; widen either"
+            )
         self._failures = self._failures + 1 if "failed" in trial.user_attrs else 0
         if self._failures >= _FAILURES:
             failed = trial.user_attrs["failed"]
             raise UserError(f"sweep: {_FAILURES} trials in a row failed, the last with: {failed}")
-        stuck = self._refusals % (_STUCK + 1) == _STUCK
-        study.sampler = self._random_sampler if stuck else self._sampler
         if not self._wait_until_needed():
             study.stop()
 
@@ -180,10 +168,12 @@ class Worker:
         while not self._interrupted and (parent is None or parent.is_alive()):
             optuna.storages.fail_stale_trials(self.study)
             trials = self.study.get_trials(deepcopy=False)
-            done = sum(map(counts, trials))
-            if done >= self.search.settings.trials:
+            done = [trial for trial in trials if counts(trial)]
+            running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+            if len(done) >= self.search.settings.trials:
                 return False
-            if done + sum(t.state == TrialState.RUNNING for t in trials) < self.search.settings.trials:
+            if len(done) + len(running) < self.search.settings.trials:
+                self._tried = {trial.user_attrs.get("shape", "") for trial in (*done, *running)}
                 return True
             time.sleep(self._poll_seconds)
         return False
@@ -209,6 +199,10 @@ class Worker:
         return self.study.get_trials(deepcopy=False)[trial.number]
 
 
+def _digest(student: StudentParams) -> str:
+    return digest_json(student.model_dump(mode="json"))
+
+
 @dataclass(frozen=True)
 class Pool:
     """The processes of one machine; `threads` of each worker."""
@@ -227,8 +221,8 @@ def run_workers(
     """Run worker processes until the study has `settings.trials` trials, whichever machines train them.
 
     `open_trials` is sent to the processes, so it must be picklable. `show(done, total, note)` is called with the
-    progress of the study. A killed worker is replaced and its trial is retried. Raises UserError if a worker does, or
-    if several are killed. On an interrupt the running trials are queued again.
+    progress of the study. A killed worker is replaced and its trial is retried. Raises UserError if a worker does, if
+    several are killed, or if the database fails. On an interrupt the running trials are queued again.
     """
     study, total = search.place.join(), search.settings.trials
     context = multiprocessing.get_context("spawn")
@@ -242,7 +236,7 @@ def run_workers(
     running: list[SpawnProcess] = []
     shown, killed = -1, 0
     try:
-        with threads_of_children(pool.threads):
+        with threads_of_children(pool.threads), search.place.names_outage():
             running += [start(ordinal) for ordinal in range(pool.workers)]
             while running:
                 time.sleep(pool.poll_seconds)

@@ -18,14 +18,12 @@ from fithubert.data.manifest import Manifest
 from fithubert.distill.targets import Targets, TrainingData
 from fithubert.distill.train import TrainingOptions, TrainResult, train_student
 from fithubert.files import digest_json, read_json, write_json
-from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.weights import load_student
 from fithubert.profile.costs import REFERENCE_SECONDS
-from fithubert.profile.macs import count_macs
 from fithubert.records import AblationTrial, TaskScore
+from fithubert.search.space import count_reference_macs
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.superb.run import run_task, task_kind
@@ -81,7 +79,7 @@ def run_trial(
         curve=tuple((point.update, point.dev_loss) for point in ended.curve),
         tasks=tasks,
         parameters=sum(p.numel() for p in model.student.parameters()),
-        macs_per_second=macs_per_second(trial.student),
+        macs_per_second=sum(count_reference_macs(model.student.config).values()) / REFERENCE_SECONDS,
         updates=ended.updates,
         audio_hours=ended.audio_hours,
         train_seconds=ended.seconds,
@@ -89,12 +87,6 @@ def run_trial(
     )
     result.write(record)
     return result
-
-
-def macs_per_second(student: StudentParams) -> float:
-    """Multiply-accumulates per second of audio, counted from the shape."""
-    config = resolve(student.recipe, student.shape)
-    return sum(count_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ)).values()) / REFERENCE_SECONDS
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams
 from fithubert.models.weights import read_teacher
-from fithubert.search.front import FILES, StudyResult, write_result
-from fithubert.search.space import Limits, Speed, check_space, find_choices, measure_speed
-from fithubert.search.study import Search, StudyPlace, create_study, describe_student
+from fithubert.records import SweepMetrics
+from fithubert.search.front import FILES, write_result
+from fithubert.search.space import Limits, Speed, check_space, describe_student, find_choices, measure_speed
+from fithubert.search.study import Search, StudyPlace, create_study
 from fithubert.search.sweep import Pool, run_workers
 from fithubert.search.trial import RunTrial, StoppingRule, Trial, TrialData, run_trial
 from fithubert.stages.ablation import open_trial_data
@@ -47,7 +48,7 @@ class SweepOptions:
 _DEFAULT = SweepOptions()
 
 
-def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT) -> StudyResult:
+def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT) -> SweepMetrics:
     """Train trials until the study has `params.sweep.trials`, and write its result to `REPORT`.
 
     An existing study is continued. Raises UserError if the space does not fit the teacher or if the study was created
@@ -101,7 +102,7 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
     return report_sweep(workspace, options.study, options.storage)
 
 
-def report_sweep(workspace: Workspace, name: str, storage: str | None = None) -> StudyResult:
+def report_sweep(workspace: Workspace, name: str, storage: str | None = None) -> SweepMetrics:
     """Write the present result of the study `name` to `REPORT` and to the stage's metrics file.
 
     Raises UserError if no trial has finished.
@@ -112,8 +113,8 @@ def report_sweep(workspace: Workspace, name: str, storage: str | None = None) ->
     study = StudyPlace(name, storage_url(workspace, name, storage)).join()
     folder = workspace.root / REPORT
     result = write_result(study, folder, workspace.metrics("sweep"))
-    states = [row.state for row in result.rows]
-    figures = {"trials": len(states), "stopped": states.count("stopped"), "front": len(result.front)}
+    trained, finished = len(result.points), len(result.finished)
+    figures = {"trials": trained, "stopped": trained - finished, "front": len(result.front)}
     run = study.user_attrs.get("mlflow_run")
     if run is not None:
         end_study(run, figures, [folder / file for file in FILES])

@@ -45,24 +45,21 @@ def test_files_of_a_study(tmp_path: Path) -> None:
     Worker(search, FakeTrials(tmp_path).open).run()
     result = write_result(search.place.join(), tmp_path / "out", tmp_path / "sweep.json")
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
-    rows = [row for row in result.rows if row.values]
-    points = [(row.values["pr"], row.values["macs_per_second"]) for row in rows]
-    best = {row.number for i, row in enumerate(rows) if not _is_dominated(points, i)}
-    assert {row.number for row in result.front} == best
-    for name, entry in yaml.safe_load((tmp_path / "out" / "best.yaml").read_text()).items():
+    points = [(point.values["pr"], point.values["macs_per_second"]) for point in result.finished]
+    best = {point.name for i, point in enumerate(result.finished) if not _is_dominated(points, i)}
+    entries = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
+    assert {point.name for point in result.front} == set(entries) == best
+    for name, entry in entries.items():
         validate(StudentParams, entry, name)
     page = (tmp_path / "out" / "front.html").read_text()
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
-    assert all(row.name in page for row in result.rows)
+    assert all(point.name in page for point in result.points)
     table = (tmp_path / "out" / "front.csv").read_text().splitlines()
     assert len(table) == 11
     assert table[0].startswith("trial,state,front,depth,width")
-    report = SweepMetrics.read(tmp_path / "sweep.json")
-    assert (report.study, report.objectives) == ("s", ("pr", "macs_per_second"))
-    assert {point.name for point in report.front} == {row.name for row in result.front}
-    assert [dict(point.values) for point in report.points] == [row.values for row in result.rows]
-    assert [point.curve for point in report.points] == [row.curve for row in result.rows]
-    costs = [point.values["macs_per_second"] for point in report.front]
+    assert SweepMetrics.read(tmp_path / "sweep.json") == result
+    assert (result.study, result.objectives) == ("s", ("pr", "macs_per_second"))
+    costs = [point.values["macs_per_second"] for point in result.front]
     assert costs == sorted(costs)
 
 

@@ -104,9 +104,9 @@ def test_estimated_latency_grows_with_the_shape() -> None:
     assert count_costs(deeper, speed).latency_ratio > count_costs(STUDENT, speed).latency_ratio > 0
 
 
-def test_limits_give_the_share_by_which_they_are_exceeded() -> None:
+def test_a_cost_at_its_limit_is_not_above_it() -> None:
     costs = count_costs(STUDENT, SPEED)
-    excess = Limits(params=costs.params // 2, latency_ratio=2 * costs.latency_ratio).excess(costs)
-    assert excess["params"] == pytest.approx(1, abs=1e-3)
-    assert excess["latency_ratio"] == pytest.approx(-0.5)
-    assert Limits().excess(costs) == {}
+    assert not Limits(params=costs.params, latency_ratio=costs.latency_ratio).exceeded_by(costs)
+    assert Limits(params=costs.params - 1).exceeded_by(costs)
+    assert Limits(params=costs.params, latency_ratio=0.99 * costs.latency_ratio).exceeded_by(costs)
+    assert not Limits().exceeded_by(costs)

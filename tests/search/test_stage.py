@@ -53,16 +53,16 @@ def test_a_real_sweep_ends_in_a_student_that_trains(
     params = _params()
     cache(params, workspace)
     result = sweep(params, workspace, SweepOptions(workers=1))
-    assert [row.state for row in result.rows] == ["finished"] * 2
-    assert all(set(row.values) == {"pr", "macs_per_second"} and len(row.curve) == 2 for row in result.rows)
+    assert len(result.points) == 2
+    assert all(set(point.values) == {"pr", "macs_per_second"} and len(point.curve) == 2 for point in result.points)
     assert {path.name for path in (tmp_path / REPORT).iterdir()} == set(FILES)
-    _check_tracked(len(result.rows))
+    _check_tracked(len(result.points))
     entries = yaml.safe_load((tmp_path / REPORT / "best.yaml").read_text())
     best = result.front[0].name
     changes = {"students": entries, "sweep": {"of": best}}
     pasted = Params.model_validate(params.model_dump(mode="json") | changes)
     assert distill(pasted, workspace, best).updates == 1
-    assert report_sweep(workspace, "default").rows == result.rows
+    assert report_sweep(workspace, "default") == result
     with pytest.raises(UserError, match="default"):
         report_sweep(workspace, "other")
 

@@ -4,8 +4,10 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +15,18 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import Engine, event
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams, SweepParams
 from fithubert.errors import UserError
-from fithubert.search.space import Limits
-from fithubert.search.study import Search, counts, first_number, read_curve, read_rows
+from fithubert.search.front import read_result
+from fithubert.search.space import Limits, count_costs
+from fithubert.search.study import Search, counts, first_number, read_curve
 from fithubert.search.sweep import Pool, Worker, run_workers
 from fithubert.search.trial import StoppingRule
-from tests.search.fakes import FakeTrials, make_search, wait_for, with_trials
+from tests.search.fakes import SPEED, STUDENT, FakeTrials, make_search, wait_for, with_trials
 
 pytest.importorskip("optuna")
 POOL = Pool(workers=2, threads=1, poll_seconds=0.1)
@@ -30,6 +34,11 @@ POOL = Pool(workers=2, threads=1, poll_seconds=0.1)
 
 def work(search: Search, **options: Any) -> None:
     Worker(search, FakeTrials(search.folder).open, poll_seconds=0.1, **options).run()
+
+
+def trained(search: Search) -> list[int]:
+    """The numbers of the trials that count."""
+    return [trial.number for trial in search.place.join().get_trials(deepcopy=False) if counts(trial)]
 
 
 def check_consistent(search: Search) -> None:
@@ -69,13 +78,12 @@ def default_interrupts() -> Iterator[None]:
 def test_a_study_is_continued(tmp_path: Path) -> None:
     search = make_search(tmp_path, trials=4)
     work(search)
-    first = [row.number for row in read_rows(search.place.join())]
+    first = trained(search)
     work(with_trials(search, 7))
-    numbers = [row.number for row in read_rows(search.place.join())]
-    assert numbers[:4] == first
-    assert len(numbers) == 7
+    assert trained(search)[:4] == first
+    assert len(trained(search)) == 7
     work(search)  # there are enough
-    assert len(read_rows(search.place.join())) == 7
+    assert len(trained(search)) == 7
 
 
 @pytest.mark.slow
@@ -100,13 +108,13 @@ def test_an_interrupt_keeps_finished_trials_and_queues_the_others(tmp_path: Path
     search = make_search(tmp_path, trials=30)
 
     def interrupt() -> None:
-        wait_for(lambda: len(read_rows(search.place.join())) >= 2)
+        wait_for(lambda: len(trained(search)) >= 2)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         run_workers(search, FakeTrials(tmp_path, seconds=1.0).open, POOL)
-    done = len(read_rows(search.place.join()))
+    done = len(trained(search))
     assert 2 <= done < 30
     states = [t.state.name for t in search.place.join().trials]
     assert "RUNNING" not in states
@@ -147,25 +155,57 @@ class _Allocations(TorchDispatchMode):
         return made
 
 
-def test_infeasible_trials_are_never_built_and_do_not_count(tmp_path: Path) -> None:
+def test_a_hundred_infeasible_shapes_cost_little_and_are_neither_built_nor_stored(tmp_path: Path) -> None:
     search = make_search(tmp_path, trials=1, limits=Limits(params=1))
-    with _Allocations() as built, pytest.raises(UserError, match="above the limits"):
-        Worker(search, lambda: pytest.fail("opened"), exhausted=40).run()
+    worker = Worker(search, lambda: pytest.fail("opened"), attempts=100)
+    count_costs(STUDENT, SPEED)  # the first count imports parts of torch
+    begun = time.process_time()
+    with _Allocations() as built, pytest.raises(UserError, match=r"100 shapes in a row .* above the limits"):
+        worker.run()
+    assert time.process_time() - begun < 2
     # One of them has hundreds of thousands of parameters.
     assert built.numbers < 1000
-    assert read_rows(search.place.join()) == []
-    assert len(search.place.join().trials) == 40
+    assert trained(search) == []
+    assert len(search.place.join().trials) == 1
+
+
+def test_a_first_shape_above_a_limit_is_refused_and_the_others_are_drawn_within_it(tmp_path: Path) -> None:
+    search = make_search(tmp_path, trials=3, limits=Limits(params=600_000))
+    largest = {name: max(values) for name, values in SpaceParams() if name not in ("time_reduction", "readout")}
+    first = {**largest, "time_reduction": "none", "readout": "projections"}
+    search.place.join().enqueue_trial(first)
+    work(search)
+    assert trained(search) == [1, 2, 3]
+    check_consistent(search)
 
 
 def test_limits_hold_and_an_exhausted_space_is_an_error(tmp_path: Path) -> None:
     search = make_search(tmp_path, trials=8, limits=Limits(params=900_000))
     work(search)
-    assert all(row.metrics["params"] <= 900_000 for row in read_rows(search.place.join()))
+    assert all(point.metrics["params"] <= 900_000 for point in read_result(search.place.join()).points)
     one = SpaceParams(**{name: values[:1] for name, values in SpaceParams()})
     other = make_search(tmp_path / "b", trials=2, settings=SweepParams(trials=2, space=one))
     with pytest.raises(UserError, match="widen"):
-        work(other, exhausted=20)
-    assert len(read_rows(other.place.join())) == 1
+        work(other, attempts=20)
+    assert len(trained(other)) == 1
+
+
+def test_a_full_disk_is_one_line_and_the_study_continues_on_a_disk_with_room(tmp_path: Path) -> None:
+    search = make_search(tmp_path, trials=3)
+
+    def fill(connection: sqlite3.Connection, _: object) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(Engine, "connect", fill)
+    try:
+        with pytest.raises(UserError, match=r"database failed \(.*full\).* the same command continues"):
+            work(replace(search, settings=search.settings.model_copy(update={"trials": 1000})))
+    finally:
+        event.remove(Engine, "connect", fill)
+    search = with_trials(search, len(trained(search)) + 2)
+    work(search)
+    check_consistent(search)
 
 
 def test_failed_trials_in_a_row_end_a_worker(tmp_path: Path) -> None:

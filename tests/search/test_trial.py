@@ -16,10 +16,12 @@ from fithubert.data.manifest import Manifest
 from fithubert.distill.targets import LiveTargets
 from fithubert.errors import UserError
 from fithubert.records import AblationTrial, Head
-from fithubert.search.trial import FinishedTrial, StoppingRule, Trial, TrialData, macs_per_second, run_trial
+from fithubert.search.space import count_costs
+from fithubert.search.trial import FinishedTrial, StoppingRule, Trial, TrialData, run_trial
 from fithubert.superb.run import run_task
 from fithubert.training.events import Evaluated, Listeners, StopTraining
 from tests.distill.fakes import student_params, tiny_teacher
+from tests.search.fakes import SPEED
 
 STUDENT = student_params()
 SID = TaskBudget(steps=4, batch=4, eval_every=2, learning_rates=(0.01,))
@@ -55,7 +57,7 @@ def test_the_result_of_a_trial(data: TrialData, tmp_path: Path) -> None:
     assert set(result.tasks) == {"sid"}
     low, high = result.tasks["sid"].intervals["acc"]
     assert low <= result.tasks["sid"].test["acc"] <= high
-    assert result.macs_per_second == macs_per_second(STUDENT) > 0
+    assert result.macs_per_second == count_costs(STUDENT, SPEED).macs_per_second
     assert not (tmp_path / "thin" / "features").exists()
 
 
