@@ -86,7 +86,17 @@ class PlainCorpus(CorpusFolder):
     source: Literal["speech_commands", "fluent_speech_commands", "quesst14", "snips"]
 
 
-PublishedCorpus = LibriSpeechData | VoxCelebData | Libri2MixData | IemocapData | PlainCorpus
+class RealData(CorpusFolder):
+    """Real human speech with labels for all ten tasks: parts of LibriSpeech and of three other free corpora."""
+
+    source: Literal["real"] = "real"
+    #: ER: the pair of speakers who are the test split.
+    fold: int = Field(1, ge=1, le=5)
+    #: Decides the split of LibriSpeech's speakers and of the files of commands, the trials, mixtures and queries.
+    seed: int = Field(1, ge=0)
+
+
+PublishedCorpus = LibriSpeechData | VoxCelebData | Libri2MixData | IemocapData | RealData | PlainCorpus
 
 
 class SyntheticData(StrictModel):

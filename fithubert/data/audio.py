@@ -4,7 +4,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -272,3 +272,23 @@ def _quietest(samples: Samples, first: int, last: int) -> int:
     count = (last - first) // size
     energy = np.square(samples[first : first + count * size].reshape(count, size)).sum(axis=1)
     return first + int(energy.argmin()) * size + size // 2
+
+
+#: How much later than the end of a turn the next one begins, in seconds; less than 0 is overlap.
+_GAP_SECONDS = (-1.2, 0.5)
+
+
+def place_turns(rng: np.random.Generator, speakers: Sequence[str], lengths: Sequence[int]) -> list[int]:
+    """The first sample of each turn of `lengths` samples, one after another and often overlapping.
+
+    A speaker never talks over himself.
+    """
+    starts: list[int] = []
+    free: dict[str, int] = {}
+    cursor = int(rng.uniform(0.1, 0.4) * SAMPLE_RATE_HZ)
+    for speaker, length in zip(speakers, lengths, strict=True):
+        starts.append(max(cursor, free.get(speaker, 0)))
+        free[speaker] = starts[-1] + length + SAMPLE_RATE_HZ // 10
+        gap = int(rng.uniform(*_GAP_SECONDS) * SAMPLE_RATE_HZ)
+        cursor = max(starts[-1] + SAMPLE_RATE_HZ // 4, starts[-1] + length + gap)
+    return starts

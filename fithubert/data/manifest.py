@@ -87,9 +87,10 @@ _OPTIONAL = pa.schema(
         ("matches", pa.list_(pa.string())),
         ("gain_db", pa.float64()),
         ("trimmed", pa.bool_()),
+        ("task_splits", pa.list_(pa.string())),
     ]
 )
-_STRING_LISTS = ("words", "pronunciation", "trials", "matches")
+_STRING_LISTS = ("words", "pronunciation", "trials", "matches", "task_splits")
 #: Utterances that are converted at a time.
 _ROWS = 4096
 
@@ -161,6 +162,8 @@ def _utterance(row: dict[str, Any]) -> Utterance:
     return Utterance(**row)
 
 
+#: Begins the path of a file that was made next to the manifest of a published corpus.
+MADE = "made:"
 #: Keys of the file's metadata: the folder of audio outside the data directory, and label spaces.
 _AUDIO_ROOT, _INVENTORIES = b"fithubert.audio_root", b"fithubert.inventories"
 
@@ -169,14 +172,15 @@ _AUDIO_ROOT, _INVENTORIES = b"fithubert.audio_root", b"fithubert.inventories"
 class Manifest:
     """A corpus, or a part of one.
 
-    Audio paths are relative to `root`: the data directory, or the folder of a published corpus.
-    `inventories` names the symbols of each label space (`phones`, `characters`, `slots`) that the corpus defines,
-    whether or not they occur.
+    Audio paths are relative to `root`: the data directory, or the folder of a published corpus; with MADE before them
+    to `made`, the data directory of such a corpus. `inventories` names the symbols of each label space (`phones`,
+    `characters`, `slots`) that the corpus defines, whether or not they occur.
     """
 
     utterances: tuple[Utterance, ...]
     root: Path
     inventories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    made: Path | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -192,6 +196,13 @@ class Manifest:
         kinds = {kind} if isinstance(kind, str) else kind
         chosen = (u for u in self.utterances if splits is None or u.split in splits)
         return dataclasses.replace(self, utterances=tuple(u for u in chosen if kinds is None or u.kind in kinds))
+
+    def for_task(self, task: str) -> "Manifest":
+        """The utterances of one SUPERB task, with its splits."""
+        if not any(u.task_splits for u in self.utterances):
+            return self
+        moved = (dataclasses.replace(u, split=u.split_of(task)) if u.task_splits else u for u in self.utterances)
+        return dataclasses.replace(self, utterances=tuple(u for u in moved if u.split != "none"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -219,7 +230,8 @@ class Manifest:
 
         Raises UserError if the file is missing, broken or of another length than when the manifest was written.
         """
-        path = self.root / utterance.audio
+        own = utterance.audio.removeprefix(MADE)
+        path = (self.root if own == utterance.audio else self.made or self.root) / own
         waveform = read_recording(path)
         if utterance.trimmed:
             waveform = trim_silence(waveform, utterance.gain_db or 0.0)
@@ -264,4 +276,4 @@ def load_manifest(path: Path | str, root: Path | None = None) -> Manifest:
     if _AUDIO_ROOT in metadata:
         root = Path(metadata[_AUDIO_ROOT].decode())
     inventories = {name: tuple(row) for name, row in json.loads(metadata.get(_INVENTORIES, b"{}")).items()}
-    return Manifest(from_table(table), root or path.parent.parent, inventories)
+    return Manifest(from_table(table), root or path.parent.parent, inventories, path.parent.parent)

@@ -93,6 +93,7 @@ class Utterance:
     is the beginning of the utterance in a longer file; `trials` are the ids that it is compared with in verification;
     `matches` are the ids of the documents that contain this query; `gain_db` amplifies it when it is read; `trimmed`
     means that its silences are cut out when it is read (`first_sample` and `num_samples` count the rest).
+    `task_splits` are `TASK:SPLIT` for tasks that split the corpus in another way; `TASK:none` is in no split of it.
     """
 
     id: str
@@ -117,11 +118,17 @@ class Utterance:
     matches: tuple[str, ...] | None = None
     gain_db: float | None = None
     trimmed: bool | None = None
+    task_splits: tuple[str, ...] | None = None
 
     @property
     def seconds(self) -> float:
         """The length in seconds."""
         return self.num_samples / SAMPLE_RATE_HZ
+
+    def split_of(self, task: str) -> str:
+        """Its split in `task`; `none` if it is not a part of it."""
+        own = dict(entry.split(":") for entry in self.task_splits or ())
+        return own.get(task, self.split)
 
 
 def frame_phones(

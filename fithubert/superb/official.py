@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from fithubert.config.data import DataParams, IemocapData, LibriSpeechData
+from fithubert.config.data import DataParams, IemocapData, LibriSpeechData, RealData
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
@@ -139,8 +139,8 @@ def list_corpus_departures(task: str, data: DataParams, quirks: OfficialQuirks) 
 
 
 def describe_corpus(data: DataParams) -> str:
-    """The source, and for IEMOCAP the fold: the five folds are averaged."""
-    return f"{data.source}/{data.fold}" if isinstance(data, IemocapData) else data.source
+    """The source, and the fold of a corpus that has five, which are averaged."""
+    return f"{data.source}/{data.fold}" if isinstance(data, IemocapData | RealData) else data.source
 
 
 def corpus_settings(task: str, path: str, official: bool) -> dict[str, str | float | bool]:

@@ -72,7 +72,7 @@ def run_task(
     utterances of the manifest.
     """
     start = time.perf_counter()
-    learner, outputs = find_learner(name), None
+    learner, outputs, manifest = find_learner(name), None, manifest.for_task(name)
     try:
         if quirks is not None:
             check_supported(name, manifest, quirks)

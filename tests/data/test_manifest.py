@@ -35,6 +35,7 @@ UTTERANCES = st.builds(
     first_sample=st.none() | st.integers(0, 2**40),
     trials=_STRINGS,
     matches=_STRINGS,
+    task_splits=_STRINGS,
 )
 
 
@@ -55,7 +56,7 @@ def test_what_is_written_is_read(
 
 @given(st.lists(UTTERANCES, max_size=3))
 def test_the_fingerprint_covers_every_value(rows: list[Utterance]) -> None:
-    empty = {"pronunciation": None, "first_sample": None, "trials": None, "matches": None}
+    empty = {"pronunciation": None, "first_sample": None, "trials": None, "matches": None, "task_splits": None}
     plain = Manifest(tuple(dataclasses.replace(u, **empty) for u in rows), Path())
     assert plain.fingerprint == digest(*(json.dumps(dataclasses.astuple(u)[:_FIRST_COLUMNS]) for u in plain))
     manifest = Manifest(tuple(rows), Path())

@@ -89,10 +89,14 @@ _HEAD_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus, and the parts that were left out of it."""
+    """A corpus, and the parts that were left out of it.
+
+    `write`: writes audio that is made of the corpus to a folder; the utterances, whose `audio` is relative to it.
+    """
 
     manifest: Manifest
     skipped: tuple[Skipped, ...] = ()
+    write: Callable[[Path], Sequence[Utterance]] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,7 @@ class Layout:
             samples, of_file = measured[utterance.audio]
             length = samples if utterance.first_sample is None else utterance.num_samples
             rows.append(replace(utterance, num_samples=length, digest=of_file))
-        rows.sort(key=lambda u: (SPLITS.index(u.split), u.id))
-        return Manifest(tuple(rows), self.root, inventories or {})
+        return Manifest(tuple(sorted(rows, key=place_of)), self.root, inventories or {})
 
     def measure(self, path: str) -> tuple[int, str]:
         """Samples at 16 kHz by the header, and a digest of size and beginning."""
@@ -204,6 +207,11 @@ class Layout:
 
     def _origin(self) -> str:
         return f"{self.name} comes from {self.obtained}"
+
+
+def place_of(utterance: Utterance) -> tuple[int, str]:
+    """The order of a manifest: by split and id."""
+    return SPLITS.index(utterance.split), utterance.id
 
 
 def draft(name: str, audio: str, split: str, kind: str, **labels: Any) -> Utterance:

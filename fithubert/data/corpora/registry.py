@@ -12,12 +12,13 @@ from fithubert.data.corpora import (
     libri2mix,
     librispeech,
     quesst14,
+    real,
     snips,
     speech_commands,
     voxceleb1,
 )
-from fithubert.data.corpora.layout import Archive, Corpus, Progress, fetch_archive
-from fithubert.data.manifest import manifest_path, new_audio
+from fithubert.data.corpora.layout import Archive, Corpus, Progress, fetch_archive, place_of
+from fithubert.data.manifest import MADE, manifest_path, new_audio
 from fithubert.errors import UserError
 
 _READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {
@@ -26,6 +27,7 @@ _READERS: dict[str, Callable[[Any, Progress | None], Corpus]] = {
     "libri2mix": libri2mix.read_libri2mix,
     "librispeech": librispeech.read_librispeech,
     "quesst14": quesst14.read_quesst14,
+    "real": real.read_real,
     "snips": snips.read_snips,
     "speech_commands": speech_commands.read_speech_commands,
     "voxceleb1": voxceleb1.read_voxceleb1,
@@ -47,7 +49,7 @@ def read_corpus(config: PublishedCorpus, on_progress: Progress | None = None) ->
 
 
 def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress | None = None) -> Corpus:
-    """The corpus of `config`; its manifest is written to `out_root`, its audio is not copied.
+    """The corpus of `config`; its manifest is written to `out_root`, and audio that is made of it; none is copied.
 
     Raises UserError if a part is missing or broken, or the corpus is in the folder that `prepare` empties.
     """
@@ -55,10 +57,14 @@ def import_corpus(config: PublishedCorpus, out_root: Path, on_progress: Progress
     if config.path.resolve().is_relative_to(audio):
         raise UserError(f"{config.path}: data.path is in {audio}, which prepare empties; use another workspace")
     corpus = read_corpus(config, on_progress)
-    with new_audio(out_root):
-        pass  # Nothing is copied, and the audio of another source is deleted.
-    corpus.manifest.save(manifest_path(out_root))
-    return corpus
+    manifest = corpus.manifest
+    with new_audio(out_root) as folder:  # Deletes the audio of another source.
+        made = corpus.write(folder) if corpus.write else ()
+    if made:
+        rows = [*manifest, *(replace(u, audio=f"{MADE}audio/{u.audio}") for u in made)]
+        manifest = replace(manifest, utterances=tuple(sorted(rows, key=place_of)), made=out_root)
+    manifest.save(manifest_path(out_root))
+    return replace(corpus, manifest=manifest)
 
 
 def download_corpus(config: PublishedCorpus) -> None:

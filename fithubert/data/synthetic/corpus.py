@@ -82,7 +82,7 @@ def _run_jobs(jobs: list[dict[str, Any]], workers: int, on_progress: Progress | 
     """The answers to every job by item id, from `workers` processes at a time, each fresh."""
     answers: Answers = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = {pool.submit(_run_job, job): job for job in jobs}
+        futures = {pool.submit(run_job, job): job for job in jobs}
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 answers |= zip((item["id"] for item in futures[future]["items"]), future.result(), strict=True)
@@ -94,12 +94,16 @@ def _run_jobs(jobs: list[dict[str, Any]], workers: int, on_progress: Progress | 
     return answers
 
 
-def _run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
+def run_job(job: dict[str, Any], module: str = "fithubert.data.synthetic.recording") -> Any:
+    """The answer of `module`, run in a process of its own, which reads `job` from stdin; both are JSON.
+
+    Raises UserError with the last line that it prints if it ends with USER_ERROR_STATUS.
+    """
     # Run by module name, not by fork or spawn, because it must not import the caller's main module.
     package_root = str(Path(__file__).parents[3])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     result = subprocess.run(
-        [sys.executable, "-m", "fithubert.data.synthetic.recording"],
+        [sys.executable, "-m", module],
         input=json.dumps(job),
         capture_output=True,
         text=True,
@@ -110,7 +114,7 @@ def _run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
     if result.returncode == USER_ERROR_STATUS:
         raise UserError(result.stderr.strip().splitlines()[-1])
     if result.returncode != 0:
-        raise RuntimeError(f"speaking failed with status {result.returncode}:\n{result.stderr}")
+        raise RuntimeError(f"{module} failed with status {result.returncode}:\n{result.stderr}")
     return json.loads(result.stdout)
 
 

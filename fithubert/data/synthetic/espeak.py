@@ -139,7 +139,7 @@ _SPELLINGS = {
     "ER": "ɜː ɜ ɚ əɹ", "AY": "aɪ aɪə aɪɚ əɪ", "AW": "aʊ æʊ ʌʉ", "OY": "ɔɪ oɪ",
 }  # fmt: skip
 #: IPA name of the synthesiser -> label.
-_FOLD = {spelling: label for label, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+FOLD = {spelling: label for label, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 
 _STRESS = "ˈˌ"
 #: Marks without sound of their own: palatal glide, length, clause ends.
@@ -173,7 +173,7 @@ def align_phones(
             joined = False
         elif bare not in _MARKS:
             end = _last_sound(sounding, sample, following)
-            _append_phone(phones, _FOLD[bare], sample, end, rate_hz, joined)
+            _append_phone(phones, FOLD[bare], sample, end, rate_hz, joined)
             joined = True
         elif phones:
             phones[-1] = (*phones[-1][:2], _last_sound(sounding, phones[-1][1], following))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fithubert.data.audio import encode_flac
+from fithubert.data.audio import encode_flac, place_turns
 from fithubert.data.synthetic.espeak import RATE_HZ as SPEECH_RATE_HZ
 from fithubert.data.synthetic.espeak import Synthesiser, align_phones
 from fithubert.files import digest
@@ -152,8 +152,6 @@ STYLES = {
 #: The exit status for an error of the user (a full disk); the last line of stderr is the message.
 USER_ERROR_STATUS = 3
 _LEVEL_DB = (-32.0, -18.0)
-#: How much later than the end of a turn the next one begins, in seconds; less than 0 is overlap.
-_GAP_SECONDS = (-1.2, 0.5)
 #: Bounds of the silence before and after a clip of a word, and around other speech.
 _CLIP_MARGINS = ((0.05, 0.15), (0.1, 0.2))
 _MARGINS = ((0.08, 0.3), (0.15, 0.4))
@@ -230,19 +228,12 @@ class Recorder:
         """Lay the parts of a mixture one after the other, often overlapping, and record them together."""
         rng = self._generator(item)
         parts = [np.load(self._part(part["id"])) for part in item["parts"]]
-        starts: list[int] = []
-        free: dict[str, int] = {}
-        cursor = int(rng.uniform(0.1, 0.4) * SAMPLE_RATE_HZ)
-        for part, speech in zip(item["parts"], parts, strict=True):
-            # A speaker never talks over himself.
-            starts.append(max(cursor, free.get(part["speaker"], 0)))
-            free[part["speaker"]] = starts[-1] + len(speech) + SAMPLE_RATE_HZ // 10
-            gap = int(rng.uniform(*_GAP_SECONDS) * SAMPLE_RATE_HZ)
-            cursor = max(starts[-1] + SAMPLE_RATE_HZ // 4, starts[-1] + len(speech) + gap)
+        speakers = [part["speaker"] for part in item["parts"]]
+        starts = place_turns(rng, speakers, [len(speech) for speech in parts])
         tail = int(rng.uniform(0.2, 0.5) * SAMPLE_RATE_HZ)
         length = max(start + len(speech) for start, speech in zip(starts, parts, strict=True)) + tail
         total = np.zeros(length)
-        for speaker in sorted(free):
+        for speaker in sorted(set(speakers)):
             # All speech of one speaker, each part at unit power.
             track = np.zeros(length)
             for part, speech, start in zip(item["parts"], parts, starts, strict=True):
