@@ -42,7 +42,7 @@ from fithubert.models.student import build_student
 from fithubert.profile.timing import paired_ratio
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from fithubert.training.ranks import open_fabric
+from fithubert.training import open_fabric
 from fithubert.training.updates import PlannedUpdate, prefetch, split_update
 from fithubert.workspace import Workspace
 

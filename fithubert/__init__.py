@@ -9,7 +9,7 @@ _PUBLIC = {
     "load_features": "fithubert.store.table",
     "load_student": "fithubert.models.weights",
     "load_teacher": "fithubert.importers.registry",
-    "train_student": "fithubert.distill.train",
+    "train_student": "fithubert.distill",
 }
 
 __all__ = ["build_student", "load_features", "load_student", "load_teacher", "train_student"]

@@ -37,9 +37,9 @@ from fithubert.stages.ablation import open_trial_data
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.superb.run import run_task, task_kind
+from fithubert.training import deterministic_torch, open_fabric
 from fithubert.training.checkpoint import CheckpointFolder
 from fithubert.training.events import Evaluated, Listeners, TrainingListener
-from fithubert.training.ranks import deterministic_torch, open_fabric
 from fithubert.workspace import Workspace
 
 HERE = Path(__file__).parent

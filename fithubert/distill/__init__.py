@@ -1,0 +1,127 @@
+"""`train_student`: from a student's parameters and a teacher's targets to a saved student with its training record."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fithubert.config.distill import DistillParams
+from fithubert.config.students import StudentParams
+from fithubert.distill.hints import HintLoss
+from fithubert.distill.loop import TrainingLoop
+from fithubert.distill.step import Stepper
+from fithubert.distill.targets import TrainingData, check_targets
+from fithubert.distill.warmstart import set_first_weights
+from fithubert.models.recipes import resolve
+from fithubert.models.student import Student, build_student
+from fithubert.models.weights import save_student
+from fithubert.records import JsonObject
+from fithubert.training import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.training.checkpoint import CheckpointFolder, flatten
+from fithubert.training.events import Listeners, TrainingEnded, TrainingListener
+
+#: Parameters without influence on the student: a run resumes with another value. Accumulation has no influence of its
+#: own: only the number of forward passes of an update, over all ranks, counts.
+_FREE = {"checkpoint_every_updates", "keep_checkpoints", "prefetch_batches", "accumulate"}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training runs, without influence on the student.
+
+    `checkpoint_dir`: next to the student's folder if None. `listeners` receive the events of the training.
+    """
+
+    listeners: Iterable[TrainingListener] = ()
+    checkpoint_dir: Path | None = None
+    accelerator: Accelerator = "auto"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training. `student` has the weights of `ended.best_update` and all training heads.
+
+    `directory` holds the same student, without the parts that only training needs; its weights have `fingerprint`.
+    """
+
+    directory: Path
+    student: Student
+    fingerprint: str
+    ended: TrainingEnded
+
+
+def train_student(
+    student_params: StudentParams,
+    distill_params: DistillParams,
+    data: TrainingData,
+    out_dir: Path,
+    options: TrainingOptions | None = None,
+) -> TrainResult:
+    """Train a student and save the best one in `out_dir` (model.safetensors, config.json with the training record).
+
+    The same call resumes a killed training from its last checkpoint and gives the same student; the checkpoints are
+    deleted at the end. Under torchrun every rank makes the same call; updates are divided among the ranks and are the
+    same for any number of ranks.
+
+    Raises UserError if targets and heads do not fit, if the checkpoints are of another configuration, if the loss is
+    not finite or explodes (its utterances are then in a file next to the checkpoints), and if another rank has died.
+    """
+    options = options or TrainingOptions()
+    if student_params.learning_rate is not None:
+        distill_params = distill_params.model_copy(update={"learning_rate": student_params.learning_rate})
+    identity = _identity(student_params, distill_params, data)
+    record = _record(student_params, distill_params, data)
+    config = resolve(student_params.recipe, student_params.shape)
+    check_targets(data, config, student_params.hints.masked_teacher, distill_params.shuffle)
+    hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
+    idle = hint_loss.skips_heads or hint_loss.last_layer < config.depth or config.masking is not None
+    fabric = open_fabric(options.accelerator, distill_params.precision, idle)
+    identity["student"] = config.model_dump(mode="json")
+    identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
+    folder = options.checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")
+    checkpoints = CheckpointFolder(folder, flatten(identity), distill_params.keep_checkpoints)
+    listeners = Listeners(options.listeners if fabric.is_global_zero else ())
+    with deterministic_torch(), ends_with_its_ranks(fabric), ExitStack() as held:
+        on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
+        torch.manual_seed(distill_params.seed)
+        student = build_student(config)
+        # A checkpoint holds all weights, and a cut takes minutes at full size.
+        if not on_first_rank(fabric, checkpoints.holds_one):
+            set_first_weights(student, student_params, data, distill_params.seed, fabric.device)
+        loop = TrainingLoop(Stepper(fabric, student, hint_loss, distill_params), data, checkpoints, listeners)
+        ended = loop.run()
+        student.load_state_dict(loop.best)
+        record |= ended.to_record()
+        fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
+        on_first_rank(fabric, checkpoints.remove)
+    return TrainResult(out_dir, student, fingerprint, ended)
+
+
+def _identity(student_params: StudentParams, distill_params: DistillParams, data: TrainingData) -> JsonObject:
+    """Everything but the architecture and the ranks that decides the numbers, with the names of params.yaml."""
+    init, teacher = student_params.init, data.teacher
+    return {
+        "hints": student_params.hints.model_dump(mode="json"),
+        "init": init,
+        "init_seconds": student_params.init_seconds if init == "cut_teacher" else None,
+        "distill": distill_params.model_dump(mode="json", exclude=_FREE),
+        "train targets": data.train.fingerprint,
+        "dev targets": data.dev.fingerprint,
+        "teacher weights": teacher.fingerprint if teacher is not None and init != "random" else None,
+    }
+
+
+def _record(student_params: StudentParams, distill_params: DistillParams, data: TrainingData) -> JsonObject:
+    """The origin of the weights, for config.json."""
+    return {
+        "recipe": student_params.recipe,
+        "init": student_params.init,
+        "init_seconds": student_params.init_seconds if student_params.init == "cut_teacher" else 0.0,
+        "hints": student_params.hints.model_dump(mode="json"),
+        "distill": distill_params.model_dump(mode="json"),
+        "seed": distill_params.seed,
+        "train_targets": data.train.fingerprint,
+        "dev_targets": data.dev.fingerprint,
+    }

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -17,6 +16,7 @@ from fithubert.files import write_json
 from fithubert.models.weights import parameter_counts
 from fithubert.records import CurvePoint, Head
 from fithubert.store.read import HiddenStateBatch
+from fithubert.training import on_first_rank
 from fithubert.training.checkpoint import CheckpointFolder
 from fithubert.training.events import (
     CheckpointWritten,
@@ -28,19 +28,13 @@ from fithubert.training.events import (
     TrainingEnded,
     TrainingStarted,
 )
-from fithubert.training.ranks import on_first_rank
-from fithubert.training.updates import learning_rate_share, planned_updates, prefetch
+from fithubert.training.updates import Standing, learning_rate_share, prefetch
 
 
 @dataclass
-class Standing:
-    """The position of a training, without its tensors: everything that decides its next updates."""
+class Progress(Standing):
+    """The position of a distillation, without its tensors: everything that decides its next updates."""
 
-    update: int = 0
-    #: The next batch: `position` in the plan of `epoch`.
-    epoch: int = 0
-    position: int = 0
-    frames: int = 0
     #: Loss of update 0, against which an exploding loss is recognised.
     first_loss: float | None = None
     #: Sum and count of the training losses since the last evaluation.
@@ -50,16 +44,15 @@ class Standing:
     best_loss: float = float("inf")
     evaluations_without_gain: int = 0
     stopped_early: bool = False
-    seconds: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The standing as JSON values."""
+        """The progress as JSON values."""
         return {**asdict(self), "curve": [point.to_json() for point in self.curve]}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Standing":
-        """The standing that `to_json` gave."""
+    def from_json(cls, values: Mapping[str, Any]) -> "Progress":
+        """The progress that `to_json` gave."""
         return cls(**{**values, "curve": [CurvePoint.from_json(point) for point in values["curve"]]})
 
 
@@ -74,7 +67,7 @@ class TrainingLoop:
     ) -> None:
         self.stepper, self.data, self.checkpoints, self.listeners = stepper, data, checkpoints, listeners
         self.params, self.fabric = stepper.params, stepper.fabric
-        self.standing = Standing()
+        self.standing = Progress()
         #: The weights with the lowest dev loss so far.
         self.best: dict[str, Tensor] = {}
         self._begun = monotonic()
@@ -107,10 +100,8 @@ class TrainingLoop:
 
     def _jobs(self) -> Iterator[tuple[Job, list[HiddenStateBatch]]]:
         """The remaining updates, each with the batches of this rank."""
-        standing = self.standing
-        left = 0 if standing.stopped_early else self.params.updates - standing.update
-        planned = planned_updates(self._plan_epoch, standing.update, standing.epoch, standing.position)
-        for update in islice(planned, left):
+        updates = self.standing.update if self.standing.stopped_early else self.params.updates
+        for update in self.standing.plan_rest(self._plan_epoch, updates):
             job = self.stepper.plan_job(update)
             yield job, [self.data.train.read(request) for request in job.requests]
 
@@ -144,9 +135,7 @@ class TrainingLoop:
         rate = params.learning_rate * learning_rate_share(standing.update, params.updates, warmup_updates)
         self.stepper.apply(rate)
         standing.first_loss = first_loss
-        standing.update += 1
-        standing.epoch, standing.position = update.epoch, update.position + 1
-        standing.frames += update.num_frames
+        standing.advance(update)
         standing.loss_sum += loss.total
         standing.loss_count += 1
         self.listeners.notify(
@@ -218,7 +207,7 @@ class TrainingLoop:
         if checkpoint is None:
             self.best = self.stepper.weights()
         else:
-            self.standing = Standing.from_json(checkpoint["progress"])
+            self.standing = Progress.from_json(checkpoint["progress"])
             self.best = checkpoint["best"]
             self.stepper.load_state_dict(checkpoint)
         train, dev = self.data.train.num_frames, self.data.dev.num_frames

@@ -1,6 +1,6 @@
 """One update and one dev evaluation, over all ranks, and the check of an update before it is applied."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
@@ -15,16 +15,8 @@ from fithubert.distill.targets import Request
 from fithubert.models.student import Student, draw_mask
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
-from fithubert.training.ranks import delay_gradient_sync, sum_over_ranks
-from fithubert.training.updates import (
-    OptimizerSettings,
-    Part,
-    PlannedUpdate,
-    build_optimizer,
-    derive_seed,
-    set_learning_rate,
-    split_update,
-)
+from fithubert.training import delay_gradient_sync, sum_over_ranks
+from fithubert.training.updates import Optimiser, OptimizerSettings, Part, PlannedUpdate, derive_seed, split_update
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -62,8 +54,8 @@ class Stepper:
         settings = OptimizerSettings(
             params.learning_rate, params.weight_decay, params.betas, params.epsilon, params.precision != "16-mixed"
         )
-        self.optimizer = build_optimizer(student, settings)
-        self._wrapped, self._step_optimizer = fabric.setup(student, self.optimizer)
+        self.optimiser = Optimiser(fabric, student, settings)
+        self._wrapped = self.optimiser.wrapped
         self._wrapped.mark_forward_method("hints")
         #: The model that is evaluated: a moving average of the student, or the student itself.
         self.evaluated = student if params.ema_decay is None else deepcopy(student).requires_grad_(False)
@@ -110,9 +102,7 @@ class Stepper:
 
     def apply(self, learning_rate: float) -> None:
         """The optimiser's step with the current gradients."""
-        set_learning_rate(self.optimizer, learning_rate)
-        self._step_optimizer.step()
-        self._step_optimizer.zero_grad(set_to_none=True)
+        self.optimiser.apply(learning_rate)
         if self.params.ema_decay is not None:
             for average, weight in zip(self.evaluated.parameters(), self.student.parameters(), strict=True):
                 average.lerp_(weight.detach(), 1 - self.params.ema_decay)
@@ -140,18 +130,12 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides its place in the plan."""
-        return {
-            "model": self.student.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.fabric.strategy.precision.state_dict(),
-            "average": None if self.evaluated is self.student else self.evaluated.state_dict(),
-        }
+        average = None if self.evaluated is self.student else self.evaluated.state_dict()
+        return {**self.optimiser.state_dict(), "average": average}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
-        self.student.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.optimiser.load_state_dict(state)
         if self.evaluated is not self.student:
             self.evaluated.load_state_dict(state["average"])
 
@@ -167,9 +151,7 @@ class Stepper:
     def _clip(self) -> Tensor | None:
         """The norm of the gradients, clipped if the parameters say so; None if they are scaled and not clipped."""
         if self.params.gradient_clip is not None:
-            return self.fabric.clip_gradients(
-                self._wrapped, self._step_optimizer, max_norm=self.params.gradient_clip, error_if_nonfinite=False
-            )
+            return self.optimiser.clip(self.params.gradient_clip)
         if self.params.precision == "16-mixed":
             return None
         return torch.nn.utils.get_total_norm([p.grad for p in self.student.parameters() if p.grad is not None])

@@ -28,7 +28,7 @@ from fithubert.frames import (
 )
 from fithubert.models.hubert import HubertModel
 from fithubert.pretrain.units import UnitModel, UnitQuality, draw_utterances, fit_units, measure_units, mfcc_frames
-from fithubert.training.ranks import on_first_rank, sum_over_ranks
+from fithubert.training import on_first_rank, sum_over_ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

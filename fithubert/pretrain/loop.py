@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from math import isfinite
 from pathlib import Path
 from time import monotonic
@@ -19,18 +18,10 @@ from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.pretrain.corpus import UnitBank, WaveformBank
 from fithubert.pretrain.mixing import Overlap, overlay
 from fithubert.pretrain.objective import MaskedUpdate, UnitPredictor, mask_update
+from fithubert.training import delay_gradient_sync, on_first_rank, sum_over_ranks
 from fithubert.training.checkpoint import read_checkpoint, write_checkpoint
-from fithubert.training.progress import estimate_left
-from fithubert.training.ranks import delay_gradient_sync, on_first_rank, sum_over_ranks
-from fithubert.training.updates import (
-    OptimizerSettings,
-    Part,
-    build_optimizer,
-    learning_rate_share,
-    planned_updates,
-    prefetch,
-    set_learning_rate,
-)
+from fithubert.training.progress import progress_line
+from fithubert.training.updates import Optimiser, OptimizerSettings, Part, Standing, learning_rate_share, prefetch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,8 +32,6 @@ Batch = tuple[Tensor, Tensor, Tensor]
 _FRAMES_PER_SECOND = SAMPLE_RATE_HZ / HUBERT_STRIDE_SAMPLES
 #: Points of an iteration's curve.
 _POINTS = 200
-#: The longest time without a line, and the shortest between two lines.
-_QUIET_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,18 +55,10 @@ class UnitCurvePoint:
 
 
 @dataclass
-class _Standing:
-    """The position of an iteration, without its tensors.
+class _Progress(Standing):
+    """The position of an iteration. `sums`: loss, accuracy and gradient norm since the last point of the curve."""
 
-    `sums`: loss, accuracy and gradient norm since the last point.
-    """
-
-    update: int = 0
-    epoch: int = 0
-    position: int = 0
-    frames: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    seconds: float = 0.0
     curve: list[UnitCurvePoint] = field(default_factory=list)
 
 
@@ -93,43 +74,40 @@ class IterationLoop:
         self.seed = params.seed * 1000 + iteration.number
         self.parts = max(params.passes, fabric.world_size)
         self.checkpoint = iteration.folder / "checkpoint.pt"
-        self.optimizer = build_optimizer(model, OptimizerSettings(self.iteration.learning_rate, params.weight_decay))
-        self._forward, self._step_optimizer = fabric.setup(model, self.optimizer)
-        self.standing = _Standing()
+        self.optimiser = Optimiser(fabric, model, OptimizerSettings(self.iteration.learning_rate, params.weight_decay))
+        self._forward = self.optimiser.wrapped
+        self.standing = _Progress()
         self._sums = torch.zeros(3, dtype=torch.float64, device=fabric.device)
-        self._report_line = report
-        self._begun = self._reported = monotonic()
-        #: Updates and frames of earlier processes.
-        self._done_before = (0, 0)
+        self._report = report
+        self._begun = monotonic()
 
     def run(self) -> list[UnitCurvePoint]:
         """Train to the last update and return the curve. Raises UserError if the loss is not finite."""
         self._resume()
         self._forward.train()
         standing, updates = self.standing, self.iteration.updates
-        self._begun = self._reported = monotonic()
-        self._done_before = (standing.update, standing.frames)
+        self._begun = monotonic()
+        update_before, frames_before, losses = standing.update, standing.frames, ""
+        show = progress_line(f"pretrain: iteration {self.number}") if self.fabric.is_global_zero else _show_nothing
         every = -(-updates // _POINTS)
         with closing(prefetch(self._jobs(), 2)) as jobs:
             for job, batches in jobs:
                 self._sums += self._update(job, batches)
-                standing.update += 1
-                standing.epoch, standing.position = job.update.epoch, job.update.position + 1
-                standing.frames += job.update.num_frames
-                last, loss = standing.update == updates, ""
+                standing.advance(job.update)
+                last = standing.update == updates
                 if standing.update % every == 0 or last:
-                    loss = self._mark_point((standing.update - 1) % every + 1)
-                if last or monotonic() - self._reported >= _QUIET_SECONDS:
-                    self._report(loss)
+                    losses = self._mark_point((standing.update - 1) % every + 1)
+                speed = (standing.frames - frames_before) / _FRAMES_PER_SECOND / (monotonic() - self._begun)
+                note = f"update {standing.update}/{updates}{losses}, {speed:.1f} s audio/s"
+                show(standing.update - update_before, updates - update_before, note)
                 if standing.update % self.params.checkpoint_every_updates == 0 or last:
                     self._save()
         return standing.curve
 
     def _jobs(self) -> Iterator[tuple[MaskedUpdate, list[Batch]]]:
         """The remaining updates, each with the parts and the batches of this rank."""
-        at, mine = self.standing, slice(self.fabric.global_rank, None, self.fabric.world_size)
-        planned = planned_updates(self._plan_epoch, at.update, at.epoch, at.position)
-        for update in islice(planned, self.iteration.updates - at.update):
+        mine = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        for update in self.standing.plan_rest(self._plan_epoch, self.iteration.updates):
             job = mask_update(self.params, self.seed, update, self.parts)
             yield job, [self._read(part.part, job.overlaps) for part in job.parts[mine]]
 
@@ -168,17 +146,12 @@ class IterationLoop:
                 # DDP takes the mean over ranks; the parts' losses are shares of the whole update's already.
                 self.fabric.backward(loss * (weight * world))
             totals += weight * torch.stack([loss.detach(), correct])
-        norm = self.fabric.clip_gradients(
-            self._forward, self._step_optimizer, max_norm=self.params.gradient_clip, error_if_nonfinite=False
-        )
-        assert norm is not None  # Fabric returns it if max_norm is given.
+        norm = self.optimiser.clip(self.params.gradient_clip)
         # HuBERT, section IV.C.
         updates = self.iteration.updates
         warmup_updates = max(1, int(self.params.warmup_share * updates))
         share = learning_rate_share(self.standing.update, updates, warmup_updates)
-        set_learning_rate(self.optimizer, self.iteration.learning_rate * share)
-        self._step_optimizer.step()
-        self._step_optimizer.zero_grad(set_to_none=True)
+        self.optimiser.apply(self.iteration.learning_rate * share)
         return torch.cat([totals, norm[None].to(totals) / world])
 
     def _gather(self) -> list[float]:
@@ -198,17 +171,7 @@ class IterationLoop:
         loss, accuracy, _ = (value / updates for value in self._gather())
         self._sums = torch.zeros_like(self._sums)
         self.standing.curve.append(UnitCurvePoint(self.standing.update, loss, accuracy, self._seconds()))
-        return f": loss {loss:.3f}, masked accuracy {accuracy:.1%}"
-
-    def _report(self, loss: str) -> None:
-        self._reported = monotonic()
-        spent, updates = self._reported - self._begun, self.iteration.updates
-        before, frames_before = self._done_before
-        done = self.standing.update - before
-        audio = (self.standing.frames - frames_before) / _FRAMES_PER_SECOND
-        left = estimate_left(done, updates - before, spent)
-        place = f"iteration {self.number} update {self.standing.update}/{updates}"
-        self._report_line(f"{place}{loss}, {audio / spent:.1f} s audio/s{left}")
+        return f", loss {loss:.3f}, masked accuracy {accuracy:.1%}"
 
     def _seconds(self) -> float:
         """Wall time of every process of this iteration so far."""
@@ -218,18 +181,20 @@ class IterationLoop:
         self.standing.sums = self._gather()
         if self.fabric.is_global_zero:
             standing = {**asdict(self.standing), "seconds": self._seconds()}
-            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-            write_checkpoint(self.checkpoint, {"standing": standing, **state})
+            write_checkpoint(self.checkpoint, {"standing": standing, **self.optimiser.state_dict()})
 
     def _resume(self) -> None:
         """Take over the checkpoint, if there is one; every rank reads it, from the folder that all of them share."""
         if not on_first_rank(self.fabric, self.checkpoint.exists):
             return
         state = read_checkpoint(self.checkpoint)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimiser.load_state_dict(state)
         curve = [UnitCurvePoint(**point) for point in state["standing"]["curve"]]
-        self.standing = _Standing(**{**state["standing"], "curve": curve})
+        self.standing = _Progress(**{**state["standing"], "curve": curve})
         if self.fabric.is_global_zero:
             self._sums += torch.tensor(self.standing.sums).to(self._sums)
-        self._report_line(f"iteration {self.number}: resumed at update {self.standing.update}")
+        self._report(f"iteration {self.number}: resumed at update {self.standing.update}")
+
+
+def _show_nothing(done: float, total: float, note: str) -> None:
+    """The progress of all ranks but the first."""

@@ -15,8 +15,8 @@ from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SweepParams
 from fithubert.data.manifest import Manifest
+from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import Targets, TrainingData
-from fithubert.distill.train import TrainingOptions, TrainResult, train_student
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut, choose_device

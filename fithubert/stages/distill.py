@@ -3,13 +3,13 @@
 from dataclasses import asdict
 
 from fithubert.config.params import Params
+from fithubert.distill import TrainingOptions, train_student
 from fithubert.distill.targets import open_targets
-from fithubert.distill.train import TrainingOptions, train_student
 from fithubert.models.weights import parameter_counts
 from fithubert.records import DistillMetrics, TrainedParameters
 from fithubert.stages import tracked_stage
 from fithubert.tracking.runs import TrackingListener
-from fithubert.training.progress import progress_listener
+from fithubert.training.progress import ProgressLines
 from fithubert.workspace import Workspace, check_name
 
 
@@ -22,7 +22,7 @@ def distill(params: Params, workspace: Workspace, student: str) -> DistillMetric
     # A missing input is found before the run begins.
     data = open_targets(workspace, params.distill.targets, params.cache, params.teacher.precision)
     with tracked_stage(params, workspace, "distill", student) as run:
-        listeners = [progress_listener(f"distill {student}"), TrackingListener(run)]
+        listeners = [ProgressLines(f"distill {student}"), TrackingListener(run)]
         options = TrainingOptions(listeners, checkpoint_dir=workspace.checkpoints(student))
         settings = params.students[student]
         result = train_student(settings, params.distill, data, workspace.student(student), options)

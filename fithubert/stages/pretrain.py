@@ -7,9 +7,9 @@ from typing import cast, get_args
 from fithubert.config.pretrain import ManifestData, PretrainParams, load_pretrain_params
 from fithubert.data.manifest import load_manifest, manifest_path
 from fithubert.files import digest_json, read_json, write_json
-from fithubert.pretrain.train import pretrain as run_pretraining
+from fithubert.pretrain import pretrain as run_pretraining
+from fithubert.training import Accelerator, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.training.progress import progress_line
-from fithubert.training.ranks import Accelerator, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.workspace import check_name
 
 #: The recipe's precision -> Lightning Fabric's.

@@ -124,7 +124,6 @@ class TrainingListener:
         """After the last update, or before the error that stops the training is raised."""
 
 
-Event = TrainingStarted | StartEvaluated | StepDone | Evaluated | CheckpointWritten | TrainingEnded
 _METHODS = {
     TrainingStarted: "on_start",
     StartEvaluated: "on_first_evaluation",
@@ -144,7 +143,9 @@ class Listeners:
     def __init__(self, listeners: Iterable[TrainingListener] = ()) -> None:
         self._listeners = list(listeners)
 
-    def notify(self, event: Event) -> None:
+    def notify(
+        self, event: TrainingStarted | StartEvaluated | StepDone | Evaluated | CheckpointWritten | TrainingEnded
+    ) -> None:
         """Pass `event` to all listeners, in the order in which they were given."""
         for listener in list(self._listeners):
             try:

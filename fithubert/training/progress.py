@@ -1,11 +1,11 @@
-"""Progress on a terminal and in logs."""
+"""Progress on a terminal and in logs: on a terminal one line that is rewritten, elsewhere a line now and then."""
 
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from time import monotonic
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from fithubert.records import Head
 from fithubert.training.events import (
@@ -17,9 +17,6 @@ from fithubert.training.events import (
     TrainingStarted,
 )
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 #: Updates over which speed and loss are averaged.
 _WINDOW = 50
 #: The first updates of a process are slow: memory is allocated, files are opened. They count for no estimate.
@@ -29,6 +26,8 @@ _MEASURED_UPDATES, _MEASURED_SECONDS = 5, 3.0
 #: The longest time without a line, while there is progress.
 _QUIET_SECONDS = 10.0
 _LINE_WIDTH = 100
+#: How often the line of a terminal is rewritten from the start of the work to its end.
+_REWRITTEN = 1000
 
 
 def format_clock(seconds: float) -> str:
@@ -38,23 +37,59 @@ def format_clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def estimate_left(done: float, total: float, seconds: float) -> str:
-    """`, M:SS left` from the `seconds` that `done` of `total` took; empty if too little has been measured."""
-    if seconds < _MEASURED_SECONDS or not 0.01 * total < done < total:
-        return ""
-    return f", {format_clock(seconds / done * (total - done))} left"
+class _Lines:
+    """Lines with a label. On a terminal, a line that is not `kept` is as wide as fits and replaced by the next one."""
+
+    def __init__(self, label: str, stream: TextIO | None) -> None:
+        self.label, self._stream = label, stream or sys.stderr
+        self.on_terminal = self._stream.isatty()
+
+    def print(self, text: str, kept: bool) -> None:
+        line = f"{self.label}: {text}"
+        start, end = ("\r\x1b[K", "\n" if kept else "") if self.on_terminal else ("", "\n")
+        if not end:
+            line = line[: shutil.get_terminal_size().columns - 1]
+        print(f"{start}{line}", end=end, file=self._stream, flush=True)
+
+
+def progress_line(
+    label: str, stream: TextIO | None = None, clock: Callable[[], float] = monotonic
+) -> Callable[..., None]:
+    """A function to call with (done, total, note) as work proceeds; it ends its line when `done` reaches `total`.
+
+    On a terminal of `stream` (standard error) one line is rewritten; elsewhere a line is added at every tenth and at
+    least every 10 s.
+    """
+    lines = _Lines(label, stream)
+    begun = printed = clock()
+    shown = -1
+
+    def show(done: float, total: float, note: str = "") -> None:
+        nonlocal shown, printed
+        share, now = done / total if total else 1.0, clock()
+        step = int(share * (_REWRITTEN if lines.on_terminal else 10))
+        if step <= shown and (now - printed < _QUIET_SECONDS or share >= 1):
+            return
+        shown, printed, spent = step, now, now - begun
+        measured = spent >= _MEASURED_SECONDS and 0.01 < share < 1
+        left = f", {format_clock(spent / share - spent)} left" if measured else ""
+        lines.print(f"{share:4.0%} ({format_clock(spent)}{left}){'  ' + note if note else ''}", kept=share >= 1)
+
+    return show
 
 
 class ProgressLines(TrainingListener):
-    """A line at the start, at every dev evaluation, at the end, and in between at least every 10 s.
+    """The training `name` on `stream` (standard error): its start, every dev evaluation, its end, and updates between.
 
-    `lines`: how many lines a whole training prints besides its evaluations, if it is faster than that.
+    `lines`: how many updates of a whole training have a line, if it is fast; a slow one has one at least every 10 s.
+    On a terminal each of them replaces the one before.
     """
 
     def __init__(
         self, name: str, stream: TextIO | None = None, lines: int = 20, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._name, self._stream, self._lines, self._clock = name, stream or sys.stderr, lines, clock
+        self._lines, self._clock = _Lines(name, stream), clock
+        self._count = _REWRITTEN if self._lines.on_terminal else lines
         self._updates = self._steps = 0
         self._printed = 0.0
         self._dev_loss: float | None = None
@@ -77,16 +112,19 @@ class ProgressLines(TrainingListener):
         self._print(f"update 0 dev loss {event.dev_loss:.5g}")
 
     def on_step(self, event: StepDone) -> None:
-        self._measure(event)
-        due = event.update % max(1, self._updates // self._lines) == 0
+        self._steps += 1
+        if self._steps == _SLOW_UPDATES + 1:
+            self._recent.clear()
+        self._recent.append(event)
+        due = event.update % max(1, self._updates // self._count) == 0
         if due or self._clock() - self._printed >= _QUIET_SECONDS:
-            self._print(f"update {event.update}/{self._updates} {self.describe()}")
+            self._print(f"update {event.update}/{self._updates} {self._describe()}", kept=False)
 
     def on_evaluation(self, event: Evaluated) -> None:
         self._dev_loss = event.dev_loss
         best = " (best)" if event.best else ""
         self._print(f"update {event.update} dev loss {event.dev_loss:.5g}{best}, train loss {event.train_loss:.5g}")
-        self._print(_describe_heads(event.layer_losses, _LINE_WIDTH - len(self._name) - 2))
+        self._print(_describe_heads(event.layer_losses, _LINE_WIDTH - len(self._lines.label) - 2))
 
     def on_end(self, event: TrainingEnded) -> None:
         self._print(
@@ -95,7 +133,7 @@ class ProgressLines(TrainingListener):
         )
         self._print(f"best dev loss {event.best_dev_loss:.5g} at update {event.best_update}")
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         """Loss, dev loss, speed, share of waiting for data and time left, over the last updates."""
         seconds = sum(step.step_seconds for step in self._recent) or 1e-9
         audio = sum(step.batch_audio_seconds for step in self._recent)
@@ -109,92 +147,9 @@ class ProgressLines(TrainingListener):
         left = (self._updates - self._recent[-1].update) * seconds / len(self._recent)
         return f"{text}, {format_clock(left)} left"
 
-    def _measure(self, event: StepDone) -> None:
-        self._steps += 1
-        if self._steps == _SLOW_UPDATES + 1:
-            self._recent.clear()
-        self._recent.append(event)
-
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, kept: bool = True) -> None:
         self._printed = self._clock()
-        print(f"{self._name}: {line}", file=self._stream, flush=True)
-
-
-class ProgressBar(ProgressLines):
-    """The same on a terminal: a bar with loss, dev loss and speed, and a line above it for every evaluation."""
-
-    def __init__(self, name: str, stream: TextIO | None = None) -> None:
-        super().__init__(name, stream)
-        self._bar: Progress | None = None
-
-    def on_start(self, event: TrainingStarted) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        super().on_start(event)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=Console(file=self._stream),
-            refresh_per_second=2,
-        )
-        self._bar.add_task(self._name, total=event.updates, completed=event.resumed_from or 0, state="")
-        self._bar.start()
-
-    def on_step(self, event: StepDone) -> None:
-        self._measure(event)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=event.update, state=self.describe())
-
-    def on_end(self, event: TrainingEnded) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.stop()
-        super().on_end(event)
-
-    def _print(self, line: str) -> None:
-        if self._bar is None:
-            super()._print(line)
-        else:
-            self._bar.console.print(f"{self._name}: {line}", markup=False, highlight=False)
-
-
-def progress_listener(name: str, stream: TextIO | None = None) -> TrainingListener:
-    """A listener that shows the training `name` on `stream` (standard error): a bar on a terminal, else lines.
-
-    Also lines if rich, which draws the bar, is not installed.
-    """
-    stream = stream or sys.stderr
-    draws_bar = stream.isatty() and find_spec("rich") is not None
-    return ProgressBar(name, stream) if draws_bar else ProgressLines(name, stream)
-
-
-def progress_line(
-    label: str, stream: TextIO | None = None, clock: Callable[[], float] = monotonic
-) -> Callable[..., None]:
-    """A function to call with (done, total, note) as work proceeds; it ends its line when `done` reaches `total`.
-
-    On a terminal one line is rewritten; elsewhere a line is added at every tenth and at least every 10 s.
-    """
-    out = stream or sys.stderr
-    begun = printed = clock()
-    shown = -1
-
-    def show(done: float, total: float, note: str = "") -> None:
-        nonlocal shown, printed
-        share, now = done / total if total else 1.0, clock()
-        step = int(share * (1000 if out.isatty() else 10))
-        if step <= shown and (now - printed < _QUIET_SECONDS or share >= 1):
-            return
-        shown, printed, spent = step, now, now - begun
-        left = estimate_left(done, total, spent)
-        text = f"{label}: {share:4.0%} ({format_clock(spent)}{left}){'  ' + note if note else ''}"
-        start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if out.isatty() else ("", "\n")
-        print(f"{start}{text}", end=end, file=out, flush=True)
-
-    return show
+        self._lines.print(line, kept)
 
 
 def _describe_heads(losses: Mapping[Head, float], width: int) -> str:

@@ -1,4 +1,4 @@
-"""The updates of a training: their crops, reading ahead of them, the optimiser and its learning rate.
+"""The updates of a training: their crops, reading ahead of them, their place in the run, the optimiser and its rate.
 
 The crops are a pure function of the seed, whatever the number of ranks and forward passes.
 """
@@ -7,14 +7,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fithubert.data.batching import Crop
 from fithubert.errors import UserError
 from fithubert.files import digest
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Item = TypeVar("Item")
 #: The batches of an epoch, from its number.
@@ -66,6 +70,30 @@ def planned_updates(
             yield PlannedUpdate(number, epoch, place, tuple(crops))
             number += 1
         epoch, position = epoch + 1, 0
+
+
+@dataclass
+class Standing:
+    """The position of a training, without its tensors: `update` updates of `frames` frames are done.
+
+    The next batch is number `position` in the plan of `epoch`. `seconds`: wall time of the processes before this one.
+    """
+
+    update: int = 0
+    epoch: int = 0
+    position: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+
+    def plan_rest(self, plan_epoch: EpochPlan, updates: int) -> Iterator[PlannedUpdate]:
+        """The updates that are left of `updates`."""
+        planned = planned_updates(plan_epoch, self.update, self.epoch, self.position)
+        return islice(planned, updates - self.update)
+
+    def advance(self, update: PlannedUpdate) -> None:
+        """Count `update` as done."""
+        self.update, self.epoch, self.position = update.number + 1, update.epoch, update.position + 1
+        self.frames += update.num_frames
 
 
 def split_update(update: PlannedUpdate, parts: int) -> list[Part]:
@@ -145,7 +173,35 @@ def learning_rate_share(update: int, updates: int, warmup_updates: int) -> float
     return (updates - update) / max(1, updates - warmup_updates)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every parameter group to `rate`."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+class Optimiser:
+    """AdamW for the weights of `model`. `wrapped` is the model as Fabric runs it, on its device and over all ranks."""
+
+    def __init__(self, fabric: "Fabric", model: nn.Module, settings: OptimizerSettings) -> None:
+        self._fabric, self._model = fabric, model
+        self._adam = build_optimizer(model, settings)
+        self.wrapped, self._step = fabric.setup(model, self._adam)
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale the gradients to a norm of at most `max_norm`; the norm before."""
+        norm = self._fabric.clip_gradients(self.wrapped, self._step, max_norm=max_norm, error_if_nonfinite=False)
+        assert norm is not None  # Fabric returns it if max_norm is given.
+        return norm
+
+    def apply(self, learning_rate: float) -> None:
+        """One step with the current gradients, which are deleted."""
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        self._step.step()
+        self._step.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights, the moments of AdamW and the scale of the loss, for a checkpoint."""
+        scaler = self._fabric.strategy.precision.state_dict()
+        return {"model": self._model.state_dict(), "optimizer": self._adam.state_dict(), "scaler": scaler}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; other keys are ignored."""
+        self._model.load_state_dict(state["model"])
+        self._adam.load_state_dict(state["optimizer"])
+        # Pre-trainings of earlier versions, which never scale, did not write it.
+        self._fabric.strategy.precision.load_state_dict(state.get("scaler", {}))

@@ -9,8 +9,8 @@ from torch import Tensor
 from fithubert.config.distill import DistillParams
 from fithubert.config.students import HintParams, StudentParams
 from fithubert.config.teacher import HubertConfig
+from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import LiveTargets, TrainingData
-from fithubert.distill.train import TrainingOptions, TrainResult, train_student
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher

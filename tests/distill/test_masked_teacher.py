@@ -8,8 +8,8 @@ import torch
 
 from fithubert.config.students import StudentParams
 from fithubert.data.batching import Crop
+from fithubert.distill import TrainResult
 from fithubert.distill.targets import LiveTargets, Request
-from fithubert.distill.train import TrainResult
 from fithubert.errors import UserError
 from fithubert.frames import count_frames
 from tests.distill.fakes import distill_params, fake_manifest, reshaped, student_params, tiny_teacher, train

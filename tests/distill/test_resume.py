@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fithubert.distill.loop import Standing
+from fithubert.distill.loop import Progress
 from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.records import CurvePoint, Head
@@ -124,13 +124,13 @@ def test_a_half_written_checkpoint_is_deleted(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    standing = Standing(update=3, best_loss=0.5, curve=[CurvePoint(2, 1.0, 2.0, 0.7, 0.5, {Head(1, 3): 0.5})])
+    standing = Progress(update=3, best_loss=0.5, curve=[CurvePoint(2, 1.0, 2.0, 0.7, 0.5, {Head(1, 3): 0.5})])
     weights = {"w": torch.rand(2)}
     folder = CheckpointFolder(tmp_path, {"name": "x"}, keep=1)
     folder.save(3, {"progress": standing.to_json(), "model": weights, "average": None})
     loaded = folder.load_latest()
     assert loaded is not None
-    assert Standing.from_json(loaded["progress"]) == standing
+    assert Progress.from_json(loaded["progress"]) == standing
     assert torch.equal(loaded["model"]["w"], weights["w"])
     assert loaded["average"] is None
 

@@ -9,7 +9,7 @@ from fithubert.distill.hints import HintLoss
 from fithubert.distill.step import Stepper, UpdateLoss, find_problem
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
-from fithubert.training.ranks import open_fabric
+from fithubert.training import open_fabric
 from tests.distill.fakes import distill_params, student_params
 
 

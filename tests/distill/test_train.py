@@ -220,6 +220,6 @@ def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(
     whole = train(tmp_path / "whole", student_params=cut_params(), teacher=teacher).directory
     with pytest.raises(Stop):
         train(tmp_path / "other", student_params=cut_params(), teacher=teacher, listeners=[StopAt(7)])
-    monkeypatch.setattr("fithubert.distill.train.set_first_weights", lambda *_: pytest.fail("cut again"))
+    monkeypatch.setattr("fithubert.distill.set_first_weights", lambda *_: pytest.fail("cut again"))
     other = train(tmp_path / "other", student_params=cut_params(), teacher=teacher).directory
     assert (whole / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.pretrain.train import pretrain
+from fithubert.pretrain import pretrain
 from tests.pretrain.tiny_run import last_weights, run, tiny_params
 
 pytestmark = pytest.mark.slow

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fithubert import pretrain
 from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
-from fithubert.pretrain import corpus, loop, train
-from fithubert.training import checkpoint
-from fithubert.training.ranks import open_fabric
+from fithubert.pretrain import corpus
+from fithubert.training import checkpoint, open_fabric, updates
 from tests.models.test_hubert import tiny_config
 
 #: What is called at a place of a run: (module or class, name). A kill strikes in the middle of the call.
@@ -25,10 +25,10 @@ PLACES: dict[str, tuple[Any, str]] = {
     "fitting": (corpus, "fit_units"),
     "assigning": (corpus.UnitModel, "assign"),
     "units": (corpus.np, "save"),
-    "update": (loop, "set_learning_rate"),
+    "update": (updates.Optimiser, "apply"),
     "checkpoint": (checkpoint.torch, "save"),
-    "teacher": (train, "save_teacher"),
-    "record": (train, "write_json"),
+    "teacher": (pretrain, "save_teacher"),
+    "record": (pretrain, "write_json"),
 }
 # Some batches for every rank.
 corpus.BATCH_FRAMES = 500
@@ -59,7 +59,7 @@ def tiny_params(**changes: Any) -> PretrainParams:
 def run(params: PretrainParams, manifest: Manifest, work: Path, lines: list[str] | None = None) -> Path:
     """A run on one rank, or on this one of many; the folder of the teacher."""
     fabric = open_fabric("cpu", "32-true", params.layer_dropout > 0)
-    return train.pretrain(params, manifest, work, fabric, (lines if lines is not None else []).append)
+    return pretrain.pretrain(params, manifest, work, fabric, (lines if lines is not None else []).append)
 
 
 def last_weights(work: Path, iteration: int = 2) -> dict[str, Tensor]:

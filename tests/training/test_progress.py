@@ -1,4 +1,4 @@
-"""Lines on a log and a bar on a terminal: short, never silent for long, no estimate before enough is measured."""
+"""Lines on a log, one line on a terminal: short, never silent for long, no estimate before enough is measured."""
 
 import io
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from fithubert.models.weights import ParameterCounts
 from fithubert.records import Head
 from fithubert.training.events import Evaluated, StartEvaluated, StepDone, TrainingEnded, TrainingStarted
-from fithubert.training.progress import ProgressBar, ProgressLines, progress_line, progress_listener
+from fithubert.training.progress import ProgressLines, progress_line
 
 HEADS = {Head(1, 1): 0.25, Head(2, 12): 0.5}
 
@@ -68,12 +68,13 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar_and_anything_else_lines() -> None:
-    assert type(progress_listener("thin", io.StringIO())) is ProgressLines
+def test_a_terminal_keeps_evaluations_and_rewrites_one_line_of_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     terminal = _Terminal()
-    listener = progress_listener("thin", terminal)
-    assert isinstance(listener, ProgressBar)
-    show(listener, range(101, 111))
+    show(ProgressLines("thin", terminal), range(101, 111))
+    rewritten = [line for line in terminal.getvalue().split("\r\x1b[K") if line and not line.endswith("\n")]
+    assert [line[:21] for line in rewritten] == [f"thin: update {update}/200 " for update in range(101, 111)]
+    assert all(len(line) == 39 for line in rewritten)
     for text in ("thin: early stop after 110 updates", "dev loss 0.25", "heads 1-1:0.25 2-12:0.5"):
         assert text in terminal.getvalue()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fithubert.errors import UserError
-from fithubert.training.ranks import deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.training import deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 
 
 def test_torch_settings_are_restored() -> None:
