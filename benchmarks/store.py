@@ -17,7 +17,7 @@ from benchmarks.tables import write_tables
 from fithubert.data.batching import plan_batches
 from fithubert.data.manifest import Manifest
 from fithubert.files import digest
-from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames
 from fithubert.importers.registry import load_teacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
 from fithubert.store.codec import encode_layer, layer_codecs
@@ -29,6 +29,7 @@ from fithubert.store.shards import (
     UtteranceStates,
     compute_hidden_states,
     order_rows,
+    plan_rows,
     plan_shards,
     provide_basis,
 )
@@ -107,7 +108,7 @@ def measure_codec(model: SpeechModel, manifest: Manifest, codec: str, share: flo
 def _time_encoding(model: SpeechModel, manifest: Manifest, settings: ExtractSettings, directory: Path) -> float:
     """Hours of audio a minute that are coded, the check of what was lost included, without the teacher."""
     info = describe_store(model, manifest, settings)
-    rows = order_rows([u.id for u in manifest], [u.num_samples for u in manifest], info)
+    rows = order_rows(plan_rows(manifest, info))
 
     def compute(rows: Sequence[PlannedRow]) -> Iterator[UtteranceStates]:
         return compute_hidden_states(model, manifest, rows, info.layers, settings.batch_seconds, info.with_waveform)
@@ -152,7 +153,7 @@ def measure_shuffle(hours: float = 100.0) -> Iterator[dict[str, Any]]:
     seconds = (torch.randn(int(hours * 3600 / 12), generator=generator) * 4 + 12).clamp(1, 20)
     samples = (seconds * SAMPLE_RATE_HZ).int().tolist()
     info = describe_store(load_teacher("mini"), Manifest((), Path()), ExtractSettings())
-    rows = order_rows([f"{i:06d}" for i in range(len(samples))], samples, info)
+    rows = order_rows([PlannedRow(i, f"{i:06d}", n, count_frames(n)) for i, n in enumerate(samples)])
     shards = plan_shards(rows, info, None, 5.0)
     group_of = [0] * len(samples)
     for shard in shards:

@@ -14,7 +14,7 @@ from fithubert.data.batching import group_consecutive
 from fithubert.data.listing import ListedRecordings
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
-from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
+from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
 from fithubert.models.speech_model import SpeechModel
 from fithubert.pretrain.units import (
     Codebook,
@@ -24,7 +24,7 @@ from fithubert.pretrain.units import (
     load_codebook,
     save_codebook,
 )
-from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_hidden_states
+from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_hidden_states, plan_rows, sort_by_length
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000
@@ -70,9 +70,9 @@ def fit_codebook(
     of recordings. Differs: features are scaled to deviation 1, and see `fit_units` for k-means itself. The same
     arguments give the same codebook. Raises UserError if there are fewer frames than clusters.
     """
-    rows = _rows(model, recordings)
+    rows = plan_rows(recordings, model)
     drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
-    sample = sorted((rows[index] for index in drawn), key=lambda row: (-row.num_samples, row.index))
+    sample = sort_by_length(rows[index] for index in drawn)
     states = [
         frames.float().cpu() for _, frames in _run(model, recordings, sample, info.layer, batch_seconds, on_progress)
     ]
@@ -137,14 +137,13 @@ def write_units(
         raise UserError(f"--codebook: it was fitted on other weights ({info.model}) than those of {model.name}")
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
     schema = units_schema(codebook, rate_hz, options.dedup)
-    rows = _rows(model, recordings)
+    rows = plan_rows(recordings, model)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0.0, 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
             found: dict[int, Tensor] = {}
-            ordered = sorted(window, key=lambda row: (-row.num_samples, row.index))
-            for row, frames in _run(model, recordings, ordered, info.layer, options.batch_seconds):
+            for row, frames in _run(model, recordings, sort_by_length(window), info.layer, options.batch_seconds):
                 found[row.index] = codebook.units.assign(frames.float()).cpu()
                 done += row.num_samples / SAMPLE_RATE_HZ
                 if on_progress is not None:
@@ -162,13 +161,6 @@ def join_runs(units: Tensor) -> tuple[Tensor, Tensor]:
     """`units` (time,) with every run of one unit as one, and the length of each run, (runs,) each."""
     joined, durations = torch.unique_consecutive(units, return_counts=True)
     return joined, durations
-
-
-def _rows(model: SpeechModel, recordings: ListedRecordings) -> list[PlannedRow]:
-    return [
-        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions, model.frame_multiple))
-        for place, u in enumerate(recordings)
-    ]
 
 
 def _run(

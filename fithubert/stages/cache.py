@@ -1,13 +1,12 @@
 """The teacher's hidden states, computed once for all students."""
 
-import sys
 import time
 from typing import Any
 
 from fithubert.config.params import Params
 from fithubert.records import CacheMetrics
 from fithubert.stages.teacher import load_prepared
-from fithubert.store.extract import ExtractProgress, ExtractSettings, OnProgress, extract_features
+from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
@@ -26,7 +25,7 @@ def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[st
     settings = ExtractSettings(**params.cache.model_dump())
     splits = {}
     for split in SPLITS:
-        part, folder, show = manifest.select(split=split), workspace.cache(split), show_extraction(f"cache {split}")
+        part, folder, show = manifest.select(split=split), workspace.cache(split), progress_line(f"cache {split}")
         report = extract_features(model, part, folder, settings, show, repair=repair)
         if repair:
             print(report.describe(folder))
@@ -35,17 +34,3 @@ def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[st
     metrics = CacheMetrics(**vars(splits["train"]), splits={"dev": splits["dev"]}, seconds=seconds)
     metrics.write(workspace.metrics("cache"))
     return metrics.to_json()
-
-
-def show_extraction(name: str) -> OnProgress:
-    """Progress on standard error, and a line if shards of an existing store are not kept."""
-    show = progress_line(name)
-
-    def on_progress(progress: ExtractProgress) -> None:
-        if progress.note:
-            print(f"{name}: {progress.note}", file=sys.stderr)
-        else:
-            shards = f"{progress.shards}/{progress.total_shards} shards"
-            show(progress.audio_seconds, progress.total_audio_seconds, shards)
-
-    return on_progress

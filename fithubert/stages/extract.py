@@ -10,10 +10,10 @@ from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from fithubert.records import ExtractMetrics
-from fithubert.stages.cache import show_extraction
 from fithubert.stages.teacher import load_prepared
 from fithubert.store import Commands
 from fithubert.store.extract import ExtractSettings, extract_features
+from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
 
 
@@ -36,7 +36,7 @@ def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
         layers="all", with_waveform=False, commands=Commands(command, command), **params.extract.model_dump()
     )
     report = extract_features(
-        loaded, workspace.load_manifest(), workspace.extracted(model), settings, show_extraction(f"extract {model}")
+        loaded, workspace.load_manifest(), workspace.extracted(model), settings, progress_line(f"extract {model}")
     )
     stored = replace(report.metrics, fingerprint=loaded.fingerprint)
     readout = loaded.student.config.readout if isinstance(loaded, ReadOut) else None

@@ -1,7 +1,7 @@
 """From a model and a manifest to a feature store: in batches, resumable shard by shard, with any number of workers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,14 @@ from fithubert.records import StoreMetrics
 from fithubert.store import CACHE_COMMANDS, Commands, StoreInfo, describe_difference
 from fithubert.store.codec import find_codec, layer_codecs
 from fithubert.store.read import read_index
-from fithubert.store.shards import choose_layers, compute_hidden_states, order_rows, plan_shards, provide_basis
+from fithubert.store.shards import (
+    choose_layers,
+    compute_hidden_states,
+    order_rows,
+    plan_rows,
+    plan_shards,
+    provide_basis,
+)
 from fithubert.store.write import MISSING, check_space, measure_shards, remove_foreign, write_index, write_missing
 
 
@@ -43,21 +50,8 @@ class Worker:
     world_size: int = 1
 
 
-@dataclass(frozen=True)
-class ExtractProgress:
-    """The progress of one worker, counting its own shards only.
-
-    `note`: why the shards of an existing store were deleted, in one line, before the first shard is done; else empty.
-    """
-
-    shards: int
-    total_shards: int
-    audio_seconds: float
-    total_audio_seconds: float
-    note: str = ""
-
-
-OnProgress = Callable[[ExtractProgress], None]
+#: Called with the seconds of audio that this worker has done, all that it has to do, and a note on its shards.
+OnProgress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def extract_features(
     manifest: Manifest,
     out_dir: Path,
     settings: ExtractSettings = ExtractSettings(),
-    on_progress: OnProgress = lambda _: None,
+    on_progress: OnProgress = lambda *_: None,
     *,
     worker: Worker = Worker(),
     repair: bool = False,
@@ -105,7 +99,7 @@ def extract_features(
     if not 0 <= worker.rank < worker.world_size:
         raise UserError(f"rank: must be at least 0 and below world_size ({worker.world_size}); given {worker.rank}")
     settings, info = _resolve(model, manifest, out_dir, settings, repair)
-    rows = order_rows([u.id for u in manifest.utterances], [u.num_samples for u in manifest.utterances], info)
+    rows = order_rows(plan_rows(manifest.utterances, info))
     out_dir.mkdir(parents=True, exist_ok=True)
     compute = partial(
         compute_hidden_states,
@@ -121,21 +115,21 @@ def extract_features(
     foreign = remove_foreign(out_dir, shards, own, info)
     check_space(out_dir, shards)
     write_index(out_dir, shards, info, settings.commands, settings.shard_minutes, basis)
-    total_seconds = sum(shard.seconds for shard in own)
+    note = f"/{len(own)} shards"
     if foreign:
-        note = f"{len(foreign)} of {len(own)} shards are written again: {next(iter(foreign.values()))}"
-        on_progress(ExtractProgress(0, len(own), 0.0, total_seconds, note))
-    problems |= foreign
+        note += f", {len(foreign)} written again: {next(iter(foreign.values()))}"
+        problems |= foreign
+    done_seconds, total_seconds = 0.0, sum(shard.seconds for shard in own)
+    on_progress(done_seconds, total_seconds, f"0{note}")
     written: list[str] = []
     kept: list[str] = []
-    done_seconds = 0.0
     codecs = layer_codecs(info.codec, info.layers, basis)
     for shard, problem in write_missing(out_dir, own, info, codecs, compute):
         (kept if problem is None else written).append(shard.name)
         if problem is not None and problem != MISSING:
             problems[shard.name] = problem
         done_seconds += shard.seconds
-        on_progress(ExtractProgress(len(kept) + len(written), len(own), done_seconds, total_seconds))
+        on_progress(done_seconds, total_seconds, f"{len(kept) + len(written)}{note}")
     return ExtractReport(
         measure_shards(out_dir, [shard.name for shard in own], info), tuple(written), tuple(kept), problems
     )
@@ -148,12 +142,12 @@ def _resolve(
     if not repair:
         return settings, describe_store(model, manifest, settings)
     _, existing, index = read_index(directory)
-    settings = ExtractSettings(
+    settings = replace(
+        settings,
         codec=existing.codec,
         variance_share=existing.variance_share or settings.variance_share,
         layers=existing.layers,
         shard_minutes=index.shard_minutes,
-        batch_seconds=settings.batch_seconds,
         with_waveform=existing.with_waveform,
         commands=index.commands,
     )

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,39 +75,58 @@ class HiddenStateBatch:
 
     def to(self, device: torch.device) -> "HiddenStateBatch":
         """The same batch with its tensors on `device`."""
-        if device.type == "cpu":
-            return self
-        return HiddenStateBatch(
-            self.ids,
-            None if self.waveforms is None else _move(self.waveforms, device),
-            _move(self.lengths, device),
-            {layer: _move(states, device) for layer, states in self.hidden_states.items()},
-            _move(self.frame_lengths, device),
-            None if self.masked is None else _move(self.masked, device),
-        )
+
+        def move(tensor: Tensor) -> Tensor:
+            # The copy from pinned memory overlaps with the computation.
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+        tensors = {name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        states = {layer: move(value) for layer, value in self.hidden_states.items()}
+        return replace(self, hidden_states=states, **tensors)  # type: ignore[arg-type]
 
 
-class FeatureStore:
+class HiddenStates:
+    """Utterances with hidden states on disk: `ids` and `num_frames`, one for each; `layers` and their `widths`."""
+
+    def __init__(self, path: Path, width_of: dict[int, int], ids: Sequence[str], frames: Sequence[int]) -> None:
+        self.path, self._width_of = path, width_of
+        self.layers, self.widths = tuple(width_of), tuple(width_of.values())
+        self.ids, self.num_frames = tuple(ids), tuple(frames)
+        self._place_of = {name: index for index, name in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _find(self, utterance: str | int) -> int:
+        """The place of an utterance; raises UserError for an unknown id, IndexError for an unknown place."""
+        place = self._place_of.get(utterance) if isinstance(utterance, str) else range(len(self.ids))[utterance]
+        if place is None:
+            raise UserError(f"{self.path}: no utterance {utterance!r}")
+        return place
+
+    def _check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        """`layers`, None for all; raises UserError if one is not stored."""
+        missing = sorted(set(layers or ()) - set(self.layers))
+        if missing:
+            raise UserError(f"{self.path}: layers {missing} are missing; it holds {list(self.layers)}")
+        return self.layers if layers is None else tuple(layers)
+
+
+class FeatureStore(HiddenStates):
     """The hidden states of a corpus, in the order of its manifest. Open one with `FeatureStore.open`.
 
-    `ids`, `num_samples`, `num_frames`: one for each utterance. `shards`: the shard of each; a batch of crops from one
-    shard is read fastest. `layers` and `widths`: the stored layers and their feature sizes. `info`: the origin of the
-    store. `cached_bytes`: of the encoded columns in memory. Several threads may read at once; a copy sent to another
-    process opens the store again.
+    `shards` of the utterances: crops from one are read fastest. `info`: the store's origin. `cached_bytes`: of encoded
+    columns in memory. Several threads may read at once; a copy sent to another process opens the store again.
     """
 
     def __init__(self, path: Path, cache_bytes: int) -> None:
-        self.path = path
         table, self.info, self._index = read_index(path)
-        self.layers, self.widths = self.info.layers, self.info.widths
         columns = {name: tuple(table.column(name).to_pylist()) for name in table.schema.names}
-        self.ids: tuple[str, ...] = columns["id"]
+        width_of = dict(zip(self.info.layers, self.info.widths, strict=True))
+        super().__init__(path, width_of, columns["id"], columns["num_frames"])
         self.num_samples: tuple[int, ...] = columns["num_samples"]
-        self.num_frames: tuple[int, ...] = columns["num_frames"]
         self.shards: tuple[int, ...] = columns["shard"]
         self._places = list(zip(columns["shard"], columns["row_group"], columns["row"], strict=True))
-        self._index_of = {name: index for index, name in enumerate(self.ids)}
-        self._width_of = dict(zip(self.layers, self.widths, strict=True))
         codecs = layer_codecs(self.info.codec, self.layers, self._read_basis())
         self._codec_of = dict(zip(self.layers, codecs, strict=True))
         self._stride = receptive_field(self.info.convolutions)[1]
@@ -125,20 +144,19 @@ class FeatureStore:
         """
         path = Path(path)
         store = cls(path, cache_bytes)
+        commands = store._index.commands
         mismatch = describe_mismatch(store.info, expect) if expect else None
         if mismatch:
-            raise UserError(f"{path}: another feature store: {mismatch}; run `{store._index.commands.rebuild}` again")
+            raise UserError(f"{path}: another feature store: {mismatch}; run `{commands.rebuild}` again")
         present = {shard.name for shard in path.glob(SHARD_PATTERN)}
-        missing = [name for name in map(shard_name, range(len(store._index.shard_keys))) if name not in present]
+        shards = [shard_name(number) for number in range(len(store._index.shard_keys))]
+        missing = [name for name in shards if name not in present]
         if missing:
             raise UserError(
-                f"{path / missing[0]}: missing, as {len(missing)} of {len(store._index.shard_keys)} shards are; "
-                f"run `{store._index.commands.repair}`, which writes only what is missing"
+                f"{path / missing[0]}: missing, as {len(missing)} of {len(shards)} shards are; "
+                f"run `{commands.repair}`, which writes only what is missing"
             )
         return store
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FeatureStore.open, (self.path, None, self._limit_bytes)
@@ -148,18 +166,9 @@ class FeatureStore:
 
         Raises UserError if the id or a layer is not in the store, or the shard is damaged.
         """
-        if isinstance(utterance, str) and utterance not in self._index_of:
-            raise UserError(f"{self.path}: no utterance {utterance!r} in this feature store")
-        index = self._index_of[utterance] if isinstance(utterance, str) else range(len(self.ids))[utterance]
-        layers = self._check_layers(layers)
-        columns = self._find_columns(index, layers)
-        row = self._places[index][2]
+        index, layers = self._find(utterance), self._check_layers(layers)
         states = {layer: torch.empty(self.num_frames[index], self._width_of[layer]) for layer in layers}
-        for layer, out in states.items():
-            self._codec_of[layer].decode(columns[layer_column(layer)][row], 0, out)
-        waveform = None
-        if self.info.with_waveform:
-            waveform = _decode_waveform(columns["waveform"][row], 0, self.num_samples[index])
+        waveform = self._fill(index, 0, states, self.num_samples[index])
         return FeatureRow(self.ids[index], waveform, states)
 
     def read_batch(self, crops: Sequence[Crop], layers: Sequence[int] | None = None) -> HiddenStateBatch:
@@ -171,25 +180,34 @@ class FeatureStore:
         layers = self._check_layers(layers)
         longest = max(crop.num_frames for crop in crops)
         states = {layer: torch.zeros(len(crops), longest, self._width_of[layer]) for layer in layers}
-        waveforms = []
+        waveforms, lengths = [], []
         for place, crop in enumerate(crops):
-            end = crop.start_frame + crop.num_frames
-            if crop.start_frame < 0 or crop.num_frames < 1 or end > self.num_frames[crop.index]:
-                raise ValueError(
-                    f"{crop} exceeds utterance {self.ids[crop.index]} ({self.num_frames[crop.index]} frames)"
-                )
-            columns = self._find_columns(crop.index, layers)
-            row = self._places[crop.index][2]
-            for layer, out in states.items():
-                value = columns[layer_column(layer)][row]
-                self._codec_of[layer].decode(value, crop.start_frame, out[place, : crop.num_frames])
-            if self.info.with_waveform:
-                start, count = crop.start_frame * self._stride, count_samples(crop.num_frames, self.info.convolutions)
-                waveforms.append(_decode_waveform(columns["waveform"][row], start, count))
-        padded = pad_waveforms(waveforms)[0] if waveforms else None
-        lengths = torch.tensor([count_samples(crop.num_frames, self.info.convolutions) for crop in crops])
-        frame_lengths = torch.tensor([crop.num_frames for crop in crops])
-        return HiddenStateBatch(tuple(self.ids[crop.index] for crop in crops), padded, lengths, states, frame_lengths)
+            end, last = crop.start_frame + crop.num_frames, self.num_frames[crop.index]
+            if crop.start_frame < 0 or crop.num_frames < 1 or end > last:
+                raise ValueError(f"{crop} exceeds utterance {self.ids[crop.index]} ({last} frames)")
+            wanted = {layer: out[place, : crop.num_frames] for layer, out in states.items()}
+            num_samples = count_samples(crop.num_frames, self.info.convolutions)
+            waveform = self._fill(crop.index, crop.start_frame, wanted, num_samples)
+            waveforms += [] if waveform is None else [waveform]
+            lengths.append(num_samples)
+        return HiddenStateBatch(
+            tuple(self.ids[crop.index] for crop in crops),
+            pad_waveforms(waveforms)[0] if waveforms else None,
+            torch.tensor(lengths),
+            states,
+            torch.tensor([crop.num_frames for crop in crops]),
+        )
+
+    def _fill(self, index: int, start_frame: int, states: dict[int, Tensor], num_samples: int) -> Tensor | None:
+        """Decode frames from `start_frame` on into `states`; as many samples of the waveform, None if not stored."""
+        columns, row = self._find_columns(index, list(states)), self._places[index][2]
+        for layer, out in states.items():
+            self._codec_of[layer].decode(columns[layer_column(layer)][row], start_frame, out)
+        if not self.info.with_waveform:
+            return None
+        start = 2 * start_frame * self._stride
+        samples = columns["waveform"][row][start : start + 2 * num_samples].view(torch.int16)
+        return samples.to(torch.float32).div_(WAVEFORM_SCALE)
 
     def _read_basis(self) -> Basis | None:
         """The basis of the codec, None if it needs none; raises UserError if it is not the one of the shards."""
@@ -197,9 +215,9 @@ class FeatureStore:
             return None
         with self._repairable(self.path / basis_name(self.info), "fits it again"):
             basis = read_basis(self.path, self.info)
-            if basis.digest != self._index.basis_digest:
-                raise ValueError("not the basis of these shards")
-        return basis
+            if basis.digest == self._index.basis_digest:
+                return basis
+            raise ValueError("not the basis of these shards")
 
     @contextmanager
     def _repairable(self, path: Path, outcome: str) -> Iterator[None]:
@@ -214,13 +232,6 @@ class FeatureStore:
             return
         raise UserError(f"{path}: {reason}; run `{self._index.commands.repair}`, which {outcome}")
 
-    def _check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
-        wanted = self.layers if layers is None else tuple(layers)
-        mismatch = describe_mismatch(self.info, Expected(layers=wanted))
-        if mismatch:
-            raise UserError(f"{self.path}: {mismatch}")
-        return wanted
-
     def _find_columns(self, index: int, layers: Sequence[int]) -> dict[str, Rows]:
         """The columns of an utterance's row group, from memory or from its shard."""
         shard, row_group, _ = self._places[index]
@@ -231,10 +242,9 @@ class FeatureStore:
             for name, rows in self._load(shard, row_group, missing).items() if missing else ():
                 self._columns[shard, row_group, name] = rows
                 self.cached_bytes += sum(map(len, rows))
-            found = {}
+            found = {name: self._columns[shard, row_group, name] for name in names}
             for name in names:
                 self._columns.move_to_end((shard, row_group, name))
-                found[name] = self._columns[shard, row_group, name]
             while self.cached_bytes > self._limit_bytes and len(self._columns) > 1:
                 self.cached_bytes -= sum(map(len, self._columns.popitem(last=False)[1]))
         return found
@@ -288,13 +298,3 @@ def _split_rows(column: pa.ChunkedArray) -> Rows:
         data = torch.frombuffer(bytearray(memoryview(values)[begin : offsets[-1]]), dtype=torch.uint8)
         rows += [data[first - begin : last - begin] for first, last in pairwise(offsets)]
     return rows
-
-
-def _decode_waveform(value: Tensor, start: int, count: int) -> Tensor:
-    samples = value[2 * start : 2 * (start + count)].view(torch.int16)
-    return samples.to(torch.float32).div_(WAVEFORM_SCALE)
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    # The copy from pinned memory overlaps with the computation.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -23,6 +23,7 @@ from fithubert.store.shards import (
     UtteranceStates,
     choose_layers,
     compute_hidden_states,
+    plan_rows,
     sort_by_length,
 )
 from fithubert.store.table import (
@@ -37,6 +38,7 @@ from fithubert.store.table import (
     parts_of,
     read_info,
 )
+from fithubert.store.write import read_pages
 
 _FLOAT16_MAX = 65504.0
 _FOREIGN = "something else"
@@ -87,10 +89,7 @@ def write_features(
     settings = settings or FeatureSettings()
     recordings, skipped = drop_short(model, listing)
     info = _describe_table(model, recordings, settings)
-    rows = [
-        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions, model.frame_multiple))
-        for place, u in enumerate(recordings)
-    ]
+    rows = plan_rows(recordings, model)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     unfinished = parts_of(out)
     _check_unfinished(unfinished, info)
@@ -225,15 +224,10 @@ def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[Pl
 def _is_whole(path: Path, info: TableInfo, part: PartInfo) -> bool:
     """Whether `path` is this part, after reading every page of it."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            metadata = file.metadata.metadata or {}
-            if metadata.get(INFO_KEY) != info.to_json() or metadata.get(PART_KEY) != part.to_json():
-                return False
-            for group in range(file.num_row_groups):
-                file.read_row_group(group)
+        metadata = read_pages(path)
     except (OSError, pa.ArrowException, ValueError):
         return False
-    return True
+    return (metadata.get(INFO_KEY), metadata.get(PART_KEY)) == (info.to_json(), part.to_json())
 
 
 def _write_part(

@@ -1,5 +1,6 @@
 """The utterances of each shard, and their hidden states, computed in batches."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fithubert.data.batching import group_consecutive
-from fithubert.data.manifest import Manifest
+from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.files import digest, open_atomically
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, pad_waveforms
 from fithubert.models.speech_model import SpeechModel
 from fithubert.store import WAVEFORM_SCALE, StoreInfo, basis_name, describe_error, read_basis, shard_name
-from fithubert.store.codec import Basis, Codec, fit_basis, layer_codecs, to_bytes
+from fithubert.store.codec import Basis, fit_basis, layer_codecs, to_bytes
 
 #: Encoded bytes of a row group. Reading in order is equally fast from 2 to 32 MiB; reading one utterance at random is
 #: 2.4 times as fast with 2 MiB as with 8.
@@ -89,23 +90,34 @@ def choose_layers(model: SpeechModel, layers: Literal["all"] | Sequence[int]) ->
     return tuple(chosen)
 
 
-def order_rows(ids: Sequence[str], num_samples: Sequence[int], info: StoreInfo) -> tuple[PlannedRow, ...]:
-    """The utterances of a corpus in the order of a digest of their ids, without row groups.
+def plan_rows(utterances: Iterable[Utterance], model: SpeechModel | StoreInfo) -> list[PlannedRow]:
+    """The utterances of a manifest in its order, without row groups."""
+    return [
+        PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions, model.frame_multiple))
+        for place, u in enumerate(utterances)
+    ]
+
+
+def order_rows(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
+    """The utterances of a corpus in the order of a digest of their ids.
 
     The order is the same for every worker, and any part of it is a random sample of the corpus. Raises UserError if
     there is no utterance, two share an id, or one is shorter than a frame.
     """
-    if not ids:
+    if not rows:
         raise UserError("the manifest holds no utterance of this selection, so there is nothing to extract")
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise UserError(f"the manifest names the utterance {twice} twice; every id must be unique")
-    frames = [count_frames(n, info.convolutions, info.frame_multiple) for n in num_samples]
-    if 0 in frames:
-        short = frames.index(0)
-        raise UserError(f"utterance {ids[short]} has {num_samples[short]} samples, less than one frame; remove it")
-    shuffled = sorted(range(len(ids)), key=lambda i: digest(ids[i]))
-    return tuple(PlannedRow(i, ids[i], num_samples[i], frames[i]) for i in shuffled)
+    ((name, times),) = Counter(row.id for row in rows).most_common(1)
+    if times > 1:
+        raise UserError(f"the manifest names the utterance {name} twice; every id must be unique")
+    for row in rows:
+        if not row.num_frames:
+            raise UserError(f"utterance {row.id} has {row.num_samples} samples, less than one frame; remove it")
+    return sorted(rows, key=lambda row: digest(row.id))
+
+
+def sort_by_length(rows: Iterable[PlannedRow]) -> list[PlannedRow]:
+    """`rows`, the longest first, as `compute_hidden_states` wants them."""
+    return sorted(rows, key=lambda row: (-row.num_samples, row.id))
 
 
 def provide_basis(
@@ -170,41 +182,27 @@ def plan_shards(
 
     A shard is a random sample of the corpus, so reading shard by shard is already a good shuffle.
     """
-    members = group_consecutive(rows, lambda row: row.num_samples, shard_minutes * 60 * SAMPLE_RATE_HZ)
     codecs = layer_codecs(info.codec, info.layers, basis)
     store = digest(info.fingerprint, basis.digest if basis else "", info.code_version or "")
-    return tuple(
-        _plan_shard(number, sort_by_length(shard_rows), info, codecs, store)
-        for number, shard_rows in enumerate(members)
-    )
 
-
-def sort_by_length(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
-    """`rows`, the longest first, as `compute_hidden_states` wants them."""
-    return sorted(rows, key=lambda row: (-row.num_samples, row.id))
-
-
-def _plan_shard(
-    number: int, rows: Sequence[PlannedRow], info: StoreInfo, codecs: Sequence[Codec], store: str
-) -> PlannedShard:
-    def count_bytes(row: PlannedRow, compressed: bool) -> float:
+    def count_bytes(row: PlannedRow, compressed: bool = False) -> float:
         waveform = 2 * row.num_samples if info.with_waveform else 0
         return waveform + sum(
             codec.count_bytes(row.num_frames, width) * (codec.stored_share if compressed else 1)
             for codec, width in zip(codecs, info.widths, strict=True)
         )
 
-    # A row group is limited by its size in memory, where nothing is compressed.
-    groups = group_consecutive(rows, lambda row: count_bytes(row, compressed=False), ROW_GROUP_BYTES)
-    placed = tuple(
-        replace(row, row_group=number, row=place)
-        for number, group in enumerate(groups)
-        for place, row in enumerate(group)
-    )
-    parts = [part for row in placed for part in (row.id, str(row.num_samples), str(row.row_group))]
-    return PlannedShard(
-        number, placed, int(sum(count_bytes(row, compressed=True) for row in rows)), digest(store, *parts)
-    )
+    shards: list[PlannedShard] = []
+    for members in group_consecutive(rows, lambda row: row.num_samples, shard_minutes * 60 * SAMPLE_RATE_HZ):
+        # A row group is limited by its size in memory, where nothing is compressed.
+        groups = group_consecutive(sort_by_length(members), count_bytes, ROW_GROUP_BYTES)
+        placed = [
+            replace(row, row_group=n, row=place) for n, group in enumerate(groups) for place, row in enumerate(group)
+        ]
+        parts = [part for row in placed for part in (row.id, str(row.num_samples), str(row.row_group))]
+        num_bytes = int(sum(count_bytes(row, compressed=True) for row in placed))
+        shards.append(PlannedShard(len(shards), tuple(placed), num_bytes, digest(store, *parts)))
+    return tuple(shards)
 
 
 def compute_hidden_states(

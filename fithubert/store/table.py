@@ -33,7 +33,7 @@ import torch
 from fithubert.errors import UserError
 from fithubert.files import check_regular
 from fithubert.store import INDEX_NAME, describe_error
-from fithubert.store.read import FeatureRow, FeatureStore
+from fithubert.store.read import FeatureRow, FeatureStore, HiddenStates
 
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 PART_PATTERN = "part-*.parquet"
@@ -102,53 +102,40 @@ def parts_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
 
 
-class FeatureTable:
-    """The output of `write_features`, by path of the recording. Open one with `load_features`.
+class FeatureTable(HiddenStates):
+    """The output of `write_features`: `ids` are the paths of the recordings. Open one with `load_features`.
 
-    `ids`: the paths. `num_frames`: of each. `layers` and `widths`: the layers and their feature sizes. `info`: the
-    origin of the features.
+    `info`: the origin of the features.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.info = read_info(self.path)
-        self.layers, self.widths = self.info.layers, self.info.widths
-        self._files = [pq.ParquetFile(part, page_checksum_verification=True) for part in _check_complete(self.path)]
+    def __init__(self, path: Path) -> None:
+        self.info = read_info(path)
+        self._files = [pq.ParquetFile(part, page_checksum_verification=True) for part in _check_complete(path)]
         self._places: list[tuple[int, int, int]] = []
         ids: list[str] = []
         frames: list[int] = []
         for number, file in enumerate(self._files):
             for group in range(file.num_row_groups):
                 columns = file.read_row_group(group, columns=["path", "frames"]).to_pydict()
-                first_rows = range(0, len(columns["path"]), len(self.layers))
+                first_rows = range(0, len(columns["path"]), len(self.info.layers))
                 self._places += [(number, group, row) for row in first_rows]
-                ids += columns["path"][:: len(self.layers)]
-                frames += columns["frames"][:: len(self.layers)]
-        self.ids, self.num_frames = tuple(ids), tuple(frames)
-        self._index_of = {name: index for index, name in enumerate(ids)}
+                ids += columns["path"][:: first_rows.step]
+                frames += columns["frames"][:: first_rows.step]
+        super().__init__(path, dict(zip(self.info.layers, self.info.widths, strict=True)), ids, frames)
         self._lock = threading.Lock()
         self._held: tuple[tuple[int, int], list[pa.Array]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def read(self, utterance: str | int, layers: Sequence[int] | None = None) -> FeatureRow:
         """One recording, by its path or its place; `layers` None means all.
 
         Raises UserError if there is no such path or layer, or the file is damaged.
         """
-        if isinstance(utterance, str) and utterance not in self._index_of:
-            raise UserError(f"{self.path}: no features of {utterance!r}")
-        index = self._index_of[utterance] if isinstance(utterance, str) else range(len(self.ids))[utterance]
-        missing = sorted(set(layers or ()) - set(self.layers))
-        if missing:
-            raise UserError(f"{self.path}: layers {missing} are missing; it holds {list(self.layers)}")
+        index, layers = self._find(utterance), self._check_layers(layers)
         number, group, row = self._places[index]
         rows, states = self._load(number, group), {}
-        for layer in self.layers if layers is None else layers:
-            place = self.layers.index(layer)
-            flat = rows[row + place].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-            states[layer] = torch.from_numpy(flat).view(self.num_frames[index], self.widths[place])
+        for layer in layers:
+            flat = rows[row + self.layers.index(layer)].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            states[layer] = torch.from_numpy(flat).view(self.num_frames[index], self._width_of[layer])
         return FeatureRow(self.ids[index], None, states)
 
     def _load(self, number: int, group: int) -> list[pa.Array]:

@@ -4,7 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
@@ -40,18 +40,6 @@ from fithubert.store.shards import Compute, PlannedShard, UtteranceStates
 MISSING = "it was missing"
 #: Room besides the coded values: footers, page headers and the index.
 _OVERHEAD, _SPARE_BYTES = 1.02, 4 * 2**20
-
-
-@dataclass(frozen=True)
-class LayerStatistics:
-    """One layer over one shard: sums of squares as in EncodedLayer, and the largest relative error of any channel."""
-
-    layer: int
-    values: int
-    error: float
-    spread: float
-    worst_channel_error: float
-    saturated: int
 
 
 def write_index(
@@ -125,17 +113,23 @@ def write_shard(
         statistics = {
             "utterances": len(shard.rows),
             "num_samples": sum(row.num_samples for row in shard.rows),
-            "layers": [asdict(_add_up(layer, frames, parts)) for layer, parts in zip(info.layers, coded, strict=True)],
+            "layers": [_add_up(layer, frames, parts) for layer, parts in zip(info.layers, coded, strict=True)],
         }
         writer.add_key_value_metadata({STATISTICS_KEY: json.dumps(statistics, sort_keys=True).encode()})
 
 
-def _add_up(layer: int, frames: int, parts: Sequence[EncodedLayer]) -> LayerStatistics:
+def _add_up(layer: int, frames: int, parts: Sequence[EncodedLayer]) -> dict[str, float]:
+    """One layer over one shard: sums of squares as in EncodedLayer, and the largest relative error of any channel."""
     error = reduce(torch.add, (part.error for part in parts))
     spread = reduce(torch.add, (part.spread for part in parts))
-    worst = float(torch.where(spread > 0, error / spread, 0.0).max().sqrt())
-    saturated = sum(part.saturated for part in parts)
-    return LayerStatistics(layer, frames * len(error), float(error.sum()), float(spread.sum()), worst, saturated)
+    return {
+        "layer": layer,
+        "values": frames * len(error),
+        "error": float(error.sum()),
+        "spread": float(spread.sum()),
+        "worst_channel_error": float(torch.where(spread > 0, error / spread, 0.0).max().sqrt()),
+        "saturated": sum(part.saturated for part in parts),
+    }
 
 
 def remove_foreign(
@@ -206,21 +200,23 @@ def write_missing(
 def find_problem(path: Path, shard: PlannedShard, info: StoreInfo) -> str | None:
     """Why the shard in `path` cannot be used, after reading every page; None if it is whole and of this store."""
     try:
-        with pq.ParquetFile(require_regular(path), page_checksum_verification=True) as file:
-            metadata = file.metadata.metadata or {}
-            foreign = _find_foreign(metadata, shard, info)
-            if foreign is not None:
-                return foreign
-            ids = []
-            for group in range(file.num_row_groups):
-                ids += file.read_row_group(group).column("id").to_pylist()
-            if ids != [row.id for row in shard.rows] or STATISTICS_KEY not in metadata:
-                return "it is incomplete"
+        metadata = read_pages(path)
     except FileNotFoundError:
         return MISSING
     except (OSError, pa.ArrowException, ValueError) as error:
         return describe_error(error)
-    return None
+    return _find_foreign(metadata, shard, info) or (None if STATISTICS_KEY in metadata else "it is incomplete")
+
+
+def read_pages(path: Path) -> dict[bytes, bytes]:
+    """The metadata of a Parquet file, after reading every page.
+
+    Raises OSError, ArrowException or ValueError if the file is missing or damaged.
+    """
+    with pq.ParquetFile(require_regular(path), page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            file.read_row_group(group)
+        return file.metadata.metadata or {}
 
 
 def _find_foreign(metadata: dict[bytes, bytes], shard: PlannedShard, info: StoreInfo) -> str | None:
@@ -247,14 +243,16 @@ def measure_shards(directory: Path, names: Sequence[str], info: StoreInfo) -> St
 
     layers = {}
     for place, layer in enumerate(info.layers):
-        own = [LayerStatistics(**shard["layers"][place]) for shard in statistics]
-        error, spread = sum(s.error for s in own), sum(s.spread for s in own)
+        parts = [shard["layers"][place] for shard in statistics]
+        error, spread, saturated, values = (
+            sum(part[name] for part in parts) for name in ("error", "spread", "saturated", "values")
+        )
         layers[layer] = StoredLayer(
             bytes_per_audio_hour=per_hour(sum(_count_layer_bytes(footer, layer) for footer in footers)),
             # A constant layer is coded without an error.
             relative_error=(error / spread) ** 0.5 if spread > 0 else 0.0,
-            worst_channel_error=max((s.worst_channel_error for s in own), default=0.0),
-            saturated_share=sum(s.saturated for s in own) / max(sum(s.values for s in own), 1),
+            worst_channel_error=max((part["worst_channel_error"] for part in parts), default=0.0),
+            saturated_share=saturated / max(values, 1),
         )
     num_bytes = sum((directory / name).stat().st_size for name in names)
     return StoreMetrics(

@@ -1,5 +1,6 @@
 """One basis for all workers, from the same sample."""
 
+import itertools
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +22,13 @@ PCA = ExtractSettings("pca_int8", shard_minutes=0.05, batch_seconds=2.0)
 def test_workers_that_fit_differently_agree_on_the_first_ones_basis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, fitted, errors = threading.Barrier(2, timeout=30), [], []
+    together, numbers, fitted, errors = threading.Barrier(2, timeout=30), itertools.count(1), [], []
     original = shards.fit_basis
 
     def fit_differently(*inputs: Any) -> Basis:
         exact = original(*inputs)
         # As another machine would: the same axes up to the last bits.
-        noise = 1e-6 * (1 + len(fitted))
+        noise = 1e-6 * next(numbers)
         basis = Basis({layer: replace(part, axes=part.axes + noise) for layer, part in exact.layers.items()})
         fitted.append(basis.digest)
         together.wait()

@@ -117,7 +117,7 @@ def test_the_reader_answers_like_that_of_the_store(folder: Path, tmp_path: Path)
         assert set(row.hidden_states) == {2}
         torch.testing.assert_close(row.hidden_states[2], torch.from_numpy(alone[2]))
         assert len(alone[0]) == features.num_frames[index]
-    with pytest.raises(UserError, match="no features of 'nobody'"):
+    with pytest.raises(UserError, match="no utterance 'nobody'"):
         features.read("nobody")
     with pytest.raises(UserError, match=r"layers \[0\] are missing; it holds \[1, 2\]"):
         features.read(0, layers=[0])
