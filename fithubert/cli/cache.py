@@ -9,7 +9,7 @@ from fithubert.cli.options import stage
 
 def cache(
     codec: Annotated[
-        str | None, typer.Option(help="`float32`, `float16`, `int8` or `pca_int8`; default: `cache.codec` of params.")
+        str | None, typer.Option(help="How to store them, such as `float16`; default: `cache.codec` of params.")
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Check every page of the existing caches and write damaged parts again.")

@@ -53,11 +53,11 @@ def pretrain(params: PretrainParams, manifest: Manifest, work: Path, fabric: "Fa
     with deterministic_torch(), ExitStack() as held:
         on_first_rank(fabric, lambda: held.enter_context(only_writer(work, "the same pre-training")))
         model, records = _run_iterations(params, bank, work, fabric, report)
-    teacher = HubertTeacher(prepare_for_inference(model.hubert.cpu()), params.name, model.mask_embedding.detach())
-    record = {"pretrain": params.model_dump(mode="json"), "hours": bank.hours}
-    on_first_rank(fabric, lambda: save_teacher(teacher, work / "teacher", torch.float16, record))
-    on_first_rank(fabric, lambda: write_json(result, {**record, "iterations": records}))
-    on_first_rank(fabric, waveforms.unlink)
+        teacher = HubertTeacher(prepare_for_inference(model.hubert.cpu()), params.name, model.mask_embedding.detach())
+        record = {"pretrain": params.model_dump(mode="json"), "hours": bank.hours}
+        on_first_rank(fabric, lambda: save_teacher(teacher, work / "teacher", torch.float16, record))
+        on_first_rank(fabric, lambda: write_json(result, {**record, "iterations": records}))
+        on_first_rank(fabric, waveforms.unlink)
     return work / "teacher"
 
 

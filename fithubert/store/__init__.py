@@ -5,7 +5,8 @@ A store is a directory:
     _index.parquet        one row per utterance, in the order of the manifest: id, num_samples, num_frames, and its
                           place: shard, row_group, row (counted inside its row group)
     _basis-*.parquet      for codec pca_int8 only, one row per layer: layer, width, components, step, stored_share,
-                          mean and axes (binary), as below; * is the start of StoreInfo's fingerprint
+                          mean and axes (binary: width, and components x width float32, little-endian); * is the
+                          start of StoreInfo's fingerprint
     shard-00000.parquet   the utterances, one row each, longest first
     ...
 
@@ -18,31 +19,14 @@ Columns of a shard:
     layer_0, ...  binary, the hidden states of one utterance, coded as below; layer 0 is the input of the first
                   transformer layer, layer i the output of the i-th
 
-Codecs (little-endian, C order, T = num_frames, W = the layer's width):
-
-    float32   T x W float32, exact.
-    float16   T x W float16.
-    int8      W float32 `scale`, then W float32 `offset`, then T x W int8 `code`. Value = code * scale + offset, with
-              one scale and one offset per channel of this utterance.
-    pca_int8  K float32 `scale`, then K x T int8 `code`, K = the layer's `components`. Value = (code * scale)
-              transposed @ axes + mean, with `axes` (K x W float32, orthonormal) and `mean` (W float32) from the
-              layer's row of the basis. Squared distances between codes are those between values.
-
-To decode one layer of one utterance with pyarrow and numpy alone:
+Codecs: an entry of `fithubert.store.codec.CODECS` has the layout of a value as `recipe`, which is also in the metadata
+of every file, and the lines `by_hand` that decode it with numpy alone. For int8, with W the layer's width:
 
     table = pyarrow.parquet.read_table("shard-00000.parquet", columns=["num_frames", "layer_3"])
     row = table.slice(0, 1).to_pylist()[0]
-    head = numpy.frombuffer(row["layer_3"], "<f4", count=2 * W).reshape(2, W)
-    code = numpy.frombuffer(row["layer_3"], "i1", offset=8 * W).reshape(row["num_frames"], W)
-    value = code * head[0] + head[1]
-
-and for pca_int8, with `basis` the layer's row of the basis as a dict:
-
-    K, W = basis["components"], basis["width"]
-    scale = numpy.frombuffer(row["layer_3"], "<f4", count=K)
-    code = numpy.frombuffer(row["layer_3"], "i1", offset=4 * K).reshape(K, row["num_frames"])
-    axes = numpy.frombuffer(basis["axes"], "<f4").reshape(K, W)
-    value = (code * scale[:, None]).T @ axes + numpy.frombuffer(basis["mean"], "<f4")
+    data, T = row["layer_3"], row["num_frames"]
+    head = numpy.frombuffer(data, "<f4", count=2 * W).reshape(2, W)
+    value = numpy.frombuffer(data, "i1", offset=8 * W).reshape(T, W) * head[0] + head[1]
 
 Schema metadata (JSON, UTF-8): `fithubert.store` is StoreInfo (codec, layers, widths, fingerprints, version),
 `fithubert.recipe` is how to decode, `fithubert.code_version` the version of the code that made it (absent in stores of
@@ -59,9 +43,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from fithubert.files import digest_json, require_regular
-from fithubert.store.codec import Basis, LayerBasis, find_codec, to_tensor
+from fithubert.store.codec import Basis, LayerBasis, find_codec
 
 FORMAT_VERSION = 2
 INDEX_NAME = "_index.parquet"
@@ -290,11 +275,18 @@ def read_basis(directory: Path, info: StoreInfo) -> Basis:
     return Basis(
         {
             row["layer"]: LayerBasis(
-                to_tensor(row["mean"], (row["width"],)),
-                to_tensor(row["axes"], (row["components"], row["width"])),
+                _to_tensor(row["mean"], row["width"]),
+                _to_tensor(row["axes"], row["components"], row["width"]),
                 row["step"],
                 row["stored_share"],
             )
             for row in rows
         }
     )
+
+
+def _to_tensor(data: bytes, *shape: int) -> torch.Tensor:
+    tensor = torch.frombuffer(bytearray(data), dtype=torch.float32)
+    if tensor.numel() != torch.Size(shape).numel():
+        raise ValueError("its axes are broken")
+    return tensor.view(shape)

@@ -12,7 +12,7 @@ from fithubert.errors import UserError
 from fithubert.files import digest
 
 _INT8_MAX = 127
-#: Closer to the largest float32, offset and step would round to infinity.
+#: Closer to the largest float32, offset and step would be infinite.
 _INT8_LARGEST = 3e38
 #: The largest number whose rotation stays in the range of float32, for any number of features.
 _ROTATABLE_MAX = 1e30
@@ -58,12 +58,10 @@ class Basis:
 class Codec:
     """How the hidden states of one layer are stored. The encoded states of one utterance are a value.
 
-    `count_bytes(num_frames, width)`: the size of a value.
-    `encode(x)`: the value of `x` (time, width) float32 and finite, as (bytes,) uint8 on the device of `x`, and the
-    number of elements that were clipped.
-    `decode(value, start_frame, out)`: fills `out` (time, width) float32 with the frames from `start_frame` on, and
-    reads no other frame of `value` (bytes,) uint8.
-    `stored_share`: the compressed size of a value over its size, approximately.
+    `count_bytes(num_frames, width)`: its size. `encode(x)`: the value of `x` (time, width) float32 and finite, as
+    (bytes,) uint8 on the device of `x`, and the number of elements that were clipped. `decode(value, start_frame,
+    out)`: fills `out` (time, width) float32 with the frames from `start_frame` on, and reads no other frame of the
+    value. `stored_share`: the compressed size of a value over its size, approximately.
     """
 
     count_bytes: Callable[[int, int], int]
@@ -76,12 +74,13 @@ class Codec:
 class CodecKind:
     """An entry of `CODECS`, by the name that `codec` has in the parameters.
 
-    `recipe`: how to decode by hand, in one line; the metadata of every file has it. `page_compression`: Parquet's
-    compression of the values. `fitted`: whether the store needs a basis. `for_layer`: the Codec of a layer, from the
-    layer's basis if the kind is fitted.
+    `recipe`: the layout of a value, for the metadata of every file. `by_hand`: Python that gives the `value` (T, W) of
+    `data` (bytes) with numpy, from T, W and the layer's row of the `basis`. `page_compression`: Parquet's compression
+    of the values. `fitted`: whether there is a basis. `for_layer`: the Codec of a layer, from its basis if fitted.
     """
 
     recipe: str
+    by_hand: str
     page_compression: str
     fitted: bool
     for_layer: Callable[[LayerBasis | None], Codec]
@@ -89,10 +88,9 @@ class CodecKind:
 
 def find_codec(name: str) -> CodecKind:
     """The codec called `name`; raises UserError with the valid names for any other."""
-    try:
-        return CODECS[name]
-    except KeyError:
-        raise UserError(f"codec: unknown name {name!r}; known: {', '.join(CODECS)}") from None
+    if name not in CODECS:
+        raise UserError(f"codec: unknown name {name!r}; known: {', '.join(CODECS)}")
+    return CODECS[name]
 
 
 def layer_codecs(name: str, layers: tuple[int, ...], basis: Basis | None) -> tuple[Codec, ...]:
@@ -104,14 +102,6 @@ def layer_codecs(name: str, layers: tuple[int, ...], basis: Basis | None) -> tup
 def to_bytes(tensor: Tensor) -> bytes:
     """The numbers of `tensor` (on the CPU) as little-endian float32."""
     return tensor.numpy().astype("<f4").tobytes()
-
-
-def to_tensor(data: bytes, shape: tuple[int, ...]) -> Tensor:
-    """The tensor that `to_bytes` wrote; raises ValueError if the size is another."""
-    tensor = torch.frombuffer(bytearray(data), dtype=torch.float32)
-    if tensor.numel() != torch.Size(shape).numel():
-        raise ValueError("its axes are broken")
-    return tensor.view(shape)
 
 
 def _join(*parts: Tensor) -> Tensor:
@@ -141,8 +131,7 @@ def _encode_int8(x: Tensor) -> tuple[Tensor, int]:
     saturated = int((x.abs() > _INT8_LARGEST).sum())
     exact = x.clamp(-_INT8_LARGEST, _INT8_LARGEST).double()
     low, high = exact.amin(0), exact.amax(0)
-    scale = ((high - low) / (2 * _INT8_MAX)).float()
-    offset = ((high + low) / 2).float()
+    scale, offset = ((high - low) / (2 * _INT8_MAX)).float(), ((high + low) / 2).float()
     # A constant channel has scale 0: its codes are 0 and its offset is the constant.
     step = torch.where(scale > 0, scale, 1.0).double()
     codes = exact.sub_(offset).div_(step).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
@@ -193,10 +182,18 @@ _FLOAT32, _FLOAT16 = _float_codec(torch.float32), _float_codec(torch.float16)
 _INT8 = Codec(lambda num_frames, width: (8 + num_frames) * width, _encode_int8, _decode_int8)
 
 CODECS: dict[str, CodecKind] = {
-    "float16": CodecKind("num_frames x width float16, little-endian", "none", False, lambda _: _FLOAT16),
+    "float16": CodecKind(
+        "num_frames x width float16, little-endian",
+        'value = numpy.frombuffer(data, "<f2").reshape(T, W)',
+        "none",
+        False,
+        lambda _: _FLOAT16,
+    ),
     "int8": CodecKind(
         "width float32 scale, width float32 offset, num_frames x width int8 code, little-endian; "
         "value = code * scale + offset",
+        'head = numpy.frombuffer(data, "<f4", count=2 * W).reshape(2, W)\n'
+        'value = numpy.frombuffer(data, "i1", offset=8 * W).reshape(T, W) * head[0] + head[1]',
         "none",
         False,
         lambda _: _INT8,
@@ -205,12 +202,22 @@ CODECS: dict[str, CodecKind] = {
         "components float32 scale, components x num_frames int8 code, little-endian; value = (code * scale) transposed "
         "@ axes + mean, with components, axes (components x width float32) and mean (width float32) from the layer's "
         "row of _basis-*.parquet",
+        'K = basis["components"]\n'
+        'code = numpy.frombuffer(data, "i1", offset=4 * K).reshape(K, T) * numpy.frombuffer(data, "<f4", K)[:, None]\n'
+        'axes = numpy.frombuffer(basis["axes"], "<f4").reshape(K, W)\n'
+        'value = code.T @ axes + numpy.frombuffer(basis["mean"], "<f4")',
         # Components of little variance have small codes, which compress well.
         "zstd",
         True,
         _pca_codec,
     ),
-    "float32": CodecKind("num_frames x width float32, little-endian", "none", False, lambda _: _FLOAT32),
+    "float32": CodecKind(
+        "num_frames x width float32, little-endian",
+        'value = numpy.frombuffer(data, "<f4").reshape(T, W)',
+        "none",
+        False,
+        lambda _: _FLOAT32,
+    ),
 }
 
 
@@ -250,12 +257,12 @@ def _fit_layer(parts: Sequence[Tensor], share: float) -> LayerBasis:
 
 
 def _count_kept(variances: Tensor, step: float) -> int:
-    """The number of components whose variance is above the noise of a quantiser with this step."""
+    """Components whose variance is above the noise of a quantiser with this step."""
     return max(1, int((variances > step**2 / 12).sum()))
 
 
 def _coding_error(rotated: Sequence[Tensor], peaks: Tensor, step: float, kept: int) -> float:
-    """The squared error of dropping all but `kept` components and coding the rest."""
+    """The squared error of dropping all but `kept` components and coding those."""
     total = 0.0
     for part, peak in zip(rotated, peaks, strict=True):
         scale = _component_scales(peak[:kept], step)

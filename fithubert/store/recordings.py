@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,12 @@ from fithubert.data.batching import group_consecutive
 from fithubert.data.folder import Skipped
 from fithubert.data.listing import ListedRecordings, Listing
 from fithubert.errors import UserError
-from fithubert.files import digest, open_atomically, remove_leftovers
+from fithubert.files import digest, only_writer, open_atomically, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
 from fithubert.store.shards import (
     CPU_BATCH_SECONDS,
+    Compute,
     PlannedRow,
     UtteranceStates,
     choose_layers,
@@ -96,24 +98,24 @@ def write_features(
     found = _check_out(out, info)
     if not found:
         make_folder(out.parent)
-        unfinished.mkdir(exist_ok=True)
-        remove_leftovers(unfinished)
-        _check_space(out, unfinished, info, rows)
-
-        def compute(rows: Sequence[PlannedRow]) -> Iterator[UtteranceStates]:
-            return compute_hidden_states(model, recordings, rows, info.layers, settings.batch_seconds)
-
-        parts = _plan_parts(rows, settings)
-        done_samples = 0
-        for number, part_rows in enumerate(parts):
-            part = PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
-            path = unfinished / PART_PATTERN.replace("*", f"{number:05d}")
-            if not _is_whole(path, info, part):
-                _write_part(path, info, part, part_rows, settings, compute)
-            done_samples += sum(row.num_samples for row in part_rows)
-            if on_progress is not None:
-                on_progress(done_samples / SAMPLE_RATE_HZ, seconds)
-        unfinished.replace(out)
+        with only_writer(unfinished, "the same features"):
+            remove_leftovers(unfinished)
+            _check_space(out, unfinished, info, rows)
+            compute = partial(
+                compute_hidden_states, model, recordings, layers=info.layers, batch_seconds=settings.batch_seconds
+            )
+            parts = _plan_parts(rows, settings)
+            done_samples = 0
+            for number, part_rows in enumerate(parts):
+                part = PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
+                path = unfinished / PART_PATTERN.replace("*", f"{number:05d}")
+                if not _is_whole(path, info, part):
+                    _write_part(path, info, part, part_rows, settings, compute)
+                done_samples += sum(row.num_samples for row in part_rows)
+                if on_progress is not None:
+                    on_progress(done_samples / SAMPLE_RATE_HZ, seconds)
+            (unfinished / ".writer").unlink()
+            unfinished.replace(out)
     num_bytes = sum(file.stat().st_size for file in list_files(out))
     return WrittenFeatures(info, len(rows), seconds, num_bytes, skipped, found)
 
@@ -236,7 +238,7 @@ def _write_part(
     part: PartInfo,
     rows: Sequence[PlannedRow],
     settings: FeatureSettings,
-    compute: Callable[[Sequence[PlannedRow]], Iterator[UtteranceStates]],
+    compute: Compute,
 ) -> None:
     """Write one part, whole or not at all; memory holds one window. Raises UserError if the disk is full."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fithubert.config.base import validate
 from fithubert.config.students import HintParams
 from fithubert.distill.hints import (
+    LOSSES,
     HintLoss,
     HintLosses,
     cosine_loss,
@@ -24,7 +25,8 @@ from fithubert.distill.hints import (
 )
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
-from tests.models.reference import LOSSES, arrays, folder, needs_reference
+from tests.models.reference import LOSSES as RECORDED
+from tests.models.reference import arrays, folder, needs_reference
 
 IDENTITY = tuple((layer, layer) for layer in range(1, 13))
 #: Case -> (hint parameters, layers from 0 that are used; None: those of the case's `hint_order` and the last).
@@ -72,9 +74,9 @@ def test_recorded_losses_and_gradients(case: str) -> None:
         {layer + 1: hidden for layer, hidden in enumerate(teacher)},
         heads=layers,
     )
-    torch.testing.assert_close(losses.total, recorded[f"{case}.total"].reshape(()), **LOSSES)
+    torch.testing.assert_close(losses.total, recorded[f"{case}.total"].reshape(()), **RECORDED)
     losses.total.backward()
-    torch.testing.assert_close(projections.grad, recorded[f"{case}.grad_projections"], **LOSSES)
+    torch.testing.assert_close(projections.grad, recorded[f"{case}.grad_projections"], **RECORDED)
 
 
 @needs_reference
@@ -99,9 +101,9 @@ def test_recorded_distilhubert_losses(name: str, case: str, terms: dict[str, flo
         torch.full((2,), prediction.shape[2]),  # s3prl averages over padding as well
         {layer + 1: hidden for layer, hidden in enumerate(recorded["teacher_hidden"].unbind(1))},
     )
-    torch.testing.assert_close(losses.total, recorded[f"{case}.total"].reshape(()), **LOSSES)
+    torch.testing.assert_close(losses.total, recorded[f"{case}.total"].reshape(()), **RECORDED)
     losses.total.backward()
-    torch.testing.assert_close(prediction.grad, recorded[f"{case}.grad_pred"], **LOSSES)
+    torch.testing.assert_close(prediction.grad, recorded[f"{case}.grad_pred"], **RECORDED)
 
 
 def three_heads(**params: Any) -> tuple[HintLoss, list[Tensor], dict[int, Tensor]]:
@@ -170,6 +172,11 @@ def test_the_highest_head_so_far_has_the_last_ones_weight() -> None:
     torch.testing.assert_close(both.total, 0.1 * first + second)
 
 
+def test_params_offer_every_term() -> None:
+    (terms, _) = HintParams.model_fields["losses"].annotation.__args__  # type: ignore[union-attr]
+    assert set(terms.__args__) == {*LOSSES, "intra_gram"}
+
+
 def test_params_that_make_no_sense_are_refused() -> None:
     for params, words in (
         ({"losses": {}}, "at least one term"),
@@ -181,7 +188,7 @@ def test_params_that_make_no_sense_are_refused() -> None:
             validate(HintParams, params, "params.yaml")
 
 
-TERMS: list[Callable[[Tensor, Tensor, Tensor], Tensor]] = [mse_loss, l1_loss, cosine_loss, gram_loss]
+TERMS = list(LOSSES.values())
 ALL = torch.ones(2, 5, dtype=torch.bool)
 
 

@@ -15,7 +15,7 @@ from fithubert.distill.loop import Progress
 from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.records import CurvePoint, Head
-from fithubert.training.checkpoint import CheckpointFolder, flatten
+from fithubert.training.checkpoint import CheckpointFolder
 from tests.distill.fakes import Recorder, Stop, StopAt, distill_params, student_params, train
 
 OUTPUTS = ("model.safetensors", "config.json")
@@ -116,13 +116,6 @@ def test_the_last_checkpoints_are_kept_and_hold_the_best_weights(tmp_path: Path)
     assert state["best"].keys() == state["model"].keys()
 
 
-def test_a_half_written_checkpoint_is_deleted(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, {"name": "x"}, keep=2)
-    (tmp_path / ".update-00000004.pt.123-0123abcd.part").write_bytes(b"half")
-    assert folder.load_latest() is None
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     standing = Progress(update=3, best_loss=0.5, curve=[CurvePoint(2, 1.0, 2.0, 0.7, 0.5, {Head(1, 3): 0.5})])
     weights = {"w": torch.rand(2)}
@@ -135,8 +128,10 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert loaded["average"] is None
 
 
-def test_flatten_names_every_leaf() -> None:
-    assert flatten({"a": {"b": 1, "c": {}}, "d": (1, 2)}) == {"a.b": 1, "a.c": {}, "d": [1, 2]}
+def test_a_second_training_of_a_student_is_refused(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path / "student.checkpoints", {}, keep=1)
+    with checkpoints.only_writer(), pytest.raises(UserError, match=r"process \d+ is at work on the same training"):
+        train(tmp_path / "student")
 
 
 def test_the_record_holds_no_times(whole: Path) -> None:

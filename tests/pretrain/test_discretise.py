@@ -1,6 +1,7 @@
 """Recordings as units: the nearest centres of the model's states, the same every time."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,18 @@ def test_a_codebook_is_read_as_it_was_written(recordings: ListedRecordings, tmp_
     (tmp_path / "book" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not a codebook of `fithubert units`"):
         load_codebook(tmp_path / "book")
+
+
+def test_any_flipped_byte_of_a_codebook_is_found_or_harmless(recordings: ListedRecordings, tmp_path: Path) -> None:
+    codebook = fit(recordings)
+    save_codebook(codebook, tmp_path / "book")
+    weights = tmp_path / "book" / "codebook.safetensors"
+    assert weights.stat().st_mode == (tmp_path / "book" / "config.json").stat().st_mode
+    data = weights.read_bytes()
+    for place in range(0, len(data), 11):
+        weights.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        with suppress(UserError):
+            assert load_codebook(tmp_path / "book").fingerprint == codebook.fingerprint
 
 
 def test_a_codebook_of_other_weights_is_refused_and_nothing_is_written(

@@ -11,7 +11,7 @@ from fithubert.config.base import validate
 from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import read_json
+from fithubert.files import only_writer, read_json
 from fithubert.importers.registry import load_teacher
 from tests.pretrain.tiny_run import run, tiny_params
 
@@ -49,6 +49,14 @@ def test_pretraining_learns(tiny_corpus: Manifest, tmp_path: Path, classifier: s
     curve = read_json(tmp_path / "work" / "pretrain.json")["iterations"][0]["curve"]
     early, late = (sum(p["loss"] for p in points) for points in (curve[:5], curve[-5:]))
     assert late < 0.9 * early
+
+
+def test_a_second_run_of_a_pretraining_is_refused(tiny_corpus: Manifest, tmp_path: Path) -> None:
+    with (
+        only_writer(tmp_path, "it"),
+        pytest.raises(UserError, match=r"process \d+ is at work on the same pre-"),
+    ):
+        run(tiny_params(), tiny_corpus, tmp_path)
 
 
 def test_other_parameters_are_refused(tiny_corpus: Manifest, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import fithubert
 from fithubert.data.audio import read_recording
 from fithubert.data.listing import list_recordings
 from fithubert.errors import UserError
+from fithubert.files import only_writer
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechOutput
 from fithubert.store import recordings as writer
@@ -217,6 +218,43 @@ def test_finished_features_are_kept_and_others_refused(folder: Path, tmp_path: P
     with pytest.raises(UserError, match="already exists and holds something else"):
         write(folder, tmp_path / "text.parquet")
     assert (tmp_path / "text.parquet").read_text() == "mine"
+
+
+def test_a_second_writer_of_the_same_features_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    with (
+        only_writer(parts_of(out), "it"),
+        pytest.raises(UserError, match=r"process \d+ is at work on the same"),
+    ):
+        write(folder, out)
+    assert not write(folder, out).found
+    assert all(path.name.startswith("part-") for path in out.iterdir())
+
+
+def test_no_array_holds_more_than_one_layer_so_that_32_bit_offsets_suffice(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a recording is, Arrow's offsets then count the numbers of one layer of it only."""
+    lengths: list[int] = []
+    write_table, iter_batches = pq.ParquetWriter.write_table, pq.ParquetFile.iter_batches
+
+    def write_counted(writer: Any, table: Any) -> None:
+        lengths.extend(map(len, table.column("features").chunks))
+        write_table(writer, table)
+
+    def read_counted(file: Any, **options: Any) -> Any:
+        for batch in iter_batches(file, **options):
+            lengths.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write_counted)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", read_counted)
+    write(folder, tmp_path / "f.parquet")
+    assert lengths == [1] * 36
+    features = load_features(tmp_path / "f.parquet")
+    assert set(features.read(11).hidden_states) == {0, 1, 2}
+    assert set(lengths) == {1}
+    assert len(lengths) > 36
 
 
 def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
