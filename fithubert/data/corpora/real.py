@@ -3,7 +3,7 @@
 | folder | tasks | split |
 | --- | --- | --- |
 | `librispeech/LibriSpeech/test-clean` | PR, ASR | by speaker, sexes balanced; `train-clean-100` joins train |
-| the same | SID | another chapter of a speaker is test, or, of one chapter, the end |
+| the same | SID | another chapter of a speaker is dev and test, or the end of the only one |
 | the same, `librispeech_untranscribed` | ASV | the test speakers, those of test-other, and single sentences |
 | `arabic_speech_commands` | KS, QbE | as published, by speaker |
 | `emodb` | ER | five folds of two speakers |
@@ -30,8 +30,8 @@ _HOME = "the folder of real speech (docs/superb.md lists its parts)"
 _BOOKS = "librispeech/LibriSpeech"
 #: Of each sex, the shares of speakers in dev and test: 2 and 5 of 20.
 _DEV_SHARE, _TEST_SHARE = 0.1, 0.25
-#: Of a speaker's sentences for SID: the last fifth is test if all are of one chapter, a tenth of the others dev.
-_SID_TEST_SHARE, _SID_DEV_SHARE = 0.2, 0.1
+#: SID: the part of an only chapter that is held out; the first part of what is held out, which is dev.
+_SID_SHARE, _SID_DEV_SHARE = 0.25, 0.25
 #: Sentences of each speaker in ASV's trials.
 _TRIAL_SENTENCES = 10
 _KEYWORD_SPLITS = {"train": "train", "val": "dev", "test": "test"}
@@ -117,21 +117,18 @@ def _split_speakers(speakers: Sequence[str], sexes: dict[str, str], seed: int) -
 
 
 def _split_for_sid(paths: Sequence[Path]) -> dict[Path, str]:
-    """Recording -> split: a speaker's shortest chapter is test, or of one chapter the end; dev is before it."""
+    """Recording -> split: a speaker's shortest chapter, or the end of the only one, is held out for dev and test."""
     chapters: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(paths, key=lambda path: path.stem):
         chapters[speaker_of(path)][path.parent.name].append(path)
-    splits: dict[Path, str] = {}
+    splits = dict.fromkeys(paths, "train")
     for of_speaker in chapters.values():
-        ordered = [path for chapter in of_speaker.values() for path in chapter]
-        if len(of_speaker) > 1:
-            tested = min(of_speaker.values(), key=len)
-        else:
-            tested = ordered[len(ordered) - max(1, round(_SID_TEST_SHARE * len(ordered))) :]
-        others = [path for path in ordered if path not in set(tested)]
-        edge = len(others) - max(1, round(_SID_DEV_SHARE * len(others)))
-        splits |= dict.fromkeys(tested, "test") | dict.fromkeys(others[:edge], "train")
-        splits |= dict.fromkeys(others[edge:], "dev")
+        held_out = min(of_speaker.values(), key=len)
+        if len(of_speaker) == 1:
+            held_out = held_out[-max(1, round(_SID_SHARE * len(held_out))) :]
+        # Not from the chapters of train, in which the recording alone gives a speaker away.
+        edge = round(_SID_DEV_SHARE * len(held_out))
+        splits |= dict.fromkeys(held_out[:edge], "dev") | dict.fromkeys(held_out[edge:], "test")
     return splits
 
 
