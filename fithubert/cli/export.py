@@ -30,6 +30,7 @@ def export(
     Example: `fithubert export fithubert --to onnx --out build/onnx`
     """
     with no_stage():
+        from fithubert.stages.export import describe_int8
         from fithubert.stages.export import export as run
         from fithubert.stages.export import register as run_register
         from fithubert.workspace import Workspace
@@ -42,5 +43,7 @@ def export(
         if out is not None:
             done = run(workspace, student, to, out, int8)
             print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
+            if int8:
+                print(describe_int8(done))
         if register is not None:
             print(f"models:/{register}/{run_register(workspace, student, register)}")

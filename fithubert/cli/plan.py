@@ -11,7 +11,9 @@ def plan(
     hours: Annotated[float, typer.Option(min=1e-3, help="Hours of speech.")],
     teacher: Annotated[str, typer.Option(help="`hubert_base` (its shape only), or any teacher.")] = "hubert_base",
     student: Annotated[str, typer.Option(help="A recipe at full size.")] = "fithubert",
-    codec: Annotated[str, typer.Option(help="The codec to compare with live targets.")] = "pca_int8",
+    codec: Annotated[
+        str | None, typer.Option(help="The codec to compare with live targets; default: the fastest.")
+    ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs that share an epoch; 0: the CPU of this machine, measured.")] = 0,
     epochs: Annotated[float, typer.Option(help="Passes over all the speech (the paper: 100).")] = 100.0,
     updates: Annotated[int | None, typer.Option(help="Instead of --epochs: updates of --batch-seconds.")] = None,

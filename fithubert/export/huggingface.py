@@ -23,12 +23,14 @@ from fithubert.models.runtime import ReadOut
 _NO_SCORES = "None are known of these weights."
 
 
-def export_huggingface(readout: ReadOut, out: Path, scores: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def export_huggingface(
+    readout: ReadOut, out: Path, scores: Sequence[Mapping[str, Any]] = (), training: str = ""
+) -> dict[str, Any]:
     """Write `out` for `AutoModel.from_pretrained(out, trust_remote_code=True)` and return what is recorded.
 
     transformers takes code from the folder of a model, so the student's own source goes along and this package is not
-    needed there. `scores` are rows for the model card, all with the same keys. Raises UserError if `out` is not new
-    or empty.
+    needed there. `scores` are rows for the model card, all with the same keys; `training` is a paragraph before
+    them. Raises UserError if `out` is not new or empty.
     """
     with new_directory(out) as aside:
         write_source(aside)
@@ -43,7 +45,7 @@ def export_huggingface(readout: ReadOut, out: Path, scores: Sequence[Mapping[str
             "states": describe_states(readout),
             "depth": readout.student.config.depth,
             "parameters": f"{sum(tensor.numel() for tensor in weights.values()):,}",
-            "scores": _score_table(scores) if scores else _NO_SCORES,
+            "scores": training + (_score_table(scores) if scores else _NO_SCORES),
         }
         (aside / "README.md").write_text(Template(read_template("huggingface", "README.md")).substitute(words))
     return record

@@ -39,12 +39,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """The distillation to plan. `gpus`: how many share an epoch; 0 is the CPU. `folder`: on the disk of the cache."""
+    """The distillation to plan. `gpus`: how many share an epoch; 0 is the CPU. `folder`: on the disk of the cache.
+
+    `codec`: the one to compare with live targets; None: the fastest.
+    """
 
     hours: float
     teacher: str
     student: str
-    codec: str
+    codec: str | None
     gpus: int
     epochs: float
     folder: Path
@@ -77,7 +80,8 @@ def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
     _check_positive(teacher_speed=known.teacher, student_speed=known.student, disk_speed=known.disk)
     if gpus < 0:
         raise UserError(f"--gpus: must be 0, for the CPU, or more (given {gpus})")
-    find_codec(codec)
+    if codec is not None:
+        find_codec(codec)
     shape = _teacher_shape(teacher)
     config = resolve(student, {"heads": {"teacher_width": shape.width}})
     layers = {layer for _, layer in config.heads.layer_map}
@@ -90,7 +94,9 @@ def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
     disk = measure_disk(folder) if known.disk is None else known.disk * 1e6
     speeds = Speeds(teacher_speed, student_speed, encode, read, disk)
     costs, live = [cost_of_cache(job, speeds, name) for name in CODECS], cost_of_live(job, speeds)
-    chosen = next(cost for cost in costs if cost.targets == codec)
+    fastest = min(costs, key=lambda cost: cost.total_hours)
+    chosen = fastest if codec is None else next(cost for cost in costs if cost.targets == codec)
+    used = chosen.targets
     said_disk = "measured by writing here; taken for reading too" if known.disk is None else "given"
     many = f"; {gpus} GPU(s) share an epoch, each with its own process to read; one writes the cache" if gpus else ""
     return Plan(
@@ -99,8 +105,8 @@ def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
         (
             f"teacher {teacher}: {_show_speed(teacher_speed)} real time a device ({said_teacher})",
             f"student {student}, an update: {_show_speed(student_speed)} real time a device ({said_student})",
-            f"{codec}, {len(layers)} layers: one thread encodes {_show_speed(encode[codec])} and decodes "
-            f"{_show_speed(read[codec])} real time (measured on this CPU; taken for each process anywhere)",
+            f"{used}, {len(layers)} layers: one thread encodes {_show_speed(encode[used])} and decodes "
+            f"{_show_speed(read[used])} real time (measured on this CPU; taken for each process anywhere)",
             f"disk: {disk / 1e6:,.0f} MB/s, shared by all ranks ({said_disk})",
             f"bytes: counted, with cache.layers: {sorted(layers)}; pca_int8 by the {FITTED_BITS:g} bits a value that "
             "benchmarks/store.py recorded at 1 % error, for another teacher of HuBERT Base's width",

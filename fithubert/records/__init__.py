@@ -35,6 +35,7 @@ from fithubert.records.results import (
     Summary,
     SweepMetrics,
     SweepPoint,
+    SweepReference,
     TaskScore,
     TimingSettings,
     VariantCost,

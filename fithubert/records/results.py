@@ -116,11 +116,28 @@ class SweepPoint(Record):
 
 
 @dataclass(frozen=True)
+class SweepReference(Record):
+    """What the shapes of a study are compared with.
+
+    `student`: the name of the student that they vary. `trial`: the trial of its own shape; None if it was not trained.
+    `params`, `macs_per_second`: of the teacher.
+    """
+
+    student: str
+    trial: str | None
+    params: int
+    macs_per_second: float
+
+
+@dataclass(frozen=True)
 class SweepMetrics(Record):
     """A study of shapes. `choices`: names in order. `labels`: objective -> its axis label and if lower is better.
 
-    `importance`: objective -> choice -> the share of the objective's variance that the choice explains.
+    `importance`: objective -> choice -> the share of the objective's variance that the choice explains. `reference` is
+    None, and not in the JSON, for a study that did not store it.
     """
+
+    omit_none: ClassVar[bool] = True
 
     study: str
     objectives: tuple[str, ...]
@@ -128,6 +145,12 @@ class SweepMetrics(Record):
     points: tuple[SweepPoint, ...]
     labels: Mapping[str, tuple[str, bool]]
     importance: Mapping[str, Mapping[str, float]]
+    reference: SweepReference | None = None
+
+    def title(self, point: SweepPoint) -> str:
+        """The name of a trial, with that of the student whose shape it has."""
+        named = self.reference is not None and self.reference.trial == point.name
+        return f"{point.name} ({self.reference.student})" if named and self.reference is not None else point.name
 
     @property
     def finished(self) -> list[SweepPoint]:

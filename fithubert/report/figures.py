@@ -250,9 +250,9 @@ def draw_trial_curves(sweep: SweepMetrics) -> Chart | None:
         width, alpha = (1.5, 1.0) if point.on_front else (1.0, 0.6)
         style = "-" if point.values else "--"
         (line,) = axes.plot(*zip(*point.curve, strict=True), style, color=colour, lw=width, alpha=alpha)
-        chart.add_title(line, point.name)
+        chart.add_title(line, sweep.title(point))
     style_axes(axes, "update", "dev loss of the last head")
-    label_right(axes, [Label(p.name, *p.curve[-1], palette()["hue-0"]) for p in trials if p.on_front])
+    label_right(axes, [Label(sweep.title(p), *p.curve[-1], palette()["hue-0"]) for p in trials if p.on_front])
     return chart
 
 

@@ -199,7 +199,7 @@ def scatter_trials(sweep: SweepMetrics) -> Scatter:
     qualities = tuple(Quality(quality, *sweep.labels[quality]) for quality in sweep.qualities)
     points = tuple(
         ScatterPoint(
-            name=point.name,
+            name=sweep.title(point),
             colour="var(--accent)" if point.on_front else "var(--quiet)",
             costs={
                 "macs": point.metrics["macs_per_second"],

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -70,7 +69,7 @@ def run_ablation(
         Trial(variant, student, entry.budget, seed) for seed in entry.seeds for variant, student in students.items()
     ]
     with threads_of_children(1):
-        results = _run(_Trials(name, params, open_data, folder), trials, entry.workers)
+        results = _run(name, trials, (params, open_data, folder))
     costs = _profile(params, teacher, students)
     return AblationMetrics(
         of=entry.of,
@@ -97,25 +96,12 @@ def comparison_rows(metrics: AblationMetrics) -> list[dict[str, str]]:
     return rows
 
 
-@dataclass(frozen=True)
-class _Trials:
-    """The settings and the place of an ablation's trials."""
-
-    ablation: str
-    params: Params
-    open_data: OpenData
-    folder: Path
-
-    def run(self, trial: Trial, data: TrialData) -> AblationTrial:
-        return run_trial(trial, self.params, data, self.folder / trial.name / f"seed-{trial.seed}")
-
-
-def _run(trials_of: _Trials, trials: list[Trial], workers: int) -> list[AblationTrial]:
+def _run(name: str, trials: list[Trial], setting: tuple[Params, OpenData, Path]) -> list[AblationTrial]:
     """The results of `trials` in their order. A failed trial does not stop the others."""
-    name = trials_of.ablation
     show = progress_line(f"ablation {name}")
     failed: list[str] = []
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_open, initargs=(trials_of,)) as pool:
+    workers = setting[0].ablation[name].workers
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_open, initargs=setting) as pool:
         futures: dict[Future[AblationTrial], Trial] = {pool.submit(_run_one, trial): trial for trial in trials}
         for done, future in enumerate(as_completed(futures), start=1):
             trial = futures[future]
@@ -134,21 +120,21 @@ def _run(trials_of: _Trials, trials: list[Trial], workers: int) -> list[Ablation
     return [future.result() for future in futures]
 
 
-#: The settings and the data that a worker process has opened.
-_opened: tuple[_Trials, TrialData] | None = None
+#: The settings, the data and the folder that a worker process has opened.
+_opened: tuple[Params, TrialData, Path] | None = None
 
 
-def _open(trials_of: _Trials) -> None:
+def _open(params: Params, open_data: OpenData, folder: Path) -> None:
     global _opened
     # The result of a trial must not depend on how many run at once.
     torch.set_num_threads(1)
-    _opened = trials_of, trials_of.open_data()
+    _opened = params, open_data(), folder
 
 
 def _run_one(trial: Trial) -> AblationTrial:
     assert _opened is not None  # the pool calls _open first
-    trials_of, data = _opened
-    return trials_of.run(trial, data)
+    params, data, folder = _opened
+    return run_trial(trial, params, data, folder / trial.name / f"seed-{trial.seed}")
 
 
 def _remove_others(folder: Path, entry: AblationParams) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
-from fithubert.records import SweepMetrics, SweepPoint
+from fithubert.records import SweepMetrics, SweepPoint, SweepReference
 from fithubert.report import draw_front, draw_importance, render_front
 from fithubert.search.study import counts, read_curve
 from fithubert.tasks import task_info
@@ -67,6 +67,7 @@ def read_result(study: Study) -> SweepMetrics:
         points=tuple(_describe(trial, objectives, trial.number in on_front) for trial in trials),
         labels={objective: (_label(objective), lower) for objective, lower in minimised.items()},
         importance={name: _measure_importance(study, index) for index, name in enumerate(objectives)},
+        reference=_read_reference(study, trials),
     )
 
 
@@ -114,6 +115,15 @@ def _describe(trial: FrozenTrial, objectives: Sequence[str], on_front: bool) -> 
     metrics: dict[str, Any] = {**trial.user_attrs["costs"], **trial.user_attrs.get("metrics", {})}
     curve = tuple(sorted(read_curve(trial).items()))
     return SweepPoint(_name(trial), on_front, dict(trial.params), values, metrics, curve)
+
+
+def _read_reference(study: Study, trials: Sequence[FrozenTrial]) -> SweepReference | None:
+    """The teacher and the student of a study, if it has stored them."""
+    stored = study.user_attrs.get("reference")
+    if stored is None:
+        return None
+    same = (_name(trial) for trial in trials if trial.params == stored["choices"])
+    return SweepReference(stored["student"], next(same, None), stored["params"], stored["macs_per_second"])
 
 
 def _label(objective: str) -> str:

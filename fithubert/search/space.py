@@ -9,6 +9,7 @@ from typing import Any
 from fithubert.config.base import read_yaml, validate
 from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.config.sweep import SpaceParams
+from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
@@ -37,7 +38,8 @@ def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teach
     for width in space.width:
         if width % groups:
             raise UserError(
-                f"space.width: {width} is not a multiple of {groups}, the groups of the positional convolution"
+                f"space.width: {width} is not a multiple of {groups}, the groups of the positional convolution; set "
+                "shape.pos_conv_groups of the student that sweep.of names, or other widths"
             )
     if of.init == "teacher_layers":
         raise UserError("sweep: a student with init teacher_layers has its teacher's shape; set sweep.of to another")
@@ -163,7 +165,14 @@ def count_costs(student: StudentParams, speed: Speed) -> Costs:
     return Costs(released_counts(config).total, per_second, seconds / speed.teacher_seconds)
 
 
-def count_reference_macs(config: StudentConfig) -> dict[str, int]:
+def describe_reference(name: str, choices: Choices | None, teacher: HubertTeacher) -> dict[str, Any]:
+    """The student `name` with its own choices, and the costs of the teacher, as a study stores them."""
+    params = sum(parameter.numel() for parameter in teacher.model.parameters())
+    macs = sum(count_reference_macs(teacher.model.config).values()) / REFERENCE_SECONDS
+    return {"student": name, "choices": choices, "params": params, "macs_per_second": macs}
+
+
+def count_reference_macs(config: HubertConfig | StudentConfig) -> dict[str, int]:
     """Part -> multiply-accumulates on one utterance of `REFERENCE_SECONDS`."""
     return count_macs(config, int(REFERENCE_SECONDS * SAMPLE_RATE_HZ))
 

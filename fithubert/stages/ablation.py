@@ -18,9 +18,11 @@ def ablation(params: Params, workspace: Workspace, name: str) -> AblationMetrics
     Raises UserError for an unknown ablation and, after all other trials have run, for a failed trial.
     """
     check_name(name, list(params.ablation), "ablation")
+    # A missing input is found before the run begins.
+    teacher = read_teacher(workspace.teacher)
     with tracked_stage(params, workspace, "ablation", name):
         open_data = partial(open_trial_data, params, workspace)
-        metrics = run_ablation(name, params, read_teacher(workspace.teacher), open_data, workspace.ablation(name))
+        metrics = run_ablation(name, params, teacher, open_data, workspace.ablation(name))
         metrics.write(workspace.metrics(f"ablation@{name}"))
     return metrics
 

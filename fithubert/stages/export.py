@@ -20,7 +20,7 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.records import Summary, load_summary
+from fithubert.records import DistillMetrics, Summary, load_summary
 from fithubert.tasks import task_info
 from fithubert.tracking.models import TrackedStudent, register_student, write_model
 from fithubert.workspace import Workspace, check_name
@@ -43,7 +43,8 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
     if to == "onnx":
         return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
     if to == "huggingface":
-        return export_huggingface(readout, out, _read_scores(workspace, readout.fingerprint))
+        scores = _read_scores(workspace, readout.fingerprint)
+        return export_huggingface(readout, out, scores, _describe_training(workspace, readout))
     if to == "mlflow":
         with new_directory(out) as aside:
             write_model(tracked_student(readout), aside)
@@ -67,6 +68,23 @@ def read_speech(workspace: Workspace) -> list[Tensor]:
     utterances = manifest.select("dev").utterances or manifest.utterances
     chosen = utterances[:: -(-len(utterances) // _UTTERANCES)]
     return [manifest.read(utterance)[: round(_SECONDS * SAMPLE_RATE_HZ)] for utterance in chosen]
+
+
+def describe_int8(record: Mapping[str, Any]) -> str:
+    """One line: how far the int8 graph is from float32 on speech, its time, and which graph to use if it is no gain."""
+    whole, exact = record["int8"], record["float32"]
+    error, time, plain = max(whole["relative_error"]), whole["latency_of_torch"], exact["latency_of_torch"]
+    line = f"int8: {error:.1%} relative error on speech, {time:.0%} of torch's time; float32: {plain:.0%}"
+    return line if time < plain else f"{line}; int8 is no faster on this machine, so use model.onnx here"
+
+
+def _describe_training(workspace: Workspace, readout: ReadOut) -> str:
+    """A sentence about the training of these weights, if the workspace has its metrics; else empty."""
+    path = workspace.metrics(f"distill@{readout.name}")
+    trained = DistillMetrics.read(path) if path.is_file() else None
+    if trained is None or trained.fingerprint != readout.fingerprint:
+        return ""
+    return f"These weights come from {trained.updates:,} updates, which read {trained.audio_hours:.3g} h of audio.\n\n"
 
 
 def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:

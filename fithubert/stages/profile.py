@@ -19,22 +19,17 @@ def profile(params: Params, workspace: Workspace, students: Sequence[str] = ()) 
 
     `students`: names in the workspace, imported ones too; empty: all of params.
     """
-    with tracked_stage(params, workspace, "profile"):
-        return _profile(params, workspace, students or tuple(params.students))
-
-
-def _profile(params: Params, workspace: Workspace, students: Sequence[str]) -> ProfileMetrics:
     begun = time.monotonic()
-    # Always with torch in float32 on the CPU, so that costs can be compared.
+    # A missing input is found before the run begins. Always with torch in float32 on the CPU, so that costs compare.
     subjects = {"fbank": Subject(load_teacher("fbank")), "teacher": Subject(read_teacher(workspace.teacher))}
-    for name in students:
+    for name in students or params.students:
         student = load_student(workspace.finished_student(name))
         subjects[name] = Subject(ReadOut(student, name), parameter_counts(student.config))
-    show = progress_line("profile")
-    costs = profile_models(subjects, params.profile, on_round=show)
-    paper = None
-    if params.profile.paper_size:
-        paper = profile_paper_size(params.profile, progress_line("profile at the paper's size"))
-    metrics = ProfileMetrics(**vars(costs), paper_size=paper, seconds=time.monotonic() - begun)
-    metrics.write(workspace.metrics("profile"))
+    with tracked_stage(params, workspace, "profile"):
+        costs = profile_models(subjects, params.profile, on_round=progress_line("profile"))
+        paper = None
+        if params.profile.paper_size:
+            paper = profile_paper_size(params.profile, progress_line("profile at the paper's size"))
+        metrics = ProfileMetrics(**vars(costs), paper_size=paper, seconds=time.monotonic() - begun)
+        metrics.write(workspace.metrics("profile"))
     return metrics

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from fithubert.config.params import Params
 from fithubert.config.students import TimeReductionConfig
+from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
@@ -11,8 +12,8 @@ from fithubert.models.weights import load_student
 from fithubert.records import load_summary
 from fithubert.report import ReportFiles, plan_report, write_report
 from fithubert.stages.export import tracked_student
+from fithubert.tracking.local import complete_runs
 from fithubert.tracking.models import log_students
-from fithubert.tracking.runs import complete_runs
 from fithubert.tracking.summary import ModelShape, log_summary, recorded_runs
 from fithubert.workspace import Workspace
 
@@ -20,8 +21,11 @@ from fithubert.workspace import Workspace
 def report(params: Params, workspace: Workspace) -> ReportFiles:
     """Write the report from every metrics file of the workspace, then complete its MLflow runs.
 
-    Completing means: a summary run per model, a run with the page, and the hashes of dvc.lock on every run.
+    Completing means: a summary run per model, a run with the page, and the hashes of dvc.lock on every run. Raises
+    UserError if nothing has been measured.
     """
+    if not any(workspace.metrics("any").parent.glob("**/*.json")):
+        raise UserError(f"{workspace.reports / 'metrics'}: nothing has been measured yet; `dvc repro` does it all")
     plan = replace(plan_report(params), dvc=(workspace.root / "dvc.yaml").is_file())
     files = write_report(workspace.reports, plan)
     log_report(params, workspace, files)

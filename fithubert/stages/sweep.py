@@ -10,15 +10,24 @@ from pathlib import Path
 from fithubert.config.params import Params
 from fithubert.config.students import StudentParams
 from fithubert.config.sweep import SpaceParams
+from fithubert.errors import UserError
 from fithubert.models.weights import read_teacher
 from fithubert.records import SweepMetrics
 from fithubert.search.front import FILES, write_result
-from fithubert.search.space import Limits, Speed, check_space, describe_student, find_choices, measure_speed
+from fithubert.search.space import (
+    Limits,
+    Speed,
+    check_space,
+    describe_reference,
+    describe_student,
+    find_choices,
+    measure_speed,
+)
 from fithubert.search.study import Search, StudyPlace, create_study
 from fithubert.search.sweep import Pool, run_workers
 from fithubert.search.trial import RunTrial, StoppingRule, Trial, TrialData, run_trial
 from fithubert.stages.ablation import open_trial_data
-from fithubert.tracking.sweeps import end_study, log_trial, start_study
+from fithubert.tracking.runs import end_study, log_trial, start_study
 from fithubert.training.events import StopTraining
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
@@ -57,7 +66,9 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
     settings = params.sweep
     if options.space is not None:
         settings = settings.model_copy(update={"space": options.space})
-    check_name(settings.of, list(params.students), "sweep.of")
+    if settings.of not in params.students:
+        known = ", ".join(params.students)
+        raise UserError(f"sweep.of {settings.of!r}: not one of {known}; choose one with --set sweep.of=NAME")
     student = params.students[settings.of]
     if options.warm_start is not None:
         student = student.model_copy(update={"init": "cut_teacher" if options.warm_start else "random"})
@@ -72,12 +83,16 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
         "corpus": workspace.load_manifest().fingerprint,
     }
     place = StudyPlace(options.study, storage_url(workspace, options.study, options.storage))
+    own_choices = find_choices(student, settings.space)
     study, created = create_study(
         place,
         settings.objectives,
         json.loads(json.dumps(described)),
-        find_choices(student, settings.space),
-        lambda: {"speed": asdict(measure_speed(student, teacher, params.profile.threads))},
+        own_choices,
+        lambda: {
+            "speed": asdict(measure_speed(student, teacher, params.profile.threads)),
+            "reference": describe_reference(settings.of, own_choices, teacher),
+        },
     )
     if created:
         study.set_user_attr("mlflow_run", start_study(options.study, described, workspace.root))
@@ -137,23 +152,21 @@ class TrackedTrials:
 
     def open(self) -> RunTrial:
         """The function that trains and probes one student, with its data opened."""
-        data = self.open_data()
+        return partial(self._run, self.open_data())
 
-        def run(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
-            return self._run(Trial(name, student, self.params.sweep.budget, self.params.sweep.seed), data, folder, rule)
-
-        return run
-
-    def _run(self, trial: Trial, data: TrialData, folder: Path, rule: StoppingRule) -> dict[str, float]:
-        shape = describe_student(trial.student)
+    def _run(
+        self, data: TrialData, name: str, student: StudentParams, folder: Path, rule: StoppingRule
+    ) -> dict[str, float]:
+        trial = Trial(name, student, self.params.sweep.budget, self.params.sweep.seed)
+        shape = describe_student(student)
         try:
             done = run_trial(trial, self.params, data, folder, [rule])
         except StopTraining as stop:
-            log_trial(self.parent, self.study, trial.name, shape, {}, rule.curve, str(stop))
+            log_trial(self.parent, self.study, name, shape, {}, rule.curve, str(stop))
             raise
         figures = {task: value for task, score in done.tasks.items() for value in score.dev.values()}
         figures |= {f"{task}_test_{m}": v for task, score in done.tasks.items() for m, v in score.test.items()}
         figures |= {"seconds": done.seconds, "train_seconds": done.train_seconds, "audio_hours": done.audio_hours}
         costs = {"params": done.parameters, "macs_per_second": done.macs_per_second}
-        log_trial(self.parent, self.study, trial.name, shape, {**figures, **costs}, rule.curve, None)
+        log_trial(self.parent, self.study, name, shape, {**figures, **costs}, rule.curve, None)
         return figures

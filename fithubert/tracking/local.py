@@ -1,16 +1,18 @@
-"""The local record of every run, complete whatever happens to the server."""
+"""The local record of every run: complete whatever happens to the server, and sent later."""
 
 import logging
 import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from fithubert.config.base import read_yaml
 from fithubert.errors import UserError
-from fithubert.records import Record
-from fithubert.tracking.sender import MetricPoint
+from fithubert.records import JsonObject, Record
+from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Session, now_milliseconds, send_all
 
 #: The folder of the local records, relative to the workspace.
 RECORDS = Path(".tracking")
@@ -96,3 +98,64 @@ def list_curves(points: Sequence[MetricPoint]) -> dict[str, tuple[tuple[float, i
         if math.isfinite(point.value):
             curves.setdefault(point.name, []).append((point.value, point.milliseconds, point.step))
     return {name: (*found[: -1 : -(-len(found) // _KEPT_POINTS)], found[-1]) for name, found in curves.items()}
+
+
+def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
+    """Send the runs that only the local record has, and add the hashes of dvc.lock to the tags of runs.
+
+    Returns how many runs were new to the store or to dvc.lock. DVC adds a stage to dvc.lock only after its command has
+    ended, so the report stage and `fithubert ui` call this.
+    """
+    stages = _read_lock(workspace / "dvc.lock")
+    jobs: list[Job] = []
+    for path in sorted((workspace / RECORDS).glob("[!.]*.json")):
+        record = read_record(path)
+        if record is None or is_running(record):
+            continue
+        if record.status == "RUNNING":
+            record = replace(record, status="KILLED", process=None)
+        hashes = {} if record.locked else _hashes(record, stages.get(record.stage))
+        if hashes:
+            record = replace(record, locked=True, tags={**record.tags, **hashes})
+            record.write(path)
+        if record.unsent:
+            jobs.append(partial(_send_record, path=path, record=record))
+        elif hashes and record.run_id:
+            jobs.append(partial(Session.tag, run_id=record.run_id, tags=hashes))
+    if jobs:
+        send_all(jobs, FLUSH_SECONDS + len(jobs) if flush_seconds is None else flush_seconds)
+    return len(jobs)
+
+
+def _read_lock(path: Path) -> JsonObject:
+    """The stages of dvc.lock; empty, with a warning, if it is not readable."""
+    try:
+        stages = read_yaml(path).get("stages", {}) if path.exists() else {}
+    except UserError as error:
+        _log.warning("%s; runs get no hashes of it", error)
+        return {}
+    return stages if isinstance(stages, dict) else {}
+
+
+def _hashes(record: RunRecord, entry: JsonObject | None) -> dict[str, str]:
+    """The tags from a stage's entry of dvc.lock; empty if the entry is of another run of the stage."""
+    if entry is None:
+        return {}
+    outs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
+    if outs.get(record.metrics_file) != record.metrics_md5:
+        return {}
+    hashes = {f"dvc.outs.{name}": digest for name, digest in outs.items()}
+    return hashes | {f"dvc.deps.{dep['path']}": dep["md5"] for dep in entry.get("deps", [])}
+
+
+def _send_record(session: Session, path: Path, record: RunRecord) -> None:
+    """Send a local record as a run, or complete the run that it names, and note that in it."""
+    if record.run_id is None:
+        session.start(record.stage, record.tags, record.params, record.begun)
+    else:
+        session.run_id = record.run_id
+    ended = record.ended or now_milliseconds()
+    curves = record.curves or {name: ((value, ended, 0),) for name, value in record.metrics.items()}
+    session.log([MetricPoint(name, *point) for name, points in curves.items() for point in points])
+    session.end(record.status, ended)
+    replace(record, run_id=session.run_id, complete=True, curves={}).write(path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fithubert.errors import UserError, without_password
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.tracking.runs import stage_tags
-from fithubert.tracking.sender import Sender, Session, connect, import_quietly, mlflow_installed, tracking_uri
+from fithubert.tracking.sender import Session, connect, import_quietly, mlflow_installed, send_all, tracking_uri
 from fithubert.tracking.summary import recorded_runs
 
 if TYPE_CHECKING:
@@ -68,11 +68,8 @@ def write_model(student: TrackedStudent, out: Path) -> None:
 def log_students(students: Sequence[TrackedStudent], workspace: Path, flush_seconds: float = _FLUSH_SECONDS) -> None:
     """Log each student that has a run in the last summary as the model of this run; a failure costs one warning."""
     runs = recorded_runs(workspace)
-    sender = Sender(flush_seconds)
-    for student in students:
-        if student.name in runs:
-            sender.submit(partial(_log_student, student=student, run_id=runs[student.name]))
-    sender.close()
+    tracked = [student for student in students if student.name in runs]
+    send_all([partial(_log_student, student=student, run_id=runs[student.name]) for student in tracked], flush_seconds)
 
 
 def register_student(student: TrackedStudent, name: str, workspace: Path) -> str:

@@ -1,26 +1,31 @@
-"""One tracked run around one stage, and the hashes that dvc.lock records for it."""
+"""One tracked run around one stage; a study as a run, and every trial as a run nested in it."""
 
 import hashlib
 import json
-import logging
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-from fithubert.config.base import read_yaml
-from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.records import JsonObject
-from fithubert.tracking.local import RECORDS, RunRecord, is_running, keep_record, list_curves, read_record, this_process
-from fithubert.tracking.sender import FLUSH_SECONDS, Job, MetricPoint, Sender, Session, is_first_rank, now_milliseconds
+from fithubert.tracking.local import RECORDS, RunRecord, keep_record, list_curves, this_process
+from fithubert.tracking.sender import (
+    FLUSH_SECONDS,
+    MetricPoint,
+    Sender,
+    Session,
+    is_first_rank,
+    now_milliseconds,
+    send_all,
+)
 from fithubert.training.events import Evaluated, StepDone, TrainingEnded, TrainingListener
 
-_log = logging.getLogger(__name__)
+#: The tag by which MLflow's pages nest one run in another.
+_PARENT = "mlflow.parentRunId"
 
 
 @dataclass
@@ -150,68 +155,55 @@ def _end_record(path: Path, record: RunRecord, run: TrackedRun, status: str, wri
     ended.write(path)
 
 
-def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
-    """Send the runs that only the local record has, and add the hashes of dvc.lock to the tags of runs.
+def start_study(
+    name: str, params: Mapping[str, object], workspace: Path, flush_seconds: float = FLUSH_SECONDS
+) -> str | None:
+    """Open the run of a study; its id, or None if MLflow is not installed or the server does not answer."""
+    tags = stage_tags("sweep", workspace) | {"study": name, "command": f"fithubert sweep --study {name}"}
+    session = send_all([lambda session: session.start(f"sweep {name}", tags, flatten(params))], flush_seconds)
+    return None if session is None else session.run_id
 
-    Returns how many runs were new to the store or to dvc.lock. DVC adds a stage to dvc.lock only after its command has
-    ended, so the report stage and `fithubert ui` call this.
+
+def log_trial(
+    parent: str | None,
+    study: str,
+    name: str,
+    student: Mapping[str, object],
+    metrics: Mapping[str, float],
+    curve: Mapping[int, float],
+    stopped: str | None,
+) -> None:
+    """Log a trial's parameters, figures and curve as one ended run; `stopped`: why it was stopped early.
+
+    Nothing is sent if the study has no run.
     """
-    stages = _read_lock(workspace / "dvc.lock")
-    jobs: list[Job] = []
-    for path in sorted((workspace / RECORDS).glob("[!.]*.json")):
-        record = read_record(path)
-        if record is None or is_running(record):
-            continue
-        if record.status == "RUNNING":
-            record = replace(record, status="KILLED", process=None)
-        hashes = {} if record.locked else _hashes(record, stages.get(record.stage))
-        if hashes:
-            record = replace(record, locked=True, tags={**record.tags, **hashes})
-            record.write(path)
-        if record.unsent:
-            jobs.append(partial(_send_record, path=path, record=record))
-        elif hashes and record.run_id:
-            jobs.append(partial(Session.tag, run_id=record.run_id, tags=hashes))
-    if jobs:
-        sender = Sender(FLUSH_SECONDS + len(jobs) if flush_seconds is None else flush_seconds)
-        for job in jobs:
-            sender.submit(job)
-        sender.close()
-    return len(jobs)
+    if parent is None:
+        return
+    tags = {_PARENT: parent, "kind": "trial", "study": study, "state": "finished" if stopped is None else "stopped"}
+    tags |= {} if stopped is None else {"stopped": stopped}
+    now = now_milliseconds()
+    points = [MetricPoint(key, float(value), now) for key, value in metrics.items()]
+    points += [MetricPoint("dev_loss_last_head", loss, now, update) for update, loss in sorted(curve.items())]
+
+    def send(session: Session) -> None:
+        session.start(f"{study} {name}", tags, flatten(student))
+        session.log(points)
+        session.end()
+
+    send_all([send])
 
 
-def _read_lock(path: Path) -> JsonObject:
-    """The stages of dvc.lock; empty, with a warning, if it is not readable."""
-    try:
-        stages = read_yaml(path).get("stages", {}) if path.exists() else {}
-    except UserError as error:
-        _log.warning("%s; runs get no hashes of it", error)
-        return {}
-    return stages if isinstance(stages, dict) else {}
+def end_study(run: str, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
+    """Log the figures and files of a study in its run, and end the run."""
+    now = now_milliseconds()
 
+    def finish(session: Session) -> None:
+        session.run_id = run
+        session.log([MetricPoint(key, float(value), now) for key, value in metrics.items()])
+        session.end()
+        session.keep(run, files)
 
-def _hashes(record: RunRecord, entry: JsonObject | None) -> dict[str, str]:
-    """The tags from a stage's entry of dvc.lock; empty if the entry is of another run of the stage."""
-    if entry is None:
-        return {}
-    outs = {out["path"]: out["md5"] for out in entry.get("outs", [])}
-    if outs.get(record.metrics_file) != record.metrics_md5:
-        return {}
-    hashes = {f"dvc.outs.{name}": digest for name, digest in outs.items()}
-    return hashes | {f"dvc.deps.{dep['path']}": dep["md5"] for dep in entry.get("deps", [])}
-
-
-def _send_record(session: Session, path: Path, record: RunRecord) -> None:
-    """Send a local record as a run, or complete the run that it names, and note that in it."""
-    if record.run_id is None:
-        session.start(record.stage, record.tags, record.params, record.begun)
-    else:
-        session.run_id = record.run_id
-    ended = record.ended or now_milliseconds()
-    curves = record.curves or {name: ((value, ended, 0),) for name, value in record.metrics.items()}
-    session.log([MetricPoint(name, *point) for name, points in curves.items() for point in points])
-    session.end(record.status, ended)
-    replace(record, run_id=session.run_id, complete=True, curves={}).write(path)
+    send_all([finish])
 
 
 def stage_tags(stage: str, workspace: Path) -> dict[str, str]:

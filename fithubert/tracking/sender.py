@@ -163,6 +163,15 @@ class Sender:
         return points, None, False
 
 
+def send_all(jobs: Sequence[Job], flush_seconds: float = FLUSH_SECONDS) -> Session | None:
+    """Run jobs in order and wait for them, at most `flush_seconds`; the session, or None if there was none."""
+    sender = Sender(flush_seconds)
+    for job in jobs:
+        sender.submit(job)
+    sender.close()
+    return sender.session
+
+
 def now_milliseconds() -> int:
     """Milliseconds since 1970, as MLflow counts time."""
     return int(time.time() * 1000)

@@ -10,7 +10,7 @@ from fithubert.records import ModelSummary, Record, Summary
 from fithubert.tasks import metric_key
 from fithubert.tracking.local import RECORDS
 from fithubert.tracking.runs import stage_tags
-from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Sender, Session, now_milliseconds
+from fithubert.tracking.sender import FLUSH_SECONDS, MetricPoint, Session, now_milliseconds, send_all
 
 _RECORD = RECORDS / "summary" / "runs.json"
 #: Without it MLflow's sidebar opens in its view for generative AI.
@@ -34,7 +34,6 @@ class SummaryRecord(Record):
     experiment_id: str | None = None
     models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def log_summary(
@@ -69,12 +68,9 @@ def log_summary(
         session.keep(str(session.run_id), files)
         session.end()
 
-    sender = Sender(flush_seconds)
-    sender.submit(log_models)
-    sender.submit(keep_files)
-    sender.close()
-    experiment = sender.session.experiment_id if sender.session is not None else None
-    SummaryRecord(dict(runs), experiment, models, tuple(models), tags).write(workspace / _RECORD)
+    session = send_all([log_models, keep_files], flush_seconds)
+    experiment = None if session is None else session.experiment_id
+    SummaryRecord(dict(runs), experiment, models, tuple(models)).write(workspace / _RECORD)
 
 
 def summary_metrics(model: ModelSummary) -> dict[str, float]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fithubert.errors import UserError
-from fithubert.tracking.local import RECORDS
-from fithubert.tracking.runs import complete_runs
+from fithubert.tracking.local import RECORDS, complete_runs
 from fithubert.tracking.sender import mlflow_installed, tracking_uri
 from fithubert.tracking.summary import compare_url, experiment_url
 

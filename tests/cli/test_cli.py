@@ -124,6 +124,11 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["--set", "report.titel=x", "report"], "unknown key"),
         (["plan", "--hours", "1", "--epochs", "0"], "--epochs: must be above 0"),
         (["compare"], "fithubert report"),
+        (["report"], "nothing has been measured yet; `dvc repro` does it all"),
+        (["superb", "fithubert", "pr"], "no finished student; run `fithubert distill fithubert` first"),
+        (["profile"], "artifacts/teacher/config.json: no such file; `fithubert teacher` writes"),
+        (["ablation", "time_reduction"], "artifacts/teacher/config.json: no such file; `fithubert teacher` writes"),
+        (["--set", "sweep.of=big", "sweep"], "sweep.of 'big': not one of fithubert, "),
         (["--set", "nonsense", "compare"], "--set nonsense: this command reads no parameters"),
         (["superb", "teacher", "kws"], "task 'kws': not one of pr, "),
         (

@@ -66,14 +66,6 @@ def test_every_student_can_be_built_and_fits_the_teacher(overrides: list[str], w
         assert resolve(student.recipe, student.shape).heads.teacher_width == width
 
 
-@pytest.mark.parametrize("overrides", [[], PAPER])
-def test_the_models_are_references_or_students(overrides: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("hydra")
-    (tmp_path / "params.yaml").write_text(compose(overrides))
-    params = load_params(tmp_path / "params.yaml")
-    assert set(params.superb.models) - {"fbank", "teacher"} <= set(params.students)
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [

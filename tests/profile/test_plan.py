@@ -135,6 +135,11 @@ def test_the_verdict_follows_the_number_of_epochs(tmp_path: Path) -> None:
     assert many.verdict.startswith("int8 beats live from 2 epochs on: 2.02 h against 3 h for 100, for 1.8")
     few = plan_run(tmp_path, 1, "hubert_base", "fithubert", "int8", 1, 1, known)
     assert few.verdict == "live beats int8 below 2 epochs: 1.8 min against 2.4 min for 1"
+    free = plan_run(tmp_path, 1, "hubert_base", "fithubert", None, 1, 100, known)
+    job, speeds = Job(1, 100, 1, 12, 768), Speeds(100.0, 50.0, SPEEDS.encode, SPEEDS.read, 1e12)
+    fastest = min(CODECS, key=lambda codec: cost_of_cache(job, speeds, codec).total_hours)
+    assert free.verdict.startswith(f"{fastest} beats live from ")
+    assert free.sources[2].startswith(f"{fastest}, 12 layers: ")
     assert [row["targets"] for row in few.rows] == [*CODECS, "live"]
     assert few.rows[1] == {
         "targets": "int8",

@@ -103,6 +103,18 @@ def test_names_from_metrics_are_escaped_in_charts(tmp_path: Path) -> None:
     assert 'aria-label="Loss of a&amp;b by update' in svg
 
 
+def test_the_page_of_a_study_names_the_teacher_and_the_trial_of_the_students_shape() -> None:
+    reference = {"student": "fithubert", "trial": "sweep_000", "params": 6_200_000, "macs_per_second": 3.1e8}
+    page = render_front(SweepMetrics.from_json(sweep() | {"reference": reference}))
+    assert "<title>Study default: quality against cost</title>" in page
+    assert "The teacher has 6.20M parameters and needs 310 MMAC per second of audio. sweep_000 has the shape" in page
+    assert '<th scope="row">sweep_000 (fithubert)</th>' in page
+    assert ">sweep_000 (fithubert)</text>" in page
+    assert '<th scope="col">Parameters</th>' in page
+    not_trained = SweepMetrics.from_json(sweep() | {"reference": reference | {"trial": None}})
+    assert "The shape of fithubert was not trained." in render_front(not_trained)
+
+
 def test_the_page_of_a_study_shows_every_trial_and_its_curve() -> None:
     page = render_front(SweepMetrics.from_json(sweep()))
     assert "1 of 3 shapes are on the front." in page

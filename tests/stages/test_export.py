@@ -10,9 +10,10 @@ from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.models.weights import save_student
-from fithubert.stages.export import FORMS, export, read_speech
+from fithubert.stages.export import FORMS, describe_int8, export, read_speech
 from fithubert.workspace import Workspace
 from tests.export.students import tiny_readout
+from tests.report.sample import distill
 
 
 @pytest.fixture
@@ -39,6 +40,24 @@ def test_the_card_has_the_scores_of_these_weights_only(workspace: Workspace, tmp
         export(workspace, "thin", "huggingface", tmp_path / name)
     assert "| Phoneme recognition | PER | 12.3 % | 11.0 to 13.5 |" in (tmp_path / "mine" / "README.md").read_text()
     assert "None are known" in (tmp_path / "others" / "README.md").read_text()
+
+
+def test_the_card_says_how_long_these_weights_were_trained(workspace: Workspace, tmp_path: Path) -> None:
+    trained = distill("thin") | {"updates": 30, "audio_hours": 0.11}
+    for name, fingerprint in (("mine", tiny_readout("fithubert").fingerprint), ("others", "else")):
+        write_json(workspace.metrics("distill@thin"), trained | {"fingerprint": fingerprint})
+        export(workspace, "thin", "huggingface", tmp_path / name)
+    sentence = "These weights come from 30 updates, which read 0.11 h of audio."
+    assert sentence in (tmp_path / "mine" / "README.md").read_text()
+    assert "These weights come from" not in (tmp_path / "others" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("time", "gain"), [(0.6, True), (0.9, False)])
+def test_the_error_of_int8_is_printed_and_a_slower_graph_is_not_recommended(time: float, gain: bool) -> None:
+    whole = {"relative_error": [0.01, 0.052], "latency_of_torch": time}
+    line = describe_int8({"int8": whole, "float32": {"latency_of_torch": 0.8}})
+    assert line.startswith(f"int8: 5.2% relative error on speech, {time:.0%} of torch's time; float32: 80%")
+    assert ("use model.onnx here" in line) != gain
 
 
 def test_latency_is_measured_and_recorded(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 
 from fithubert.errors import without_password
 from fithubert.files import read_json
-from fithubert.tracking.local import RECORDS
-from fithubert.tracking.runs import complete_runs, track_stage
+from fithubert.tracking.local import RECORDS, complete_runs
+from fithubert.tracking.runs import track_stage
 from tests.tracking.fakes import METRICS, runs_of, track
 
 

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 
 from fithubert.files import read_json, write_json
 from fithubert.records import ModelSummary, Parameters, Summary
-from fithubert.tracking.local import RECORDS
-from fithubert.tracking.runs import complete_runs, figures, flatten, track_stage
+from fithubert.tracking.local import RECORDS, complete_runs
+from fithubert.tracking.runs import figures, flatten, track_stage
 from fithubert.tracking.sender import EXPERIMENT
 from fithubert.tracking.summary import (
     ModelShape,
