@@ -232,6 +232,11 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of `text`, ended by \\n or \\r\\n. `str.splitlines` also cuts at characters inside a text."""
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
 def read_json(path: Path) -> Any:
     """The JSON in `path`; raises UserError if the file is missing or broken."""
     try:

@@ -65,7 +65,7 @@ def features(
             f"width {'/'.join(map(str, sorted(set(info.widths))))}, {info.dtype}; {done.num_bytes / 1e6:.1f} MB"
             f"{'; it already existed' if done.found else ''}"
         )
-    exit_on_skipped(done.skipped)
+    exit_on_skipped(done.skipped, listing.hidden)
 
 
 def _name_layers(layers: tuple[int, ...]) -> str:

@@ -15,7 +15,7 @@ from fithubert.errors import UserError, exit_on_user_error, printable
 if TYPE_CHECKING:
     from fithubert.config.params import Params
     from fithubert.config.teacher import Device as DeviceName
-    from fithubert.data.folder import Skipped
+    from fithubert.data.listing import Skipped
     from fithubert.models.speech_model import SpeechModel
     from fithubert.workspace import Workspace
 
@@ -25,7 +25,7 @@ GLOBAL_OPTIONS = {"--params": True, "--workspace": True, "--set": True, "--debug
 # Arguments that `features` and `units` share.
 Audio = Annotated[
     list[Path],
-    typer.Argument(help="Recordings (wav, flac, ogg, mp3, opus; any sampling rate), or folders that contain them."),
+    typer.Argument(help="Recordings (wav, flac, ogg, mp3, opus, aiff, caf, au), or folders that contain them."),
 ]
 Model = Annotated[
     str,
@@ -117,8 +117,10 @@ def stage(*changes: str) -> Iterator[tuple["Params", "Workspace"]]:
         yield load_checked(options.params, (*changes, *options.changes)), Workspace(options.workspace)
 
 
-def exit_on_skipped(skipped: "Sequence[Skipped]") -> None:
-    """Print each skipped recording on standard error, and end with status 1 if there is one."""
+def exit_on_skipped(skipped: "Sequence[Skipped]", hidden: int) -> None:
+    """Print the number of hidden recordings and each skipped one on standard error; status 1 if one was skipped."""
+    if hidden:
+        print(f"{hidden} hidden recordings or folders are passed over", file=sys.stderr)
     for entry in skipped:
         print(printable(f"skipped {entry.path}: {entry.reason}"), file=sys.stderr)
     if skipped:

@@ -74,7 +74,7 @@ def units(
             f"{written.frames} frames, {written.used} of {given.info.clusters} clusters of layer {given.info.layer} of "
             f"{given.info.model}; codebook {folder}"
         )
-    exit_on_skipped(skipped)
+    exit_on_skipped(skipped, listing.hidden)
 
 
 def _load_codebook(folder: Path, layer: int | None, clusters: int | None) -> "Codebook":

@@ -106,7 +106,9 @@ def _find_run(hits: NDArray[np.bool_], held: int) -> tuple[int, int]:
 
 
 Samples = NDArray[np.float32]
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".caf", ".au")
+#: Recordings that libsndfile cannot read.
+TO_CONVERT = (".m4a", ".aac", ".wma", ".amr", ".3ga", ".ape", ".wv", ".mka", ".weba")
 #: Longer recordings are cut at their quietest place between these two lengths.
 SEGMENT_SECONDS = (14.0, 20.0)
 
@@ -135,6 +137,8 @@ class Checked:
 
 def check_recording(path: Path, allow_silence: bool = False) -> Checked:
     """The content of a recording, read to its end; raises UnusableError if it cannot be used."""
+    if path.suffix.lower() in TO_CONVERT:
+        raise UnusableError(f"{path.suffix[1:]} is not read; convert it: ffmpeg -i {path.name} {path.stem}.wav")
     try:
         if path.stat().st_size == 0:
             raise UnusableError("empty file")
@@ -207,8 +211,8 @@ def is_silent(samples: NDArray[np.int16]) -> bool:
     return int(np.abs(samples.astype(np.int32)).max(initial=0)) < _SILENT_PEAK * 32767
 
 
-def _blocks(file: soundfile.SoundFile, seconds: int = _BLOCK_SECONDS) -> Iterator[Samples]:
-    while len(block := file.read(seconds * file.samplerate, dtype="float32", always_2d=True)):
+def _blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
+    while len(block := file.read(_BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)):
         yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
 
 

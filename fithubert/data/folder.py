@@ -9,32 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fithubert.config.data import FolderData
-from fithubert.data.audio import (
-    SEGMENT_SECONDS,
-    SUFFIXES,
-    UnusableError,
-    check_recording,
-    encode_flac,
-    is_silent,
-    read_segments,
-)
-from fithubert.data.manifest import SPLITS, Manifest, Utterance, manifest_path, new_audio
+from fithubert.data.audio import SEGMENT_SECONDS, UnusableError, check_recording, encode_flac, is_silent, read_segments
+from fithubert.data.listing import Skipped, as_text, find_recordings, name_formats
+from fithubert.data.manifest import Manifest, manifest_path, new_audio
 from fithubert.data.transcripts import find_transcripts
-from fithubert.data.utterance import normalise
+from fithubert.data.utterance import SPLITS, Utterance, normalise
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 
 #: A recording with a transcript is kept whole up to here; cutting a longer one loses the transcript.
 MAX_TRANSCRIBED_SECONDS = 40.0
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file, a part of one, or a transcript that is not in the corpus; `path` is relative to the folder."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -61,18 +46,22 @@ def import_folder(
 ) -> FolderImport:
     """The corpus of `config.path`, converted to 16 kHz mono FLAC in `out_root/audio`, and its manifest.
 
-    A file that cannot be read, is empty, silent, not finite, truncated or shorter than one frame, a link and a second
-    copy of the same audio are left out and listed. Recordings over 20 s are cut at quiet places. Speakers are the
-    folders of the first level below what all recordings share (or LibriSpeech's). The bytes depend on the folder and
-    on `config` alone. Raises UserError if the folder is missing, holds nothing usable or overlaps `out_root`.
+    A file that cannot be read, is empty, silent, not finite, truncated or shorter than one frame, and a second copy of
+    the same audio are left out and listed, as are lines of the table of transcripts that name no recording. Recordings
+    over 20 s are cut at quiet places. Speakers are the folders of the first level below what all recordings share (or
+    LibriSpeech's). The bytes depend on the folder and on `config` alone. Raises UserError if the folder is missing,
+    holds nothing usable or overlaps `out_root`.
     """
     root = config.path
     _check_places(root, out_root)
-    paths, skipped = find_recordings(root)
+    found = find_recordings(root)
+    paths, skipped = found.paths, found.skipped
     if not paths and not skipped:
-        raise UserError(f"{root}: data.path holds no recordings ({', '.join(s[1:] for s in SUFFIXES)})")
-    texts = find_transcripts(root, paths, config.transcripts)
-    speakers = _name_speakers(paths)
+        raise UserError(f"{root}: data.path holds no recordings ({name_formats()})")
+    transcripts = find_transcripts(root, paths, config.transcripts)
+    if transcripts.note is not None:
+        skipped.append(Skipped(as_text(config.transcripts or ""), transcripts.note))
+    texts, speakers = transcripts.texts, _name_speakers(paths)
     with new_audio(out_root) as folder:
         with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
             parts = pool.map(lambda p: _import_file(root, p, folder, texts.get(p), speakers[p]), paths)
@@ -88,28 +77,11 @@ def import_folder(
                 f"{root}: data.path holds no usable recording; {len(skipped)} skipped, the first: "
                 f"{skipped[0].path}: {skipped[0].reason}"
             )
+    if found.hidden:
+        skipped.append(Skipped(".", f"{found.hidden} hidden recordings or folders are passed over"))
     manifest = Manifest(_split(kept, config), out_root)
     manifest.save(manifest_path(out_root))
     return FolderImport(manifest, tuple(skipped), len(kept))
-
-
-def find_recordings(root: Path) -> tuple[list[Path], list[Skipped]]:
-    """The recordings under `root`, relative and sorted, and what was skipped; links are not followed."""
-    paths: list[Path] = []
-    skipped: list[Skipped] = []
-
-    def note(error: OSError) -> None:
-        skipped.append(Skipped(printable(Path(error.filename).relative_to(root)), f"folder: {error.strerror}"))
-
-    for parent, folders, names in os.walk(root, onerror=note, followlinks=False):
-        for name in [*folders, *names]:
-            path = Path(parent, name)
-            relative = path.relative_to(root)
-            if path.is_symlink() and (name in folders or path.suffix.lower() in SUFFIXES):
-                skipped.append(Skipped(printable(relative), "a link; links are not followed"))
-            elif name not in folders and path.suffix.lower() in SUFFIXES:
-                paths.append(relative)
-    return sorted(paths, key=os.fsencode), skipped
 
 
 def _check_places(root: Path, out_root: Path) -> None:
@@ -125,18 +97,18 @@ def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker
     try:
         checked = check_recording(root / path)
     except UnusableError as error:
-        return _Imported((), (Skipped(printable(path), str(error)),))
+        return _Imported((), (Skipped(as_text(path), str(error)),))
     whole = bool(spoken) and checked.seconds <= MAX_TRANSCRIBED_SECONDS
     skipped = []
     if spoken and not whole:
-        skipped.append(Skipped(printable(path), f"transcript left out: {checked.seconds:.1f} s are cut into segments"))
+        skipped.append(Skipped(as_text(path), f"transcript left out: {checked.seconds:.1f} s are cut into segments"))
     # Just below the limit, so that rounding in the resampling cannot give two segments one name.
     single = whole or checked.seconds < SEGMENT_SECONDS[1] - 0.1
     utterances = []
     for number, (position, samples) in enumerate(read_segments(root / path, checked.peak, whole)):
         if len(samples) < HUBERT_MIN_SAMPLES or is_silent(samples):
             begin, end = position / SAMPLE_RATE_HZ, (position + len(samples)) / SAMPLE_RATE_HZ
-            skipped.append(Skipped(printable(path), f"silent from {begin:.1f} s to {end:.1f} s"))
+            skipped.append(Skipped(as_text(path), f"silent from {begin:.1f} s to {end:.1f} s"))
             continue
         name = _name(path) if single else f"{_name(path)}-{number:04d}"
         encoded = encode_flac(samples)
@@ -159,7 +131,7 @@ def _drop_copies(
         if original == path:
             kept.append(part.utterances)
         else:
-            copies.append(Skipped(printable(path), f"the same audio as {printable(original)}"))
+            copies.append(Skipped(as_text(path), f"the same audio as {as_text(original)}"))
             for utterance in part.utterances:
                 (folder / Path(utterance.audio).name).unlink()
     return kept, copies
@@ -181,7 +153,7 @@ def _name_speakers(paths: Sequence[Path]) -> dict[Path, str | None]:
     shared = Path(os.path.commonpath([p.parent for p in paths])) if paths else Path()
     depth = len(shared.parts)
     return {
-        p: _librispeech_speaker(p) or (printable(p.parts[depth]) if len(p.parts) > depth + 1 else None) for p in paths
+        p: _librispeech_speaker(p) or (as_text(p.parts[depth]) if len(p.parts) > depth + 1 else None) for p in paths
     }
 
 
@@ -196,8 +168,3 @@ def _name(path: Path) -> str:
     """A file name for the corpus: the readable part of `path` and a digest, so that no two are equal."""
     readable = re.sub("[^A-Za-z0-9]+", "-", path.with_suffix("").as_posix()).strip("-")[-60:]
     return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}".lstrip("-")
-
-
-def printable(path: Path | str) -> str:
-    """`path` as text; bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,6 +1,5 @@
-"""Recordings in any place as a corpus without labels: every usable file, and why any other is left out."""
+"""Recordings in any place: which files are found, which can be used, and why any other is left out."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,30 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fithubert.data.audio import SUFFIXES, UnusableError, check_recording, read_recording
-from fithubert.data.folder import Skipped, find_recordings, printable
+from fithubert.data.audio import SUFFIXES, TO_CONVERT, UnusableError, check_recording, read_recording
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
+from fithubert.files import digest_file
 
 #: The time and, for some models, the memory of attention grow with the square of the length.
 MAX_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file, a part of one, or a transcript that is not in the corpus; `path` is relative to the folder."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Recordings below a folder, relative and sorted. `hidden`: recordings and folders with hidden names."""
+
+    paths: list[Path]
+    skipped: list[Skipped]
+    hidden: int
 
 
 class ListedRecordings(Manifest):
@@ -35,10 +51,11 @@ class ListedRecordings(Manifest):
 
 @dataclass(frozen=True)
 class Listing:
-    """`recordings`, sorted by path, and the files and folders that cannot be used."""
+    """`recordings`, sorted by path, the files and folders that cannot be used, and the number of hidden ones."""
 
     recordings: ListedRecordings
     skipped: tuple[Skipped, ...]
+    hidden: int = 0
 
 
 def list_recordings(
@@ -51,48 +68,102 @@ def list_recordings(
     """The recordings among `places`: files, and folders with all that is below them. Every file is read to its end.
 
     A file that cannot be read, is empty, not finite, truncated, shorter than one frame (25 ms) or longer than
-    `max_seconds` is left out and listed; silent files are kept. A file that is named twice counts once. Raises
-    UserError if a place does not exist, or no place holds a recording.
+    `max_seconds` is left out and listed; silent files are kept. A file that is named twice, also in two ways, counts
+    once. Raises UserError if a place does not exist, or no place holds a recording.
     """
-    paths, skipped = _find(places)
-    if not paths and not skipped:
-        raise UserError(f"{', '.join(map(str, places))}: no recordings here ({', '.join(s[1:] for s in SUFFIXES)})")
+    found = _find(places)
+    if not found.paths and not found.skipped:
+        raise UserError(f"{', '.join(map(str, places))}: no recordings here ({name_formats()})")
     utterances = []
+    skipped = found.skipped
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        checked = pool.map(lambda path: _check(path, max_seconds), paths)
-        for place, found in enumerate(checked):
-            if isinstance(found, Utterance):
-                utterances.append(found)
+        for done, entry in enumerate(pool.map(lambda path: _check(path, max_seconds), found.paths), 1):
+            if isinstance(entry, Utterance):
+                utterances.append(entry)
             else:
-                skipped.append(found)
+                skipped.append(entry)
             if on_progress is not None:
-                on_progress(place + 1, len(paths))
-    return Listing(ListedRecordings(tuple(utterances), Path()), tuple(sorted(skipped, key=lambda s: s.path)))
+                on_progress(done, len(found.paths))
+    recordings = ListedRecordings(tuple(utterances), Path())
+    return Listing(recordings, tuple(sorted(skipped, key=lambda entry: entry.path)), found.hidden)
 
 
-def _find(places: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
-    paths: set[Path] = set()
-    skipped: list[Skipped] = []
+def find_recordings(root: Path) -> Found:
+    """The recordings under `root`, also links to files, and the links and folders that cannot be read.
+
+    Hidden folders and files, which the system and its tools made, are passed over and counted.
+    """
+    found = Found([], [], 0)
+    hidden = 0
+
+    def note(path: Path, reason: str) -> None:
+        found.skipped.append(Skipped(as_text(path.relative_to(root)), reason))
+
+    errors: list[OSError] = []
+    for parent, folders, names in os.walk(root, onerror=errors.append):
+        hidden += sum(map(is_hidden, folders))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for path in (Path(parent, name) for name in folders):
+            if path.is_symlink():
+                note(path, "a link to a folder; links to folders are not followed")
+        for path in (Path(parent, name) for name in names):
+            if path.suffix.lower() not in (*SUFFIXES, *TO_CONVERT):
+                continue
+            if is_hidden(path.name):
+                hidden += 1
+            elif path.is_symlink() and not path.is_file():
+                note(path, "a link to a file that does not exist")
+            else:
+                found.paths.append(path.relative_to(root))
+    for error in errors:
+        note(Path(error.filename), f"folder: {error.strerror}")
+    return Found(sorted(found.paths, key=os.fsencode), found.skipped, hidden)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the system or a tool made an entry of this name: `.git`, `.Trash-1000`, `._one.wav` or `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def name_formats() -> str:
+    """The formats that can be read, for messages."""
+    return ", ".join(suffix[1:] for suffix in SUFFIXES)
+
+
+def as_text(path: Path | str) -> str:
+    """`path` as text; bytes that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _find(places: Sequence[Path]) -> Found:
+    paths: list[Path] = []
+    skipped: dict[str, Skipped] = {}
+    hidden = 0
     for place in places:
         if place.is_dir():
-            below, unusable = find_recordings(place)
-            paths |= {place / path for path in below}
-            skipped += [Skipped(printable(place / entry.path), entry.reason) for entry in unusable]
+            below = find_recordings(place)
+            paths += [place / path for path in below.paths]
+            entries = (Skipped(as_text(place / entry.path), entry.reason) for entry in below.skipped)
+            skipped |= {entry.path: entry for entry in entries}
+            hidden += below.hidden
         elif place.is_file():
-            paths.add(place)
+            paths.append(place)
         else:
             raise UserError(f"{place}: no such file or folder")
-    return sorted(paths, key=os.fsencode), skipped
+    # Links are not resolved: two names of one file in a cache are two recordings.
+    folders = {folder: folder.resolve() for folder in {path.parent for path in paths}}
+    ordered = sorted(paths, key=lambda path: (len(path.parts), os.fsencode(path)), reverse=True)
+    named = {folders[path.parent] / path.name: path for path in ordered}
+    return Found(sorted(named.values(), key=os.fsencode), list(skipped.values()), hidden)
 
 
 def _check(path: Path, max_seconds: float) -> Utterance | Skipped:
-    name = printable(path)
+    name = as_text(path)
     try:
         checked = check_recording(path, allow_silence=True)
         if checked.seconds > max_seconds:
             raise UnusableError(f"{checked.seconds:.0f} s long, and --max-seconds is {max_seconds:g}; cut it")
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = digest_file(path)
     except UnusableError as error:
         return Skipped(name, str(error))
     except OSError as error:

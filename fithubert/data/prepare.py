@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fithubert.config.data import DataParams, FolderData, PublishedCorpus, SyntheticData
-from fithubert.data.folder import Skipped, import_folder
+from fithubert.data.folder import import_folder
+from fithubert.data.listing import Skipped
 from fithubert.data.manifest import Manifest
 from fithubert.data.synthetic.corpus import synthesise_corpus
 

@@ -38,8 +38,13 @@ SPECIALS = frozenset([END, UNKNOWN, PAD])
 
 
 def normalise(text: str) -> str:
-    """`text` in lower case: letters, marks and digits of any script and apostrophes, words parted by one space."""
-    plain = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    """`text` in lower case: letters, marks and digits of any script and apostrophes, words parted by one space.
+
+    Forms of one letter, such as full-width letters, ligatures and combined marks, are one (Unicode's NFKC).
+    """
+    # Twice, because some letters have a composed form in lower case only.
+    lower = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    plain = lower.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     return " ".join("".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in plain).split())
 
 

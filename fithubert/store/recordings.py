@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fithubert.data.batching import group_consecutive
-from fithubert.data.folder import Skipped
-from fithubert.data.listing import ListedRecordings, Listing
+from fithubert.data.listing import ListedRecordings, Listing, Skipped
 from fithubert.errors import UserError
 from fithubert.files import digest, only_writer, open_atomically, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field

@@ -25,6 +25,26 @@ def test_folders_and_files_are_found_once_and_in_order(tmp_path: Path) -> None:
         assert len(listing.recordings.read(utterance)) == utterance.num_samples
 
 
+def test_a_file_named_in_two_ways_is_one_recording_and_a_link_has_a_name_of_its_own(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "rec" / "a.wav", 1.0)
+    (tmp_path / "other").symlink_to(tmp_path / "rec")
+    detour = tmp_path / "rec" / ".." / "rec"
+    for places in ([detour / "a.wav", path], [path, detour / "a.wav"], [tmp_path / "rec", detour]):
+        assert [u.id for u in list_recordings(places).recordings] == [str(path)]
+    assert len(list_recordings([tmp_path / "other", tmp_path / "rec"]).recordings) == 1
+    (tmp_path / "rec" / "b.wav").symlink_to(path)
+    assert [Path(u.id).name for u in list_recordings([tmp_path / "rec"]).recordings] == ["a.wav", "b.wav"]
+
+
+def test_hidden_recordings_are_counted_but_read_if_they_are_named(tmp_path: Path) -> None:
+    write_noise(tmp_path / "good.wav", 1.0)
+    hidden = write_noise(tmp_path / "._good.wav", 1.0)
+    write_noise(tmp_path / "__MACOSX" / "x.wav", 1.0)
+    listing = list_recordings([tmp_path])
+    assert (len(listing.recordings), listing.skipped, listing.hidden) == (1, (), 2)
+    assert len(list_recordings([tmp_path, hidden]).recordings) == 2
+
+
 def test_a_recording_of_more_than_16_bits_is_heard_as_it_is(tmp_path: Path) -> None:
     path = write_noise(tmp_path / "fine.wav", 1.0, subtype="FLOAT")
     (utterance,) = (recordings := list_recordings([path]).recordings)
@@ -36,7 +56,8 @@ def test_what_cannot_be_used_is_listed_with_the_reason(tmp_path: Path) -> None:
     write_noise(tmp_path / "good.wav", 1.0)
     (tmp_path / "text.wav").write_text("not audio")
     (tmp_path / "empty.flac").touch()
-    (tmp_path / "link.wav").symlink_to(tmp_path / "good.wav")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "nothing.wav")
+    (tmp_path / "phone.m4a").touch()
     write_noise(tmp_path / "long.wav", 3.0)
     write_noise(tmp_path / "short.wav", 0.02)
     whole = write_noise(tmp_path / "cut.flac", 2.0).read_bytes()
@@ -48,12 +69,13 @@ def test_what_cannot_be_used_is_listed_with_the_reason(tmp_path: Path) -> None:
     reasons = {Path(entry.path).name: entry.reason for entry in listing.skipped}
     assert reasons["text.wav"].startswith("not readable as audio")
     assert reasons["empty.flac"] == "empty file"
-    assert reasons["link.wav"] == "a link; links are not followed"
+    assert reasons["link.wav"] == "a link to a file that does not exist"
+    assert reasons["phone.m4a"] == "m4a is not read; convert it: ffmpeg -i phone.m4a phone.wav"
     assert reasons["long.wav"] == "3 s long, and --max-seconds is 2.5; cut it"
     assert reasons["short.wav"].startswith("shorter than one frame")
     assert reasons["nan.wav"] == "holds NaN or infinite samples"
     assert "cut.flac" in reasons
-    assert len(reasons) == 7
+    assert len(reasons) == 8
 
 
 def test_the_fingerprint_knows_names_and_contents(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from fithubert.config.data import IemocapData
 from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
-from fithubert.data.folder import Skipped
+from fithubert.data.listing import Skipped
 from fithubert.data.manifest import Utterance
 from fithubert.files import read_json
 

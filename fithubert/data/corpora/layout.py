@@ -14,7 +14,7 @@ from typing import Any
 import soundfile
 
 from fithubert.data.audio import count_samples_at_16_khz, name_for_soundfile, why_unreadable
-from fithubert.data.folder import Skipped
+from fithubert.data.listing import Skipped
 from fithubert.data.manifest import SPLITS, Manifest, Utterance
 from fithubert.downloads import download
 from fithubert.errors import UserError

@@ -112,7 +112,7 @@ def run_job(job: dict[str, Any], module: str = "fithubert.data.synthetic.recordi
         check=False,
     )
     if result.returncode == USER_ERROR_STATUS:
-        raise UserError(result.stderr.strip().splitlines()[-1])
+        raise UserError(result.stderr.strip().rpartition("\n")[2])
     if result.returncode != 0:
         raise RuntimeError(f"{module} failed with status {result.returncode}:\n{result.stderr}")
     return json.loads(result.stdout)

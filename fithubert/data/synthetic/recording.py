@@ -6,6 +6,7 @@ Also the program that makes the recordings of one job, in a process of its own: 
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,22 @@ def record(
     return np.round(mixed * 32767).astype(np.int16)
 
 
+def place_turns(rng: np.random.Generator, speakers: Sequence[str], lengths: Sequence[int]) -> list[int]:
+    """The first sample of each turn of `lengths` samples: 1.2 s before to 0.5 s after the end of the one before.
+
+    A speaker never talks over himself.
+    """
+    starts: list[int] = []
+    free: dict[str, int] = {}
+    cursor = int(rng.uniform(0.1, 0.4) * SAMPLE_RATE_HZ)
+    for speaker, length in zip(speakers, lengths, strict=True):
+        starts.append(max(cursor, free.get(speaker, 0)))
+        free[speaker] = starts[-1] + length + SAMPLE_RATE_HZ // 10
+        gap = int(rng.uniform(-1.2, 0.5) * SAMPLE_RATE_HZ)
+        cursor = max(starts[-1] + SAMPLE_RATE_HZ // 4, starts[-1] + length + gap)
+    return starts
+
+
 def _fast_length(length: int) -> int:
     """The smallest length from `length` up with no prime factor above 5, for a quick Fourier transform."""
     while True:
@@ -157,21 +174,11 @@ _CLIP_MARGINS = ((0.05, 0.15), (0.1, 0.2))
 _MARGINS = ((0.08, 0.3), (0.15, 0.4))
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """How recordings are made: the share in rooms, and the noise."""
-
-    room_share: float
-    signal_to_noise_db: tuple[float, float]
-    #: Of mixtures, whose overlapping turns are hard enough.
-    mixture_signal_to_noise_db: tuple[float, float]
-
-
-#: By `microphones` of the parameters.
-CONDITIONS = {
-    False: Conditions(0.75, (8.0, 32.0), (12.0, 32.0)),
-    True: Conditions(0.4, (10.0, 30.0), (15.0, 35.0)),
-}
+#: By `microphones` of the parameters: the share of recordings in rooms, and the bounds of their signal-to-noise ratios.
+_ROOM_SHARE = {False: 0.75, True: 0.4}
+_RATIO_DB = {False: (8.0, 32.0), True: (10.0, 30.0)}
+#: Of mixtures, whose overlapping turns are hard enough.
+_MIXTURE_RATIO_DB = {False: (12.0, 32.0), True: (15.0, 35.0)}
 
 
 def audio_path(split: str, kind: str, name: str) -> str:
@@ -188,7 +195,7 @@ class Recorder:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job
-        self._conditions = CONDITIONS[job["microphones"]]
+        self._microphones: bool = job["microphones"]
         speaks = job["task"] == "speak"
         self._voice = Synthesiser(Path(job["voice_data"]), job["accent"], job["name"]) if speaks else None
 
@@ -218,10 +225,10 @@ class Recorder:
             before = int(rng.integers(0, spare + 1))
             lead, tail = lead + before, tail + spare - before
         placed = np.pad(speech, (lead, tail))
-        if rng.random() < self._conditions.room_share:
+        if rng.random() < _ROOM_SHARE[self._microphones]:
             placed = reverberate(placed, draw_room(rng))
         level_db = rng.uniform(*_LEVEL_DB) + style.level_db
-        answer = self._record(rng, item, placed, level_db, rng.uniform(*self._conditions.signal_to_noise_db))
+        answer = self._record(rng, item, placed, level_db, rng.uniform(*_RATIO_DB[self._microphones]))
         return answer | {"phones": [(p, lead / SAMPLE_RATE_HZ + a, lead / SAMPLE_RATE_HZ + b) for p, a, b in phones]}
 
     def mix(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -236,12 +243,12 @@ class Recorder:
         for speaker in sorted(set(speakers)):
             # All speech of one speaker, each part at unit power.
             track = np.zeros(length)
-            for part, speech, start in zip(item["parts"], parts, starts, strict=True):
-                if part["speaker"] == speaker:
+            for own, speech, start in zip(speakers, parts, starts, strict=True):
+                if own == speaker:
                     track[start : start + len(speech)] += speech / np.sqrt(np.mean(speech**2))
             track *= 10 ** (rng.uniform(-2.5, 2.5) / 20)
             total += reverberate(track, draw_room(rng))
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._conditions.mixture_signal_to_noise_db)
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*_MIXTURE_RATIO_DB[self._microphones])
         turns = [
             (part["speaker"], start / SAMPLE_RATE_HZ + part["start"], start / SAMPLE_RATE_HZ + part["end"])
             for part, start in zip(item["parts"], starts, strict=True)
@@ -252,7 +259,7 @@ class Recorder:
     def silence(self, item: dict[str, Any]) -> dict[str, Any]:
         """One second of noise, as long as a keyword."""
         rng = self._generator(item)
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._conditions.signal_to_noise_db)
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*_RATIO_DB[self._microphones])
         return self._record(rng, item, np.zeros(SAMPLE_RATE_HZ), level_db, ratio_db)
 
     def _generator(self, item: dict[str, Any]) -> np.random.Generator:
@@ -265,7 +272,7 @@ class Recorder:
     def _record(
         self, rng: np.random.Generator, item: dict[str, Any], speech: Samples, level_db: float, ratio_db: float
     ) -> dict[str, Any]:
-        samples = record(rng, speech, level_db, ratio_db, self._job["microphones"])
+        samples = record(rng, speech, level_db, ratio_db, self._microphones)
         encoded = encode_flac(samples)
         Path(self._job["folder"], audio_path(item["split"], item["kind"], item["id"])).write_bytes(encoded)
         return {"num_samples": len(samples), "digest": digest(encoded)}
