@@ -71,7 +71,7 @@ def _parse(module: str) -> ast.Module:
     if file is None:
         raise ValueError(f"{module}: no such module")
     with _PARSING:
-        return ast.parse(file.read_text(), str(file))
+        return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
 @cache

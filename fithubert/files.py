@@ -191,7 +191,7 @@ def only_writer(folder: Path, what: str) -> Iterator[None]:
 def write_json(path: Path, values: Any) -> None:
     """Write `values` as indented JSON with sorted keys, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def require_regular(path: Path) -> Path:

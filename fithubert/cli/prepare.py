@@ -13,7 +13,7 @@ from fithubert.errors import printable
 def prepare(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3; nested); default: `data` of params."),
+        typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3 ...; nested); default: `data` of params."),
     ] = None,
     transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
     source: Annotated[str | None, typer.Option(help="A published corpus: librispeech, voxceleb1, snips ...")] = None,

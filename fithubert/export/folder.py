@@ -39,22 +39,22 @@ def write_source(folder: Path) -> None:
         module = importlib.import_module(f"fithubert.{name}")
         note = f"# fithubert {__version__}, {name.replace('.', '/')}.py, with relative imports. Apache-2.0.\n"
         source = _IMPORT.sub(lambda found: f"from .{_flat_name(found[1])} import", inspect.getsource(module))
-        (folder / f"{_flat_name(name)}.py").write_text(note + source)
+        (folder / f"{_flat_name(name)}.py").write_text(note + source, encoding="utf-8")
     write_templates("student", folder)
 
 
 def write_templates(kind: str, folder: Path, replace: dict[str, str] | None = None) -> None:
     """Copy the Python files of `templates/kind` to `folder`, with the names in `replace` exchanged."""
     for path in sorted((_TEMPLATES / kind).glob("*.py")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for old, new in (replace or {}).items():
             text = text.replace(old, new)
-        (folder / path.name).write_text(text)
+        (folder / path.name).write_text(text, encoding="utf-8")
 
 
 def read_template(kind: str, name: str) -> str:
     """The text of one template."""
-    return (_TEMPLATES / kind / name).read_text()
+    return (_TEMPLATES / kind / name).read_text(encoding="utf-8")
 
 
 def describe_shape(student: Student) -> dict[str, Any]:

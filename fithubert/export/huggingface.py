@@ -47,7 +47,9 @@ def export_huggingface(
             "parameters": f"{sum(tensor.numel() for tensor in weights.values()):,}",
             "scores": training + (_score_table(scores) if scores else _NO_SCORES),
         }
-        (aside / "README.md").write_text(Template(read_template("huggingface", "README.md")).substitute(words))
+        (aside / "README.md").write_text(
+            Template(read_template("huggingface", "README.md")).substitute(words), encoding="utf-8"
+        )
     return record
 
 

@@ -123,7 +123,7 @@ def export_onnx(
             record[name] |= {"latency_of_torch": latencies[name], "bytes": _count_bytes(aside, name)}
             record[name]["sha256"] = digest_file(aside / (INT8 if name == "int8" else FLOAT32))
         write_json(aside / "config.json", record)
-        (aside / "README.md").write_text(_describe(readout, record))
+        (aside / "README.md").write_text(_describe(readout, record), encoding="utf-8")
     return record
 
 

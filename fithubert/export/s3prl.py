@@ -35,7 +35,7 @@ def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
         # Into an open file, so that a full disk is an error with a number.
         with (aside / "model.pt").open("wb") as file:
             torch.save(readout.student.state_dict(), file)
-        (aside / "requirements.txt").write_text("torch>=2.3\n")
+        (aside / "requirements.txt").write_text("torch>=2.3\n", encoding="utf-8")
         words = {
             **record,
             "version": record["fithubert"],
@@ -44,5 +44,7 @@ def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
             "folder": out.resolve(),
             "launch": out.resolve() / "launch.py",
         }
-        (aside / "README.md").write_text(Template(read_template("s3prl", "README.md")).substitute(words))
+        (aside / "README.md").write_text(
+            Template(read_template("s3prl", "README.md")).substitute(words), encoding="utf-8"
+        )
     return record

@@ -57,7 +57,7 @@ class Chart:
         png, svg = folder / f"{self.name}.png", folder / f"{self.name}.svg"
         self.save_png(png)
         with atomic_file(svg) as aside:
-            aside.write_text(self._render())
+            aside.write_text(self._render(), encoding="utf-8")
         return png, svg
 
     def save_png(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class Chart:
 @cache
 def palette() -> dict[str, str]:
     """Name -> colour of the light scheme of page.css, as matplotlib writes it; each colour has one name."""
-    style = (resources.files("fithubert.report") / "assets" / "page.css").read_text()
+    style = (resources.files("fithubert.report") / "assets" / "page.css").read_text(encoding="utf-8")
     found: dict[str, str] = dict(re.findall(r"--([\w-]+): (#\w{6})", style.partition("}")[0]))
     return {name: found[name] for name in _NAMES}
 

@@ -50,7 +50,7 @@ def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     )
     for path, text in ((files.table, table.markdown_table(summary)), (files.page, page)):
         with atomic_file(path) as aside:
-            aside.write_text(text)
+            aside.write_text(text, encoding="utf-8")
     summary.write(files.summary)
     return files
 
@@ -73,7 +73,7 @@ def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Ch
         raise UserError("the page needs Jinja2: pip install fithubert[report]") from None
     assets = resources.files("fithubert.report") / "assets"
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (assets / name).read_text()),
+        loader=jinja2.FunctionLoader(lambda name: (assets / name).read_text(encoding="utf-8")),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -95,8 +95,8 @@ def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Ch
         "part_titles": PART_TITLES,
         "scatter_models": scatter_models,
         "scatter_trials": scatter_trials,
-        "style": (assets / "page.css").read_text(),
-        "script": (assets / "page.js").read_text(),
+        "style": (assets / "page.css").read_text(encoding="utf-8"),
+        "script": (assets / "page.js").read_text(encoding="utf-8"),
     }
     drawn = {chart.name: _Inline(chart) for chart in charts}
     # A line never begins with a percent sign.

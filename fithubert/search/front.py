@@ -81,9 +81,10 @@ def write_result(study: Study, folder: Path, metrics_file: Path) -> SweepMetrics
     with atomic_file(folder / "best.yaml") as file:
         head = "# The front, the best compromise first. Entries of params.students: paste, then `dvc repro`.\n"
         students = {_name(trial): trial.user_attrs["student"] for trial in _rank_front(study)}
-        file.write_text(head + yaml.safe_dump(students, sort_keys=False, default_flow_style=None, width=120))
+        table = yaml.safe_dump(students, sort_keys=False, default_flow_style=None, width=120)
+        file.write_text(head + table, encoding="utf-8")
     with atomic_file(folder / "front.html") as file:
-        file.write_text(render_front(metrics))
+        file.write_text(render_front(metrics), encoding="utf-8")
     draw_front(metrics).save_png(folder / "front.png")
     draw_importance(metrics).save_png(folder / "importance.png")
     metrics.write(metrics_file)
@@ -149,7 +150,7 @@ def _measure_importance(study: Study, index: int) -> dict[str, float]:
 
 def _write_table(path: Path, result: SweepMetrics) -> None:
     metrics = sorted({name for point in result.points for name in point.metrics})
-    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", "state", "front", *result.choices, *metrics, "curve"])
         for point in result.points:

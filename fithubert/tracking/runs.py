@@ -250,7 +250,7 @@ def figures(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
 def _git(workspace: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=workspace, capture_output=True, text=True, check=True, timeout=20
+            ["git", *arguments], cwd=workspace, capture_output=True, text=True, check=True, timeout=20, encoding="utf-8"
         )
     except (OSError, subprocess.SubprocessError):
         return None

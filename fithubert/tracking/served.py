@@ -30,7 +30,7 @@ class ServedStudent(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Build the student from its own source and fill it with its weights."""
         folder = Path(context.artifacts["student"])
-        self.record = json.loads((folder / "config.json").read_text())
+        self.record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         package = f"student_{self.record['fingerprint']}_{self.record['fithubert'].replace('.', '_')}"
         _find_package(folder / "source", package)
         self.student = importlib.import_module(f"{package}.build").build_student(self.record["student"])

@@ -76,7 +76,7 @@ def write_voice_data(folder: Path, variants: dict[str, str]) -> None:
         shutil.copyfile(source / name, folder / name)
     shutil.copytree(source / "lang" / "gmw", folder / "lang" / "gmw")
     for name, definition in variants.items():
-        (folder / "voices" / "!v" / name).write_text(definition)
+        (folder / "voices" / "!v" / name).write_text(definition, encoding="utf-8")
 
 
 class Synthesiser:

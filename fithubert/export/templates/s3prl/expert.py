@@ -20,7 +20,7 @@ class UpstreamExpert(nn.Module):
     def __init__(self, ckpt=None, model_config=None, **kwargs):
         super().__init__()
         folder = Path(__file__).parent
-        values = json.loads(Path(model_config or folder / "config.json").read_text())
+        values = json.loads(Path(model_config or folder / "config.json").read_text(encoding="utf-8"))
         self.downsample_rate = values["downsample_rate"]
         self.student = build_student(values["student"])
         state = torch.load(ckpt or folder / "model.pt", map_location="cpu", weights_only=True)
