@@ -6,7 +6,6 @@ Also the program that makes the recordings of one job, in a process of its own: 
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,22 +117,6 @@ def record(
     mixed = speech * scale + draw_noise(rng, len(speech)) * 10 ** ((level_db - signal_to_noise_db) / 20)
     mixed *= min(1.0, 0.98 / max(float(np.max(np.abs(mixed))), 1e-9))
     return np.round(mixed * 32767).astype(np.int16)
-
-
-def place_turns(rng: np.random.Generator, speakers: Sequence[str], lengths: Sequence[int]) -> list[int]:
-    """The first sample of each turn of `lengths` samples: 1.2 s before to 0.5 s after the end of the one before.
-
-    A speaker never talks over himself.
-    """
-    starts: list[int] = []
-    free: dict[str, int] = {}
-    cursor = int(rng.uniform(0.1, 0.4) * SAMPLE_RATE_HZ)
-    for speaker, length in zip(speakers, lengths, strict=True):
-        starts.append(max(cursor, free.get(speaker, 0)))
-        free[speaker] = starts[-1] + length + SAMPLE_RATE_HZ // 10
-        gap = int(rng.uniform(-1.2, 0.5) * SAMPLE_RATE_HZ)
-        cursor = max(starts[-1] + SAMPLE_RATE_HZ // 4, starts[-1] + length + gap)
-    return starts
 
 
 def _fast_length(length: int) -> int:
