@@ -13,6 +13,7 @@ from fithubert.data.manifest import Utterance
 from fithubert.data.utterance import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN, normalise
 from fithubert.downloads import download
 from fithubert.errors import UserError
+from fithubert.files import split_lines
 
 #: In order of precedence; the first pronunciation of a word is the one that counts.
 FILES = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
@@ -48,7 +49,7 @@ class Lexicon:
             path = folder / name
             if not path.is_file():
                 raise UserError(f"{path}: no such lexicon file; it comes from {OBTAINED}")
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(split_lines(path.read_text(encoding="utf-8")), 1):
                 word, *phones = line.split() or [""]
                 if word and not set(phones) <= _KNOWN:
                     raise UserError(f"{path}: line {number}: {min(set(phones) - _KNOWN)!r} is not one of the 71 phones")
