@@ -202,24 +202,5 @@ def metric_key(task: str, metric: str) -> str:
     return metric if alone and counts[metric] == 1 else f"{task.lower()}_{metric}"
 
 
-def share_of_lead(
-    metrics: Sequence[Metric], score: Mapping[str, float], low: Mapping[str, float], high: Mapping[str, float]
-) -> float | None:
-    """The position of `score` between `low` (0, filter banks) and `high` (1, the teacher), the mean over `metrics`.
-
-    The same straight line as SUPERB's own score draws between filter banks and the best system. None if a metric is
-    missing or the teacher is not better than the filter banks.
-    """
-    shares = []
-    for metric in metrics:
-        if any(metric.name not in values for values in (score, low, high)):
-            return None
-        span = high[metric.name] - low[metric.name]
-        if span == 0 or (span < 0) != metric.lower:
-            return None
-        shares.append((score[metric.name] - low[metric.name]) / span)
-    return sum(shares) / len(shares) if shares else None
-
-
 def _list_metrics(*tasks: Task) -> list[Metric]:
     return [metric for task in tasks for metric in (*task.metrics, task.selection)]

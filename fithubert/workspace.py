@@ -71,6 +71,10 @@ class Workspace:
         """The metrics file of a stage, named as in dvc.yaml (`distill@fithubert`)."""
         return self.root / metrics_file(stage)
 
+    def resamples(self, model: str) -> Path:
+        """The bootstrap values of a model's scores."""
+        return self.reports / "resamples" / f"{model}.npz"
+
     def load_manifest(self) -> Manifest:
         """The corpus; raises UserError if it has not been prepared."""
         return load_manifest(manifest_path(self.data), self.data)

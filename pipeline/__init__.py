@@ -24,7 +24,7 @@ def run_stage(stage: Callable[..., Result]) -> Result:
     name, items = stage.__name__, sys.argv[1:]
     with exit_on_user_error():
         params = load_checked()
-        stages = [entry.replace("extract_student@", "extract@") for entry in list_stages(params)]
+        stages = [entry.replace("_student@", "@").replace("_control@", "@") for entry in list_stages(params)]
         full_name = f"{name}@{'-'.join(items)}" if items else name
         if full_name in stages:
             position = f"stage {stages.index(full_name) + 1} of {len(stages)}"

@@ -1,7 +1,7 @@
-"""DVC stage superb@MODEL-TASK: `python -m pipeline.superb MODEL TASK`."""
+"""DVC stages superb@MODEL and superb_control@CONTROL: `python -m pipeline.superb MODEL`."""
 
-from fithubert.stages.superb import describe_scores, superb
+from fithubert.stages.superb import superb
 from pipeline import run_stage
 
 if __name__ == "__main__":
-    print(describe_scores(run_stage(superb)), flush=True)
+    run_stage(superb)

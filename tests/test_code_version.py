@@ -57,6 +57,7 @@ NOT_A_DEPENDENCY = {
     "fithubert/records": "the form of the metrics files",
     "fithubert/stages": "the other stages' way of opening their outputs",
     "fithubert/tensors.py": "the form of weight files, under a digest",
+    "fithubert/threads.py": "the number of threads is a parameter",
     "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
 }
 COPIED_TO_MLFLOW = ["data", "export", "frames.py", "importers", "models", "profile", "store", "superb", "training"]
@@ -74,6 +75,7 @@ NOT_OF_THIS_STAGE = {
     "report": dict.fromkeys((f"fithubert/{room}" for room in COPIED_TO_MLFLOW), "copies students to MLflow"),
 }
 NOT_OF_THIS_STAGE |= {"extract": NOT_OF_THIS_STAGE["cache"], "extract_student": NOT_OF_THIS_STAGE["cache"]}
+NOT_OF_THIS_STAGE |= {"superb_control": NOT_OF_THIS_STAGE["superb"], "depth": NOT_OF_THIS_STAGE["superb"]}
 
 
 @pytest.mark.parametrize("stage", list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]))

@@ -13,6 +13,7 @@ from fithubert.records import (
     DistillMetrics,
     ExtractMetrics,
     Head,
+    ModelScores,
     PrepareMetrics,
     ProfileMetrics,
     Record,
@@ -31,7 +32,7 @@ KINDS: dict[str, type[Record]] = {
     "profile.json": ProfileMetrics,
     "sweep.json": SweepMetrics,
     "extract/*.json": ExtractMetrics,
-    "superb/*.json": SuperbMetrics,
+    "superb/*.json": ModelScores,
     "ablation/*.json": AblationMetrics,
 }
 POINT = {"update": 5, "audio_seconds": 1.0, "seconds": 2.0, "train_loss": 0.5, "dev_loss": 0.4}

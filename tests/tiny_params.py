@@ -32,12 +32,14 @@ TINY_PARAMS: dict[str, Any] = {
     "profile": {"seconds": [0.5], "rounds": 1, "threads": 1, "paper_size": False},
     "extract": {"shard_minutes": 0.5},
     "superb": {
-        "models": ["fbank", "thin"],
+        "models": ["fbank", "teacher", "thin"],
+        "controls": {"teacher_cut2": {"layers": [0, 1]}},
         "protocol": "mini",
         "quirks": {},
         "tasks": {"pr": BUDGET},
         "seeds": [1],
     },
+    "depth": {"budget": BUDGET},
     "ablation": {
         "time_reduction": {
             "of": "thin",

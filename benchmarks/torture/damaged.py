@@ -14,7 +14,7 @@ from fithubert.export.onnx import OnnxStudent
 from fithubert.files import digest
 from fithubert.models.weights import load_student
 from fithubert.pretrain.units import load_codebook
-from fithubert.records import PrepareMetrics, SuperbMetrics
+from fithubert.records import ModelScores, PrepareMetrics
 from fithubert.report import load_summary
 from fithubert.store import INDEX_NAME
 from fithubert.store.read import FeatureStore
@@ -91,9 +91,8 @@ def list_readers(world: World) -> dict[str, Reader]:
         "codebook/config.json": lambda w: load_codebook(w.root / "codebook") and None,
         "update-00000001.pt": _read_checkpoint,
         "reports/metrics/prepare.json": lambda w: PrepareMetrics.read(w.workspace.metrics("prepare")) and None,
-        "reports/metrics/superb/fbank-pr.json": lambda w: (
-            SuperbMetrics.read(w.workspace.metrics("superb@fbank-pr")) and None
-        ),
+        "reports/metrics/superb/fbank.json": lambda w: ModelScores.read(w.workspace.metrics("superb@fbank")) and None,
+        "reports/resamples/fbank.npz": _read_report,
         "reports/summary.json": _read_report,
     }
 

@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[Stage, tuple[str, ...]]] = {
     "cache": (lambda p, w: cache(p, w), ("data/cache",)),
     "distill": (lambda p, w: distill(p, w, "thin"), ("artifacts/students/thin/model.safetensors",)),
     "extract": (lambda p, w: extract(p, w, "fbank"), ("data/extract/fbank",)),
-    "superb": (lambda p, w: superb(p, w, "fbank", "pr"), ("reports/metrics/superb/fbank-pr.json",)),
+    "superb": (lambda p, w: superb(p, w, "fbank", "pr"), ("reports/metrics/superb/fbank.json",)),
     "report": (lambda p, w: report(p, w), ("reports/table.md", "reports/index.html")),
     "export": (lambda p, w: export(w, "thin", "s3prl", w.root / "s3prl"), ("s3prl/config.json", "s3prl/model.pt")),
 }

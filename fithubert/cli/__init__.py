@@ -13,6 +13,7 @@ except ImportError:
 from fithubert.cli.ablation import ablation
 from fithubert.cli.cache import cache
 from fithubert.cli.compare import compare
+from fithubert.cli.depth import depth
 from fithubert.cli.distill import distill
 from fithubert.cli.doctor import doctor
 from fithubert.cli.export import export
@@ -40,7 +41,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Corpus and teacher": (prepare, pretrain, teacher, cache),
     "Students": (plan, distill, ablation, sweep, import_, export),
     "Your own recordings": (features, units),
-    "Results": (extract, profile, superb, leaderboard, report, compare, ui),
+    "Results": (extract, profile, superb, depth, leaderboard, report, compare, ui),
     "This machine": (doctor,),
 }
 _EPILOG = (

@@ -19,13 +19,13 @@ def leaderboard(
     Example: `fithubert leaderboard fithubert work/librispeech work/voxceleb1 ...`
     """
     with no_stage():
-        from fithubert.records import SuperbMetrics
+        from fithubert.records import ModelScores
         from fithubert.superb.official import score_official
-        from fithubert.tasks import TASKS
         from fithubert.workspace import Workspace
 
-        files = [Workspace(root).metrics(f"superb@{model}-{task}") for root in workspaces for task in TASKS]
-        scored = score_official([SuperbMetrics.read(path) for path in files if path.is_file()])
+        files = [Workspace(root).metrics(f"superb@{model}") for root in workspaces]
+        found = [ModelScores.read(path).tasks.values() for path in files if path.is_file()]
+        scored = score_official([score for scores in found for score in scores])
         for task, metrics in scored.metrics.items():
             print(f"{task}: {', '.join(f'{name} {value:.2f}' for name, value in metrics.items())}")
         print(f"superb_s {scored.superb_s:.0f}, overall {scored.overall:.1f}")

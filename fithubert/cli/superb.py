@@ -11,21 +11,28 @@ from fithubert.errors import UserError
 
 def superb(
     model: Annotated[
-        str, typer.Argument(help="`fbank`, `teacher`, an entry of `students` in params, or an imported student.")
+        str,
+        typer.Argument(help="`fbank`, `teacher`, an entry of `students` or `superb.controls`, or an imported student."),
     ],
-    task: Annotated[str, typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...")],
+    task: Annotated[
+        str | None,
+        typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...; without it, all of them."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="First prepare the task's own corpus from this folder.")] = None,
     official: Annotated[bool, typer.Option("--official", help="Use SUPERB's own protocol and full budget.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Train with seeds 1 to N; official: 1337.")] = None,
 ) -> None:
-    """Score one model on one SUPERB task; its hidden states are extracted first if they are missing.
+    """Score one model on one SUPERB task or on all; its hidden states are extracted first if they are missing.
 
-    `--set` gives details of a corpus: data.lexicon (pr), data.fold and data.lists (er), data.labels (sd).
+    A score that would come out the same is kept. `--set superb.workers=4` runs four tasks at once. `--set` also gives
+    details of a corpus: data.lexicon (pr), data.fold and data.lists (er), data.labels (sd).
 
     Example: `fithubert superb fithubert pr`
     """
-    from fithubert.stages.superb import describe_scores, describe_task
+    from fithubert.stages.superb import describe_task
 
+    if task is None and (data is not None or official):
+        raise typer.BadParameter("--data and --official need a TASK: each has its own corpus and budget")
     with stage(*describe_task(task, data, official, seeds)) as (params, workspace):
         from fithubert.stages.extract import extract
         from fithubert.stages.prepare import prepare as prepare_corpus
@@ -34,15 +41,15 @@ def superb(
         from fithubert.workspace import check_name
 
         # Before anything that takes long.
-        check_name(task, list(dict.fromkeys([*TASKS, *params.superb.tasks])), "task")
-        if task not in params.superb.tasks:
+        if task is not None:
+            check_name(task, list(dict.fromkeys([*TASKS, *params.superb.tasks])), "task")
+        if task is not None and task not in params.superb.tasks:
             raise UserError(
                 f"task {task!r}: superb.tasks of params.yaml has no {task}; it has {', '.join(params.superb.tasks)}"
             )
         if data is not None:
             prepare_corpus(params, workspace)
-        extract(params, workspace, model)
-        done = run(params, workspace, model, task)
-        print(describe_scores(done))
-        for departure in done.departures:
-            print(f"  not the official protocol: {departure}")
+        extract(params, workspace, "teacher" if model in params.superb.controls else model)
+        for score in run(params, workspace, model, task).tasks.values():
+            for departure in score.departures:
+                print(f"  not the official protocol: {departure}")

@@ -11,7 +11,7 @@ from fithubert.config.base import Name, StrictModel, describe_error, parse_yaml,
 from fithubert.config.data import DataParams
 from fithubert.config.distill import DistillParams
 from fithubert.config.students import StudentParams
-from fithubert.config.superb import SuperbParams
+from fithubert.config.superb import DepthParams, SuperbParams
 from fithubert.config.sweep import SweepParams
 from fithubert.config.teacher import TeacherParams
 from fithubert.errors import UserError
@@ -74,6 +74,7 @@ class Params(StrictModel):
     extract: ExtractParams = ExtractParams()
     profile: ProfileParams = ProfileParams()
     superb: SuperbParams
+    depth: DepthParams = DepthParams()
     ablation: dict[Name, AblationParams] = {}
     sweep: SweepParams = SweepParams()
     report: ReportParams = ReportParams()
@@ -83,6 +84,9 @@ class Params(StrictModel):
         for name in REFERENCES:
             if name in self.students:
                 raise ValueError(f"students.{name}: the name of another model; choose a different one")
+        for name in self.superb.controls:
+            if name in (*REFERENCES, *self.students):
+                raise ValueError(f"superb.controls.{name}: the name of another model; choose a different one")
         for name in self.superb.models:
             if name not in (*REFERENCES, *self.students):
                 raise ValueError(f"superb.models: {name!r} is not one of {', '.join((*REFERENCES, *self.students))}")

@@ -84,10 +84,19 @@ def official_budgets() -> dict[str, TaskBudget]:
     return {name: TaskBudget.model_validate(task.official) for name, task in TASKS.items()}
 
 
+class ControlParams(StrictModel):
+    """A row of the table that no student is needed for: some hidden states of the teacher, as they are."""
+
+    #: Negative numbers count from the end: -1 is the last state.
+    layers: tuple[int, ...] = Field(min_length=1)
+
+
 class SuperbParams(StrictModel):
     """Evaluation with frozen features: which models, by which protocol, and each task's budget."""
 
     models: tuple[str, ...]
+    #: A student that does not beat them has not shown that its layers are worth their cost.
+    controls: dict[Name, ControlParams] = {}
     #: `mini`: official heads and small budgets. `official`: s3prl's recipes with their `quirks`; a result lists its
     #: departures from them (none with experiments/presets/superb/official.yaml).
     protocol: Literal["mini", "official"] = "mini"
@@ -99,3 +108,14 @@ class SuperbParams(StrictModel):
     #: Frozen features that a task holds in memory, as float16, the smallest splits first; the others are streamed from
     #: the feature store with a thread that reads ahead. Results are the same.
     memory_gb: float = Field(8.0, ge=0)
+    #: Tasks of one model that run at once, each in a process.
+    workers: int = Field(2, gt=0, le=1024)
+    #: Threads of one task. Another number can change the last digits of a result; the number of workers cannot.
+    threads: int = Field(1, gt=0, le=1024)
+
+
+class DepthParams(StrictModel):
+    """Phone recognition from each of the teacher's hidden states alone."""
+
+    budget: TaskBudget = TaskBudget(steps=800, batch=16, eval_every=100, learning_rates=(0.003,))
+    seeds: tuple[Seed, ...] = Field((1,), min_length=1)

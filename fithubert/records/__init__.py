@@ -3,7 +3,6 @@
 from fithubert.records.base import Head, JsonObject, Record, label_heads, parse_head
 from fithubert.records.metrics import (
     CacheMetrics,
-    Candidate,
     CorpusSummary,
     CurvePoint,
     DistillMetrics,
@@ -20,7 +19,6 @@ from fithubert.records.metrics import (
     SkippedRecording,
     StoredLayer,
     StoreMetrics,
-    SuperbMetrics,
     TeacherMetrics,
     TrainedParameters,
 )
@@ -30,8 +28,11 @@ from fithubert.records.results import (
     AblationTrial,
     Comparison,
     CostSummary,
+    DepthGate,
+    KeptShare,
     Lead,
     ModelSummary,
+    PairedDifference,
     Summary,
     SweepMetrics,
     SweepPoint,
@@ -40,4 +41,13 @@ from fithubert.records.results import (
     TimingSettings,
     VariantCost,
     load_summary,
+)
+from fithubert.records.scores import (
+    Candidate,
+    DepthMetrics,
+    LayerScore,
+    ModelScores,
+    SuperbMetrics,
+    add_resamples,
+    write_resamples,
 )

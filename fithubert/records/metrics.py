@@ -4,10 +4,10 @@ A stage writes its record; the report, the tracker and the commands read it. The
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from fithubert.records.base import HeadKey, JsonObject, Record, SecondsKey
+from fithubert.records.base import HeadKey, Record, SecondsKey
 
 
 @dataclass(frozen=True)
@@ -157,55 +157,6 @@ class DistillMetrics(Record):
     seconds: float
     wait_share: float
     curve: tuple[CurvePoint, ...]
-
-
-@dataclass(frozen=True)
-class Candidate(Record):
-    """One learning rate (or, without training, one layer) and its best value on dev."""
-
-    setting: float
-    dev: float
-
-
-@dataclass(frozen=True)
-class SuperbMetrics(Record):
-    """One model on one task, in percent by metric; or the `reason` why the corpus cannot score the task.
-
-    `metrics`: on test. `intervals`: 95 % over the test items. `seed_deviation`: standard deviation over seeds. `dev`:
-    the metric that selects. `chance`: the score without any information from the model. `layer_weights`: learnt weight
-    of each hidden state, sum 1. `selected_steps`: the step whose parameters were kept, per seed. `departures`:
-    differences from SUPERB's official protocol.
-    """
-
-    task: str
-    model: str
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    seed_deviation: Mapping[str, float] = field(default_factory=dict)
-    dev: Mapping[str, float] = field(default_factory=dict)
-    chance: Mapping[str, float] = field(default_factory=dict)
-    protocol: str = "mini"
-    departures: tuple[str, ...] = ()
-    corpus: str = ""
-    learning_rate: float | None = None
-    candidates: tuple[Candidate, ...] = ()
-    layer_weights: tuple[float, ...] = ()
-    steps: int = 0
-    selected_steps: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = ()
-    num_train: int = 0
-    num_dev: int = 0
-    num_test: int = 0
-    seconds: float | None = None
-    reason: str | None = None
-
-    def to_json(self) -> JsonObject:
-        """All fields but `reason`; of a task that could not be scored only its names and the reason."""
-        values = super().to_json()
-        reason = values.pop("reason")
-        if reason is None:
-            return values
-        return {"task": self.task, "model": self.model, "metrics": {}, "reason": reason}
 
 
 @dataclass(frozen=True)

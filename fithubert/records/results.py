@@ -221,8 +221,49 @@ class ModelSummary(CostSummary):
 
 
 @dataclass(frozen=True)
+class PairedDifference(Record):
+    """A score of `model` less that of `against`, in points of percent on the same test items.
+
+    `low`, `high`: 95 % over items and seeds. `p_holm`: two-sided, corrected by Holm over all differences to `against`.
+    """
+
+    task: str
+    metric: str
+    model: str
+    against: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class KeptShare(Record):
+    """The share of the teacher's lead that a model keeps, mean over `tasks`, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DepthGate(Record):
+    """Phone error rates of the teacher on test. `points`: that of its first states less that of all of them.
+
+    A corpus and teacher with a small gate cannot tell methods apart. `best_layer`: the best single state on dev.
+    """
+
+    points: float
+    per_all: float
+    per_first_two: float
+    best_layer: int | None
+
+
+@dataclass(frozen=True)
 class Lead(Record):
-    """The tasks on which the teacher leads filter banks beyond the intervals, and the other tasks that both have."""
+    """The tasks on which the teacher leads filter banks on dev beyond noise, and the other tasks that both have."""
 
     tasks: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -232,12 +273,17 @@ class Lead(Record):
 class Summary(Record):
     """The result of a workspace. `order`: the models in the order of the tables. `seconds`: DVC stage -> wall time.
 
-    `corpus` and `machine` are None, `{}` in the JSON, if their stage has not run.
+    `controls`: models that are hidden states of the teacher. `kept`: model -> its share of the teacher's lead. `corpus`
+    and `machine` are None, `{}` in the JSON, if their stage has not run.
     """
 
     models: Mapping[str, ModelSummary]
     paper_size: Mapping[str, CostSummary] = field(default_factory=dict)
     ablations: Mapping[str, AblationSummary] = field(default_factory=dict)
+    controls: tuple[str, ...] = ()
+    depth_gate: DepthGate | None = None
+    paired: tuple[PairedDifference, ...] = ()
+    kept: Mapping[str, KeptShare] = field(default_factory=dict)
     lead: Lead = field(default_factory=Lead)
     teacher: str = "teacher"
     baseline: str = "fbank"

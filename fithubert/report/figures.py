@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from fithubert.records import CurvePoint, PhoneProbe, SweepMetrics, SweepPoint, label_heads
+from fithubert.records import CurvePoint, DepthMetrics, PhoneProbe, SweepMetrics, SweepPoint, label_heads
 from fithubert.report.chart import Chart, Label, label_right, new_chart, palette, style_axes
 from fithubert.report.scores import Columns, ScoreRow
 from fithubert.report.sections import Ablation, AblationFigure, LayerWeights, Sections
@@ -32,6 +32,7 @@ def draw_charts(sections: Sections) -> list[Chart]:
     charts.append(None if sections.sweep is None else draw_front(sections.sweep))
     probe = None if sections.teacher is None else sections.teacher.probe
     charts.append(None if probe is None else _draw_probe(probe))
+    charts.append(None if sections.depth is None else _draw_depth(sections.depth))
     charts.append(_draw_layer_weights(sections.layer_weights))
     return [chart for chart in charts if chart is not None]
 
@@ -181,6 +182,25 @@ def _draw_probe(probe: PhoneProbe) -> Chart:
             labels.append(Label(name, *points[-1], palette()[colour]))
     style_axes(axes, "layer", "correct frames, %")
     axes.set_xticks(layers)
+    label_right(axes, labels)
+    return chart
+
+
+def _draw_depth(depth: DepthMetrics) -> Chart | None:
+    """The phone error rate of each hidden state alone, better upwards."""
+    if not depth.layers:
+        return None
+    chart = new_chart("depth", "Phone error rate of each hidden state of the teacher alone", *_HALF_PAGE)
+    axes = chart.figure.subplots()
+    states = list(depth.layers)
+    labels = []
+    for name, colour, style in (("dev", "quiet", "--"), ("test", "hue-0", "-")):
+        rates = [getattr(score, name) for score in depth.layers.values()]
+        (line,) = axes.plot(states, rates, style, marker="o", markersize=3, color=palette()[colour])
+        chart.add_title(line, name)
+        labels.append(Label(name, states[-1], rates[-1], palette()[colour]))
+    style_axes(axes, "state of the teacher", "PER, %\n(lower is better, axis reversed)")
+    axes.invert_yaxis()
     label_right(axes, labels)
     return chart
 

@@ -32,7 +32,7 @@ def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     The page names every stage that has not run. Raises UserError if a metrics file is broken, or if matplotlib or
     Jinja2 is not installed.
     """
-    metrics = gather(reports_dir / "metrics")
+    metrics = gather(reports_dir)
     summary = build_summary(metrics, plan)
     sections = build_sections(metrics, summary, plan)
     charts = draw_charts(sections)
@@ -109,7 +109,7 @@ def _command(command: str, dvc: bool) -> str:
         return command
     stage, _, of = command.removeprefix("dvc repro").replace("'", "").partition(" --glob")[0].strip().partition("@")
     stage = stage.split()[0] if stage else "report"
-    return f"fithubert {'sweep' if '/' in stage else stage} {'MODEL TASK' if stage == 'superb' else of}".strip()
+    return f"fithubert {'sweep' if '/' in stage else stage} {'MODEL' if stage == 'superb' else of}".strip()
 
 
 @dataclass(frozen=True)

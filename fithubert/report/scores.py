@@ -3,13 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fithubert.records import DistillMetrics, ModelSummary, Summary, SweepMetrics
+import numpy as np
+
+from fithubert.records import DistillMetrics, ModelSummary, PairedDifference, Summary, SweepMetrics
+from fithubert.report.paired import share_of_lead
+from fithubert.report.summary import task_columns
 from fithubert.report.table import chance_of, format_count, format_score, format_share, score_name, score_note
-from fithubert.tasks import Metric, Task, share_of_lead, task_info
+from fithubert.tasks import Metric, Task, task_info
 
 Columns = Sequence[tuple[str, Metric]]
 #: A student that was trained for fewer updates is not judged.
 _LEAST_UPDATES = 100
+#: Of the corrected p value of a difference that is marked.
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,27 @@ class ScoreRow:
     model: ModelSummary | None
     cells: tuple[Cell, ...]
     kept: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score less that of another model. `text` is `-` if they cannot be paired.
+
+    `clear`: beyond noise, after the correction for many comparisons; `better`: the model of the row is the better one.
+    """
+
+    text: str = "-"
+    interval: str = ""
+    clear: bool = False
+    better: bool = False
+
+
+@dataclass(frozen=True)
+class Differences:
+    """All models against one, by model in the order of the columns."""
+
+    against: str
+    rows: Mapping[str, tuple[Difference, ...]]
 
 
 @dataclass(frozen=True)
@@ -111,6 +138,8 @@ def build_headline(summary: Summary, columns: Columns, trained: DistillMetrics |
             f"{name} keeps {100 * model.kept:.0f} % of its teacher's lead over filter banks, with {size} of the"
             f" parameters and {time} of the time."
         )
+    if not tiny:
+        sentence += _compare_with_controls(summary, name)
     missing, ends = _why_no_score(summary, model, tiny), model.latency_ratio_ci
     latency = f"95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f} %" if ends else ""
     tiles = (
@@ -120,6 +149,30 @@ def build_headline(summary: Summary, columns: Columns, trained: DistillMetrics |
         Tile(score_name(summary), None if tiny else model.kept, score_note(summary), missing),
     )
     return Headline(name, sentence, tiles, _cells(summary, model, columns))
+
+
+def _compare_with_controls(summary: Summary, name: str) -> str:
+    """A sentence about `name` against the best of the controls on the first task; empty without such a pair.
+
+    The best one by its score on test, so that the comparison is the hardest one.
+    """
+    for task, metric in task_columns(summary)[:1]:
+        scores = {c: summary.models[c].score(task, metric.name) for c in summary.controls}
+        known = {control: value for control, value in scores.items() if value is not None}
+        if not known:
+            return ""
+        best = (min if metric.lower else max)(known, key=lambda control: known[control])
+        for pair in summary.paired:
+            if (pair.task, pair.metric, pair.model, pair.against) == (task, metric.name, best, name):
+                points = -pair.difference if metric.lower else pair.difference
+                low, high = sorted((-pair.low, -pair.high) if metric.lower else (pair.low, pair.high))
+                verdict = "worse" if points > 0 else "better"
+                ends = (low, high) if points > 0 else (-high, -low)
+                return (
+                    f" Its {metric.label} is {abs(points):.1f} points {verdict} ({ends[0]:.1f} to {ends[1]:.1f}) than"
+                    f" that of {best}, which needs no training."
+                )
+    return ""
 
 
 def _why_no_score(summary: Summary, model: ModelSummary, tiny: bool) -> str:
@@ -143,13 +196,39 @@ def build_score_rows(summary: Summary, columns: Columns) -> list[ScoreRow]:
     return rows
 
 
+def build_differences(summary: Summary, columns: Columns) -> list[Differences]:
+    """A table of paired differences for each model that others are compared with."""
+    found = {(p.against, p.model, p.task, p.metric): p for p in summary.paired}
+    tables = []
+    for against in dict.fromkeys(pair.against for pair in summary.paired):
+        rows = {}
+        for name in summary.ordered:
+            pairs = [(metric, found.get((against, name, task, metric.name))) for task, metric in columns]
+            if any(pair is not None for _, pair in pairs):
+                rows[name] = tuple(_describe_difference(metric, pair) for metric, pair in pairs)
+        tables.append(Differences(against, rows))
+    return tables
+
+
+def _describe_difference(metric: Metric, pair: PairedDifference | None) -> Difference:
+    if pair is None:
+        return Difference()
+    return Difference(
+        f"{pair.difference:+.1f}",
+        f"{pair.low:.1f} to {pair.high:.1f}",
+        clear=pair.p_holm < _LEVEL,
+        better=metric.is_better(pair.difference, 0.0),
+    )
+
+
 def _cells(summary: Summary, model: ModelSummary, columns: Columns) -> tuple[Cell, ...]:
     low, high = (summary.models.get(name, ModelSummary()) for name in (summary.baseline, summary.teacher))
     cells = []
     for task, metric in columns:
         ends, share = model.interval(task, metric.name), None
-        if task in summary.lead.tasks:
-            share = share_of_lead([metric], model.superb.get(task, {}), low.superb[task], high.superb[task])
+        values = [of.score(task, metric.name) for of in (model, low, high)]
+        if task in summary.lead.tasks and None not in values:
+            share = float(share_of_lead(metric, *(np.array(value) for value in values)))
         cells.append(
             Cell(
                 task=task_info(task),
@@ -158,7 +237,7 @@ def _cells(summary: Summary, model: ModelSummary, columns: Columns) -> tuple[Cel
                 interval="" if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}",
                 low=low.score(task, metric.name),
                 high=high.score(task, metric.name),
-                share=None if share is None else min(max(share, 0.0), 1.0),
+                share=share,
                 missing=model.score(task, metric.name) is None,
             )
         )

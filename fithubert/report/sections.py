@@ -9,6 +9,7 @@ from fithubert.records import (
     CacheMetrics,
     Comparison,
     CostSummary,
+    DepthMetrics,
     DistillMetrics,
     ModelCost,
     PrepareMetrics,
@@ -17,7 +18,16 @@ from fithubert.records import (
     SweepMetrics,
     TeacherMetrics,
 )
-from fithubert.report.scores import Columns, Headline, ScoreRow, build_headline, build_score_rows, model_colours
+from fithubert.report.scores import (
+    Columns,
+    Differences,
+    Headline,
+    ScoreRow,
+    build_differences,
+    build_headline,
+    build_score_rows,
+    model_colours,
+)
 from fithubert.report.summary import Metrics, ReportPlan, task_columns
 from fithubert.report.table import format_macs
 from fithubert.tasks import Task, find_metric, task_info
@@ -110,6 +120,7 @@ class Sections:
     headline: Headline
     columns: Columns
     scores: Sequence[ScoreRow]
+    differences: Sequence[Differences]
     profile: ProfileMetrics | None
     costs: Mapping[str, ModelCost | None]
     bars: Sequence[Bar]
@@ -122,6 +133,7 @@ class Sections:
     sweep: SweepMetrics | None
     layer_weights: Sequence[LayerWeights]
     teacher: TeacherMetrics | None
+    depth: DepthMetrics | None
     corpus: PrepareMetrics | None
     cache: CacheMetrics | None
 
@@ -141,6 +153,7 @@ def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sect
         headline=build_headline(summary, columns, metrics.distill.get(student), student),
         columns=columns,
         scores=build_score_rows(summary, columns),
+        differences=build_differences(summary, columns),
         profile=metrics.profile,
         costs={name: profiled.get(name) for name in summary.ordered},
         bars=_bars(profiled, "macs"),
@@ -156,6 +169,7 @@ def build_sections(metrics: Metrics, summary: Summary, plan: ReportPlan) -> Sect
         sweep=metrics.sweep,
         layer_weights=_layer_weights(metrics, summary),
         teacher=metrics.teacher,
+        depth=metrics.depth,
         corpus=metrics.prepare,
         cache=metrics.cache,
     )

@@ -7,17 +7,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from fithubert.config.params import Params
+from fithubert.config.params import REFERENCES, Params
 from fithubert.records import (
     AblationMetrics,
     AblationSummary,
     CacheMetrics,
     CorpusSummary,
     CostSummary,
+    DepthGate,
+    DepthMetrics,
     DistillMetrics,
     ExtractMetrics,
-    Lead,
     ModelCost,
+    ModelScores,
     ModelSummary,
     PrepareMetrics,
     ProfileMetrics,
@@ -26,13 +28,17 @@ from fithubert.records import (
     SuperbMetrics,
     SweepMetrics,
     TeacherMetrics,
+    add_resamples,
 )
-from fithubert.tasks import Metric, share_of_lead, task_info
+from fithubert.report.paired import compare_pairs, find_kept, find_lead
+from fithubert.tasks import Metric, task_info
 
 Kind = TypeVar("Kind", bound=Record)
 
 #: The packages whose versions can change results.
 PACKAGES = ("fithubert", "torch", "torchaudio", "numpy", "pyarrow", "scikit-learn", "dvc", "mlflow", "optuna")
+#: The control that the depth gate compares the teacher with: its first states, before its third layer.
+CUT_TEACHER = "teacher_cut2"
 _NO_SCORE = "no score in the metrics file"
 
 
@@ -40,12 +46,14 @@ _NO_SCORE = "no score in the metrics file"
 class ReportPlan:
     """The results that the pipeline is to produce, so that the page can name what has not run.
 
-    `students`: the models that are distilled in this workspace. `dvc`: its stages are run by DVC.
+    `students`: the models that are distilled in this workspace. `controls`: those that are states of the teacher.
+    `dvc`: its stages are run by DVC.
     """
 
     models: tuple[str, ...]
     tasks: tuple[str, ...]
     students: tuple[str, ...]
+    controls: tuple[str, ...] = ()
     ablations: tuple[str, ...] = ()
     title: str = "fithubert"
     teacher: str = "teacher"
@@ -65,40 +73,61 @@ class Metrics:
     cache: CacheMetrics | None = None
     profile: ProfileMetrics | None = None
     sweep: SweepMetrics | None = None
+    depth: DepthMetrics | None = None
     distill: Mapping[str, DistillMetrics] = field(default_factory=dict)
     extract: Mapping[str, ExtractMetrics] = field(default_factory=dict)
     ablation: Mapping[str, AblationMetrics] = field(default_factory=dict)
     superb: Mapping[tuple[str, str], SuperbMetrics] = field(default_factory=dict)
 
-    def seconds(self, students: Sequence[str] = ()) -> dict[str, float]:
-        """DVC stage -> its wall time in seconds; DVC has a stage of its own to extract the states of `students`."""
-        single = {"prepare": self.prepare, "teacher": self.teacher, "cache": self.cache, "profile": self.profile}
+    def seconds(self, students: Sequence[str] = (), controls: Sequence[str] = ()) -> dict[str, float]:
+        """DVC stage -> its seconds, of `superb` those of all tasks together.
+
+        DVC has a stage of its own to extract the states of `students` and one to score `controls`.
+        """
+        single: dict[str, PrepareMetrics | TeacherMetrics | CacheMetrics | ProfileMetrics | DepthMetrics | None] = {
+            "prepare": self.prepare,
+            "teacher": self.teacher,
+            "cache": self.cache,
+            "profile": self.profile,
+            "depth": self.depth,
+        }
         found = {stage: metrics.seconds for stage, metrics in single.items() if metrics is not None}
         found |= {f"distill@{name}": metrics.seconds for name, metrics in self.distill.items()}
         for name, extracted in self.extract.items():
             stage = "extract_student" if name in students else "extract"
             found[f"{stage}@{name}"] = extracted.seconds
         found |= {f"ablation@{name}": metrics.seconds for name, metrics in self.ablation.items()}
-        for (model, task), score in self.superb.items():
-            if score.seconds is not None:
-                found[f"superb@{model}-{task}"] = score.seconds
+        for (model, _), score in self.superb.items():
+            stage = f"{'superb_control' if model in controls else 'superb'}@{model}"
+            found[stage] = found.get(stage, 0.0) + (score.seconds or 0.0)
         return found
 
 
 def plan_report(params: Params) -> ReportPlan:
     """The results that these parameters ask for."""
     return ReportPlan(
-        params.superb.models,
+        order_models(params.superb.models, tuple(params.superb.controls)),
         tuple(params.superb.tasks),
         tuple(params.students),
+        tuple(params.superb.controls),
         tuple(params.ablation),
         params.report.title,
     )
 
 
-def gather(metrics_dir: Path) -> Metrics:
-    """All metrics under `metrics_dir` (reports/metrics). Raises UserError that names a broken file."""
-    scores = _read_folder(metrics_dir / "superb", SuperbMetrics)
+def order_models(models: Sequence[str], controls: Sequence[str]) -> tuple[str, ...]:
+    """The rows of the tables: the controls come right after the references, which are their neighbours."""
+    references = [name for name in models if name in REFERENCES]
+    return (*references, *controls, *(name for name in models if name not in REFERENCES))
+
+
+def gather(reports_dir: Path) -> Metrics:
+    """All metrics and resamples below `reports_dir`. Raises UserError that names a broken file."""
+    metrics_dir = reports_dir / "metrics"
+    scores = {
+        name: add_resamples(found, reports_dir / "resamples" / f"{name}.npz")
+        for name, found in _read_folder(metrics_dir / "superb", ModelScores).items()
+    }
     return Metrics(
         prepare=_read_file(metrics_dir / "prepare.json", PrepareMetrics),
         teacher=_read_file(metrics_dir / "teacher.json", TeacherMetrics),
@@ -108,7 +137,8 @@ def gather(metrics_dir: Path) -> Metrics:
         distill=_read_folder(metrics_dir / "distill", DistillMetrics),
         extract=_read_folder(metrics_dir / "extract", ExtractMetrics),
         ablation=_read_folder(metrics_dir / "ablation", AblationMetrics),
-        superb={(score.model, score.task): score for score in scores.values()},
+        depth=_read_file(metrics_dir / "depth.json", DepthMetrics),
+        superb={(name, task): score for name, found in scores.items() for task, score in found.tasks.items()},
     )
 
 
@@ -127,12 +157,24 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> Summary:
     found = [*costs, *metrics.distill, *(model for model, _ in metrics.superb)]
     names = list(dict.fromkeys([*plan.models, *plan.students, *found]))
     models = {name: _summarise_model(name, metrics, plan, costs.get(name)) for name in names}
-    lead = _find_lead(models, plan)
+    lead = find_lead(metrics.superb, plan.teacher, plan.baseline)
+    kept = find_kept(metrics.superb, lead, names, plan.teacher, plan.baseline)
     paper = None if profile is None else profile.paper_size
     return Summary(
-        models={name: _add_kept(model, models, lead.tasks, plan) for name, model in models.items()},
+        models={
+            name: replace(model, kept_by_task=kept[name].by_task or None, kept=kept[name].value)
+            for name, model in models.items()
+        },
         paper_size={} if paper is None else {name: _narrow(CostSummary, cost) for name, cost in paper.models.items()},
         ablations={name: _narrow(AblationSummary, values) for name, values in metrics.ablation.items()},
+        controls=tuple(name for name in plan.controls if any(model == name for model, _ in metrics.superb)),
+        depth_gate=find_depth_gate(metrics, plan),
+        paired=compare_pairs(metrics.superb, [plan.teacher, *plan.students[:1]]),
+        kept={
+            name: share.interval
+            for name, share in kept.items()
+            if share.interval is not None and name not in (plan.teacher, plan.baseline)
+        },
         lead=lead,
         teacher=plan.teacher,
         baseline=plan.baseline,
@@ -142,7 +184,7 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> Summary:
         corpus=None if metrics.prepare is None else _narrow(CorpusSummary, metrics.prepare),
         versions=_find_versions(),
         machine=None if profile is None else profile.machine,
-        seconds=metrics.seconds(plan.students),
+        seconds=metrics.seconds(plan.students, plan.controls),
     )
 
 
@@ -208,51 +250,13 @@ def _narrow(kind: type[Kind], record: Record) -> Kind:
     return kind(**{of.name: getattr(record, of.name) for of in fields(kind)})  # type: ignore[arg-type]
 
 
-def _find_lead(models: Mapping[str, ModelSummary], plan: ReportPlan) -> Lead:
-    low, high = models.get(plan.baseline), models.get(plan.teacher)
-    if low is None or high is None:
-        return Lead()
-    both = [task for task in high.superb if task in low.superb]
-    tasks = tuple(task for task in both if _leads(task, low, high))
-    return Lead(tasks, tuple(task for task in both if task not in tasks))
-
-
-def _leads(task: str, low: ModelSummary, high: ModelSummary) -> bool:
-    """Whether `high` beats `low` in every metric of `task`, beyond the intervals of both if they have them.
-
-    A lead within the noise would decide every mean that contains its share.
-    """
-    for metric in task_info(task, tuple(high.superb[task])).metrics:
-        ends = []
-        for model in (low, high):
-            value = model.score(task, metric.name)
-            if value is None:
-                return False
-            interval = model.interval(task, metric.name) or (value,)
-            ends.append(sorted(-end if metric.lower else end for end in interval))
-        if ends[0][-1] >= ends[1][0]:
-            return False
-    return True
-
-
-def _add_kept(
-    model: ModelSummary, models: Mapping[str, ModelSummary], tasks: tuple[str, ...], plan: ReportPlan
-) -> ModelSummary:
-    """`model` with its shares of the teacher's lead over filter banks on the `tasks` on which the teacher leads.
-
-    A model without a score on one of them has no `kept`: means over different tasks must not be compared.
-    """
-    if not tasks:
-        return model
-    teacher, baseline = models[plan.teacher].superb, models[plan.baseline].superb
-    shares = {}
-    for task in tasks:
-        metrics = task_info(task, tuple(teacher[task])).metrics
-        share = share_of_lead(metrics, model.superb.get(task, {}), baseline[task], teacher[task])
-        if share is not None:
-            shares[task] = share
-    mean = sum(shares.values()) / len(shares) if len(shares) == len(tasks) else None
-    return replace(model, kept_by_task=shares or None, kept=mean)
+def find_depth_gate(metrics: Metrics, plan: ReportPlan) -> DepthGate | None:
+    """The depth gate of the teacher; None without the scores of phone recognition that it compares."""
+    whole, first = (metrics.superb.get((name, "pr")) for name in (plan.teacher, CUT_TEACHER))
+    if whole is None or first is None or "per" not in whole.metrics or "per" not in first.metrics:
+        return None
+    per_all, per_first = whole.metrics["per"], first.metrics["per"]
+    return DepthGate(per_first - per_all, per_all, per_first, metrics.depth.best_layer if metrics.depth else None)
 
 
 def _find_versions() -> dict[str, str]:

@@ -108,9 +108,9 @@ def score_note(summary: Summary) -> str:
     """The tasks over which that score is a mean, and the tasks that it skips."""
     over, skipped = (", ".join(task.upper() for task in tasks) for tasks in (summary.lead.tasks, summary.lead.skipped))
     if not over:
-        return "no task on which the teacher leads filter banks beyond the intervals"
+        return "no task on which the teacher clearly leads filter banks on dev"
     note = f"share of the teacher's lead over filter banks that is kept, mean over {over}"
-    return note + (f"; no lead beyond the intervals on {skipped}" if skipped else "")
+    return note + (f"; no clear lead on {skipped}" if skipped else "")
 
 
 def chance_of(summary: Summary, task: str, metric: str) -> float | None:

@@ -23,7 +23,8 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
 from fithubert.profile.costs import Subject, profile_models
 from fithubert.records import AblationMetrics, AblationTrial, Comparison, ModelCosts, TimingSettings, VariantCost
-from fithubert.search.trial import Trial, TrialData, run_trial, threads_of_children
+from fithubert.search.trial import Trial, TrialData, run_trial
+from fithubert.threads import threads_of_children
 from fithubert.training.progress import progress_line
 
 OpenData = Callable[[], TrialData]

@@ -1,10 +1,8 @@
 """One trial: a student trained for a small budget and probed. Its result is kept and reused."""
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -216,18 +214,3 @@ def _identify(trial: Trial, params: Params, data: TrialData) -> str:
             "code": code_version(__name__),
         }
     )
-
-
-@contextmanager
-def threads_of_children(threads: int) -> Iterator[None]:
-    """Processes started inside use `threads` threads in every library, file reading included."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value

@@ -14,22 +14,23 @@ from fithubert.workspace import Workspace, metrics_file
 
 #: Every stage in the order of dvc.yaml. A stage has one name in every place: its section of params.yaml (that of
 #: `prepare` is `data`), its file in pipeline/, cli/ and stages/, and its files below reports/metrics.
-STAGES = ("prepare", "teacher", "cache", "distill", "ablation", "extract", "profile", "superb", "report")
+STAGES = ("prepare", "teacher", "cache", "distill", "ablation", "extract", "profile", "superb", "depth", "report")
 #: Stage -> the sections of the parameters that its MLflow run records as they are.
 _SECTIONS = {
     "distill": ("distill", "cache", "teacher", "data"),
     "ablation": ("distill", "extract", "teacher", "data"),
     "profile": ("profile", "students", "teacher"),
     "superb": (),
+    "depth": ("depth", "teacher", "data"),
 }
 #: Stage -> the tags of its run, one for each item in the name of the stage.
-_TAGS = {"distill": ("model",), "ablation": ("ablation",), "superb": ("model", "task")}
+_TAGS = {"distill": ("model",), "ablation": ("ablation",), "superb": ("model",)}
 #: Importing MLflow would make each of these short stages a second longer, so the report sends their runs.
 _SENT_LATER = ("superb",)
 
 
 def list_stages(params: Params) -> list[str]:
-    """Every stage of `dvc repro` with these parameters, as DVC names it (`superb@teacher-pr`), in DVC's order."""
+    """Every stage of `dvc repro` with these parameters, as DVC names it (`superb@teacher`), in DVC's order."""
     return [
         "prepare",
         "teacher",
@@ -39,19 +40,24 @@ def list_stages(params: Params) -> list[str]:
         *(f"extract@{name}" for name in REFERENCES),
         *(f"extract_student@{name}" for name in params.students),
         "profile",
-        *(f"superb@{model}-{task}" for model in params.superb.models for task in params.superb.tasks),
+        *(f"superb@{model}" for model in params.superb.models),
+        *(f"superb_control@{name}" for name in params.superb.controls),
+        "depth",
         "report",
     ]
 
 
 @contextmanager
 def tracked_stage(params: Params, workspace: Workspace, stage: str, *items: str) -> Iterator[TrackedRun]:
-    """One MLflow run and one local record around the body, for `stage` of `items` (`superb`, `teacher`, `pr`)."""
-    name = f"{stage}@{'-'.join(items)}" if items else stage
+    """One MLflow run and one local record around the body, for `stage` of `items` (`superb`, `teacher`)."""
+    # As DVC names it: its stages of students and controls have names of their own.
+    control = stage == "superb" and items[0] in params.superb.controls
+    suffix = f"@{'-'.join(items)}" if items else ""
+    name = f"{stage}_control{suffix}" if control else stage + suffix
     tags = dict(zip(_TAGS.get(stage, ()), items, strict=True))
     values = _recorded(params, stage, items)
     live = stage not in _SENT_LATER
-    with track_stage(name, values, workspace.root, metrics_file(name), tags=tags, live=live) as run:
+    with track_stage(name, values, workspace.root, metrics_file(stage + suffix), tags=tags, live=live) as run:
         yield run
 
 
@@ -64,8 +70,6 @@ def _recorded(params: Params, stage: str, items: tuple[str, ...]) -> dict[str, A
     if stage == "ablation":
         recorded["ablation"] = values["ablation"][items[0]]
     if stage == "superb":
-        model, task = items
-        budget = values["superb"]["tasks"][task]
-        recorded |= {"model": model, "task": task, "budget": budget}
-        recorded |= {key: values["superb"][key] for key in ("seeds", "protocol", "quirks")}
+        recorded["model"] = items[0]
+        recorded |= {key: values["superb"][key] for key in ("tasks", "seeds", "protocol", "quirks")}
     return recorded

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from fithubert.config.params import Params
 from fithubert.importers.registry import load_teacher
+from fithubert.models.canonical import prepare_for_inference
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import load_student, parameter_counts, read_teacher
 from fithubert.profile.costs import Subject, profile_models, profile_paper_size
@@ -21,7 +23,9 @@ def profile(params: Params, workspace: Workspace, students: Sequence[str] = ()) 
     """
     begun = time.monotonic()
     # A missing input is found before the run begins. Always with torch in float32 on the CPU, so that costs compare.
-    subjects = {"fbank": Subject(load_teacher("fbank")), "teacher": Subject(read_teacher(workspace.teacher))}
+    teacher = read_teacher(workspace.teacher)
+    subjects = {"fbank": Subject(load_teacher("fbank")), "teacher": Subject(teacher)}
+    subjects |= {name: Subject(cut) for name, cut in _cut_controls(params, teacher).items()}
     for name in students or params.students:
         student = load_student(workspace.finished_student(name))
         subjects[name] = Subject(ReadOut(student, name), parameter_counts(student.config))
@@ -33,3 +37,16 @@ def profile(params: Params, workspace: Workspace, students: Sequence[str] = ()) 
         metrics = ProfileMetrics(**vars(costs), paper_size=paper, seconds=time.monotonic() - begun)
         metrics.write(workspace.metrics("profile"))
     return metrics
+
+
+def _cut_controls(params: Params, teacher: HubertTeacher) -> dict[str, HubertTeacher]:
+    """Teachers of the depth that each control needs, with random weights, since costs do not depend on them."""
+    config, cut = teacher.model.config, {}
+    states = range(config.depth + 1)
+    for name, control in params.superb.controls.items():
+        depth = max(states[layer] for layer in control.layers)
+        # State 0 alone needs no transformer layer, which no model is without: its cost is not measured.
+        if depth > 0:
+            model = HubertModel(config.model_copy(update={"depth": depth}))
+            cut[name] = HubertTeacher(prepare_for_inference(model), name)
+    return cut

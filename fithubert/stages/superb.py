@@ -1,4 +1,4 @@
-"""One model on one task, from its frozen features."""
+"""One model on SUPERB's tasks, from its frozen features."""
 
 import json
 from dataclasses import replace
@@ -6,42 +6,111 @@ from pathlib import Path
 
 from fithubert.config.params import Params
 from fithubert.config.superb import official_budgets
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import read_json
-from fithubert.records import SuperbMetrics
+from fithubert.files import only_writer, read_json
+from fithubert.records import ModelScores, SuperbMetrics, add_resamples, write_resamples
 from fithubert.stages import tracked_stage
 from fithubert.store import Expected
 from fithubert.store.read import FeatureStore
+from fithubert.superb.jobs import TaskJob, run_jobs
 from fithubert.superb.learners import RunOptions
 from fithubert.superb.official import corpus_settings, describe_corpus, list_corpus_departures
-from fithubert.superb.run import run_task
 from fithubert.tasks import TASKS, find_metric
-from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace, check_name
 
 
-def superb(params: Params, workspace: Workspace, model: str, task: str) -> SuperbMetrics:
-    """Score `model` on `task` and write the metrics; a corpus without the labels gives a reason instead of scores."""
-    check_name(task, list(params.superb.tasks), "task")
-    with tracked_stage(params, workspace, "superb", model, task):
-        return _score(params, workspace, model, task)
+def superb(params: Params, workspace: Workspace, model: str, task: str | None = None) -> ModelScores:
+    """Score `model` on `task`, or on all tasks of `params`, and write the metrics and resamples of the model.
 
-
-def _score(params: Params, workspace: Workspace, model: str, task: str) -> SuperbMetrics:
+    Prints each score as it comes; one that the same features, labels, budget and code gave before is kept. A corpus
+    without the labels of a task gives a reason instead of scores. Raises UserError for an unknown task and, at the end,
+    for a task that failed.
+    """
+    if task is not None:
+        check_name(task, list(params.superb.tasks), "task")
+    tasks = list(params.superb.tasks) if task is None else [task]
+    # A missing input is found before the run begins.
     manifest = workspace.load_manifest()
-    store = FeatureStore.open(workspace.extracted(model), Expected(corpus=manifest.fingerprint))
-    official = params.superb.protocol == "official"
-    if official:
+    store = open_features(params, workspace, model, manifest)
+    if params.superb.protocol == "official":
         _check_prepared(params, workspace)
-    options = RunOptions(params.superb.device, params.superb.memory_gb * 1e9, progress_line(f"{model} on {task}"))
-    quirks = params.superb.quirks if official else None
-    result = run_task(task, store, manifest, params.superb.tasks[task], params.superb.seeds, quirks, options)
-    departures = list_corpus_departures(task, params.data, params.superb.quirks) if official else ()
-    metrics = replace(
-        result, model=model, departures=(*result.departures, *departures), corpus=describe_corpus(params.data)
+    folder = workspace.root / "artifacts" / "superb" / model
+    with tracked_stage(params, workspace, "superb", model), only_writer(folder, f"the tasks of {model}"):
+        return _score(params, workspace, model, tasks, (manifest, store))
+
+
+def _score(
+    params: Params, workspace: Workspace, model: str, tasks: list[str], inputs: tuple[Manifest, FeatureStore]
+) -> ModelScores:
+    manifest, store = inputs
+    scores = _read_scores(workspace, model)
+    jobs, identities = [], {}
+    for task in tasks:
+        job = plan_task(params, workspace, f"{model} on {task}", task, store)
+        identities[task] = job.identify(store, manifest)
+        known = scores.tasks.get(task)
+        if known is None or known.identity != identities[task] or not (known.resamples or known.reason):
+            jobs.append(job)
+        else:
+            print(describe_scores(known), flush=True)
+
+    def keep(job: TaskJob, result: SuperbMetrics) -> None:
+        nonlocal scores
+        departures = list_corpus_departures(job.task, params.data, params.superb.quirks) if job.quirks else ()
+        found = replace(
+            result,
+            model=model,
+            departures=(*result.departures, *departures),
+            corpus=describe_corpus(params.data),
+            identity=identities[job.task],
+        )
+        scores = replace(scores, tasks={**scores.tasks, job.task: found})
+        # The metrics name what is complete, so they are written last.
+        write_resamples(scores, workspace.resamples(model))
+        scores.write(workspace.metrics(f"superb@{model}"))
+        print(describe_scores(found), flush=True)
+
+    run_jobs(jobs, params.superb.workers, params.superb.threads, keep)
+    return replace(scores, tasks={name: scores.tasks[name] for name in tasks})
+
+
+def _read_scores(workspace: Workspace, model: str) -> ModelScores:
+    path = workspace.metrics(f"superb@{model}")
+    if not path.exists():
+        return ModelScores(model, {})
+    return add_resamples(ModelScores.read(path), workspace.resamples(model))
+
+
+def open_features(params: Params, workspace: Workspace, model: str, manifest: Manifest) -> FeatureStore:
+    """The hidden states of `model`; for a control, the layers of the teacher's that it reads."""
+    expected, control = Expected(corpus=manifest.fingerprint), params.superb.controls.get(model)
+    if control is None:
+        return FeatureStore.open(workspace.extracted(model), expected)
+    store = FeatureStore.open(workspace.extracted("teacher"), expected)
+    try:
+        layers = tuple(sorted({store.layers[layer] for layer in control.layers}))
+    except IndexError:
+        raise UserError(
+            f"superb.controls.{model}.layers: {list(control.layers)}, but the teacher has {len(store.layers)} states"
+        ) from None
+    return FeatureStore.open(store.path, layers=layers)
+
+
+def plan_task(params: Params, workspace: Workspace, title: str, task: str, store: FeatureStore) -> TaskJob:
+    """The job of one task on the layers of `store`, by the protocol of `params`."""
+    settings = params.superb
+    return TaskJob(
+        title=title,
+        task=task,
+        features=store.path,
+        data=workspace.data,
+        budget=settings.tasks[task],
+        seeds=settings.seeds,
+        layers=store.layers,
+        quirks=settings.quirks if settings.protocol == "official" else None,
+        options=RunOptions(settings.device, settings.memory_gb * 1e9),
     )
-    metrics.write(workspace.metrics(f"superb@{model}-{task}"))
-    return metrics
 
 
 def describe_scores(metrics: SuperbMetrics) -> str:
@@ -59,15 +128,13 @@ def describe_score(metrics: SuperbMetrics, name: str) -> str:
     return f"{label} {metrics.metrics[name]:.2f} [{low:.2f}, {high:.2f}{seeds}]"
 
 
-def describe_task(task: str, data: Path | None, official: bool, seeds: int | None = None) -> list[str]:
+def describe_task(task: str | None, data: Path | None, official: bool, seeds: int | None = None) -> list[str]:
     """Changes of the parameters: the task's own corpus in `data`, SUPERB's settings if the run is `official`, and the
     seeds 1 to `seeds`."""
-    if task not in TASKS:
-        return []
     changes = []
-    if data is not None:
+    if task in TASKS and data is not None:
         changes.append(f"data={json.dumps(corpus_settings(task, str(data), official))}")
-    if official:
+    if task in TASKS and official:
         budget = official_budgets()[task].model_dump(mode="json")
         changes += ["superb.protocol=official", "superb.seeds=[1337]", f"superb.tasks.{task}={json.dumps(budget)}"]
     if seeds is not None:

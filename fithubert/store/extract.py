@@ -13,7 +13,6 @@ from fithubert.models.speech_model import SpeechModel
 from fithubert.records import StoreMetrics
 from fithubert.store import CACHE_COMMANDS, Commands, StoreInfo, describe_difference
 from fithubert.store.codec import find_codec, layer_codecs
-from fithubert.store.read import read_index
 from fithubert.store.shards import (
     choose_layers,
     compute_hidden_states,
@@ -21,6 +20,7 @@ from fithubert.store.shards import (
     plan_rows,
     plan_shards,
     provide_basis,
+    read_index,
 )
 from fithubert.store.write import MISSING, check_space, measure_shards, remove_foreign, write_index, write_missing
 

@@ -20,23 +20,19 @@ from fithubert.errors import UserError
 from fithubert.files import require_regular
 from fithubert.frames import count_samples, pad_waveforms, receptive_field
 from fithubert.store import (
-    INDEX_NAME,
     SHARD_KEY,
     SHARD_PATTERN,
     WAVEFORM_SCALE,
     Expected,
-    IndexInfo,
-    StoreInfo,
     basis_name,
     describe_error,
     describe_mismatch,
     layer_column,
-    parse_index,
-    parse_info,
     read_basis,
     shard_name,
 )
 from fithubert.store.codec import Basis, find_codec, layer_codecs
+from fithubert.store.shards import read_index
 
 #: Of one column and row group: (bytes,) uint8 for each row.
 Rows = list[Tensor]
@@ -119,16 +115,18 @@ class FeatureStore(HiddenStates):
     columns in memory. Several threads may read at once; a copy sent to another process opens the store again.
     """
 
-    def __init__(self, path: Path, cache_bytes: int) -> None:
+    def __init__(self, path: Path, cache_bytes: int, layers: Sequence[int] | None = None) -> None:
         table, self.info, self._index = read_index(path)
         columns = {name: tuple(table.column(name).to_pylist()) for name in table.schema.names}
         width_of = dict(zip(self.info.layers, self.info.widths, strict=True))
         super().__init__(path, width_of, columns["id"], columns["num_frames"])
+        self.layers = self._check_layers(layers)
+        self.widths = tuple(width_of[layer] for layer in self.layers)
         self.num_samples: tuple[int, ...] = columns["num_samples"]
         self.shards: tuple[int, ...] = columns["shard"]
         self._places = list(zip(columns["shard"], columns["row_group"], columns["row"], strict=True))
-        codecs = layer_codecs(self.info.codec, self.layers, self._read_basis())
-        self._codec_of = dict(zip(self.layers, codecs, strict=True))
+        codecs = layer_codecs(self.info.codec, self.info.layers, self._read_basis())
+        self._codec_of = dict(zip(self.info.layers, codecs, strict=True))
         self._stride = receptive_field(self.info.convolutions)[1]
         # (shard, row group, column) -> rows; the least recently used column comes first.
         self._columns: OrderedDict[tuple[int, int, str], Rows] = OrderedDict()
@@ -137,13 +135,20 @@ class FeatureStore(HiddenStates):
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str, expect: Expected | None = None, cache_bytes: int = CACHE_BYTES) -> "FeatureStore":
-        """The store in the directory `path`. `cache_bytes` bounds the encoded columns that stay in memory.
+    def open(
+        cls,
+        path: Path | str,
+        expect: Expected | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        layers: Sequence[int] | None = None,
+    ) -> "FeatureStore":
+        """The store in the directory `path`, with all of its layers or only these.
 
-        Raises UserError if there is no store, a shard is missing, or the store differs from `expect`.
+        `cache_bytes` bounds the encoded columns that stay in memory. Raises UserError if there is no store, a shard or
+        a layer is missing, or the store differs from `expect`.
         """
         path = Path(path)
-        store = cls(path, cache_bytes)
+        store = cls(path, cache_bytes, layers)
         commands = store._index.commands
         mismatch = describe_mismatch(store.info, expect) if expect else None
         if mismatch:
@@ -159,7 +164,7 @@ class FeatureStore(HiddenStates):
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureStore.open, (self.path, None, self._limit_bytes)
+        return FeatureStore.open, (self.path, None, self._limit_bytes, self.layers)
 
     def read(self, utterance: str | int, layers: Sequence[int] | None = None) -> FeatureRow:
         """One whole utterance, by its id or its place; `layers` None means all.
@@ -268,20 +273,6 @@ class FeatureStore(HiddenStates):
         while len(self._files) > _OPEN_SHARDS:
             self._files.popitem(last=False)[1].close()
         return file
-
-
-def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:
-    """The index of the store in `directory`; raises UserError if it is missing or not readable."""
-    path = directory / INDEX_NAME
-    if not path.is_file():
-        raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `fithubert cache` first")
-    try:
-        table = pq.read_table(require_regular(path), page_checksum_verification=True)
-        return table, parse_info(table.schema.metadata), parse_index(table.schema.metadata)
-    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
-        ) from None
 
 
 def _split_rows(column: pa.ChunkedArray) -> Rows:

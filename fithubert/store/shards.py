@@ -14,10 +14,21 @@ from torch import Tensor
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
-from fithubert.files import digest, open_atomically
+from fithubert.files import digest, open_atomically, require_regular
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, pad_waveforms
 from fithubert.models.speech_model import SpeechModel
-from fithubert.store import WAVEFORM_SCALE, StoreInfo, basis_name, describe_error, read_basis, shard_name
+from fithubert.store import (
+    INDEX_NAME,
+    WAVEFORM_SCALE,
+    IndexInfo,
+    StoreInfo,
+    basis_name,
+    describe_error,
+    parse_index,
+    parse_info,
+    read_basis,
+    shard_name,
+)
 from fithubert.store.codec import Basis, fit_basis, layer_codecs, to_bytes
 
 #: Encoded bytes of a row group. Reading in order is equally fast from 2 to 32 MiB; reading one utterance at random is
@@ -252,3 +263,17 @@ def _run_batch(
                 raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; fix the model")
         states.append(own)
     return states
+
+
+def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:
+    """The index of the store in `directory`; raises UserError if it is missing or not readable."""
+    path = directory / INDEX_NAME
+    if not path.is_file():
+        raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `fithubert cache` first")
+    try:
+        table = pq.read_table(require_regular(path), page_checksum_verification=True)
+        return table, parse_info(table.schema.metadata), parse_index(table.schema.metadata)
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
+        ) from None

@@ -1,7 +1,7 @@
 """The metrics of SUPERB over whole test sets, and their bootstrap confidence intervals."""
 
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,17 +19,18 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """One metric on the test split: the mean over seeds, its 95 % interval and the deviation between seeds.
+    """One metric on one split: the mean over seeds, its 95 % interval and the deviation between seeds.
 
-    `low`, `high`: percentile bootstrap over the test items (utterances; speakers for verification): how much the value
-    depends on the choice of test items. `seed_deviation`: standard deviation of the
-    metric over seeds; 0 for one seed.
+    `resamples` (RESAMPLES,): bootstrap over items (utterances; speakers for verification) and seeds; `low` and `high`
+    are its percentiles. Scores of two models on the same items pair resample by resample. `seed_deviation`: standard
+    deviation of the metric over seeds; 0 for one seed.
     """
 
     value: float
     low: float
     high: float
     seed_deviation: float
+    resamples: FloatArray = field(compare=False, repr=False)
 
 
 class Measure(Protocol):
@@ -80,14 +81,15 @@ def class_accuracy(correct: NDArray[np.bool_], classes: IntArray) -> Ratio:
 
 @dataclass(frozen=True)
 class Verification:
-    """Equal error rate of scored trials, in percent; the bootstrap resamples the speakers that enrol.
+    """Equal error rate of scored trials, in percent; the bootstrap resamples speakers on both sides of the trials.
 
-    `scores` (trial,), `targets` (trial,) bool, `groups` (trial,) the number of the enrolled speaker.
+    `scores` (trial,), `targets` (trial,) bool, `speakers` (2, trial) the numbers of the speakers of both utterances. A
+    speaker drawn twice counts as two speakers, so a trial of two speakers counts once for each pair of their draws.
     """
 
     scores: FloatArray
     targets: NDArray[np.bool_]
-    groups: IntArray
+    speakers: IntArray
 
     @property
     def value(self) -> float:
@@ -95,13 +97,17 @@ class Verification:
         return equal_error_rate(self.scores, self.targets)
 
     def resampled(self, seed: int) -> FloatArray:
-        """(RESAMPLES,) equal error rates of speakers drawn with replacement, each with all its trials."""
-        speakers, of_trial = np.unique(self.groups, return_inverse=True)
+        """(RESAMPLES,) equal error rates of speakers drawn with replacement; the value itself without trials."""
+        known, flat = np.unique(self.speakers, return_inverse=True)
         order = np.argsort(-self.scores, kind="stable")
-        counts = _draw_counts(len(speakers), seed)
-        values = [_equal_error_rate(self.scores[order], self.targets[order], row[of_trial][order]) for row in counts]
-        known = np.array([v for v in values if v is not None])
-        return known if len(known) else np.full(RESAMPLES, self.value)
+        scores, targets = self.scores[order], self.targets[order]
+        first, second = flat.reshape(self.speakers.shape)[:, order]
+        values = []
+        for drawn in _draw_counts(len(known), seed):
+            weights = drawn[first] * np.where(targets, 1.0, drawn[second])
+            rate = _equal_error_rate(scores, targets, weights)
+            values.append(self.value if rate is None else rate)
+        return np.array(values)
 
 
 @dataclass(frozen=True)
@@ -237,9 +243,32 @@ def type_f1(reference: Set[str], hypothesis: Set[str]) -> float:
 def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:
     """The Score of one metric from its measure under every seed, on the same items."""
     values = np.array([m.value for m in measures])
-    resampled = np.mean([m.resampled(seed) for m in measures], axis=0)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Score(float(values.mean()), float(low), float(high), float(values.std()))
+    resamples = _draw_seeds(np.stack([m.resampled(seed) for m in measures]), seed)
+    low, high = np.percentile(resamples, [2.5, 97.5])
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return Score(float(values.mean()), float(low), float(high), deviation, resamples)
+
+
+def list_resamples(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, tuple[float, ...]]:
+    """`SPLIT/METRIC` -> the resamples of a score, from split -> metric -> score."""
+    return {
+        f"{split}/{name}": tuple(score.resamples.tolist())
+        for split, of_split in scores.items()
+        for name, score in of_split.items()
+    }
+
+
+def _draw_seeds(rows: FloatArray, seed: int) -> FloatArray:
+    """(RESAMPLES,) means of as many drawn rows as there are `rows` (seed, RESAMPLES).
+
+    n seeds spread around their own mean by the root of (n - 1) / n too little; the draws are widened by that.
+    """
+    mean, count = rows.mean(axis=0), len(rows)
+    if count == 1:
+        return mean
+    drawn = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES).T / count
+    spread: FloatArray = (drawn * rows).sum(axis=0) - mean
+    return mean + np.sqrt(count / (count - 1)) * spread
 
 
 def _pad(sequences: Sequence[IntArray], value: int) -> tuple[IntArray, IntArray]:

@@ -31,7 +31,7 @@ from fithubert.superb.learners.diarisation import SD
 from fithubert.superb.learners.pooled import ER, IC, KS, SID
 from fithubert.superb.learners.search import QBE, QueryLearner
 from fithubert.superb.learners.verification import ASV
-from fithubert.superb.metrics import Measure, Score, summarise
+from fithubert.superb.metrics import Measure, Score, list_resamples, summarise
 from fithubert.superb.official import check_supported, list_departures, official_learner
 from fithubert.tasks import Metric
 
@@ -113,6 +113,7 @@ def _train(
         searched = searched or fitted
         runs.append(_find_best(fitted, learner.selection))
     scores = _score(learner, bound, searched, runs)
+    on_dev = _summarise(bound, runs, "dev")
     return SuperbMetrics(
         task=learner.name,
         model="",
@@ -130,6 +131,7 @@ def _train(
         num_train=bound.num_train,
         num_dev=bound.num_dev,
         num_test=bound.num_test,
+        resamples=list_resamples({"test": scores, "dev": on_dev}),
     )
 
 
@@ -239,8 +241,7 @@ def _score(
     searched: Sequence[HeadRun[Head]],
     runs: Sequence[HeadRun[Head]],
 ) -> dict[str, Score]:
-    measures = [bound.evaluate([run.head], "test")[0] for run in runs]
-    scores = {name: summarise([m[name] for m in measures]) for name in measures[0]}
+    scores = _summarise(bound, runs, "test")
     if learner.training.test_selection:
         # The best of all learning rates with the first seed, of one with the others.
         best = min if learner.selection.lower else max
@@ -248,6 +249,13 @@ def _score(
         selected = [best(found, key=lambda measure: measure.value) for found in on_test]
         scores[f"{learner.selection.name}_test_selected"] = summarise(selected)
     return scores
+
+
+@torch.no_grad()
+def _summarise(bound: BoundLearner[Head], runs: Sequence[HeadRun[Head]], split: str) -> dict[str, Score]:
+    """Every metric of a split over the heads of all seeds."""
+    measures = [bound.evaluate([run.head], split)[0] for run in runs]
+    return {name: summarise([measure[name] for measure in measures]) for name in measures[0]}
 
 
 @torch.no_grad()

@@ -18,8 +18,8 @@ SWEEP = yaml.safe_load((ROOT / "experiments" / "width_depth" / "dvc.yaml").read_
 
 
 def test_dvc_has_the_stages_in_their_order() -> None:
-    # DVC cannot choose the dependencies of a stage by item, so students have an entry of their own.
-    assert [name for name in ENTRIES if name != "extract_student"] == list(STAGES)
+    # DVC cannot choose the dependencies of a stage by item, so students and controls have entries of their own.
+    assert [name for name in ENTRIES if name not in ("extract_student", "superb_control")] == list(STAGES)
     assert list(SWEEP) == ["sweep"]
 
 
@@ -34,7 +34,7 @@ def test_a_stage_has_one_word_in_every_place(stage: str) -> None:
 
 @pytest.mark.parametrize(("name", "entry"), [*ENTRIES.items(), *SWEEP.items()])
 def test_a_stage_runs_its_file_and_writes_its_metrics(name: str, entry: dict[str, dict[str, object]]) -> None:
-    stage = name.removesuffix("_student")
+    stage = name.removesuffix("_student").removesuffix("_control")
     body = entry.get("do", entry)
     assert str(body["cmd"]).split()[:3] == ["python", "-m", f"pipeline.{stage}"]
     for metrics in body.get("metrics", ()):  # type: ignore[attr-defined]

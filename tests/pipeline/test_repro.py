@@ -108,30 +108,39 @@ def test_the_pipeline_ends_with_a_report_of_every_model(finished: Path) -> None:
     assert {"fbank", "thin", "teacher"} <= set(summary["models"])
     thin = summary["models"]["thin"]
     assert {"per"} <= set(thin["superb"]["pr"])
+    assert summary["controls"] == ["teacher_cut2"]
+    gate = summary["depth_gate"]
+    per = {name: summary["models"][name]["superb"]["pr"]["per"] for name in ("teacher", "teacher_cut2")}
+    assert (gate["per_all"], gate["per_first_two"]) == (per["teacher"], per["teacher_cut2"])
+    assert gate["points"] == pytest.approx(per["teacher_cut2"] - per["teacher"])
+    assert gate["best_layer"] in range(3)
+    pairs = {(pair["model"], pair["against"]): pair for pair in summary["paired"]}
+    assert set(pairs) == {(a, b) for a in summary["models"] for b in ("teacher", "thin") if a != b}
+    assert pairs["thin", "teacher"]["difference"] == pytest.approx(thin["superb"]["pr"]["per"] - per["teacher"])
     assert 0 < thin["size_ratio"] < 1
     assert thin["params"]["total"] == thin["params"]["trunk"] + thin["params"]["readout"]
     page = (finished / "reports" / "index.html").read_text()
     assert "thin" in page
     assert "not run" in page.split('<section id="sweep">')[1].split("</section>")[0]
     assert not (finished / "artifacts" / "sweeps").exists()
-    assert set(summary["seconds"]) >= {"prepare", "teacher", "cache", "distill@thin", "superb@thin-pr"}
+    assert set(summary["seconds"]) >= {"prepare", "teacher", "cache", "distill@thin", "superb@thin"}
 
 
 def test_every_stage_prints_its_number_and_superb_its_scores(finished: Path) -> None:
     printed = (finished / "repro.log").read_text()
     numbers = [(int(number), int(total)) for number, total in re.findall(r"^stage (\d+) of (\d+): ", printed, re.M)]
-    assert numbers == [(number, 12) for number in range(1, 13)]
-    assert "\nstage 10 of 12: superb fbank pr\n" in printed
+    assert numbers == [(number, 15) for number in range(1, 16)]
+    assert "\nstage 10 of 15: superb fbank\n" in printed
     assert re.search(r"^thin pr: PER \d+\.\d+ \[", printed, re.M)
 
 
 def test_a_command_is_the_same_run_as_its_stage(copy: Path) -> None:
-    record = copy / ".tracking" / "superb@thin-pr.json"
+    record = copy / ".tracking" / "superb@thin.json"
     before = read_json(record)
     record.unlink()
     environment = {**command()[1], "PYTHONPATH": str(copy)}
     done = subprocess.run(
-        [sys.executable, "-m", "fithubert", "superb", "thin", "pr"], env=environment, cwd=copy, capture_output=True
+        [sys.executable, "-m", "fithubert", "superb", "thin"], env=environment, cwd=copy, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     after = read_json(record)
@@ -147,8 +156,11 @@ def test_every_tracked_stage_is_a_run_with_the_hashes_of_dvc_lock(finished: Path
         "ablation@time_reduction",
         "distill@thin",
         "profile",
-        "superb@fbank-pr",
-        "superb@thin-pr",
+        "superb@fbank",
+        "superb@teacher",
+        "superb@thin",
+        "superb_control@teacher_cut2",
+        "depth",
     }
     lock = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
     for stage, record in records.items():
@@ -166,7 +178,7 @@ def test_another_student_reruns_nothing_of_the_first(copy: Path) -> None:
     write_params(copy, {**TINY_PARAMS, "students": {"thin": STUDENT, "wide": wide}})
     changed = set(json.loads(dvc(copy, "status", "--json", "dvc.yaml")))
     assert {"distill@wide", "profile", "report"} <= changed
-    assert not changed & {"prepare", "teacher", "cache", "distill@thin", "extract@fbank", "superb@thin-pr"}
+    assert not changed & {"prepare", "teacher", "cache", "distill@thin", "extract@fbank", "superb@thin"}
 
 
 def test_another_variant_is_trained_and_the_others_are_kept(copy: Path) -> None:

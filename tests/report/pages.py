@@ -12,18 +12,18 @@ from fithubert.report.summary import build_summary, gather
 from tests.report.sample import PLAN
 
 
-def sections_of(metrics_dir: Path, plan: ReportPlan = PLAN) -> Sections:
-    metrics = gather(metrics_dir)
+def sections_of(reports: Path, plan: ReportPlan = PLAN) -> Sections:
+    metrics = gather(reports)
     return build_sections(metrics, build_summary(metrics, plan), plan)
 
 
-def page_of(metrics_dir: Path, plan: ReportPlan = PLAN) -> str:
+def page_of(reports: Path, plan: ReportPlan = PLAN) -> str:
     """The page without its charts."""
-    return render_page(sections_of(metrics_dir, plan))
+    return render_page(sections_of(reports, plan))
 
 
-def charts_of(metrics_dir: Path) -> dict[str, Chart]:
-    return {chart.name: chart for chart in draw_charts(sections_of(metrics_dir))}
+def charts_of(reports: Path) -> dict[str, Chart]:
+    return {chart.name: chart for chart in draw_charts(sections_of(reports))}
 
 
 def section_of(page: str, name: str) -> str:

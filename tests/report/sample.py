@@ -1,10 +1,15 @@
 """A workspace of metrics as the stages write them, with made-up but plausible figures."""
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fithubert.files import digest, write_json
+from fithubert.records import ModelScores, SuperbMetrics, write_resamples
 from fithubert.report import ReportPlan
 
 STUDENTS = ("fithubert", "fithubert_notr", "distilhubert")
@@ -115,7 +120,7 @@ def distill(student: str) -> dict[str, Any]:
 
 
 def superb(model: str, task: str) -> dict[str, Any]:
-    """superb/{model}-{task}.json."""
+    """One task of superb/{model}.json."""
     value = _SCORES[model][task]
     metric = "per" if task == "pr" else "acc"
     layers = 1 if model in ("fbank", "fithubert", "fithubert_notr") else 4 if model == "distilhubert" else 13
@@ -127,6 +132,8 @@ def superb(model: str, task: str) -> dict[str, Any]:
         "metrics": {metric: value},
         "intervals": {metric: [value - 1.3, value + 1.4]},
         "seed_deviation": {metric: 0.0},
+        "num_dev": 100,
+        "num_test": 120,
         "seeds": [1],
         "layer_weights": [w / sum(weights) for w in weights],
         "chance": {metric: 100.0 if task == "pr" else 8.3},
@@ -205,8 +212,32 @@ def ablation(variants: dict[str, float], comparisons: dict[str, Any], seeds: lis
     }
 
 
-def write_metrics(metrics_dir: Path) -> None:
-    """All of it under `metrics_dir`, but for the ablation.
+def write_score(reports: Path, model: str, task: str, /, **changes: Any) -> None:
+    """Change one score in superb/{model}.json, with resamples around its values; no `changes` delete it."""
+    path = reports / "metrics" / "superb" / f"{model}.json"
+    tasks = json.loads(path.read_text())["tasks"] if path.exists() else {}
+    values = {**tasks.pop(task, {"metrics": {}}), **changes, "task": task, "model": model}
+    scores = ModelScores.from_json({"model": model, "tasks": {**tasks, task: values} if changes else tasks})
+    scores.write(path)
+    drawn = {name: _resample(score) for name, score in scores.tasks.items()}
+    write_resamples(replace(scores, tasks=drawn), reports / "resamples" / f"{model}.npz")
+
+
+def _resample(score: SuperbMetrics) -> SuperbMetrics:
+    """Resamples of dev and test: noise that all models of a task share, and some of the model's own."""
+    resamples = {}
+    for name, value in score.metrics.items():
+        for split in ("dev", "test"):
+            shared, own = (
+                np.random.default_rng(list(f"{seed}{split}".encode())).normal(size=1000)
+                for seed in (score.task, score.task + score.model)
+            )
+            resamples[f"{split}/{name}"] = tuple(value + 0.6 * shared + 0.3 * own)
+    return replace(score, resamples=resamples)
+
+
+def write_metrics(reports: Path) -> None:
+    """All of it below `reports`, but for the ablation.
 
     One task is not scored for lack of labels, one model's last task has not run.
     """
@@ -244,11 +275,13 @@ def write_metrics(metrics_dir: Path) -> None:
         },
     }
     files["sweep"] = sweep()
+    per = {str(n): {"dev": 30.0 - n, "test": 31.0 - n, "interval": [29.5 - n, 32.5 - n]} for n in range(13)}
+    files["depth"] = {"layers": per, "best_layer": 12, "seeds": [1], "seconds": 80.0}
     files |= {f"distill/{student}": distill(student) for student in STUDENTS}
-    files |= {f"superb/{model}-{task}": superb(model, task) for model in MODELS for task in TASKS}
-    del files["superb/distilhubert-sid"]
-    for model in MODELS:
-        reason = "no utterance with an intent in the train split"
-        files[f"superb/{model}-ic"] = {"task": "ic", "model": model, "metrics": {}, "reason": reason}
     for name, values in files.items():
-        write_json(metrics_dir / f"{name}.json", values)
+        write_json(reports / "metrics" / f"{name}.json", values)
+    for model in MODELS:
+        for task in ("pr", "ks", "sid"):
+            write_score(reports, model, task, **superb(model, task))
+        write_score(reports, model, "ic", reason="no utterance with an intent in the train split")
+    write_score(reports, "distilhubert", "sid")

@@ -35,7 +35,7 @@ def write_ablation(
     write_metrics(folder)
     latencies = {name: latency for name, (latency, _, _) in VARIANTS.items()}
     compared = {"dev_loss": comparison(1), "pr_per": comparison(2)}
-    write_json(folder / "ablation" / "time_reduction.json", ablation(latencies, compared, list(seeds)))
+    write_json(folder / "metrics" / "ablation" / "time_reduction.json", ablation(latencies, compared, list(seeds)))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_two_heads_on_one_teacher_layer_are_two_lines_with_their_own_names(tmp_p
     values = distill("fithubert")
     for point in values["curve"]:
         point["layer_losses"] = {"1-6": 0.5, "2-6": 0.4, "12-12": 0.3}
-    write_json(tmp_path / "distill" / "fithubert.json", values)
+    write_json(tmp_path / "metrics" / "distill" / "fithubert.json", values)
     svg = charts_of(tmp_path)["heads_fithubert"].inline()
     names = ("layer 6 from student layer 1", "layer 6 from student layer 2", "layer 12")
     assert tuple(re.findall("<title>teacher (.*?)</title>", svg)) == names
@@ -98,7 +98,7 @@ def test_charts_in_a_page_use_its_colours_and_share_no_ids(tmp_path: Path) -> No
 
 def test_names_from_metrics_are_escaped_in_charts(tmp_path: Path) -> None:
     write_metrics(tmp_path)
-    write_json(tmp_path / "distill" / "a&b.json", distill("a&b"))
+    write_json(tmp_path / "metrics" / "distill" / "a&b.json", distill("a&b"))
     svg = charts_of(tmp_path)["loss_a&b"].inline()
     assert 'aria-label="Loss of a&amp;b by update' in svg
 

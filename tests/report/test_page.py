@@ -11,22 +11,22 @@ import yaml
 from fithubert.files import write_json
 from fithubert.report import write_report
 from tests.report.pages import PageReader, page_of, section_of
-from tests.report.sample import PLAN, ablation, write_metrics
+from tests.report.sample import PLAN, ablation, superb, write_metrics, write_score
 
 ROOT = Path(__file__).parents[2]
 COMPARISON = {"means": {"none": 55.3, "half": 57.4}, "half_width": 1.4, "seed_deviation": 0.7, "f": 2.1, "p": 0.1}
 
 
-def write_everything(metrics_dir: Path) -> None:
-    write_metrics(metrics_dir)
+def write_everything(reports: Path) -> None:
+    write_metrics(reports)
     values = ablation({"none": 1.08, "half": 0.44}, {"pr_per": COMPARISON}, [1, 2])
-    write_json(metrics_dir / "ablation" / "time_reduction.json", values)
+    write_json(reports / "metrics" / "ablation" / "time_reduction.json", values)
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
-    write_everything(folder / "metrics")
+    write_everything(folder)
     write_report(folder, PLAN)
     return folder
 
@@ -111,7 +111,7 @@ def test_pictures_are_small_and_carry_no_date(reports: Path) -> None:
 def test_a_stage_that_has_not_run_is_said_to_be_missing(stage: str, sections: tuple[str, ...], tmp_path: Path) -> None:
     write_everything(tmp_path)
     before = page_of(tmp_path)
-    for path in [tmp_path / f"{stage}.json", *(tmp_path / stage).glob("*.json")]:
+    for path in [tmp_path / f"metrics/{stage}.json", *(tmp_path / "metrics" / stage).glob("*.json")]:
         path.unlink(missing_ok=True)
     page = page_of(tmp_path)
     for name in sections:
@@ -125,7 +125,6 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(stage: str, sections: tu
     ("file", "section", "row"),
     [
         ("distill/fithubert.json", "training", "fithubert not run : dvc repro distill@fithubert"),
-        ("superb/teacher-sid.json", "scores", "teacher 22.70 21.4\N{EN DASH}24.1 95.10 93.8\N{EN DASH}96.5 not run"),
         ("ablation/time_reduction.json", "ablation", "not run : dvc repro ablation@time_reduction"),
         ("sweep.json", "sweep", "not run : dvc repro experiments/width_depth/dvc.yaml"),
     ],
@@ -133,8 +132,16 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(stage: str, sections: tu
 def test_one_missing_file_leaves_one_gap(file: str, section: str, row: str, tmp_path: Path) -> None:
     write_everything(tmp_path)
     assert row not in section_of(page_of(tmp_path), section)
-    (tmp_path / file).unlink()
+    (tmp_path / "metrics" / file).unlink()
     assert row in section_of(page_of(tmp_path), section)
+
+
+def test_one_missing_score_leaves_one_gap(tmp_path: Path) -> None:
+    write_everything(tmp_path)
+    row = "teacher 22.70 21.4\N{EN DASH}24.1 95.10 93.8\N{EN DASH}96.5 not run"
+    assert row not in section_of(page_of(tmp_path), "scores")
+    write_score(tmp_path, "teacher", "sid")
+    assert row in section_of(page_of(tmp_path), "scores")
 
 
 def test_text_stands_out_from_its_ground_in_both_schemes() -> None:
@@ -165,7 +172,7 @@ def change(path: Path, **values: object) -> None:
 
 def test_a_student_that_was_hardly_trained_is_not_judged(tmp_path: Path) -> None:
     write_metrics(tmp_path)
-    change(tmp_path / "distill" / "fithubert.json", updates=30)
+    change(tmp_path / "metrics" / "distill" / "fithubert.json", updates=30)
     text = " ".join(" ".join(PageReader(page_of(tmp_path)).text).split())
     assert "The budgets of this run are too small to judge: fithubert was trained for 30 updates." in text
     assert "Mini-SUPERB score too few updates to judge" in text
@@ -174,12 +181,10 @@ def test_a_student_that_was_hardly_trained_is_not_judged(tmp_path: Path) -> None
 
 def test_a_missing_figure_has_its_true_reason(tmp_path: Path) -> None:
     write_metrics(tmp_path)
-    for score in ("pr", "ks", "sid"):
-        path = tmp_path / "superb" / f"teacher-{score}.json"
-        fbank = json.loads((tmp_path / "superb" / f"fbank-{score}.json").read_text())
-        change(path, metrics=fbank["metrics"], intervals=fbank["intervals"])
-    change(tmp_path / "teacher.json", probe=None)
-    change(tmp_path / "profile.json", paper_size=None)
+    for task in ("pr", "ks", "sid"):
+        write_score(tmp_path, "teacher", task, **(superb("fbank", task) | {"model": "teacher"}))
+    change(tmp_path / "metrics" / "teacher.json", probe=None)
+    change(tmp_path / "metrics" / "profile.json", paper_size=None)
     page = page_of(tmp_path)
     assert "no clear lead to keep" in page
     assert "the teacher is not better: filter banks" in page
@@ -188,12 +193,33 @@ def test_a_missing_figure_has_its_true_reason(tmp_path: Path) -> None:
     assert "not run" not in section_of(page, "layers")
 
 
+def test_the_headline_compares_with_the_best_control(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    plan = replace(PLAN, controls=("teacher_cut2", "teacher_last"))
+    for name, per in (("teacher_cut2", 39.0), ("teacher_last", 48.0)):
+        write_score(tmp_path, name, "pr", **superb("fbank", "pr") | {"metrics": {"per": per}})
+    page = page_of(tmp_path, plan)
+    sentence = r"Its PER is 2\.2 points better \(1\.\d to 3\.\d\) than that of teacher_cut2, which needs no training\."
+    assert re.search(sentence, page)
+    gate = "The teacher's first states (0 to 2) have a phone error rate of 39.0".replace("The", "the")
+    assert gate in section_of(page, "layers").replace("\N{NO-BREAK SPACE}", " ")
+    assert "a gate of 16.3 points" in section_of(page, "layers")
+    scores = section_of(page, "scores")
+    assert "Differences to teacher" in scores
+    assert "Differences to fithubert" in scores
+    assert "▼ +2.2" in scores
+    write_score(tmp_path, "teacher_cut2", "pr", metrics={"per": 30.0})
+    assert re.search(
+        r"Its PER is 6\.8 points worse \(\d\.\d to \d\.\d\) than that of teacher_cut2", page_of(tmp_path, plan)
+    )
+
+
 def test_without_dvc_the_page_names_commands_of_fithubert(tmp_path: Path) -> None:
     write_metrics(tmp_path)
     for file in ("distill/fithubert.json", "sweep.json"):
-        (tmp_path / file).unlink()
+        (tmp_path / "metrics" / file).unlink()
     page = page_of(tmp_path, replace(PLAN, dvc=False)).split('<section id="reproduce">')[0]
     commands = set(re.findall(r"<code>(\w[^<]*)</code>", page))
-    assert {"fithubert report", "fithubert distill fithubert", "fithubert superb MODEL TASK"} <= commands
+    assert {"fithubert report", "fithubert distill fithubert", "fithubert superb MODEL"} <= commands
     assert {"fithubert profile", "fithubert sweep", "fithubert ablation time_reduction"} <= commands
     assert "dvc" not in page.split("</style>")[1]

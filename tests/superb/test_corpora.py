@@ -84,7 +84,7 @@ def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) ->
     workspace = Workspace(tmp_path / "work")
     prepare(params, workspace)
     extract(params, workspace, "fbank")
-    scored = superb(params, workspace, "fbank", task)
+    scored = superb(params, workspace, "fbank", task).tasks[task]
     assert set(scored.metrics) == case.metrics, scored.reason
     assert all(0 <= value < 1000 for value in scored.metrics.values())
     assert scored.num_test == case.num_test
@@ -157,7 +157,7 @@ def test_the_official_protocol_runs_on_the_layout_of_its_corpus(task: str, tmp_p
     workspace = Workspace(tmp_path / "work")
     prepare(params, workspace)
     extract(params, workspace, "fbank")
-    scored = superb(params, workspace, "fbank", task)
+    scored = superb(params, workspace, "fbank", task).tasks[task]
     assert scored.protocol == "official", scored.reason
     selected_on_test = {f"{m}_test_selected" for m in case.metrics & {"eer", "der"}}
     assert set(scored.metrics) == case.metrics | selected_on_test
@@ -206,7 +206,7 @@ def test_several_seeds_and_their_deviation_reach_the_metrics(tmp_path: Path) -> 
     workspace = Workspace(tmp_path / "work")
     prepare(params, workspace)
     extract(params, workspace, "fbank")
-    scored = superb(params, workspace, "fbank", "ic")
+    scored = superb(params, workspace, "fbank", "ic").tasks["ic"]
     assert scored.seeds == (1, 2, 3)
     assert len(scored.selected_steps) == 3
     low, high = scored.intervals["acc"]

@@ -83,19 +83,54 @@ def test_seeds_are_averaged_on_the_same_items() -> None:
     first, second = Ratio(np.array([1.0, 0, 1, 1]), np.ones(4)), Ratio(np.array([0.0, 0, 1, 0]), np.ones(4))
     score = summarise([first, second])
     assert score.value == pytest.approx(50)
-    assert score.seed_deviation == pytest.approx(25)
-    both = Ratio((first.numerators + second.numerators) / 2, np.ones(4))
-    assert (score.low, score.high) == pytest.approx(tuple(np.percentile(both.resampled(0), [2.5, 97.5])))
+    assert score.seed_deviation == pytest.approx(50 / 2**0.5)
+    # The same seed twice is no more than one seed.
+    once, twice = summarise([first]), summarise([first, first])
+    np.testing.assert_allclose(twice.resamples, once.resamples)
 
 
-def test_verification_resamples_speakers() -> None:
+def test_the_interval_over_seeds_is_that_of_their_mean() -> None:
+    """Three seeds and so many items that only seeds matter: the mean has their deviation over the root of three."""
+    items = np.ones(2000)
+    covered = 0
+    for seed in range(200):
+        values = np.random.default_rng(seed).normal(50, 10, 3)
+        score = summarise([Ratio(items * value / 100, items) for value in values])
+        assert score.resamples.std() == pytest.approx(score.seed_deviation / 3**0.5, rel=0.1)
+        covered += score.low <= 50 <= score.high
+    # Percentiles of three values are coarse; a normal interval with this deviation covers 80 % as well.
+    assert covered >= 140
+
+
+def test_verification_resamples_the_speakers_of_both_sides() -> None:
     rng = np.random.default_rng(0)
-    targets, groups = np.arange(600) % 2 == 0, np.arange(600) // 60
-    measure = Verification(rng.normal(size=600) + 2 * targets, targets, groups)
+    numbers = np.repeat(np.arange(12), 6)
+    first, second = np.triu_indices(len(numbers), 1)
+    speakers = numbers[np.stack([first, second])]
+    targets = speakers[0] == speakers[1]
+    measure = Verification(rng.normal(size=len(targets)) + 2 * targets, targets, speakers)
     resampled = measure.resampled(0)
     assert resampled.shape == (RESAMPLES,)
     assert np.percentile(resampled, 2.5) < measure.value < np.percentile(resampled, 97.5)
     assert np.mean(resampled) == pytest.approx(measure.value, abs=1)
+
+
+def test_the_interval_of_verification_covers_the_truth() -> None:
+    """Speakers that differ in how alike their voices are: intervals from one side alone would be too narrow."""
+    rng, covered = np.random.default_rng(1), 0
+    first, second = np.triu_indices(72, 1)
+    for _ in range(60):
+        voices = rng.normal(size=(12, 8))
+        utterances = (
+            np.repeat(voices, 6, axis=0) + rng.normal(0, 1.0, (72, 8)) * np.repeat(rng.uniform(0.5, 2, 12), 6)[:, None]
+        )
+        unit = utterances / np.linalg.norm(utterances, axis=1, keepdims=True)
+        speakers = np.repeat(np.arange(12), 6)[np.stack([first, second])]
+        measure = Verification((unit @ unit.T)[first, second], speakers[0] == speakers[1], speakers)
+        low, high = np.percentile(measure.resampled(0), [2.5, 97.5])
+        # The mean over 2,000 such worlds.
+        covered += low <= 27.7 <= high
+    assert covered >= 50
 
 
 def annotate(active: np.ndarray) -> Annotation:

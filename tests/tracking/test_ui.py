@@ -27,7 +27,7 @@ SHAPES = {name: ModelShape(12, 120, "conv1d_x2") for name in ("fithubert", "teac
 @pytest.fixture
 def summary(store: MlflowClient, tmp_path: Path) -> Summary:
     """A summary, logged to the store of `tmp_path`."""
-    write_metrics(tmp_path / "reports" / "metrics")
+    write_metrics(tmp_path / "reports")
     made = load_summary(write_report(tmp_path / "reports", PLAN).summary)
     log_summary(made, tmp_path, SHAPES, flush_seconds=60.0)
     return made

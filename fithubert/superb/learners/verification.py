@@ -129,12 +129,12 @@ class _Speakers:
 
 @dataclass(frozen=True)
 class _Trials:
-    """The pairs of a split: numbers of both utterances, whether they share the speaker, the first one's speaker."""
+    """The pairs of a split: numbers of both utterances, whether they share the speaker, (2, trial) the speakers."""
 
     first: IntArray
     second: IntArray
     targets: np.ndarray
-    groups: IntArray
+    speakers: IntArray
 
 
 def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
@@ -145,7 +145,7 @@ def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
         first, second = np.array(pairs, dtype=np.int64).T
     else:
         first, second = np.triu_indices(len(utterances), 1)
-    return _Trials(first, second, numbers[first] == numbers[second], numbers[first])
+    return _Trials(first, second, numbers[first] == numbers[second], numbers[np.stack([first, second])])
 
 
 class BoundVerification:
@@ -205,7 +205,7 @@ class BoundVerification:
             unit = nn.functional.normalize(torch.cat(embeddings), dim=1)
             scores = (unit @ unit.T).numpy().astype(np.float64)[trials.first, trials.second]
             # A head that has diverged gives every trial the same score.
-            measures.append({"eer": Verification(np.nan_to_num(scores), trials.targets, trials.groups)})
+            measures.append({"eer": Verification(np.nan_to_num(scores), trials.targets, trials.speakers)})
         return measures
 
 

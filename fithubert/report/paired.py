@@ -1,0 +1,168 @@
+"""Scores against scores: paired differences, and the share of the teacher's lead that a model keeps.
+
+Models are scored on the same items, and their bootstrap draws the same items and seeds in each resample. So the
+difference of two scores has an interval of its own, which is narrower than the two intervals suggest.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from fithubert.records import KeptShare, Lead, PairedDifference, SuperbMetrics
+from fithubert.tasks import Metric, task_info
+
+FloatArray = NDArray[np.float64]
+#: (model, task) -> its scores.
+Scores = Mapping[tuple[str, str], SuperbMetrics]
+_INTERVAL = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The share of the teacher's lead that a model keeps. `value` is None unless it has every task of the lead."""
+
+    by_task: Mapping[str, float] = field(default_factory=dict)
+    value: float | None = None
+    interval: KeptShare | None = None
+
+
+def find_lead(scores: Scores, teacher: str, baseline: str) -> Lead:
+    """The tasks on which the teacher beats the baseline on dev in every metric, beyond the 95 % interval.
+
+    On dev, since a task that was chosen by its scores on test would flatter the mean over the chosen ones.
+    """
+    tasks = [task for model, task in scores if model == teacher and scores[model, task].metrics]
+    both = [task for task in tasks if (baseline, task) in scores and scores[baseline, task].metrics]
+    leads = tuple(task for task in both if _leads(scores[teacher, task], scores[baseline, task]))
+    return Lead(leads, tuple(task for task in both if task not in leads))
+
+
+def _leads(teacher: SuperbMetrics, baseline: SuperbMetrics) -> bool:
+    for metric in _list_metrics(teacher):
+        pair = _pair(teacher, baseline, f"dev/{metric.name}")
+        if pair is None:
+            return False
+        worst, best = np.percentile(pair[0] - pair[1], _INTERVAL)
+        if (best >= 0) if metric.lower else (worst <= 0):
+            return False
+    return True
+
+
+def find_kept(scores: Scores, lead: Lead, models: Sequence[str], teacher: str, baseline: str) -> dict[str, Kept]:
+    """model -> the share of the lead that it keeps, each task's between 0 and 1; tasks count alike.
+
+    A model without a score on one of the tasks has no `value`: means over different tasks must not be compared.
+    """
+    return {model: _find_kept(scores, lead.tasks, model, teacher, baseline) for model in models}
+
+
+def _find_kept(scores: Scores, tasks: Sequence[str], model: str, teacher: str, baseline: str) -> Kept:
+    by_task: dict[str, float] = {}
+    resamples = []
+    for task in tasks:
+        if (model, task) not in scores or not scores[model, task].metrics:
+            continue
+        own, high, low = (scores[name, task] for name in (model, teacher, baseline))
+        metrics = _list_metrics(high)
+        values = [[np.array(of.metrics[metric.name]) for of in (own, low, high)] for metric in metrics]
+        by_task[task] = float(_mean_share(values, metrics))
+        drawn = [[of.resamples.get(f"test/{metric.name}") for of in (own, low, high)] for metric in metrics]
+        if all(rows is not None for row in drawn for rows in row):
+            resamples.append(_mean_share([[np.array(rows) for rows in row] for row in drawn], metrics))
+    if not tasks or len(by_task) < len(tasks):
+        return Kept(by_task)
+    value = float(np.mean(list(by_task.values())))
+    if len(resamples) < len(tasks):
+        return Kept(by_task, value)
+    low_end, high_end = np.percentile(np.mean(resamples, axis=0), _INTERVAL)
+    return Kept(by_task, value, KeptShare(value, float(low_end), float(high_end), tuple(tasks)))
+
+
+def share_of_lead(metric: Metric, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """The place of scores between filter banks `low` (0) and the teacher `high` (1), on a straight line and clamped.
+
+    SUPERB's own score draws the same line between filter banks and the best system. In a resample in which the teacher
+    does not lead, a model has all or nothing: whether it is above the filter banks.
+    """
+    sign = -1.0 if metric.lower else 1.0
+    gain, span = sign * (own - low), sign * (high - low)
+    return np.where(span > 0, np.clip(gain / np.where(span > 0, span, 1.0), 0, 1), gain > 0)
+
+
+def _mean_share(values: Sequence[Sequence[FloatArray]], metrics: Sequence[Metric]) -> FloatArray:
+    """The mean over metrics of the share of the lead, from (own, baseline, teacher) of each."""
+    shares = [share_of_lead(metric, *row) for row, metric in zip(values, metrics, strict=True)]
+    mean: FloatArray = np.mean(shares, axis=0)
+    return mean
+
+
+def compare_pairs(scores: Scores, against: Sequence[str]) -> tuple[PairedDifference, ...]:
+    """Every model's score less that of each model of `against`, for all tasks and metrics that both have.
+
+    Only scores of the same items, corpus, protocol and seeds are paired. The p values come from the deviation of the
+    paired resamples (a normal approximation: a thousand resamples cannot show small ones), and Holm's correction is
+    over all differences to one model.
+    """
+    found = []
+    for other in dict.fromkeys(against):
+        family = []
+        for (model, task), score in scores.items():
+            if model == other or (other, task) not in scores:
+                continue
+            for metric in _list_metrics(score):
+                pair = _pair(score, scores[other, task], f"test/{metric.name}")
+                if pair is not None:
+                    family.append(
+                        (
+                            score,
+                            metric,
+                            score.metrics[metric.name] - scores[other, task].metrics[metric.name],
+                            pair[0] - pair[1],
+                        )
+                    )
+        p_values = _correct([_p_value(difference, resamples) for _, _, difference, resamples in family])
+        for (score, metric, difference, resamples), p_value in zip(family, p_values, strict=True):
+            low, high = (float(end) for end in np.percentile(resamples, _INTERVAL))
+            found.append(
+                PairedDifference(
+                    score.task, metric.name, score.model, other, difference, low, high, p_value, score.seeds
+                )
+            )
+    return tuple(found)
+
+
+def _list_metrics(score: SuperbMetrics) -> tuple[Metric, ...]:
+    """The metrics of a score's task that it has."""
+    return tuple(m for m in task_info(score.task, tuple(score.metrics)).metrics if m.name in score.metrics)
+
+
+def _pair(first: SuperbMetrics, second: SuperbMetrics, key: str) -> tuple[FloatArray, FloatArray] | None:
+    """The resamples of two scores, or None if they are not of the same items and seeds."""
+    rows = first.resamples.get(key), second.resamples.get(key)
+    alike = all(
+        getattr(first, name) == getattr(second, name)
+        for name in ("num_dev", "num_test", "corpus", "protocol", "seeds", "departures")
+    )
+    if rows[0] is None or rows[1] is None or not alike or len(rows[0]) != len(rows[1]):
+        return None
+    return np.array(rows[0]), np.array(rows[1])
+
+
+def _p_value(difference: float, resamples: FloatArray) -> float:
+    deviation = float(resamples.std())
+    if deviation == 0:
+        return float(difference == 0)
+    return float(2 * norm.sf(abs(difference) / deviation))
+
+
+def _correct(p_values: Sequence[float]) -> list[float]:
+    """The p values after Holm's step-down correction, in the given order."""
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected

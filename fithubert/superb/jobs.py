@@ -1,0 +1,122 @@
+"""Tasks of one feature store, side by side in processes: the results do not depend on how many run at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from fithubert.code_version import code_version
+from fithubert.config.superb import OfficialQuirks, TaskBudget
+from fithubert.data.manifest import Manifest, load_manifest, manifest_path
+from fithubert.errors import UserError
+from fithubert.files import digest_json
+from fithubert.records import SuperbMetrics
+from fithubert.store.read import FeatureStore
+from fithubert.superb.learners import DEFAULT_OPTIONS, RunOptions
+from fithubert.superb.run import run_task
+from fithubert.threads import threads_of_children
+from fithubert.training.progress import progress_line
+
+#: Called with every result as it comes, in the process of the caller.
+OnResult = Callable[["TaskJob", SuperbMetrics], None]
+
+
+@dataclass(frozen=True)
+class TaskJob:
+    """One task on some layers of the feature store in `features`, with the labels of the corpus in `data`.
+
+    `title`: of its progress line. `layers`: None means all. `quirks`: of the official protocol; None means `mini`.
+    """
+
+    title: str
+    task: str
+    features: Path
+    data: Path
+    budget: TaskBudget
+    seeds: tuple[int, ...]
+    layers: tuple[int, ...] | None = None
+    quirks: OfficialQuirks | None = None
+    options: RunOptions = DEFAULT_OPTIONS
+
+    def open(self) -> FeatureStore:
+        """The store with the layers of the job. Raises UserError if there is no such store or layer."""
+        return FeatureStore.open(self.features, layers=self.layers)
+
+    def identify(self, store: FeatureStore, manifest: Manifest) -> str:
+        """A digest of all that decides the result."""
+        return digest_json(
+            {
+                "task": self.task,
+                "features": store.info.fingerprint,
+                "layers": store.layers,
+                "corpus": manifest.fingerprint,
+                "budget": self.budget.model_dump(mode="json"),
+                "seeds": self.seeds,
+                "quirks": None if self.quirks is None else self.quirks.model_dump(mode="json"),
+                "code": [code_version("fithubert.superb.run"), store.info.code_version],
+            }
+        )
+
+    def run(self) -> SuperbMetrics:
+        """The scores, computed in this process."""
+        options = replace(self.options, on_progress=progress_line(self.title))
+        manifest = load_manifest(manifest_path(self.data), self.data)
+        return run_task(self.task, self.open(), manifest, self.budget, self.seeds, self.quirks, options)
+
+
+def run_jobs(jobs: Sequence[TaskJob], workers: int, threads: int, on_result: OnResult) -> None:
+    """Run `jobs` in up to `workers` processes of `threads` threads each, and give every result to `on_result`.
+
+    A failed job does not stop the others. Raises UserError with the reason of the first one that failed, at the end.
+    """
+    failed = []
+    for job, result in _run_all(jobs, min(workers, len(jobs)), threads):
+        if isinstance(result, UserError):
+            failed.append(f"{job.title}: {result}")
+        else:
+            on_result(job, result)
+    if failed:
+        raise UserError(failed[0] + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""))
+
+
+def _run_all(
+    jobs: Sequence[TaskJob], workers: int, threads: int
+) -> Iterator[tuple[TaskJob, SuperbMetrics | UserError]]:
+    """Each job with its result, as they come."""
+    if workers <= 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for job in jobs:
+                yield job, _run(job)
+        finally:
+            torch.set_num_threads(before)
+        return
+    with (
+        threads_of_children(threads),
+        ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+        ) as pool,
+    ):
+        share = [
+            replace(job, options=replace(job.options, memory_bytes=job.options.memory_bytes / workers)) for job in jobs
+        ]
+        futures = {pool.submit(_run, job): job for job in share}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise UserError("superb: the process of a task was killed; finished tasks are kept, run it again") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _run(job: TaskJob) -> SuperbMetrics | UserError:
+    try:
+        return job.run()
+    except UserError as error:
+        return error
