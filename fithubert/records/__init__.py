@@ -27,20 +27,12 @@ from fithubert.records.results import (
     AblationSummary,
     AblationTrial,
     Comparison,
-    CostSummary,
-    DepthGate,
-    KeptShare,
-    Lead,
-    ModelSummary,
-    PairedDifference,
-    Summary,
     SweepMetrics,
     SweepPoint,
     SweepReference,
     TaskScore,
     TimingSettings,
     VariantCost,
-    load_summary,
 )
 from fithubert.records.scores import (
     Candidate,
@@ -50,4 +42,14 @@ from fithubert.records.scores import (
     SuperbMetrics,
     add_resamples,
     write_resamples,
+)
+from fithubert.records.summary import (
+    CostSummary,
+    DepthGate,
+    KeptShare,
+    Lead,
+    ModelSummary,
+    PairedDifference,
+    Summary,
+    load_summary,
 )

@@ -42,7 +42,7 @@ class TaskJob:
     quirks: OfficialQuirks | None = None
     options: RunOptions = DEFAULT_OPTIONS
 
-    def open(self) -> FeatureStore:
+    def open_store(self) -> FeatureStore:
         """The store with the layers of the job. Raises UserError if there is no such store or layer."""
         return FeatureStore.open(self.features, layers=self.layers)
 
@@ -65,7 +65,7 @@ class TaskJob:
         """The scores, computed in this process."""
         options = replace(self.options, on_progress=progress_line(self.title))
         manifest = load_manifest(manifest_path(self.data), self.data)
-        return run_task(self.task, self.open(), manifest, self.budget, self.seeds, self.quirks, options)
+        return run_task(self.task, self.open_store(), manifest, self.budget, self.seeds, self.quirks, options)
 
 
 def run_jobs(jobs: Sequence[TaskJob], workers: int, threads: int, on_result: OnResult) -> None:

@@ -284,7 +284,7 @@ def test_a_full_disk_in_a_speaking_process_is_named(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     items = [{"id": "keyword-1", "split": "train", "kind": "keyword"}]
-    where = {"folder": str(tmp_path / "data" / "aside"), "microphones": False}
+    where = {"folder": str(tmp_path / "data" / "aside"), "conditions": "rooms"}
     job = {"task": "silence", "seed": "default/1", "items": items, **where}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
     assert recording.main() == recording.USER_ERROR_STATUS

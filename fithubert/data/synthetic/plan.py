@@ -133,12 +133,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """All speakers, and the items to speak in order; `silences` are (id, split) of clips of noise alone."""
+    """All speakers, and the items to speak in order; `silences` are (id, split) of clips of noise alone.
+
+    `conditions`: the name of the recording conditions (`recording.CONDITIONS`).
+    """
 
     speakers: tuple[Speaker, ...]
     items: tuple[Item, ...]
     silences: tuple[tuple[str, str], ...]
-    microphones: bool
+    conditions: str
 
 
 class _Draft:
@@ -206,7 +209,10 @@ def plan_corpus(config: SyntheticData) -> Plan:
         if split != "train":
             _plan_queries(draft, split, seen, seconds["query"] / 2)
     _plan_sentences(draft, "verification", heldout, seconds["verification"], 3 * len(heldout))
-    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences), config.microphones)
+    conditions = "rooms"
+    if config.microphones:
+        conditions = "noisy microphones" if pretraining else "microphones"
+    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences), conditions)
 
 
 def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: float, fewest: int) -> None:

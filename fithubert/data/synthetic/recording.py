@@ -157,11 +157,25 @@ _CLIP_MARGINS = ((0.05, 0.15), (0.1, 0.2))
 _MARGINS = ((0.08, 0.3), (0.15, 0.4))
 
 
-#: By `microphones` of the parameters: the share of recordings in rooms, and the bounds of their signal-to-noise ratios.
-_ROOM_SHARE = {False: 0.75, True: 0.4}
-_RATIO_DB = {False: (8.0, 32.0), True: (10.0, 30.0)}
-#: Of mixtures, whose overlapping turns are hard enough.
-_MIXTURE_RATIO_DB = {False: (12.0, 32.0), True: (15.0, 35.0)}
+@dataclass(frozen=True)
+class Conditions:
+    """How recordings are made: whether each has a microphone, the share in rooms, and the signal-to-noise ratios.
+
+    `mixture_ratio_db`: of mixtures, whose overlapping turns are hard enough.
+    """
+
+    microphones: bool
+    room_share: float
+    ratio_db: tuple[float, float]
+    mixture_ratio_db: tuple[float, float]
+
+
+#: By the name in the plan. A model is pre-trained on more noise than it is judged on.
+CONDITIONS = {
+    "rooms": Conditions(False, 0.75, (8.0, 32.0), (12.0, 32.0)),
+    "microphones": Conditions(True, 0.4, (15.0, 40.0), (18.0, 40.0)),
+    "noisy microphones": Conditions(True, 0.4, (10.0, 30.0), (15.0, 35.0)),
+}
 
 
 def audio_path(split: str, kind: str, name: str) -> str:
@@ -172,13 +186,13 @@ def audio_path(split: str, kind: str, name: str) -> str:
 class Recorder:
     """The items of one job, recorded one by one.
 
-    `job`: the seed, `microphones`, the folders of the audio, of the parts of mixtures and of the voices, the voice, and
+    `job`: the seed, the name of the conditions, the folders of the audio, of parts and of voices, the voice, and
     the items. An answer has the number of samples and the digest of the file, and its phones or turns.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job
-        self._microphones: bool = job["microphones"]
+        self._conditions = CONDITIONS[job["conditions"]]
         speaks = job["task"] == "speak"
         self._voice = Synthesiser(Path(job["voice_data"]), job["accent"], job["name"]) if speaks else None
 
@@ -208,10 +222,10 @@ class Recorder:
             before = int(rng.integers(0, spare + 1))
             lead, tail = lead + before, tail + spare - before
         placed = np.pad(speech, (lead, tail))
-        if rng.random() < _ROOM_SHARE[self._microphones]:
+        if rng.random() < self._conditions.room_share:
             placed = reverberate(placed, draw_room(rng))
         level_db = rng.uniform(*_LEVEL_DB) + style.level_db
-        answer = self._record(rng, item, placed, level_db, rng.uniform(*_RATIO_DB[self._microphones]))
+        answer = self._record(rng, item, placed, level_db, rng.uniform(*self._conditions.ratio_db))
         return answer | {"phones": [(p, lead / SAMPLE_RATE_HZ + a, lead / SAMPLE_RATE_HZ + b) for p, a, b in phones]}
 
     def mix(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +245,7 @@ class Recorder:
                     track[start : start + len(speech)] += speech / np.sqrt(np.mean(speech**2))
             track *= 10 ** (rng.uniform(-2.5, 2.5) / 20)
             total += reverberate(track, draw_room(rng))
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*_MIXTURE_RATIO_DB[self._microphones])
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._conditions.mixture_ratio_db)
         turns = [
             (part["speaker"], start / SAMPLE_RATE_HZ + part["start"], start / SAMPLE_RATE_HZ + part["end"])
             for part, start in zip(item["parts"], starts, strict=True)
@@ -242,7 +256,7 @@ class Recorder:
     def silence(self, item: dict[str, Any]) -> dict[str, Any]:
         """One second of noise, as long as a keyword."""
         rng = self._generator(item)
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*_RATIO_DB[self._microphones])
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._conditions.ratio_db)
         return self._record(rng, item, np.zeros(SAMPLE_RATE_HZ), level_db, ratio_db)
 
     def _generator(self, item: dict[str, Any]) -> np.random.Generator:
@@ -255,7 +269,7 @@ class Recorder:
     def _record(
         self, rng: np.random.Generator, item: dict[str, Any], speech: Samples, level_db: float, ratio_db: float
     ) -> dict[str, Any]:
-        samples = record(rng, speech, level_db, ratio_db, self._microphones)
+        samples = record(rng, speech, level_db, ratio_db, self._conditions.microphones)
         encoded = encode_flac(samples)
         Path(self._job["folder"], audio_path(item["split"], item["kind"], item["id"])).write_bytes(encoded)
         return {"num_samples": len(samples), "digest": digest(encoded)}
