@@ -88,7 +88,7 @@ class IterationLoop:
         standing, updates = self.standing, self.iteration.updates
         self._begun = monotonic()
         update_before, frames_before, losses = standing.update, standing.frames, ""
-        show = progress_line(f"pretrain: iteration {self.number}") if self.fabric.is_global_zero else _show_nothing
+        show = progress_line(f"pretrain: iteration {self.number}")
         every = -(-updates // _POINTS)
         with closing(prefetch(self._jobs(), 2)) as jobs:
             for job, batches in jobs:
@@ -99,7 +99,8 @@ class IterationLoop:
                     losses = self._mark_point((standing.update - 1) % every + 1)
                 speed = (standing.frames - frames_before) / _FRAMES_PER_SECOND / (monotonic() - self._begun)
                 note = f"update {standing.update}/{updates}{losses}, {speed:.1f} s audio/s"
-                show(standing.update - update_before, updates - update_before, note)
+                if self.fabric.is_global_zero:
+                    show(standing.update - update_before, updates - update_before, note)
                 if standing.update % self.params.checkpoint_every_updates == 0 or last:
                     self._save()
         return standing.curve
@@ -194,7 +195,3 @@ class IterationLoop:
         if self.fabric.is_global_zero:
             self._sums += torch.tensor(self.standing.sums).to(self._sums)
         self._report(f"iteration {self.number}: resumed at update {self.standing.update}")
-
-
-def _show_nothing(done: float, total: float, note: str) -> None:
-    """The progress of all ranks but the first."""
