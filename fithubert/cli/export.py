@@ -45,5 +45,7 @@ def export(
             print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
             if int8:
                 print(describe_int8(done))
+            if done.get("int8", {}).get("float32"):
+                print(f"int8: in float32 for the sake of the errors: {', '.join(done['int8']['float32'])}")
         if register is not None:
             print(f"models:/{register}/{run_register(workspace, student, register)}")

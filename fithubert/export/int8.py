@@ -1,13 +1,14 @@
-"""The int8 form of a student for export. ONNX Runtime can run it, torch cannot.
+"""The int8 form of a student for export. ONNX Runtime runs it in int8; torch computes the same numbers in float32.
 
 Weights have one scale per output channel. Activations have one scale per frame, computed from the frame itself: loud
 and quiet speech alternate, and the front end keeps that difference up to the first layer norm. One scale for a whole
 tensor, as in ONNX Runtime's own static and dynamic quantisation, leaves quiet frames a few steps
 (`experiments/LOG.md`). No calibration is needed. Attention, norms, the first and the positional convolution stay in
-float32.
+float32, and so do blocks without which the error of a state would be too large.
 """
 
 import copy
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,15 +28,70 @@ _WEIGHT_STEPS = 63
 _SMALLEST = 1e-9
 
 
-def quantise(student: Student) -> Student:
-    """A copy of `student` with int8 weights, for export to ONNX."""
+#: From a waveform (samples,) to states (1, time, feature).
+States = Callable[[Tensor], Sequence[Tensor]]
+#: The largest relative error of a state that an int8 graph may have.
+MAX_ERROR = 0.1
+
+
+def quantise(student: Student, kept: Collection[str] = ()) -> Student:
+    """A copy of `student` with int8 weights, except in the blocks `kept` (see `list_blocks`)."""
     student = copy.deepcopy(student)
-    for module in list(student.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child.weight, child.bias))
-    student.frontend = Int8Frontend(student.frontend)  # type: ignore[assignment]
+    for block in list_blocks(student):
+        if block in kept or block.startswith("frontend."):
+            continue
+        inside = student.get_submodule(block)
+        if isinstance(inside, nn.Linear):
+            setattr(student, block, Int8Linear(inside.weight, inside.bias))
+        for module in list(inside.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(module, name, Int8Linear(child.weight, child.bias))
+    student.frontend = Int8Frontend(student.frontend, kept)  # type: ignore[assignment]
     return student
+
+
+def list_blocks(student: Student) -> tuple[str, ...]:
+    """The parts that are in int8 or in float32 as a whole: convolutions, projection, reduction, layers, heads."""
+    names = [f"frontend.layers.{index}" for index in range(1, len(student.frontend.layers))]
+    names += [name for name in ("projection", "time_reduction") if getattr(student, name) is not None]
+    return (*names, *(f"layers.{index}" for index in range(len(student.layers))), "heads")
+
+
+def quantise_within(student: Student, speech: Sequence[Tensor], bound: float = MAX_ERROR) -> tuple[Student, list[str]]:
+    """`quantise` with as few blocks in float32 as keep the error of every state on `speech` within `bound`.
+
+    Also returns the names of these blocks, the most sensitive first: the error of a block is that of a student with
+    nothing else in int8.
+    """
+
+    def largest_error(kept: Collection[str]) -> float:
+        return max(relative_errors(_states_of(student), _states_of(quantise(student, kept)), speech))
+
+    kept: list[str] = []
+    if largest_error(kept) > bound:
+        blocks = list_blocks(student)
+        alone = {block: largest_error([other for other in blocks if other != block]) for block in blocks}
+        for block in sorted(blocks, key=lambda name: -alone[name]):
+            kept.append(block)
+            if largest_error(kept) <= bound:
+                break
+    return quantise(student, kept), kept
+
+
+@torch.inference_mode()
+def relative_errors(wanted: States, given: States, speech: Sequence[Tensor]) -> list[float]:
+    """Of every state, the norm of the difference over that of the `wanted` one, over all frames of `speech`."""
+    sums: dict[int, tuple[float, float]] = {}
+    for waveform in speech:
+        for index, (ours, theirs) in enumerate(zip(wanted(waveform), given(waveform), strict=True)):
+            difference, norm = sums.get(index, (0.0, 0.0))
+            sums[index] = difference + float((theirs - ours).square().sum()), norm + float(ours.square().sum())
+    return [(difference / norm) ** 0.5 for difference, norm in sums.values()]
+
+
+def _states_of(student: Student) -> States:
+    return lambda waveform: student.read(waveform[None])[0]
 
 
 class Int8Linear(nn.Module):
@@ -66,11 +122,15 @@ class Int8Linear(nn.Module):
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`x` in uint8 steps and the size of a step in each frame, (batch, time, 1)."""
         size = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).clamp(min=_SMALLEST) / _STEPS
+        if not torch.compiler.is_compiling():
+            return torch.round(x / size) + _ZERO, size
         inputs = (x / size, self.one, self.zero)
         return torch.onnx.ops.symbolic("QuantizeLinear", inputs, dtype=torch.uint8, shape=x.shape), size
 
     def multiply(self, steps: Tensor, weight: Tensor) -> Tensor:
         """The product with rows of the weight in float32, in units of the frames' steps."""
+        if not torch.compiler.is_compiling():
+            return (steps - _ZERO) @ weight.float() * self.scale
         shape = (*steps.shape[:-1], weight.shape[1])
         inputs = (steps, weight, self.one, self.scale, self.zero)
         # ONNX Runtime's own operator: one kernel instead of two with the standard operators.
@@ -105,18 +165,20 @@ class Int8Conv(Int8Linear):
 
 
 class Int8Frontend(nn.Module):
-    """`frontend` with all convolutions in int8 except the first, which reads single samples."""
+    """`frontend` in int8, but for the first convolution, which reads single samples, and the blocks `kept`."""
 
-    def __init__(self, frontend: ConvFrontend) -> None:
+    def __init__(self, frontend: ConvFrontend, kept: Collection[str] = ()) -> None:
         super().__init__()
         self.convolutions, self.width = frontend.convolutions, frontend.width
-        self.first, *rest = frontend.layers
-        self.rest = nn.ModuleList(Int8Conv(layer) for layer in rest)  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(
+            layer if index == 0 or f"frontend.layers.{index}" in kept else Int8Conv(layer)  # type: ignore[arg-type]
+            for index, layer in enumerate(frontend.layers)
+        )
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """As `ConvFrontend.forward`."""
-        x, _ = self.first(waveforms[:, None, :], lengths)
-        x = x.transpose(1, 2)
-        for layer in self.rest:
-            x = layer(x)
-        return x, count_conv_frames(lengths, self.convolutions)
+        x, frames = waveforms[:, :, None], lengths
+        for layer, convolution in zip(self.layers, self.convolutions, strict=True):
+            x = layer(x.transpose(1, 2), frames)[0].transpose(1, 2) if isinstance(layer, ConvLayer) else layer(x)
+            frames = count_conv_frames(frames, [convolution])
+        return x, frames

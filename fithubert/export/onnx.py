@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fithubert.errors import UserError
 from fithubert.export.folder import describe_export, describe_states, new_directory, read_template
-from fithubert.export.int8 import quantise
+from fithubert.export.int8 import MAX_ERROR, quantise_within, relative_errors
 from fithubert.files import check_digest, digest_file, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
 from fithubert.models.runtime import ReadOut, open_session, require_onnx, samples_dim, write_graph
@@ -101,8 +101,8 @@ def export_onnx(
 
     Inputs `waveforms` (batch, samples) float32 and `lengths` (batch,) int64; outputs `state_0` ..., each (batch, time,
     feature), and `frames` (batch,). `speech` asks for model.int8.onnx too: 1-D waveforms that its error is measured
-    on. Raises UserError if `out` is not new or empty, or the extra is
-    missing.
+    on. Blocks stay in float32 there if a state would be more than `MAX_ERROR` off. Raises UserError if `out` is not new
+    or empty, or the extra is missing.
     """
     require_onnx("--to onnx")
     with new_directory(out) as aside:
@@ -115,9 +115,10 @@ def export_onnx(
         models: dict[str, SpeechModel] = {"torch": readout, "float32": OnnxStudent(aside)}
         record["float32"] = {"max_difference": check_against_torch(readout, models["float32"])}
         if speech is not None:
-            write_graph_of(readout, quantise(readout.student), aside / INT8)
+            quantised, kept = quantise_within(readout.student, speech)
+            write_graph_of(readout, quantised, aside / INT8)
             models["int8"] = OnnxStudent(aside, int8=True)
-            record["int8"] = {"relative_error": measure_error(readout, models["int8"], speech)}
+            record["int8"] = {"relative_error": measure_error(readout, models["int8"], speech), "float32": kept}
         latencies = time_models(models)
         for name in models.keys() - {"torch"}:
             record[name] |= {"latency_of_torch": latencies[name], "bytes": _count_bytes(aside, name)}
@@ -158,15 +159,11 @@ def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
 
 
 def measure_error(readout: ReadOut, exported: SpeechModel, speech: Sequence[Tensor]) -> list[float]:
-    """Of every state, the norm of the difference over that of torch's own, over all frames of `speech`."""
-    differences, norms = [0.0] * len(readout.widths), [0.0] * len(readout.widths)
-    for waveform in speech:
-        inputs = pad_waveforms([waveform])
-        pairs = zip(readout(*inputs).hidden_states, exported(*inputs).hidden_states, strict=True)
-        for index, (ours, theirs) in enumerate(pairs):
-            differences[index] += float((theirs - ours).square().sum())
-            norms[index] += float(ours.square().sum())
-    return [(difference / norm) ** 0.5 for difference, norm in zip(differences, norms, strict=True)]
+    """The `relative_errors` of the exported states."""
+    ours, theirs = (
+        lambda waveform, model=model: model(*pad_waveforms([waveform])).hidden_states for model in (readout, exported)
+    )
+    return relative_errors(ours, theirs, speech)
 
 
 class _Exported(nn.Module):
@@ -203,6 +200,8 @@ def _describe(readout: ReadOut, record: Mapping[str, Any]) -> str:
             f"- `{INT8}`: {whole['bytes'] / 1e6:.0f} MB, {whole['latency_of_torch']:.0%} of torch's time; relative "
             f"error of each state on speech {errors}. Convolutions and products are in int8, the rest is not."
         )
+        if whole["float32"]:
+            lines.append(f"  In float32, for errors within {MAX_ERROR:.0%}: {', '.join(whole['float32'])}.")
     words = {**record, "states": describe_states(readout), "files": "\n".join(lines), "rate": SAMPLE_RATE_HZ}
     words["threads"] = torch.get_num_threads()
     return Template(read_template("onnx", "README.md")).substitute(words)

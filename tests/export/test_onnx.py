@@ -3,19 +3,26 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import soundfile
 import torch
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
+from fithubert.export.int8 import MAX_ERROR, quantise, quantise_within
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torch, export_onnx, measure_error
 from fithubert.frames import pad_waveforms
 from fithubert.models.runtime import ReadOut
-from fithubert.models.speech_model import SpeechModel
+from fithubert.models.speech_model import SpeechModel, SpeechOutput
+from fithubert.models.student import Student
+from fithubert.models.weights import load_student
 from tests.export.students import SMALL, draw_waveforms, read_alone, tiny_readout
+from tests.models.shapes import strong, tiny
 
 LENGTHS = (400, 401, 719, 720, 721, 1039, 5001, 7777, 16000, 16001)
 
@@ -27,6 +34,20 @@ def no_time(models: Mapping[str, SpeechModel]) -> dict[str, float]:
 def as_speech(samples: int) -> torch.Tensor:
     """Noise that is loud and quiet by turns."""
     return draw_waveforms(samples)[0] * torch.logspace(-3, 0, samples)
+
+
+def as_model(student: Student) -> Any:
+    """A student as it is, where a read-out would copy it."""
+    return lambda waveforms, lengths: SpeechOutput(*student.read(waveforms, lengths))
+
+
+def real_speech() -> list[torch.Tensor]:
+    """4 s of real recordings if they are there (shared/data/real)."""
+    root = Path(__file__).resolve().parents[2]
+    found = (place / "shared/data/real" for place in (root, root.parent))
+    folder = next((folder for folder in found if folder.is_dir()), None)
+    paths = sorted(folder.rglob("*-0000.opus"))[:4] if folder is not None else []
+    return [torch.from_numpy(soundfile.read(path, dtype="float32")[0][:64_000]) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +102,31 @@ def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_bef
             frames = by_itself.shape[1]
             # a step more or less where sums are rounded differently
             assert (in_batch[row, :frames] - by_itself[0]).norm() < 0.02 * by_itself[0].norm()
+
+    quantised, kept = quantise_within(readout.student, [as_speech(16000)])
+    assert kept == json.loads((folder / "config.json").read_text())["int8"]["float32"] == []
+    assert max(measure_error(as_model(quantised), student, [as_speech(20001)])) < 0.02
+
+
+def test_int8_of_the_trained_student_is_near_at_every_loudness(tiny_corpus: Manifest) -> None:
+    student = load_student("fithubert")
+    synthetic = [tiny_corpus.read(utterance) for utterance in tiny_corpus.utterances[:3]]
+    for speech in (synthetic, real_speech()):
+        for gain in (10.0, 1.0, 0.1, 0.01) if speech else ():
+            kept = quantise_within(student, [gain * waveform for waveform in speech])[1]
+            assert (gain, kept) == (gain, [])
+
+
+def test_a_layer_that_int8_would_spoil_stays_in_float32() -> None:
+    student = ReadOut(strong(tiny("starhubert")), "outlier").student
+    with torch.no_grad():  # One large channel leaves the others few steps.
+        student.layers[1].ffn_in.bias[0] = 1e4  # type: ignore[union-attr, operator, index]
+        student.layers[1].ffn_out.weight[:, 0] *= 1e-4  # type: ignore[union-attr, operator, index]
+    speech = [as_speech(16000)]
+    quantised, kept = quantise_within(student, speech)
+    assert kept == ["layers.1"]
+    assert measure_error(as_model(student), as_model(quantise(student)), speech)[-1] > MAX_ERROR
+    assert max(measure_error(as_model(student), as_model(quantised), speech)) <= MAX_ERROR
 
 
 def test_the_folder_says_which_student_it_is_and_what_was_measured(exported: tuple[ReadOut, Path]) -> None:
