@@ -79,7 +79,7 @@ _PR = Task(
     (Metric("per", "PER", lower=True, fbank=82.01, best=3.53),),
     corpus="librispeech",
     outputs=74,
-    quirks=("pr_stress", "overlapping_batches", "half_long_batches"),
+    quirks=("pr_stress", "overlapping_batches", "half_long_batches", "rounded_frames"),
     mini={"steps": 800, "batch": 16, "search_steps": 200, "learning_rates": (1e-3, 3e-3, 1e-2)},
     official={"steps": 100_000, "batch": 16, "accumulate": 2, "eval_every": 1_000, "learning_rates": (1e-2,)},
 )
@@ -89,7 +89,7 @@ _ASR = Task(
     (Metric("wer", "WER", lower=True, fbank=23.18, best=3.62),),
     corpus="librispeech",
     outputs=32,
-    quirks=("asr_half_batches", "spec_augment"),
+    quirks=("asr_half_batches", "spec_augment", "rounded_frames"),
     mini={"steps": 500, "batch": 16, **_MINI_RECURRENT},
     official=_RECURRENT,
 )
@@ -172,7 +172,7 @@ _SF = Task(
     ),
     corpus="snips",
     outputs=109,
-    quirks=("overlapping_batches", "half_long_batches", "spec_augment"),
+    quirks=("overlapping_batches", "half_long_batches", "spec_augment", "rounded_frames"),
     mini={"steps": 300, "batch": 32, "eval_every": 50, **_MINI_RECURRENT},
     official=_RECURRENT,
 )

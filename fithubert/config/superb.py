@@ -22,6 +22,8 @@ class OfficialQuirks(StrictModel):
     overlapping_batches: bool = True
     #: PR, SF: of a batch whose utterance with the longest target is over 300,000 samples, the shorter half is dropped.
     half_long_batches: bool = True
+    #: PR, ASR, SF: in training, an utterance keeps round(samples / 320) frames of its padded batch, often a zero more.
+    rounded_frames: bool = True
     #: ASR: every full bucket of 32 is trained as two batches of 16 (a threshold in frames, compared with samples).
     asr_half_batches: bool = True
     #: ASR, SF: time warp and masks on the weighted sum in training.

@@ -177,8 +177,8 @@ class Int8Frontend(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """As `ConvFrontend.forward`."""
-        x, frames = waveforms[:, :, None], lengths
-        for layer, convolution in zip(self.layers, self.convolutions, strict=True):
-            x = layer(x.transpose(1, 2), frames)[0].transpose(1, 2) if isinstance(layer, ConvLayer) else layer(x)
-            frames = count_conv_frames(frames, [convolution])
-        return x, frames
+        first, *rest = self.layers
+        x = first(waveforms[:, None, :], lengths)[0].transpose(1, 2)
+        for layer in rest:  # Only the first has a norm over time, which needs the lengths.
+            x = layer(x.transpose(1, 2), None)[0].transpose(1, 2) if isinstance(layer, ConvLayer) else layer(x)
+        return x, count_conv_frames(lengths, self.convolutions)

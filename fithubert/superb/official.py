@@ -48,6 +48,7 @@ def official_learner(task: str, quirks: OfficialQuirks) -> Learner[Any] | QueryL
             PR,
             windows=neighbours,
             half_long=quirks.half_long_batches,
+            rounded_frames=quirks.rounded_frames,
             fold=str if quirks.pr_stress else drop_stress,
         ),
         replace(
@@ -55,6 +56,7 @@ def official_learner(task: str, quirks: OfficialQuirks) -> Learner[Any] | QueryL
             windows=list_halved_buckets if quirks.asr_half_batches else list_buckets,
             by_audio=True,
             spec_augment=quirks.spec_augment,
+            rounded_frames=quirks.rounded_frames,
         ),
         replace(
             KS,
@@ -82,7 +84,13 @@ def official_learner(task: str, quirks: OfficialQuirks) -> Learner[Any] | QueryL
         ),
         replace(ER, keep_last=True),
         replace(IC, keep_last=True),
-        replace(SF, windows=neighbours, half_long=quirks.half_long_batches, spec_augment=quirks.spec_augment),
+        replace(
+            SF,
+            windows=neighbours,
+            half_long=quirks.half_long_batches,
+            spec_augment=quirks.spec_augment,
+            rounded_frames=quirks.rounded_frames,
+        ),
         QBE,
     )
     for learner in learners:

@@ -23,7 +23,13 @@ def test_params_yaml_is_the_default_composition() -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [["data=tiny", "budget=demo"], ["data=folder", "data.path=/recordings"], ["distill.updates=7"], PAPER],
+    [
+        ["data=tiny", "budget=demo"],
+        ["students=paper", "budget=demo"],
+        ["data=folder", "data.path=/recordings"],
+        ["distill.updates=7"],
+        PAPER,
+    ],
 )
 def test_other_compositions_are_valid(overrides: list[str], tmp_path: Path) -> None:
     pytest.importorskip("hydra")

@@ -11,6 +11,7 @@ from torch import nn
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.superb.bank import read_banks
 from fithubert.superb.heads import BidirectionalLSTM, LinearHead
+from fithubert.superb.learners.ctc import append_zero_frames
 from fithubert.superb.learners.diarisation import (
     CHUNK_FRAMES,
     DiarisationHead,
@@ -70,6 +71,27 @@ def test_batches_of_sequences_follow_their_switches() -> None:
     for on, sizes in ((True, [8, 16, 16]), (False, [8, 32])):
         windows = official("asr", asr_half_batches=on).list_windows(samples, 32)  # type: ignore[attr-defined]
         assert sorted(last - first for first, last in windows) == sizes
+
+
+def test_shorter_utterances_of_a_training_batch_keep_the_frames_that_s3prl_rounds_to(corpus: Manifest) -> None:
+    """Of 320 k + r samples, (n - 400) // 320 + 1 frames are one fewer than round(n / 320) if r < 80 or r > 160."""
+    samples = [16_000, 16_100, 16_200, 32_000]
+    frames = np.array([(n - 400) // 320 + 1 for n in samples])
+    features = torch.arange(1.0, frames.sum() + 1)[None, :, None]
+    extended, lengths = append_zero_frames(features, frames, np.rint(np.array(samples) / 320).astype(int))
+    assert frames.tolist() == [49, 50, 50, 99]
+    assert lengths.tolist() == [50, 50, 51, 99]  # The longest of its batch has no frame more.
+    rows = [row[0, :, 0] for row in extended.split(lengths.tolist(), dim=1)]
+    assert [row[-1].item() for row in rows] == [0.0, 99.0, 0.0, 248.0]
+    assert torch.equal(torch.cat([row[:count] for row, count in zip(rows, frames, strict=True)]), features[0, :, 0])
+    losses = {}
+    for on in (True, False):
+        shifted = Manifest(tuple(replace(u, num_samples=u.num_samples + 100) for u in corpus), Path())
+        learner = official("pr", rounded_frames=on).bind(label_features(corpus), shifted, small("pr"))
+        learner.start_epochs(1, 16)
+        torch.manual_seed(0)
+        losses[on] = float(learner.losses([learner.new_head()]).detach())  # type: ignore[attr-defined]
+    assert losses[True] != losses[False]
 
 
 def test_recognition_is_distorted_in_training_only(informed: MemoryStore, corpus: Manifest) -> None:

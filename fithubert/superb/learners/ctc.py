@@ -13,9 +13,17 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.data.utterance import CHARACTERS, END, SPECIALS, WORD_EDGE
-from fithubert.frames import reduce_lengths
+from fithubert.frames import receptive_field, reduce_lengths
 from fithubert.store.read import FeatureStore
-from fithubert.superb.bank import Bank, ListWindows, ShuffledBatches, keep_longer_halves, list_starts, read_banks
+from fithubert.superb.bank import (
+    Bank,
+    ListWindows,
+    ShuffledBatches,
+    keep_longer_halves,
+    list_starts,
+    ragged_arange,
+    read_banks,
+)
 from fithubert.superb.heads import (
     BLANK,
     LinearHead,
@@ -70,6 +78,8 @@ class CtcLearner:
     by_audio: bool = False
     #: Of recurrent heads, in training.
     spec_augment: bool = False
+    #: In training, round(samples / stride) frames of each utterance in its padded batch.
+    rounded_frames: bool = False
     #: Turns a symbol into the one that is a target, an output or a reference.
     fold: Callable[[str], str] = str
     #: Chance, from the utterances of train and test, of a task whose best constant answer is not the empty one.
@@ -108,7 +118,8 @@ class CtcLearner:
 class SequenceExamples:
     """Utterances in training order: frames, padded `targets` (utterance, longest), symbols, (utterance,) `samples`.
 
-    `target_lengths` (utterance,) are on the CPU, where the loss reads them.
+    `target_lengths` (utterance,) are on the CPU, where the loss reads them. `rounded` (utterance,): samples over the
+    samples between two frames.
     """
 
     bank: Bank
@@ -116,6 +127,7 @@ class SequenceExamples:
     target_lengths: Tensor
     symbols: list[list[str]]
     samples: IntArray
+    rounded: IntArray
 
 
 def _label(bank: Bank, rows: Sequence[Row], vocabulary: Sequence[str], device: str) -> SequenceExamples:
@@ -126,7 +138,19 @@ def _label(bank: Bank, rows: Sequence[Row], vocabulary: Sequence[str], device: s
     lengths = torch.tensor([len(t) for t in targets])
     padded = nn.utils.rnn.pad_sequence(targets, batch_first=True).to(device)
     samples = np.array([u.num_samples for u, _ in rows], dtype=np.int64)
-    return SequenceExamples(bank, padded, lengths, [list(row) for _, row in rows], samples)
+    rounded = np.rint(samples / receptive_field(bank.source.info.convolutions)[1]).astype(np.int64)
+    return SequenceExamples(bank, padded, lengths, [list(row) for _, row in rows], samples, rounded)
+
+
+def append_zero_frames(features: Tensor, lengths: IntArray, wanted: IntArray) -> tuple[Tensor, IntArray]:
+    """A batch (layer, frame, width) and its (utterance,) lengths, with zero frames behind for `wanted` frames each.
+
+    None has more than the longest. Source: s3prl's Featurizer cuts a padded batch at round(samples / stride) frames.
+    """
+    longer = np.clip(wanted, lengths, lengths.max())
+    extended = features.new_zeros(features.shape[0], int(longer.sum()), features.shape[2])
+    extended[:, torch.from_numpy(ragged_arange(np.cumsum(longer) - longer, lengths))] = features
+    return extended, longer
 
 
 class BoundCtc:
@@ -188,6 +212,8 @@ class BoundCtc:
         window, features = next(self._batches)
         train, of_batch = self.examples["train"], slice(window.start, window.stop)
         lengths = train.bank.lengths[of_batch]
+        if self._learner.rounded_frames:
+            features, lengths = append_zero_frames(features, lengths, train.rounded[of_batch])
         logits = self.logits(heads, features, lengths, self._distort)
         stacked = reduce_lengths(lengths, self.stack)
         return ctc_losses(logits, stacked, train.targets[of_batch], train.target_lengths[of_batch])
