@@ -151,3 +151,13 @@ def frame_phones(
     at = np.searchsorted(starts, centres, side="right") - 1
     inside = (at >= 0) & (centres < ends[at.clip(min=0)])
     return np.where(inside, labels[at.clip(min=0)], -1)
+
+
+def spell(words: Sequence[str]) -> tuple[str, ...]:
+    """The upper-case characters of the words, each word ended by WORD_EDGE; other characters are dropped."""
+    return tuple(c for word in words for c in (*word.upper(), WORD_EDGE) if c in CHARACTERS)
+
+
+def split_words(characters: Sequence[str]) -> list[str]:
+    """The words of a character sequence, split at WORD_EDGE; empty words vanish."""
+    return [word for word in "".join(characters).split(WORD_EDGE) if word]

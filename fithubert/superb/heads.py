@@ -239,3 +239,14 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
     far = ((_CUBIC * distance - 5 * _CUBIC) * distance + 8 * _CUBIC) * distance - 4 * _CUBIC
     return np.where(distance <= 1, near, far)
+
+
+def append_zero_frames(features: Tensor, lengths: IntArray, wanted: IntArray) -> tuple[Tensor, IntArray]:
+    """A batch (layer, frame, width) and its (utterance,) lengths, with zero frames behind for `wanted` frames each.
+
+    None has more than the longest. Source: s3prl's Featurizer cuts a padded batch at round(samples / stride) frames.
+    """
+    longer = np.clip(wanted, lengths, lengths.max())
+    extended = features.new_zeros(features.shape[0], int(longer.sum()), features.shape[2])
+    extended[:, torch.from_numpy(ragged_arange(np.cumsum(longer) - longer, lengths))] = features
+    return extended, longer

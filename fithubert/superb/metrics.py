@@ -1,5 +1,6 @@
 """The metrics of SUPERB over whole test sets, and their bootstrap confidence intervals."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -238,6 +239,17 @@ def type_f1(reference: Set[str], hypothesis: Set[str]) -> float:
     if not reference and not hypothesis:
         return 1.0
     return 2 * len(reference & hypothesis) / (len(reference) + len(hypothesis))
+
+
+def best_types(references: Counter[frozenset[str]], types: frozenset[str], size: int) -> frozenset[str]:
+    """The `size` types of highest mean F1, which for a fixed size is a sum of one share per type."""
+    shares = {t: sum(n / (len(r) + size) for r, n in references.items() if t in r) for t in sorted(types)}
+    return frozenset(sorted(shares, key=lambda name: -shares[name])[:size])
+
+
+def mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> float:
+    """The mean F1 of one answer to all `references`, 0 to 1."""
+    return sum(count * type_f1(reference, answer) for reference, count in references.items()) / references.total()
 
 
 def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:

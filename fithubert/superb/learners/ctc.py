@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fithubert.config.superb import TaskBudget
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.utterance import CHARACTERS, END, SPECIALS, WORD_EDGE
+from fithubert.data.utterance import CHARACTERS, END, SPECIALS, spell, split_words
 from fithubert.frames import receptive_field, reduce_lengths
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import (
@@ -21,7 +21,6 @@ from fithubert.superb.bank import (
     ShuffledBatches,
     keep_longer_halves,
     list_starts,
-    ragged_arange,
     read_banks,
 )
 from fithubert.superb.heads import (
@@ -29,6 +28,7 @@ from fithubert.superb.heads import (
     LinearHead,
     RecurrentHead,
     RecurrentShape,
+    append_zero_frames,
     augment,
     ctc_losses,
     decode_greedily,
@@ -44,7 +44,16 @@ from fithubert.superb.learners import (
     Training,
     split_labelled,
 )
-from fithubert.superb.metrics import SLOT_BEGIN, SLOT_END, IntArray, Measure, error_rate, score_slots, type_f1
+from fithubert.superb.metrics import (
+    SLOT_BEGIN,
+    SLOT_END,
+    IntArray,
+    Measure,
+    best_types,
+    error_rate,
+    mean_f1,
+    score_slots,
+)
 from fithubert.tasks import TASKS, Metric
 
 #: An utterance with its symbols in order.
@@ -118,8 +127,7 @@ class CtcLearner:
 class SequenceExamples:
     """Utterances in training order: frames, padded `targets` (utterance, longest), symbols, (utterance,) `samples`.
 
-    `target_lengths` (utterance,) are on the CPU, where the loss reads them. `rounded` (utterance,): samples over the
-    samples between two frames.
+    `target_lengths` (utterance,) are on the CPU, where the loss reads them. `rounded` (utterance,): samples / stride.
     """
 
     bank: Bank
@@ -140,17 +148,6 @@ def _label(bank: Bank, rows: Sequence[Row], vocabulary: Sequence[str], device: s
     samples = np.array([u.num_samples for u, _ in rows], dtype=np.int64)
     rounded = np.rint(samples / receptive_field(bank.source.info.convolutions)[1]).astype(np.int64)
     return SequenceExamples(bank, padded, lengths, [list(row) for _, row in rows], samples, rounded)
-
-
-def append_zero_frames(features: Tensor, lengths: IntArray, wanted: IntArray) -> tuple[Tensor, IntArray]:
-    """A batch (layer, frame, width) and its (utterance,) lengths, with zero frames behind for `wanted` frames each.
-
-    None has more than the longest. Source: s3prl's Featurizer cuts a padded batch at round(samples / stride) frames.
-    """
-    longer = np.clip(wanted, lengths, lengths.max())
-    extended = features.new_zeros(features.shape[0], int(longer.sum()), features.shape[2])
-    extended[:, torch.from_numpy(ragged_arange(np.cumsum(longer) - longer, lengths))] = features
-    return extended, longer
 
 
 class BoundCtc:
@@ -235,16 +232,6 @@ class BoundCtc:
         return [self._learner.score(examples.symbols, rows) for rows in hypotheses]
 
 
-def spell(words: Sequence[str]) -> tuple[str, ...]:
-    """The upper-case characters of the words, each word ended by WORD_EDGE; other characters are dropped."""
-    return tuple(c for word in words for c in (*word.upper(), WORD_EDGE) if c in CHARACTERS)
-
-
-def split_words(characters: Sequence[str]) -> list[str]:
-    """The words of a character sequence, split at WORD_EDGE; empty words vanish."""
-    return [word for word in "".join(characters).split(WORD_EDGE) if word]
-
-
 ASR = CtcLearner(
     "asr",
     kind="sentence",
@@ -295,19 +282,9 @@ def _slot_chance(train: Sequence[Utterance], test: Sequence[Utterance]) -> dict[
     """F1 of the set of slot types that is best on train, whose values are empty."""
     on_train, on_test = (Counter(frozenset(s.name for s in u.slots or ()) for u in split) for split in (train, test))
     types = frozenset[str]().union(*on_train)
-    answers = [_best_types(on_train, types, size) for size in range(len(types) + 1)]
-    best = max(answers, key=lambda answer: _mean_f1(on_train, answer))
-    return {"f1": 100.0 * _mean_f1(on_test, best), "cer": 100.0}
-
-
-def _best_types(references: Counter[frozenset[str]], types: frozenset[str], size: int) -> frozenset[str]:
-    """The `size` types of highest mean F1, which for a fixed size is a sum of one share per type."""
-    shares = {t: sum(n / (len(r) + size) for r, n in references.items() if t in r) for t in sorted(types)}
-    return frozenset(sorted(shares, key=lambda name: -shares[name])[:size])
-
-
-def _mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> float:
-    return sum(count * type_f1(reference, answer) for reference, count in references.items()) / references.total()
+    answers = [best_types(on_train, types, size) for size in range(len(types) + 1)]
+    best = max(answers, key=lambda answer: mean_f1(on_train, answer))
+    return {"f1": 100.0 * mean_f1(on_test, best), "cer": 100.0}
 
 
 SF = CtcLearner(
