@@ -147,9 +147,8 @@ class StudentConfig(StrictModel):
         if self.readout in ("projections", "all"):
             pairs = self.heads.layer_map
         elif self.readout == "last" or (self.readout == "encoder" and reduced and self.heads.kind == "shared"):
-            pairs = self.heads.layer_map[
-                -1:
-            ]  # An upsampling that shared heads have in common lasts as long as one of them.
+            # An upsampling that shared heads have in common lasts as long as one of them.
+            pairs = self.heads.layer_map[-1:]
         else:
             pairs = ()
         heads = self.heads.model_copy(update={"layer_map": pairs})

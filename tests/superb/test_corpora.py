@@ -90,6 +90,18 @@ def test_the_task_runs_on_the_layout_of_its_corpus(task: str, tmp_path: Path) ->
     assert scored.num_test == case.num_test
 
 
+@pytest.mark.parametrize("task", CASES)
+def test_hidden_files_of_other_systems_are_not_recordings(task: str, tmp_path: Path) -> None:
+    case = CASES[task]
+    root = case.write(tmp_path / "corpora")
+    plain = read_corpus(case.describe(root)).manifest.fingerprint
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07 AppleDouble")
+    for folder in [path for path in root.rglob("*") if path.is_dir()]:
+        (folder / ".git").mkdir()
+    assert read_corpus(case.describe(root)).manifest.fingerprint == plain
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_heads_have_the_official_outputs(name: str, tmp_path: Path) -> None:
     task, outputs = OUTPUTS[name]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fithubert.config.data import IemocapData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout, list_visible
 from fithubert.data.listing import Skipped
 from fithubert.data.manifest import Utterance
 from fithubert.files import read_json
@@ -51,8 +51,7 @@ def _read_session(layout: Layout, session: int) -> Iterator[tuple[str, str]]:
     """(audio, class) of the utterances of one session that have one of the four emotions."""
     folder = layout.folder(f"Session{session}", "dialog", "EmoEvaluation")
     layout.folder(f"Session{session}", "sentences", "wav")
-    # macOS leaves a ._ file next to some of them.
-    lists = [path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".")]
+    lists = list_visible(folder, "*.txt")
     if not lists:
         raise layout.broken(folder, "holds no txt files")
     for path in lists:

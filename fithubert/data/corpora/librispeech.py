@@ -7,7 +7,7 @@ from pathlib import Path
 from torchaudio.datasets import librispeech as published
 
 from fithubert.config.data import LibriSpeechData
-from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout, list_visible
 from fithubert.data.listing import Skipped
 from fithubert.data.manifest import Utterance
 from fithubert.data.utterance import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN, normalise
@@ -128,7 +128,7 @@ def find_audio(layout: Layout, *subset: str) -> list[Path]:
     Raises UserError if the folder is missing or holds none.
     """
     folder = layout.folder(*subset)
-    found = [path for suffix in reversed(_SUFFIXES) for path in folder.glob(f"*/*/*{suffix}")]
+    found = [path for suffix in reversed(_SUFFIXES) for path in list_visible(folder, f"*/*/*{suffix}")]
     if not found:
         raise layout.broken(folder, "holds no SPEAKER/CHAPTER/*.flac (or wav, ogg, opus)")
     return sorted({path.stem: path for path in found}.values(), key=lambda path: path.stem)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import RealData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, list_visible
 from fithubert.data.corpora.librispeech import SPEAKERS, find_audio, read_transcripts, speaker_of
 from fithubert.data.corpora.pronunciation import CMU_PHONES, pronounce, read_dictionary
 from fithubert.data.corpora.real_audio import QUERIES_EACH, draw, write_real_audio
@@ -206,7 +206,7 @@ def _read_keywords(layout: Layout, config: RealData) -> Iterator[Utterance]:
 def _read_emotions(layout: Layout, config: RealData) -> Iterator[Utterance]:
     """`SSTTTEv`: speaker, text, emotion, version. Dev is the next fold."""
     tested, held_out = FOLDS[config.fold - 1], FOLDS[config.fold % len(FOLDS)]
-    for path in sorted(layout.folder("emodb", "audio").iterdir()):
+    for path in list_visible(layout.folder("emodb", "audio")):
         speaker, label = path.stem[:2], path.stem[5:6]
         if label not in EMOTIONS:
             raise layout.broken(path, "is not named SPEAKER TEXT EMOTION VERSION, as 03a01Fa")

@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from fithubert.config.data import PlainCorpus
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout, list_visible
 from fithubert.data.manifest import Slot
 from fithubert.data.utterance import CHARACTERS, END, UNKNOWN
 
@@ -33,7 +33,7 @@ def read_snips(config: PlainCorpus, on_progress: Progress | None = None) -> Corp
     transcripts = dict(_split_line(layout, line) for line in layout.lines("all.iob.snips.txt"))
     utterances = []
     for folder, (split, voices) in VOICES.items():
-        names = {path.stem for path in layout.folder(folder).glob("*.wav")}
+        names = {path.stem for path in list_visible(layout.folder(folder), "*.wav")}
         chosen = sorted(name for name in names if name.partition("-")[0] in voices)
         if not chosen:
             raise layout.broken(folder, f"holds no wav files of {', '.join(voices)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from torchaudio.datasets import speechcommands as published
 
 from fithubert.config.data import PlainCorpus
-from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout, list_visible
 from fithubert.data.manifest import Utterance
 from fithubert.data.utterance import KEYWORDS, OTHER_WORD, SILENCE
 from fithubert.frames import SAMPLE_RATE_HZ
@@ -51,21 +51,21 @@ def split_of_speaker(name: str) -> str | None:
 
 
 def _read_training(layout: Layout) -> Iterator[Utterance]:
-    words = [folder for folder in sorted(layout.folder(_TRAINING).iterdir()) if folder.is_dir()]
+    words = [folder for folder in list_visible(layout.folder(_TRAINING)) if folder.is_dir()]
     missing = set(KEYWORDS) - {folder.name for folder in words}
     if missing:
         layout.folder(_TRAINING, min(missing))
     for folder in words:
         if folder.name == _NOISE:
             continue
-        for path in sorted(folder.glob("*.wav")):
+        for path in list_visible(folder, "*.wav"):
             split = split_of_speaker(path.name)
             if split is not None:
                 yield _clip(layout, path, split, folder.name if folder.name in KEYWORDS else OTHER_WORD)
 
 
 def _read_silence(layout: Layout) -> Iterator[Utterance]:
-    noises = sorted(layout.folder(_TRAINING, _NOISE).glob("*.wav"))
+    noises = list_visible(layout.folder(_TRAINING, _NOISE), "*.wav")
     if not noises:
         raise layout.broken(Path(_TRAINING, _NOISE), "holds no wav files")
     for path in noises:
@@ -82,7 +82,7 @@ def _read_silence(layout: Layout) -> Iterator[Utterance]:
 def _read_test(layout: Layout) -> Iterator[Utterance]:
     for keyword in (*KEYWORDS, OTHER_WORD, SILENCE):
         folder = layout.folder(_TEST, keyword)
-        paths = sorted(folder.glob("*.wav"))
+        paths = list_visible(folder, "*.wav")
         if not paths:
             raise layout.broken(folder, "holds no wav files")
         yield from (_clip(layout, path, "test", keyword) for path in paths)

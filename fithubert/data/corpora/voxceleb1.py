@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fithubert.config.data import VoxCelebData
 from fithubert.data.audio import read_recording, trim_silence
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout, list_visible
 from fithubert.data.listing import Skipped
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
@@ -99,7 +99,7 @@ def _find_speakers(layout: Layout) -> dict[str, Path]:
     """Speaker -> the folder of their videos."""
     merged = layout.root / "wav"
     folders = [merged] if merged.is_dir() else [layout.folder("dev", "wav"), layout.folder("test", "wav")]
-    return {path.name: path for folder in folders for path in sorted(folder.iterdir()) if path.is_dir()}
+    return {path.name: path for folder in folders for path in list_visible(folder) if path.is_dir()}
 
 
 def _read_identification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Utterance]:
@@ -140,7 +140,7 @@ def _read_verification(layout: Layout, speakers: dict[str, Path]) -> Iterator[Ut
 
 def _find_videos(folder: Path) -> dict[str, list[str]]:
     videos: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.glob("*/*.wav")):
+    for path in list_visible(folder, "*/*.wav"):
         videos[path.parent.name].append(path.name)
     return videos
 
