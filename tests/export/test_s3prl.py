@@ -1,11 +1,14 @@
 """What s3prl's Runner asks of an upstream, by a harness that does what it does, in a process without this package."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from fithubert.errors import UserError
@@ -103,3 +106,26 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already exists"):
         export_s3prl(tiny_readout("fithubert"), tmp_path / "upstream")
     assert [path.name for path in tmp_path.rglob("*")] == ["upstream", "precious.txt"]
+
+
+def test_the_launcher_reads_flac_without_torchcodec(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    if importlib.util.find_spec("torchcodec") is not None:
+        pytest.skip("torchcodec is installed, so torchaudio reads flac itself")
+    export_s3prl(tiny_readout("fithubert"), tmp_path / "upstream")
+    samples = (np.arange(800) % 200 - 100).astype(np.int16)
+    soundfile.write(tmp_path / "one.flac", np.stack([samples, samples], axis=1), 16_000)
+    script = (
+        "import runpy, sys, torchaudio\n"
+        "runpy.run_path(sys.argv[1])\n"
+        "waveform, rate = torchaudio.load(sys.argv[2])\n"
+        "part, _ = torchaudio.load(sys.argv[2], frame_offset=100, num_frames=50)\n"
+        "print(tuple(waveform.shape), rate, waveform.dtype, bool((part == waveform[:, 100:150]).all()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "upstream" / "launch.py", tmp_path / "one.flac"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(2, 800) 16000 torch.float32 True"

@@ -29,6 +29,19 @@ if hasattr(torch.serialization, "add_safe_globals"):
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
+def load(path, frame_offset=0, num_frames=-1, **options):
+    """(waveform (channels, samples) float32, rate), as torchaudio.load gives them, read with soundfile."""
+    import soundfile
+
+    samples, rate = soundfile.read(str(path), num_frames, frame_offset, dtype="float32", always_2d=True)
+    return torch.from_numpy(samples.T.copy()), rate
+
+
+if hasattr(torchaudio, "load_with_torchcodec") and importlib.util.find_spec("torchcodec") is None:
+    # From 2.9 on torchaudio reads files with torchcodec alone.
+    torchaudio.load = load
+
+
 def main():
     """Register the student and hand over to s3prl."""
     from expert import UpstreamExpert
