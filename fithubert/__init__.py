@@ -9,10 +9,11 @@ _PUBLIC = {
     "load_features": "fithubert.store.table",
     "load_student": "fithubert.models.weights",
     "load_teacher": "fithubert.importers.registry",
+    "stream": "fithubert.models.windows",
     "train_student": "fithubert.distill",
 }
 
-__all__ = ["build_student", "load_features", "load_student", "load_teacher", "train_student"]
+__all__ = ["build_student", "load_features", "load_student", "load_teacher", "stream", "train_student"]
 __version__ = "0.1.0"
 
 

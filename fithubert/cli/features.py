@@ -7,9 +7,11 @@ import typer
 
 from fithubert.cli.options import (
     Audio,
+    ContextSeconds,
     Device,
     MaxSeconds,
     Model,
+    WindowSeconds,
     batch_seconds_of,
     exit_on_skipped,
     load_model,
@@ -31,18 +33,21 @@ def features(
     dtype: Annotated[str, typer.Option(help="`float32`, or `float16` in half the space.")] = "float32",
     device: Device = "auto",
     max_seconds: MaxSeconds = 300.0,
+    window_seconds: WindowSeconds = 60.0,
+    context_seconds: ContextSeconds = 10.0,
 ) -> None:
     """Write hidden states of recordings to Parquet, which pandas, DuckDB and pyarrow read.
 
     One row per recording and layer: path, seconds, layer, frames, width, frame_rate_hz, and features, frames x width
     numbers, frame by frame. `fithubert.load_features(OUT)` reads them as tensors. If the command was interrupted, run
-    it again: it continues, and `OUT.parts` holds the finished files until the end. An unusable recording is named and
-    skipped, and the command then ends with status 1.
+    it again: it continues, and `OUT.parts` holds the finished files until the end. A recording of any length fits in
+    memory: see --max-seconds. An unusable one is named and skipped, and the command then ends with status 1.
 
     Example: `fithubert features recordings/ --model fithubert --layer 12 --out features.parquet`
     """
     with no_stage():
         from fithubert.data.listing import list_recordings
+        from fithubert.models.windows import Windows
         from fithubert.store.recordings import FeatureSettings, write_features
         from fithubert.store.table import DTYPES
         from fithubert.training.progress import progress_line
@@ -50,8 +55,13 @@ def features(
 
         check_name(dtype, list(DTYPES), "dtype")
         loaded = load_model(model, device)
-        settings = FeatureSettings(parse_layers(layer or (), len(loaded.widths)), dtype, batch_seconds_of(device))
-        listing = list_recordings(audio, max_seconds, on_progress=progress_line("checking recordings"))
+        settings = FeatureSettings(
+            parse_layers(layer or (), len(loaded.widths)),
+            dtype,
+            batch_seconds_of(device),
+            windows=Windows(max_seconds, window_seconds, context_seconds),
+        )
+        listing = list_recordings(audio, on_progress=progress_line("checking recordings"))
         show = progress_line(f"features of {loaded.name}")
 
         def on_progress(done_seconds: float, all_seconds: float) -> None:

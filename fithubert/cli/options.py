@@ -35,7 +35,13 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")]
-MaxSeconds = Annotated[float, typer.Option(min=0.025, help="Longer recordings are skipped.")]
+MaxSeconds = Annotated[
+    float, typer.Option(min=0.025, help="Recordings up to this length run whole, longer ones in windows.")
+]
+WindowSeconds = Annotated[float, typer.Option(min=0.025, help="The length of a window of a longer recording.")]
+ContextSeconds = Annotated[
+    float, typer.Option(min=0.0, help="More audio that the model gets on both sides of a window.")
+]
 
 
 @dataclass

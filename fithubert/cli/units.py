@@ -7,9 +7,11 @@ import typer
 
 from fithubert.cli.options import (
     Audio,
+    ContextSeconds,
     Device,
     MaxSeconds,
     Model,
+    WindowSeconds,
     batch_seconds_of,
     exit_on_skipped,
     load_model,
@@ -38,18 +40,21 @@ def units(
     sample_frames: Annotated[int, typer.Option(min=1, help="Fit the clusters on at most this many frames.")] = 100_000,
     device: Device = "auto",
     max_seconds: MaxSeconds = 300.0,
+    window_seconds: WindowSeconds = 60.0,
+    context_seconds: ContextSeconds = 10.0,
 ) -> None:
     """Write recordings as discrete units: k-means clusters of one layer, as HuBERT's targets and GSLM's tokens.
 
     One row per recording: path, seconds, frames, frame_rate_hz, units, and with --dedup durations in frames. The
     clusters are fitted on the recordings and kept in `STEM.codebook` next to OUT. With `--codebook`, other recordings
-    get the same units. The same recordings and seed give the same units. An unusable recording is named and skipped,
-    and the command then ends with status 1.
+    get the same units. The same recordings and seed give the same units. A recording of any length fits in memory: see
+    --max-seconds. An unusable one is named and skipped, and the command then ends with status 1.
 
     Example: `fithubert units recordings/ --model teacher --layer 6 --clusters 100 --out units.parquet`
     """
     with no_stage():
         from fithubert.data.listing import list_recordings
+        from fithubert.models.windows import Windows
         from fithubert.pretrain.discretise import UnitOptions, describe_codebook, provide_codebook, write_units
         from fithubert.store.recordings import drop_short, make_folder
         from fithubert.training.progress import progress_line
@@ -59,13 +64,14 @@ def units(
         given = None if codebook is None else _load_codebook(codebook, layer, clusters)
         loaded = load_model(model, device)
         chosen = parse_layers(() if layer is None else (str(layer),), len(loaded.widths))[0]
-        listing = list_recordings(audio, max_seconds, on_progress=progress_line("checking recordings"))
+        listing = list_recordings(audio, on_progress=progress_line("checking recordings"))
         recordings, skipped = drop_short(loaded, listing)
         make_folder(out.parent)
-        how = UnitOptions(dedup, batch_seconds_of(device))
+        windows = Windows(max_seconds, window_seconds, context_seconds)
+        how = UnitOptions(dedup, batch_seconds_of(device), windows=windows)
         folder = codebook or out.with_suffix(".codebook")
         if given is None:
-            info = describe_codebook(loaded, recordings, chosen, clusters or _CLUSTERS, seed, sample_frames)
+            info = describe_codebook(loaded, recordings, chosen, clusters or _CLUSTERS, seed, sample_frames, windows)
             show = progress_line(f"clusters of {loaded.name}")
             given = provide_codebook(loaded, recordings, info, folder, show, how.batch_seconds)
         written = write_units(loaded, recordings, given, out, how, progress_line(f"units of {loaded.name}"))

@@ -168,17 +168,18 @@ def _check_samples(file: soundfile.SoundFile, allow_silence: bool) -> Checked:
 
 
 def read_recording(path: Path) -> Tensor:
-    """(samples,) float32 of a whole file, converted to 16 kHz mono.
+    """(samples,) float32 of a whole file at 16 kHz mono; raises UserError that names it if it is missing or broken."""
+    return torch.cat([torch.zeros(0), *read_blocks(path)])
 
-    Raises UserError with the name of the file if it is missing or broken.
-    """
+
+def read_blocks(path: Path) -> Iterator[Tensor]:
+    """The samples of `read_recording` in parts of at most about 30 s: memory holds one. Raises the same errors."""
     if not path.is_file():
         raise UserError(f"{path}: no such audio file; run `fithubert prepare` again if the corpus has moved")
     try:
-        runs = list(_resampled(path))
+        yield from map(torch.from_numpy, _resampled(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UserError(f"{path}: not readable as audio ({why_unreadable(error)})") from None
-    return torch.from_numpy(np.concatenate(runs) if runs else np.zeros(0, dtype=np.float32))
 
 
 def count_samples_at_16_khz(num_samples: int, rate_hz: int) -> int:

@@ -1,20 +1,19 @@
 """Recordings in any place: which files are found, which can be used, and why any other is left out."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from fithubert.data.audio import SUFFIXES, TO_CONVERT, UnusableError, check_recording, read_recording
+from fithubert.data.audio import SUFFIXES, TO_CONVERT, UnusableError, check_recording, read_blocks
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.files import digest_file
-
-#: The time and, for some models, the memory of attention grow with the square of the length.
-MAX_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,19 @@ class ListedRecordings(Manifest):
 
     def read(self, utterance: Utterance) -> Tensor:
         """(samples,) float32 at 16 kHz mono; raises UserError if the file has changed since it was listed."""
-        path = self.root / utterance.audio
-        try:
-            waveform = read_recording(path)
-        except UserError:
-            waveform = None
-        if waveform is None or len(waveform) != utterance.num_samples:
+        return torch.cat(list(self.read_blocks(utterance)))
+
+    def read_blocks(self, utterance: Utterance) -> Iterator[Tensor]:
+        """The samples of `read` in parts of at most about 30 s: memory holds one. Raises the same error."""
+        count = 0
+        with suppress(UserError):
+            for block in read_blocks(self.root / utterance.audio):
+                count += len(block)
+                if count > utterance.num_samples:
+                    break
+                yield block
+        if count != utterance.num_samples:
             raise UserError(f"{utterance.id}: the file has changed since it was checked; run the same command again")
-        return waveform
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,15 @@ class Listing:
 
 def list_recordings(
     places: Sequence[Path],
-    max_seconds: float = MAX_SECONDS,
     *,
     jobs: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Listing:
     """The recordings among `places`: files, and folders with all that is below them. Every file is read to its end.
 
-    A file that cannot be read, is empty, not finite, truncated, shorter than one frame (25 ms) or longer than
-    `max_seconds` is left out and listed; silent files are kept. A file that is named twice, also in two ways, counts
-    once. Raises UserError if a place does not exist, or no place holds a recording.
+    A file that cannot be read, is empty, not finite, truncated or shorter than one frame (25 ms) is left out and
+    listed; silent files are kept. A file that is named twice, also in two ways, counts once. Raises UserError if a
+    place does not exist, or no place holds a recording.
     """
     found = _find(places)
     if not found.paths and not found.skipped:
@@ -77,7 +80,7 @@ def list_recordings(
     utterances = []
     skipped = found.skipped
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        for done, entry in enumerate(pool.map(lambda path: _check(path, max_seconds), found.paths), 1):
+        for done, entry in enumerate(pool.map(_check, found.paths), 1):
             if isinstance(entry, Utterance):
                 utterances.append(entry)
             else:
@@ -157,12 +160,10 @@ def _find(places: Sequence[Path]) -> Found:
     return Found(sorted(named.values(), key=os.fsencode), list(skipped.values()), hidden)
 
 
-def _check(path: Path, max_seconds: float) -> Utterance | Skipped:
+def _check(path: Path) -> Utterance | Skipped:
     name = as_text(path)
     try:
         checked = check_recording(path, allow_silence=True)
-        if checked.seconds > max_seconds:
-            raise UnusableError(f"{checked.seconds:.0f} s long, and --max-seconds is {max_seconds:g}; cut it")
         content = digest_file(path)
     except UnusableError as error:
         return Skipped(name, str(error))

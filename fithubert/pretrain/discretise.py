@@ -16,6 +16,7 @@ from fithubert.errors import UserError
 from fithubert.files import atomic_file
 from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
 from fithubert.models.speech_model import SpeechModel
+from fithubert.models.windows import DEFAULT_WINDOWS, NO_WINDOWS, Windows
 from fithubert.pretrain.units import (
     Codebook,
     CodebookInfo,
@@ -24,7 +25,8 @@ from fithubert.pretrain.units import (
     load_codebook,
     save_codebook,
 )
-from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_hidden_states, plan_rows, sort_by_length
+from fithubert.store.pieces import compute_pieces, used_windows
+from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, plan_rows
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000
@@ -38,12 +40,13 @@ OnProgress = Callable[[float, float], None]
 class UnitOptions:
     """`dedup`: runs of one unit become one. `batch_seconds`: padded audio in one forward pass.
 
-    `window_seconds`: audio that is sorted by length and written together.
+    `window_seconds`: audio that is sorted by length and written together. `windows`: how long recordings are cut.
     """
 
     dedup: bool = False
     batch_seconds: float = CPU_BATCH_SECONDS
     window_seconds: float = 600.0
+    windows: Windows = DEFAULT_WINDOWS
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,19 @@ def fit_codebook(
     """
     rows = plan_rows(recordings, model)
     drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
-    sample = sort_by_length(rows[index] for index in drawn)
-    states = [
-        frames.float().cpu() for _, frames in _run(model, recordings, sample, info.layer, batch_seconds, on_progress)
-    ]
-    return Codebook(info, fit_units(torch.cat(states)[: info.sample_frames], info.clusters, info.seed))
+    sample = [rows[index] for index in drawn]
+    options = UnitOptions(batch_seconds=batch_seconds, windows=info.windows or NO_WINDOWS)
+    states: list[Tensor] = []
+    missing = info.sample_frames
+    for _, frames in _run(model, recordings, sample, info.layer, options, on_progress):
+        states.append(frames[:missing].float().cpu())
+        missing -= len(states[-1])
+        if not missing:
+            break
+    if on_progress is not None:
+        seconds = sum(row.num_samples for row in sample) / SAMPLE_RATE_HZ
+        on_progress(seconds, seconds)
+    return Codebook(info, fit_units(torch.cat(states), info.clusters, info.seed))
 
 
 def describe_codebook(
@@ -86,9 +97,13 @@ def describe_codebook(
     clusters: int,
     seed: int = 1,
     sample_frames: int = SAMPLE_FRAMES,
+    windows: Windows = DEFAULT_WINDOWS,
 ) -> CodebookInfo:
     """The CodebookInfo for `fit_codebook` on these recordings."""
-    return CodebookInfo(model.name, model.fingerprint, layer, clusters, seed, recordings.fingerprint, sample_frames)
+    used = used_windows(recordings, windows)
+    return CodebookInfo(
+        model.name, model.fingerprint, layer, clusters, seed, recordings.fingerprint, sample_frames, used
+    )
 
 
 def provide_codebook(
@@ -136,24 +151,25 @@ def write_units(
     if info.model_fingerprint != model.fingerprint:
         raise UserError(f"--codebook: it was fitted on other weights ({info.model}) than those of {model.name}")
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
-    schema = units_schema(codebook, rate_hz, options.dedup)
+    schema = units_schema(codebook, rate_hz, options.dedup, used_windows(recordings, options.windows))
     rows = plan_rows(recordings, model)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0.0, 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
-            found: dict[int, Tensor] = {}
-            for row, frames in _run(model, recordings, sort_by_length(window), info.layer, options.batch_seconds):
-                found[row.index] = codebook.units.assign(frames.float()).cpu()
-                done += row.num_samples / SAMPLE_RATE_HZ
+            found: dict[int, list[Tensor]] = {row.index: [] for row in window}
+            for row, frames in _run(model, recordings, window, info.layer, options):
+                found[row.index].append(codebook.units.assign(frames.float()).cpu())
+                done += len(frames) / rate_hz
                 if on_progress is not None:
                     on_progress(min(done, seconds), seconds)
+            units = {index: torch.cat(parts) for index, parts in found.items()}
             table = pa.Table.from_pylist(
-                [_row_of(row, found[row.index], rate_hz, options.dedup) for row in window], schema
+                [_row_of(row, units[row.index], rate_hz, options.dedup) for row in window], schema
             )
             writer.write_table(table)
             tokens += len(table.column("units").combine_chunks().flatten())
-            counts += torch.bincount(torch.cat(list(found.values())), minlength=info.clusters)
+            counts += torch.bincount(torch.cat(list(units.values())), minlength=info.clusters)
     return WrittenUnits(len(rows), seconds, int(counts.sum()), tokens, int((counts > 0).sum()))
 
 
@@ -168,19 +184,20 @@ def _run(
     recordings: ListedRecordings,
     rows: Sequence[PlannedRow],
     layer: int,
-    batch_seconds: float,
+    options: UnitOptions,
     on_progress: OnProgress | None = None,
 ) -> Iterator[tuple[PlannedRow, Tensor]]:
-    """Each of `rows` (longest first) with its states (time, feature) of `layer`, a batch at a time in memory."""
-    done, total = 0, sum(row.num_samples for row in rows)
-    for utterance in compute_hidden_states(model, recordings, rows, (layer,), batch_seconds):
-        yield utterance.row, utterance.hidden_states[0]
-        done += utterance.row.num_samples
+    """The states (time, feature) of `layer` of `rows`, piece by piece (see `compute_pieces`)."""
+    done, total = 0, sum(row.num_frames for row in rows)
+    seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
+    for row, states in compute_pieces(model, recordings, rows, (layer,), options.batch_seconds, options.windows):
+        yield row, states[0]
+        done += len(states[0])
         if on_progress is not None:
-            on_progress(done / SAMPLE_RATE_HZ, total / SAMPLE_RATE_HZ)
+            on_progress(done / total * seconds, seconds)
 
 
-def units_schema(codebook: Codebook, rate_hz: float, dedup: bool) -> pa.Schema:
+def units_schema(codebook: Codebook, rate_hz: float, dedup: bool, windows: Windows | None = None) -> pa.Schema:
     """The columns and the metadata of a file of units at `rate_hz` frames a second."""
     columns = [
         ("path", pa.string()),
@@ -191,6 +208,9 @@ def units_schema(codebook: Codebook, rate_hz: float, dedup: bool) -> pa.Schema:
     ]
     columns += [("durations", pa.list_(pa.int32()))] if dedup else []
     values = {**asdict(codebook.info), "codebook": codebook.fingerprint, "frame_rate_hz": rate_hz, "dedup": dedup}
+    del values["windows"]  # Those of the codebook's own recordings; here they are those of this file, if any is cut.
+    if windows is not None:
+        values["windows"] = asdict(windows)
     return pa.schema(columns, {_INFO_KEY: json.dumps(values, sort_keys=True).encode()})
 
 

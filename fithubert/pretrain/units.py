@@ -15,6 +15,7 @@ from torchaudio.functional import compute_deltas
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, digest, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.models.windows import Windows
 from fithubert.tensors import read_tensors, write_tensors
 
 #: Rounds of k-means after which hardly any centre moves; it ends earlier if none does.
@@ -133,7 +134,8 @@ class CodebookInfo:
     """The states that the clusters are of, and how they were fitted.
 
     `model` is its name and `model_fingerprint` a digest of its weights. `recordings`: a digest of those that the
-    clusters were fitted on, at most `sample_frames` frames of them.
+    clusters were fitted on, at most `sample_frames` frames of them. `windows`: how long ones were cut,
+    if any was.
     """
 
     model: str
@@ -143,6 +145,7 @@ class CodebookInfo:
     seed: int
     recordings: str
     sample_frames: int
+    windows: Windows | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ def save_codebook(codebook: Codebook, directory: Path) -> None:
     with atomic_directory(directory, (_WEIGHTS, "config.json")) as temporary:
         state = {name: getattr(codebook.units, name).contiguous() for name in _TENSORS}
         write_tensors(temporary / _WEIGHTS, state)
-        values = {"format": FORMAT, "fingerprint": codebook.fingerprint, **asdict(codebook.info)}
+        info = {name: value for name, value in asdict(codebook.info).items() if value is not None}
+        values = {"format": FORMAT, "fingerprint": codebook.fingerprint, **info}
         write_json(temporary / "config.json", values)
 
 
@@ -183,7 +187,8 @@ def load_codebook(directory: Path) -> Codebook:
     state = read_tensors(path)
     try:
         fingerprint = values.pop("fingerprint")
-        codebook = Codebook(CodebookInfo(**values), UnitModel(**state))
+        windows = Windows(**values.pop("windows")) if "windows" in values else None
+        codebook = Codebook(CodebookInfo(**values, windows=windows), UnitModel(**state))
         whole = codebook.fingerprint == fingerprint and codebook.units.centres.dtype == torch.float32
     except (TypeError, KeyError) as error:
         raise UserError(f"{path}: not readable as a codebook ({error})") from None

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,9 @@ from fithubert.errors import UserError
 from fithubert.files import digest, only_writer, open_atomically, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
-from fithubert.store.shards import (
-    CPU_BATCH_SECONDS,
-    Compute,
-    PlannedRow,
-    UtteranceStates,
-    choose_layers,
-    compute_hidden_states,
-    plan_rows,
-    sort_by_length,
-)
+from fithubert.models.windows import DEFAULT_WINDOWS, Windows
+from fithubert.store.pieces import Piece, collect_numbers, compute_pieces, used_windows
+from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, choose_layers, plan_rows
 from fithubert.store.table import (
     DTYPES,
     INFO_KEY,
@@ -36,12 +29,12 @@ from fithubert.store.table import (
     TableInfo,
     feature_schema,
     list_files,
+    make_rows,
     parts_of,
     read_info,
 )
 from fithubert.store.write import read_pages
 
-_FLOAT16_MAX = 65504.0
 _FOREIGN = "something else"
 
 
@@ -52,6 +45,7 @@ class FeatureSettings:
     `batch_seconds`: padded audio in one forward pass. `part_minutes`: the smallest and the largest part; a part is a
     hundredth of all audio within these bounds, which is the work that a stopped run repeats. `window_bytes`: features
     in memory, sorted by length for batches. `row_group_bytes`: large enough to read fast, small enough for memory.
+    `windows`: how long recordings are cut.
     """
 
     layers: Literal["all"] | tuple[int, ...] = "all"
@@ -60,6 +54,7 @@ class FeatureSettings:
     part_minutes: tuple[float, float] = (0.5, 10.0)
     window_bytes: int = 64 * 2**20
     row_group_bytes: int = 16 * 2**20
+    windows: Windows = DEFAULT_WINDOWS
 
 
 @dataclass(frozen=True)
@@ -89,8 +84,9 @@ def write_features(
     """
     settings = settings or FeatureSettings()
     recordings, skipped = drop_short(model, listing)
-    info = _describe_table(model, recordings, settings)
     rows = plan_rows(recordings, model)
+    info = _describe_table(model, recordings, settings)
+    _check_lengths(rows, info)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     unfinished = parts_of(out)
     _check_unfinished(unfinished, info)
@@ -101,7 +97,12 @@ def write_features(
             remove_leftovers(unfinished)
             _check_space(out, unfinished, info, rows)
             compute = partial(
-                compute_hidden_states, model, recordings, layers=info.layers, batch_seconds=settings.batch_seconds
+                compute_pieces,
+                model,
+                recordings,
+                layers=info.layers,
+                batch_seconds=settings.batch_seconds,
+                windows=settings.windows,
             )
             parts = _plan_parts(rows, settings)
             done_samples = 0
@@ -160,7 +161,17 @@ def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: 
         tuple(model.widths[layer] for layer in layers),
         SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1],
         settings.dtype,
+        windows=used_windows(recordings, settings.windows),
     )
+
+
+def _check_lengths(rows: Sequence[PlannedRow], info: TableInfo) -> None:
+    """Raise UserError if the numbers of one row are more than Arrow's lists count in 32 bits."""
+    longest = max(rows, key=lambda row: row.num_samples)
+    limit = (2**31 - 1) // max(info.widths)
+    if longest.num_frames > limit:
+        hours = limit / info.frame_rate_hz / 3600
+        raise UserError(f"{longest.id}: longer than the {hours:.1f} h that one row of this width holds; cut it")
 
 
 def _plan_parts(rows: Sequence[PlannedRow], settings: FeatureSettings) -> list[list[PlannedRow]]:
@@ -206,6 +217,7 @@ def _describe_other(path: Path, wanted: TableInfo) -> str | None:
         "recordings": "features of other recordings",
         "layers": f"features of layers {', '.join(map(str, existing.layers))}",
         "dtype": f"features in {existing.dtype}",
+        "windows": "features in other windows",
     }
     return next((words[name] for name in words if getattr(existing, name) != getattr(wanted, name)), None)
 
@@ -213,6 +225,8 @@ def _describe_other(path: Path, wanted: TableInfo) -> str | None:
 def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[PlannedRow]) -> None:
     """Raise UserError if the missing parts do not fit on the disk."""
     whole = sum(row.num_frames for row in rows) * info.frame_bytes
+    if info.windows is not None:  # The longest recording lies beside the parts until its own part is written.
+        whole += max(row.num_frames for row in rows) * info.frame_bytes
     done = sum(part.stat().st_size for part in unfinished.glob(PART_PATTERN))
     needed, free = max(0, whole - done), shutil.disk_usage(unfinished).free
     if needed > free:
@@ -237,9 +251,9 @@ def _write_part(
     part: PartInfo,
     rows: Sequence[PlannedRow],
     settings: FeatureSettings,
-    compute: Compute,
+    compute: Callable[[Sequence[PlannedRow]], Iterator[Piece]],
 ) -> None:
-    """Write one part, whole or not at all; memory holds one window. Raises UserError if the disk is full."""
+    """Write one part, whole or not at all; memory holds `window_bytes`. Raises UserError if the disk is full."""
 
     def size_of(row: PlannedRow) -> int:
         return row.num_frames * info.frame_bytes
@@ -259,26 +273,7 @@ def _write_part(
         ) as writer,
     ):
         for window in group_consecutive(rows, size_of, settings.window_bytes):
-            tables = {s.row.index: _make_rows(s, info, schema) for s in compute(sort_by_length(window))}
+            found = collect_numbers(compute(window), info.dtype, path.parent)
+            tables = {row.index: make_rows(row, features, info, schema) for row, features in found}
             for group in group_consecutive(window, size_of, settings.row_group_bytes):
                 writer.write_table(pa.concat_tables(tables[row.index] for row in group))
-
-
-def _make_rows(states: UtteranceStates, info: TableInfo, schema: pa.Schema) -> pa.Table:
-    """One recording: a row for each layer."""
-    row, count, features = states.row, len(info.layers), []
-    for layer in states.hidden_states:
-        flat = layer.float().cpu().flatten()
-        values = flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half() if info.dtype == "float16" else flat
-        # An array of its own for each layer: Arrow counts in 32 bits, and all layers of 75 minutes exceed that.
-        features.append(pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), pa.array(values.numpy())))
-    columns = {
-        "path": [row.id] * count,
-        "seconds": [row.num_samples / SAMPLE_RATE_HZ] * count,
-        "layer": info.layers,
-        "frames": [row.num_frames] * count,
-        "width": info.widths,
-        "frame_rate_hz": [info.frame_rate_hz] * count,
-        "features": pa.chunked_array(features),
-    }
-    return pa.table(columns, schema)

@@ -258,11 +258,16 @@ def _run_batch(
         if frames != row.num_frames:
             raise ValueError(f"{model.name}: {frames} frames of {row.id}, expected {row.num_frames}")
         own = tuple(output.hidden_states[layer][place, :frames] for layer in layers)
-        for layer, values in zip(layers, own, strict=True):
-            if not bool(torch.isfinite(values).all()):
-                raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; fix the model")
+        check_finite(own, model, row, layers)
         states.append(own)
     return states
+
+
+def check_finite(states: Sequence[Tensor], model: SpeechModel, row: PlannedRow, layers: Sequence[int]) -> None:
+    """Raise UserError if one of the `states` of `layers` holds NaN or infinite values."""
+    for layer, values in zip(layers, states, strict=True):
+        if not bool(torch.isfinite(values).all()):
+            raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; fix the model")
 
 
 def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:

@@ -14,7 +14,7 @@ by path, layers ascending, all layers of a recording in one row group:
     features        list of float32 or float16, frames x width numbers, frame after frame
 
 In pandas: `row.features.reshape(row.frames, row.width)`. The schema's metadata has `fithubert.features`, a TableInfo as
-JSON, and `fithubert.part`, a PartInfo as JSON.
+JSON, and `fithubert.part`, a PartInfo as JSON. A recording longer than its `windows.whole_seconds` ran in windows.
 
 Until it is complete, the folder has the suffix `.parts`. Its finished parts stay if the run is stopped.
 """
@@ -24,26 +24,36 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fithubert.errors import UserError
 from fithubert.files import check_regular
+from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.models.windows import Windows
 from fithubert.store import INDEX_NAME, describe_error
 from fithubert.store.read import FeatureRow, FeatureStore, HiddenStates
+from fithubert.store.shards import PlannedRow
 
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 PART_PATTERN = "part-*.parquet"
 INFO_KEY, PART_KEY = b"fithubert.features", b"fithubert.part"
 _VERSION = 1
+_FLOAT16_MAX = 65504.0
 
 
 @dataclass(frozen=True)
 class TableInfo:
-    """The origin of all rows. `fingerprint`: of the model. `recordings`: a digest of paths and contents."""
+    """The origin of all rows. `fingerprint`: of the model. `recordings`: a digest of paths and contents.
+
+    `windows`: how long recordings were cut; None if none was.
+    """
 
     model: str
     fingerprint: str
@@ -53,6 +63,7 @@ class TableInfo:
     frame_rate_hz: float
     dtype: str
     version: int = _VERSION
+    windows: Windows | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -61,13 +72,18 @@ class TableInfo:
 
     def to_json(self) -> bytes:
         """The TableInfo as it is written to the metadata."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        values = asdict(self)
+        if self.windows is None:
+            del values["windows"]  # Files of whole recordings stay the same bytes as before there were windows.
+        return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "TableInfo":
         """The TableInfo in the metadata; raises TypeError or ValueError if it is broken."""
         values = json.loads(text)
-        return cls(**{**values, "layers": tuple(values["layers"]), "widths": tuple(values["widths"])})
+        windows = Windows(**values["windows"]) if "windows" in values else None
+        sizes = {name: tuple(values[name]) for name in ("layers", "widths")}
+        return cls(**{**values, **sizes, "windows": windows})
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,31 @@ def feature_schema(info: TableInfo, part: PartInfo) -> pa.Schema:
         ("features", pa.list_(DTYPES[info.dtype])),
     ]
     return pa.schema(columns, {INFO_KEY: info.to_json(), PART_KEY: part.to_json()})
+
+
+def to_numbers(states: Tensor, dtype: str) -> NDArray[np.floating[Any]]:
+    """The numbers of `states` (time, feature) as they are written, frame after frame."""
+    flat = states.float().cpu().flatten()
+    return (flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half() if dtype == "float16" else flat).numpy()
+
+
+def make_rows(
+    row: PlannedRow, features: Sequence[NDArray[np.floating[Any]]], info: TableInfo, schema: pa.Schema
+) -> pa.Table:
+    """One recording: a row for each layer, from its numbers."""
+    count = len(info.layers)
+    # An array of its own for each layer: Arrow counts in 32 bits, and all layers of 75 minutes exceed that.
+    lists = [pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), pa.array(flat)) for flat in features]
+    columns = {
+        "path": [row.id] * count,
+        "seconds": [row.num_samples / SAMPLE_RATE_HZ] * count,
+        "layer": info.layers,
+        "frames": [row.num_frames] * count,
+        "width": info.widths,
+        "frame_rate_hz": [info.frame_rate_hz] * count,
+        "features": pa.chunked_array(lists),
+    }
+    return pa.table(columns, schema)
 
 
 def parts_of(path: Path) -> Path:

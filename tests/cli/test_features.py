@@ -10,10 +10,10 @@ import torch
 import fithubert
 from fithubert.cli.features import features as features_command
 from fithubert.cli.units import units as units_command
-from fithubert.data.listing import MAX_SECONDS
 from fithubert.export import find
 from fithubert.export.onnx import export_onnx
 from fithubert.models.weights import save_student
+from fithubert.models.windows import Windows
 from fithubert.pretrain.discretise import SAMPLE_FRAMES
 from fithubert.workspace import Workspace
 from tests.cli.test_cli import ROOT, run
@@ -33,8 +33,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_have_the_librarys_defaults() -> None:
-    assert inspect.signature(features_command).parameters["max_seconds"].default == MAX_SECONDS
-    assert inspect.signature(units_command).parameters["max_seconds"].default == MAX_SECONDS
+    for command in (features_command, units_command):
+        parameters = inspect.signature(command).parameters
+        names = ("max_seconds", "window_seconds", "context_seconds")
+        assert Windows(*(parameters[name].default for name in names)) == Windows()
     assert inspect.signature(units_command).parameters["sample_frames"].default == SAMPLE_FRAMES
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fithubert.data.listing import ListedRecordings, list_recordings
 from fithubert.errors import UserError
+from fithubert.models.windows import Windows
 from fithubert.pretrain import discretise
 from fithubert.pretrain.discretise import (
     UnitOptions,
@@ -76,6 +77,23 @@ def test_windows_and_batches_change_nothing(recordings: ListedRecordings, tmp_pa
     write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", options)
     assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
     assert pq.read_metadata(tmp_path / "cut.parquet").num_row_groups > 1
+
+
+def test_recordings_in_windows_have_the_units_of_the_whole_and_say_so(
+    recordings: ListedRecordings, tmp_path: Path
+) -> None:
+    windows = Windows(whole_seconds=2.0, window_seconds=0.5, context_seconds=0.1)
+    codebook = fit(recordings, windows=windows)
+    save_codebook(codebook, tmp_path / "book")
+    assert load_codebook(tmp_path / "book").info.windows == windows
+    assert fit(recordings).info.windows is None
+    write_units(FakeModel(), recordings, codebook, tmp_path / "whole.parquet")
+    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", UnitOptions(windows=windows))
+    whole, cut = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "cut"))
+    assert cut.replace_schema_metadata().equals(whole.replace_schema_metadata())
+    stored = [json.loads(table.schema.metadata[b"fithubert.units"]) for table in (whole, cut)]
+    assert "windows" not in stored[0]
+    assert Windows(**stored[1]["windows"]) == windows
 
 
 def test_deduplicated_units_with_durations_are_the_units(recordings: ListedRecordings, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Recordings longer than a limit run in windows: the same file, with a bounded waveform before the model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from fithubert.data import audio
+from fithubert.data.listing import ListedRecordings, Listing, list_recordings
+from fithubert.data.utterance import Utterance
+from fithubert.errors import UserError
+from fithubert.models.windows import Windows
+from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features
+from fithubert.store.table import FeatureTable, parts_of
+from tests.recordings import write_folder, write_noise
+from tests.store.fakes import FakeModel, contents
+
+#: Recordings of 2 s and more are cut; the context is more than a frame of the fake model needs.
+CUT = Windows(whole_seconds=2.0, window_seconds=0.5, context_seconds=0.1)
+
+
+def write(folder: Path, out: Path, model: Any = None, **options: Any) -> WrittenFeatures:
+    settings = FeatureSettings(**{"windows": CUT, "part_minutes": (0.1, 0.1), **options})
+    return write_features(model or FakeModel(), list_recordings([folder]), out, settings)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_windows_of_a_local_model_are_the_whole_recording_in_the_file(tmp_path: Path, dtype: str) -> None:
+    folder, model = write_folder(tmp_path / "in"), FakeModel()
+    write(folder, tmp_path / "cut.parquet", model, dtype=dtype)
+    write(folder, tmp_path / "whole.parquet", dtype=dtype, windows=Windows())
+    assert max(length for _, length in model.batches) <= 2 * 16_000
+    cut, whole = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("cut", "whole"))
+    assert cut.replace_schema_metadata().equals(whole.replace_schema_metadata())
+    info = FeatureTable(tmp_path / "cut.parquet").info
+    assert info.windows == CUT
+    assert replace(info, windows=None) == FeatureTable(tmp_path / "whole.parquet").info
+    assert not parts_of(tmp_path / "cut.parquet").exists()
+    assert all(name.startswith("part-") for name in contents(tmp_path / "cut.parquet"))
+
+
+def test_whole_recordings_leave_the_bytes_as_they_were_and_other_windows_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in")
+    write(folder, tmp_path / "one.parquet", windows=Windows())
+    write(folder, tmp_path / "two.parquet", windows=Windows(10.0, 1.0, 0.0))
+    assert contents(tmp_path / "one.parquet") == contents(tmp_path / "two.parquet")
+    metadata = pq.read_schema(tmp_path / "one.parquet" / "part-00000.parquet").metadata
+    assert "windows" not in json.loads(metadata[b"fithubert.features"])
+    with pytest.raises(UserError, match="holds features in other windows"):
+        write(folder, tmp_path / "one.parquet")
+
+
+def test_memory_holds_a_window_of_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 16_000, 1) as file:
+        for seed in range(60):
+            file.write(0.1 * np.random.default_rng(seed).standard_normal(160_000))
+    blocks: list[int] = []
+    read = soundfile.SoundFile.read
+
+    def count(self: Any, *arguments: Any, **options: Any) -> Any:
+        samples = read(self, *arguments, **options)
+        blocks.append(len(samples))
+        return samples
+
+    monkeypatch.setattr(audio.soundfile.SoundFile, "read", count)
+    model = FakeModel()
+    write(path, tmp_path / "f.parquet", model, windows=Windows())
+    assert max(blocks) <= 30 * 16_000
+    assert len(model.batches) == 10
+    assert max(length for _, length in model.batches) <= 81 * 16_000
+    features = FeatureTable(tmp_path / "f.parquet")
+    assert features.num_frames == (29_999,)
+    tail = audio.read_recording(path)[29_989 * 320 :]
+    expected = FakeModel()(tail[None], torch.tensor([len(tail)])).hidden_states[0][0]
+    assert torch.equal(features.read(0).hidden_states[0][-10:], expected)
+
+
+def test_a_file_that_changed_and_a_state_that_is_no_number_are_named(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.wav", 3.0)
+    listing = list_recordings([path])
+    write_noise(path, 2.5)
+    with pytest.raises(UserError, match=r"a\.wav: the file has changed"):
+        write_features(FakeModel(), listing, tmp_path / "f.parquet", FeatureSettings(windows=CUT))
+    broken = FakeModel()
+    broken.weights[1][:] = np.nan
+    with pytest.raises(UserError, match=r"a\.wav: layer 1 of fake is NaN or infinite"):
+        write(path, tmp_path / "g.parquet", broken)
+
+
+def test_more_than_a_row_of_parquet_holds_is_refused_at_once(tmp_path: Path) -> None:
+    endless = Utterance("endless.wav", "endless.wav", "0", "test", "sentence", (2**31 // 8 + 1) * 320)
+    listing = Listing(ListedRecordings((endless,), tmp_path), ())
+    with pytest.raises(UserError, match=r"endless\.wav: longer than the 1491\.3 h that one row"):
+        write_features(FakeModel(), listing, tmp_path / "f.parquet")
