@@ -141,6 +141,12 @@ class StudentConfig(StrictModel):
         """The factor by which the frame rate of the state of `layer` (0..depth) is reduced."""
         return self.time_reduction.factor if layer >= self.first_reduced else 1
 
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """How many equal frames of each head follow one another, by its layer's reduced frame rate."""
+        plain = self.heads.kind == "none" or self.heads.upsampling == "repeat"
+        return tuple(self.factor_of(layer) if plain else 1 for layer, _ in self.heads.layer_map)
+
     def released(self) -> "StudentConfig":
         """This architecture without the parts that only training needs: unread heads and the mask embedding."""
         reduced = self.time_reduction.kind != "none" and self.heads.upsampling == "transposed_conv"
@@ -175,6 +181,10 @@ class HintParams(StrictModel):
     masked_teacher: bool = False
     #: Divide the sum by the number of heads.
     average_heads: bool = False
+    #: Divide each term of a head by the scale of its teacher layer, measured on training speech at the start: `gram`
+    #: and `intra_gram` by the mean squared product of two frames, `mse` by the variance, `l1` by its root. Then equal
+    #: relative errors cost the same on every layer. `cosine` has no scale.
+    normalise: bool = False
 
     @model_validator(mode="after")
     def _check_terms(self) -> "HintParams":

@@ -26,6 +26,9 @@ from fithubert.training.events import Listeners, TrainingEnded, TrainingListener
 #: own: only the number of forward passes of an update, over all ranks, counts.
 _FREE = {"checkpoint_every_updates", "keep_checkpoints", "prefetch_batches", "accumulate"}
 
+#: Training speech from which `hints.normalise` measures the teacher's layers.
+_SCALE_SECONDS = 300.0
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -75,7 +78,7 @@ def train_student(
     record = _record(student_params, distill_params, data)
     config = resolve(student_params.recipe, student_params.shape)
     check_targets(data, config, student_params.hints.masked_teacher, distill_params.shuffle)
-    hint_loss = HintLoss(student_params.hints, config.heads.layer_map)
+    hint_loss = HintLoss(student_params.hints, config.heads.layer_map, config.repeats)
     idle = hint_loss.skips_heads or hint_loss.last_layer < config.depth or config.masking is not None
     fabric = open_fabric(options.accelerator, distill_params.precision, idle)
     identity["student"] = config.model_dump(mode="json")
@@ -85,6 +88,12 @@ def train_student(
     listeners = Listeners(options.listeners if fabric.is_global_zero else ())
     with deterministic_torch(), ends_with_its_ranks(fabric), ExitStack() as held:
         on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
+        if student_params.hints.normalise:
+            # From a fixed sample, not from each batch: a batch's own scale would depend on how an update is cut into
+            # parts. Every start measures the same numbers again, so no checkpoint needs to hold them.
+            layers = tuple(sorted({head.teacher_layer for head in hint_loss.layer_map}))
+            sample = data.draw_hidden_states(layers, _SCALE_SECONDS, distill_params.seed, fabric.device)
+            hint_loss.scales = on_first_rank(fabric, lambda: hint_loss.measure_scales(sample))
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
         # A checkpoint holds all weights, and a cut takes minutes at full size.

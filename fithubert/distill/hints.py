@@ -5,7 +5,7 @@ an utterance. Padding contributes nothing, to the value or to a gradient (the au
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from fithubert.config.students import HintParams
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
+from fithubert.models.time_reduction import TimeReduction
 from fithubert.records import Head
 
 
@@ -38,20 +39,31 @@ def cosine_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return mean_over_valid(-F.logsigmoid(F.cosine_similarity(prediction, target, dim=-1)), valid)
 
 
-def gram_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def gram_loss(prediction: Tensor, target: Tensor, frames: Tensor) -> Tensor:
     """Mean squared difference between two layers' products of frames (STaR, Jang et al. 2024, temporal Gram matrix).
 
-    The mean is over pairs of valid frames. The widths may differ: each product is divided by its own width. Differs:
-    this scale is ours, the paper's was not available.
+    The mean is over pairs of valid frames; `frames` as in `cross_gram_loss`. The widths may differ: each product is
+    divided by its own width. Differs: this scale is ours, the paper's was not available.
     """
-    return cross_gram_loss((prediction, prediction), (target, target), valid)
+    return cross_gram_loss((prediction, prediction), (target, target), (frames, frames))
 
 
-def cross_gram_loss(prediction: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
-    """`gram_loss` between the frames of two layers (STaR, intra-layer: a layer's input and its output)."""
-    differences = (_temporal_gram(*prediction) - _temporal_gram(*target)).square()
-    pairs = valid[:, :, None] & valid[:, None, :]
-    return torch.where(pairs, differences, 0).sum() / pairs.sum().clamp(min=1)
+def cross_gram_loss(
+    prediction: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], frames: tuple[Tensor, Tensor]
+) -> Tensor:
+    """`gram_loss` between the frames of two layers (STaR, intra-layer: a layer's input and its output).
+
+    `frames` (batch, time) of each layer: how many frames at the teacher's rate each frame stands for, 0 for padding. A
+    mask of valid frames counts each once.
+    """
+    total, pairs = _sum_over_pairs((_temporal_gram(*prediction) - _temporal_gram(*target)).square(), *frames)
+    return total / pairs.clamp(min=1)
+
+
+def _sum_over_pairs(values: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of `values` (batch, time, time) over pairs of frames, and the number of pairs."""
+    pairs = rows[:, :, None] * columns[:, None, :]
+    return torch.where(pairs > 0, pairs * values, 0).sum(), pairs.sum()
 
 
 def _temporal_gram(x: Tensor, y: Tensor) -> Tensor:
@@ -70,6 +82,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 ANY_WIDTH = frozenset({"gram", "intra_gram"})
 
 
+#: (term, index of the head) -> what its loss is divided by.
+Scales = dict[tuple[str, int], float]
+
+
 @dataclass(frozen=True)
 class HintLosses:
     """`total`: the loss that training minimises. `heads`: each head's loss without its weight, detached."""
@@ -78,16 +94,50 @@ class HintLosses:
     heads: dict[Head, Tensor]
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """The frames of one head and of its teacher layer, (batch, time, feature) each.
+
+    `frames` (batch, time): how many valid frames at the teacher's rate each stands for.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    frames: Tensor
+
+    def at_own_rate(self, factor: int) -> "_Compared":
+        """The prediction without the repetition of its frames by `factor`, and the target averaged over each group.
+
+        A frame s repeated n times and a frame r repeated m times cost the sum over their n m pairs of (s.r - x.y)^2
+        with the teacher's frames x and y. That is n m (s.r - mean x . mean y)^2 plus a sum in which the student has no
+        part. So `cross_gram_loss` has the same gradient here as at the teacher's rate, with `factor`^2 times fewer
+        products, and is less by the variance of the teacher's products within such blocks.
+        """
+        if factor == 1:
+            return self
+        means, _ = TimeReduction("mean", self.target.shape[2], factor)(self.target, self.frames.sum(1))
+        frames = F.pad(self.frames, (0, factor - 1)).unfold(1, factor, factor).sum(2)
+        return _Compared(self.prediction[:, ::factor], means, frames)
+
+
 class HintLoss:
     """The loss of `params` over the heads of `layer_map`, the last of which is the last head.
 
     Published FitHuBERT: sum of mse over heads, the last weighted 1.0 and every other 0.1 (train.py `calculate_loss`).
     DistilHuBERT: mean over heads of l1 + cosine. STaR: sum over layers of gram + intra_gram. Differs from them:
     padding contributes nothing. `intra_gram` of a head compares it with the entry before it in the layer map.
+
+    `repeats`: how many times each head repeats its layer's frames (`StudentConfig.repeats`; None: once each), which
+    Gram terms undo. `scales`: those of `measure_scales`, needed with `params.normalise`.
     """
 
-    def __init__(self, params: HintParams, layer_map: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, params: HintParams, layer_map: Sequence[tuple[int, int]], repeats: Sequence[int] | None = None
+    ) -> None:
         self.params, self.layer_map = params, tuple(Head(*entry) for entry in layer_map)
+        self.repeats = (1,) * len(self.layer_map) if repeats is None else tuple(repeats)
+        self.scales: Scales = {}
+        self._compares_pairs = not ANY_WIDTH.isdisjoint(params.losses)
         #: The highest student layer that a head reads.
         self.last_layer = max(head.student_layer for head in self.layer_map)
         #: Whether some updates leave out heads.
@@ -124,15 +174,58 @@ class HintLoss:
         valid = padding_mask(lengths, projections[0].shape[1])
         total = projections[0].new_zeros(())
         layers: dict[Head, Tensor] = {}
-        before: tuple[Tensor, Tensor] | None = None
+        before: _Compared | None = None
         for head, prediction in zip(heads, projections, strict=True):
             pair = self.layer_map[head]
-            target = self._target(targets, pair, prediction)
-            loss = self._head_loss(prediction, target, valid, before)
+            compared = _Compared(prediction, self._target(targets, pair, prediction), valid)
+            own = compared.at_own_rate(self.repeats[head]) if self._compares_pairs else compared
+            loss = self._head_loss(head, compared, own, before)
             total = total + (self.params.last_weight if head == heads[-1] else self.params.hint_weight) * loss
             layers[pair] = loss.detach()
-            before = prediction, target
+            before = own
         return HintLosses(total / len(layers) if self.params.average_heads else total, layers)
+
+    def measure_scales(self, samples: Iterable[Mapping[int, Tensor]]) -> Scales:
+        """The scales of `params.normalise` from the teacher's layers, (time, feature) each, of pieces of speech.
+
+        gram, intra_gram: the mean over pairs of frames of the teacher's squared product, at the rate of the
+        comparison. mse: the mean over channels of the variance. l1: its root. So outputs of 0 cost 1 with gram,
+        and the teacher's mean frame costs 1 with mse. Raises UserError if a scale is 0.
+        """
+        sums: dict[tuple[str, int], list[Tensor]] = {}
+
+        def add(term: str, head: int, *values: Tensor) -> None:
+            held = sums.get((term, head))
+            sums[term, head] = list(values) if held is None else [x + y for x, y in zip(held, values, strict=True)]
+
+        for hidden in samples:
+            before: _Compared | None = None
+            for head, (_, layer) in enumerate(self.layer_map):
+                x = hidden[layer].double()
+                add("moments", head, x.sum(0), x.square().sum(), x.new_tensor(len(x)))
+                valid = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+                own = _Compared(x[None], x[None], valid).at_own_rate(self.repeats[head])
+                for term, other in (("gram", own), ("intra_gram", before)):
+                    if term in self.params.losses and other is not None:
+                        squares = _temporal_gram(other.target, own.target).square()
+                        add(term, head, *_sum_over_pairs(squares, other.frames, own.frames))
+                before = own
+        scales: Scales = {}
+        for (term, head), values in sums.items():
+            if term == "moments":
+                total, squares, count = values
+                variance = float((squares - total.square().sum() / count) / count) / len(total)
+                scales["mse", head], scales["l1", head] = variance, max(variance, 0.0) ** 0.5
+            else:
+                scales[term, head] = float(values[0] / values[1])
+        for (term, head), scale in scales.items():
+            if term in self.params.losses and not scale > 0:
+                layer = self.layer_map[head].teacher_layer
+                raise UserError(
+                    f"hints.normalise: teacher layer {layer} is constant, so that {term} has no scale; "
+                    "leave it out of heads.layer_map"
+                )
+        return scales
 
     def _target(self, targets: Mapping[int, Tensor], head: Head, prediction: Tensor) -> Tensor:
         """The teacher's layer of `head`, cut to the prediction's frames; checked against its shape."""
@@ -149,14 +242,20 @@ class HintLoss:
             )
         return target
 
-    def _head_loss(
-        self, prediction: Tensor, target: Tensor, valid: Tensor, before: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """The weighted sum of the terms for one head; `before`: prediction and target of the entry before."""
-        loss = prediction.new_zeros(())
+    def _head_loss(self, head: int, compared: _Compared, own: _Compared, before: _Compared | None) -> Tensor:
+        """The weighted sum of the terms for one head; `own`, `before`: it and the entry before at their own rates."""
+        loss = own.prediction.new_zeros(())
         for term, weight in self.params.losses.items():
-            if term != "intra_gram":
-                loss = loss + weight * LOSSES[term](prediction, target, valid)
-            elif before is not None:
-                loss = loss + weight * cross_gram_loss((before[0], prediction), (before[1], target), valid)
+            if term == "intra_gram":
+                if before is None:
+                    continue
+                value = cross_gram_loss(
+                    (before.prediction, own.prediction), (before.target, own.target), (before.frames, own.frames)
+                )
+            else:
+                given = own if term in ANY_WIDTH else compared
+                value = LOSSES[term](given.prediction, given.target, given.frames)
+            if self.params.normalise and term != "cosine":
+                weight = weight / self.scales[term, head]
+            loss = loss + weight * value
         return loss

@@ -1,6 +1,6 @@
 """The teacher's hidden states for training, read from a feature store or computed when they are needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -22,6 +22,9 @@ from fithubert.store import Expected
 from fithubert.store.codec import CODECS
 from fithubert.store.read import FeatureStore, HiddenStateBatch
 from fithubert.workspace import Workspace
+
+#: The longest piece of an utterance that the start of a training reads.
+PIECE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,28 @@ class TrainingData:
     def seconds_per_frame(self) -> float:
         """Seconds from one teacher frame to the next."""
         return receptive_field(self.train.convolutions)[1] / SAMPLE_RATE_HZ
+
+    def draw(self, seconds: float, seed: int) -> Iterator[Crop]:
+        """At least `seconds` of training speech, or all of it: the starts of utterances drawn once each."""
+        total_seconds = 0.0
+        num_frames = self.train.num_frames
+        order = torch.randperm(len(num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
+        for index in order:
+            if total_seconds >= seconds:
+                break
+            frames = min(num_frames[index], int(PIECE_SECONDS / self.seconds_per_frame))
+            total_seconds += frames * self.seconds_per_frame
+            if frames > 0:
+                yield Crop(index, 0, frames)
+
+    def draw_hidden_states(
+        self, layers: tuple[int, ...], seconds: float, seed: int, device: torch.device
+    ) -> Iterator[dict[int, Tensor]]:
+        """The teacher's `layers`, (time, feature) each on `device`, of what `draw` draws; nothing is masked."""
+        for crop in self.draw(seconds, seed):
+            request = Request((crop,), layers)
+            batch = self.train.finish(self.train.read(request).to(device), request)
+            yield {layer: hidden[0] for layer, hidden in batch.hidden_states.items()}
 
 
 def open_targets(

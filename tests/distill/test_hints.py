@@ -234,7 +234,7 @@ def test_gram_losses_see_relations_between_frames_whatever_the_width() -> None:
     assert gram_loss(x @ rotation, x, ALL) < 1e-10
     doubled = torch.cat([x, x], dim=2)  # twice as wide, the same products over the width
     assert gram_loss(doubled, x, ALL) < 1e-10
-    assert cross_gram_loss((x, x.flip(1)), (x, x), ALL) > 0.01
+    assert cross_gram_loss((x, x.flip(1)), (x, x), (ALL, ALL)) > 0.01
 
 
 def test_gram_loss_averages_over_pairs_of_valid_frames() -> None:

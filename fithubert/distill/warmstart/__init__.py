@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.config.students import StudentParams
-from fithubert.data.batching import Crop
-from fithubert.distill.targets import Request, TrainingData
+from fithubert.distill.targets import PIECE_SECONDS, Request, TrainingData
 from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_positional, fit_norm, set_linear
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
@@ -22,8 +21,6 @@ from fithubert.models.time_reduction import repeat_frames
 
 #: Parts besides the convolutions and layers that may be copied.
 _PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
-#: The longest piece of an utterance that a student is cut on.
-_PIECE_SECONDS = 10.0
 
 
 def set_first_weights(
@@ -50,19 +47,12 @@ def set_first_weights(
 def draw_waveforms(data: TrainingData, seconds: float, seed: int) -> list[Tensor]:
     """At least `seconds` of training speech, or all of it: waveforms (samples,) of utterances drawn once each."""
     drawn: list[Tensor] = []
-    total_seconds = 0.0
-    num_frames = data.train.num_frames
-    order = torch.randperm(len(num_frames), generator=torch.Generator().manual_seed(seed)).tolist()
-    for index in order:
-        if total_seconds >= seconds:
-            break
-        frames = min(num_frames[index], int(_PIECE_SECONDS / data.seconds_per_frame))
-        batch = data.train.read(Request((Crop(index, 0, frames),), ()))
+    for crop in data.draw(seconds, seed):
+        batch = data.train.read(Request((crop,), ()))
         assert batch.waveforms is not None  # Targets always give them.
         # Live targets read whole utterances.
-        end = min(int(batch.lengths[0]), int(_PIECE_SECONDS * SAMPLE_RATE_HZ))
+        end = min(int(batch.lengths[0]), int(PIECE_SECONDS * SAMPLE_RATE_HZ))
         drawn.append(batch.waveforms[0, :end])
-        total_seconds += frames * data.seconds_per_frame
     return drawn
 
 
