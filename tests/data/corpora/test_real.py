@@ -210,8 +210,8 @@ def test_the_folder_of_real_speech_has_the_counts_that_are_documented(tmp_path: 
     manifest = make(REAL, tmp_path / "data")
     labelled = {
         "pr": lambda u: u.pronunciation, "asr": lambda u: u.kind == "sentence" and u.words, "ks": lambda u: u.keyword,
-        "qbe": lambda u: u.query or (u.kind == "sentence" and u.words), "sid": lambda u: u.kind == "sentence",
-        "asv": lambda u: u.kind == "sentence", "sd": lambda u: u.turns, "er": lambda u: u.style,
+        "qbe": lambda u: u.query or (u.kind == "sentence" and u.words), "sid": lambda u: u.kind == "sentence" and u.speaker,
+        "asv": lambda u: u.kind == "sentence" and u.speaker, "sd": lambda u: u.turns, "er": lambda u: u.style,
         "ic": lambda u: u.intent, "sf": lambda u: u.slots,
     }  # fmt: skip
     for task, counts in COUNTS.items():
