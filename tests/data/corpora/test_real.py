@@ -210,7 +210,8 @@ def test_the_folder_of_real_speech_has_the_counts_that_are_documented(tmp_path: 
     manifest = make(REAL, tmp_path / "data")
     labelled = {
         "pr": lambda u: u.pronunciation, "asr": lambda u: u.kind == "sentence" and u.words, "ks": lambda u: u.keyword,
-        "qbe": lambda u: u.query or (u.kind == "sentence" and u.words), "sid": lambda u: u.kind == "sentence" and u.speaker,
+        "qbe": lambda u: u.query or (u.kind == "sentence" and u.words),
+        "sid": lambda u: u.kind == "sentence" and u.speaker,
         "asv": lambda u: u.kind == "sentence" and u.speaker, "sd": lambda u: u.turns, "er": lambda u: u.style,
         "ic": lambda u: u.intent, "sf": lambda u: u.slots,
     }  # fmt: skip
@@ -224,4 +225,5 @@ def test_the_folder_of_real_speech_has_the_counts_that_are_documented(tmp_path: 
     assert {phone for u in manifest for phone in u.pronunciation or ()} == set(CMU_PHONES)
     assert len({u.keyword for u in manifest if u.keyword}) == 20
     assert len({u.style for u in manifest if u.style}) == 7
-    assert len({slot.value for u in manifest for slot in u.slots or ()}) == 83
+    # The list has 83 values; six of them differ by a leading space alone.
+    assert len({slot.value for u in manifest for slot in u.slots or ()}) == 77
