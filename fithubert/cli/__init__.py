@@ -13,6 +13,7 @@ except ImportError:
 from fithubert.cli.ablation import ablation
 from fithubert.cli.cache import cache
 from fithubert.cli.compare import compare
+from fithubert.cli.compress import compress
 from fithubert.cli.depth import depth
 from fithubert.cli.distill import distill
 from fithubert.cli.doctor import doctor
@@ -39,7 +40,7 @@ wait_without_spinning()
 #: Heading of `fithubert --help` -> its commands in order. A command is named like its function.
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Corpus and teacher": (prepare, pretrain, teacher, cache),
-    "Students": (plan, distill, ablation, sweep, import_, export),
+    "Students": (compress, plan, distill, ablation, sweep, import_, export),
     "Your own recordings": (features, units),
     "Results": (extract, profile, superb, depth, leaderboard, report, compare, ui),
     "This machine": (doctor,),

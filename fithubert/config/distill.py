@@ -14,7 +14,8 @@ class DistillParams(StrictModel):
 
     targets: Literal["cached", "live"] = "cached"
     seed: int = Field(1, ge=0)
-    updates: int = Field(2000, gt=0)
+    #: 0 keeps the first weights as they are.
+    updates: int = Field(2000, ge=0)
     batch_seconds: float = Field(32.0, gt=0)
     #: Longer utterances are cropped at a random frame edge; None keeps them whole.
     crop_seconds: float | None = Field(8.0, gt=0)

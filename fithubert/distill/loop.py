@@ -85,6 +85,8 @@ class TrainingLoop:
         if standing.update == 0:
             # Nothing is random in an evaluation, so that the training stays the same.
             self.listeners.notify(StartEvaluated(self._dev_losses()[0]))
+        if params.updates == 0:
+            self._evaluate()
         begun = monotonic()
         with closing(prefetch(self._jobs(), params.prefetch_batches)) as jobs:
             for job, batches in jobs:

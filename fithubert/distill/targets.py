@@ -10,7 +10,7 @@ from torch import Tensor
 from fithubert.config.params import CacheParams
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import Precision
-from fithubert.data.batching import Crop, group_consecutive
+from fithubert.data.batching import Crop, group_consecutive, plan_eval_batches
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
@@ -235,6 +235,27 @@ def open_targets(
         opened.append(CachedTargets(FeatureStore.open(workspace.cache(split), expected)))
     train, dev = opened
     return TrainingData(train, dev, teacher)
+
+
+def measure_spread(targets: Targets, layers: Sequence[int], device: str = "cpu") -> dict[int, float]:
+    """Teacher layer -> the mean squared distance of its values from the channel means of their utterance.
+
+    A prediction's mean squared error divided by this is the square of its relative error.
+    """
+    sums, frames = dict.fromkeys(layers, 0.0), 0
+    for crops in plan_eval_batches(targets.num_frames, batch_frames=_SPREAD_FRAMES):
+        request = Request(tuple(crops), tuple(layers))
+        batch = targets.finish(targets.read(request).to(torch.device(device)), request)
+        for row, count in enumerate(batch.frame_lengths.tolist()):
+            frames += count
+            for layer in layers:
+                states = batch.hidden_states[layer][row, :count].double()
+                sums[layer] += float((states - states.mean(0)).square().mean(1).sum())
+    return {layer: total / max(1, frames) for layer, total in sums.items()}
+
+
+#: Padded frames of a batch: a minute of speech.
+_SPREAD_FRAMES = 3000
 
 
 def check_targets(data: TrainingData, config: StudentConfig, masked_teacher: bool, shuffle: str) -> None:

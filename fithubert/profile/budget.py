@@ -207,3 +207,19 @@ def break_even_epochs(cached: TargetCost, live: TargetCost) -> float:
     """The number of epochs up to which live targets take less time than cached ones; infinite if they always do."""
     saved = live.epoch_hours - cached.epoch_hours
     return cached.extraction_hours / saved if saved > 0 else float("inf")
+
+
+def fit_updates(cost: TargetCost, hours: float, budget_hours: float, batch_seconds: float) -> int:
+    """Updates of `batch_seconds` that `budget_hours` leave after the extraction; at most 100 epochs of `hours`.
+
+    A fifth of the budget is for all else: first weights, evaluations, the profile.
+    """
+    update_seconds = cost.epoch_hours / hours * batch_seconds
+    left_seconds = (_TRAINING_SHARE * budget_hours - cost.extraction_hours) * 3600
+    most = _MOST_EPOCHS * hours * 3600 / batch_seconds
+    return max(0, int(min(left_seconds / update_seconds, most)))
+
+
+_TRAINING_SHARE = 0.8
+#: The published students saw their speech 100 times.
+_MOST_EPOCHS = 100

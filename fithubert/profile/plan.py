@@ -88,7 +88,7 @@ def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
     if max(layers) > shape.depth:
         raise UserError(f"--student: {student} learns from layer {max(layers)}, and {teacher} has {shape.depth}")
     job = Job(hours, run.epochs, gpus, len(layers), shape.width)
-    of_models = _model_speeds(shape, config, (known.teacher, known.student), gpus, known.gpu_tflops)
+    of_models = model_speeds(shape, config, (known.teacher, known.student), gpus, known.gpu_tflops)
     (teacher_speed, said_teacher), (student_speed, said_student) = of_models
     encode, read = measure_codecs(len(layers), shape.width)
     disk = measure_disk(folder) if known.disk is None else known.disk * 1e6
@@ -121,14 +121,14 @@ def _check_positive(**options: float | None) -> None:
             raise UserError(f"--{name.replace('_', '-')}: must be above 0 (given {value:g})")
 
 
-def _model_speeds(
+def model_speeds(
     teacher: HubertConfig,
     student: StudentConfig,
     given: tuple[float | None, float | None],
     gpus: int,
     gpu_tflops: float,
 ) -> list[tuple[float, str]]:
-    """Teacher's and student's speed on one device, each with where it comes from."""
+    """Teacher's and student's speed on one device, seconds of audio a second, each with where it comes from."""
     if None not in given:
         derived, said = (0.0, 0.0), ""
     elif gpus:

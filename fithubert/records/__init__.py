@@ -27,6 +27,8 @@ from fithubert.records.results import (
     AblationSummary,
     AblationTrial,
     Comparison,
+    CompressJob,
+    CompressMetrics,
     SweepMetrics,
     SweepPoint,
     SweepReference,

@@ -169,3 +169,38 @@ class SweepMetrics(Record):
     def qualities(self) -> list[str]:
         """The objectives that are not costs."""
         return [name for name in self.objectives if name not in COSTS]
+
+
+@dataclass(frozen=True)
+class CompressJob(Record):
+    """What `fithubert compress` was asked for: a folder that another job began is not continued.
+
+    `teacher`: the fingerprint of its weights. `recordings`: a digest of the files' names, sizes and times. `updates`:
+    None: as many as `hours_budget` allows.
+    """
+
+    teacher: str
+    recordings: str
+    size: float
+    recipe: str
+    hours_budget: float
+    updates: int | None
+
+
+@dataclass(frozen=True)
+class CompressMetrics(Record):
+    """A compressed teacher. Multiply-accumulates are those of 10 s of speech.
+
+    `relative_error`: teacher layer -> the error of its prediction on dev, as a share of the layer's spread (root mean
+    square distance from each utterance's channel means). It is that of the heads, of which only those that are read are
+    in the student.
+    """
+
+    teacher: str
+    fingerprint: str
+    parameters: int
+    teacher_parameters: int
+    macs: int
+    teacher_macs: int
+    updates: int
+    relative_error: Mapping[int, float]

@@ -144,6 +144,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         ),
         (["export", "nobody", "--to", "coreml", "--out", "x"], "form 'coreml': not one of"),
         (["pretrain", "/no/recipe.yaml", "--out", "x"], "no such file"),
+        (["compress", "mini", "/no/recordings", "--out", "x"], "/no/recordings: not a folder of recordings"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(arguments: list[str], said: str, tmp_path: Path) -> None:

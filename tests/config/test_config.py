@@ -76,7 +76,7 @@ def test_every_student_can_be_built_and_fits_the_teacher(overrides: list[str], w
     ("change", "said"),
     [
         ("distill.updats=5", r"distill.updats: unknown key; valid keys: targets, seed"),
-        ("distill.updates=-5", r"distill.updates: .*greater than 0"),
+        ("distill.updates=-5", r"distill.updates: .*greater than or equal to 0"),
         ("superb.tasks.pr.steps=many", r"superb.tasks.pr.steps"),
         ("data.hours=none", r"data.synthetic.hours"),
         ("nothing.here=1", r"nothing: unknown key; valid keys: data, teacher"),

@@ -189,3 +189,13 @@ def test_a_mistake_is_named(tmp_path: Path, change: dict, said: str) -> None:
     known = KnownSpeeds(disk=values.pop("disk_speed", None))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=said):
         stage.plan(PlannedRun(**values, folder=tmp_path), known)  # type: ignore[arg-type]
+
+
+def test_updates_fill_four_fifths_of_a_budget_after_the_extraction_and_100_epochs_at_most() -> None:
+    job = Job(10, 1, 1, 12, 768)
+    live, cached = cost_of_live(job, SPEEDS), cost_of_cache(job, SPEEDS, "int8")
+    # An update of 32 s takes 32 s / 100 of the teacher and 32 s / 50 of the student.
+    assert throughput.fit_updates(live, 10, 1.0, 32.0) == int(0.8 * 3600 / 0.96)
+    assert throughput.fit_updates(cached, 10, 1.0, 32.0) == int((0.8 - 0.2) * 3600 / 0.64)
+    assert throughput.fit_updates(cached, 10, 0.2, 32.0) == 0
+    assert throughput.fit_updates(live, 10, 1e4, 32.0) == 100 * 10 * 3600 / 32

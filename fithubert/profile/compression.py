@@ -1,0 +1,154 @@
+"""The parameters of a compression: the student's shape, targets and updates for a teacher, a corpus and a budget."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fithubert.config.base import validate
+from fithubert.config.params import Params
+from fithubert.config.teacher import HubertConfig
+from fithubert.data.manifest import Manifest
+from fithubert.errors import UserError
+from fithubert.files import format_bytes
+from fithubert.importers.registry import NAMED, SOURCES
+from fithubert.models.recipes import resolve
+from fithubert.models.runtime import choose_device
+from fithubert.models.scaling import scaled_shape
+from fithubert.profile.budget import (
+    Job,
+    Speeds,
+    TargetCost,
+    cost_of_cache,
+    cost_of_live,
+    fit_updates,
+    measure_codecs,
+    measure_disk,
+)
+from fithubert.profile.plan import KnownSpeeds, model_speeds, show_hours
+
+#: The student's name in the workspace.
+STUDENT = "student"
+_BATCH_SECONDS, _CODEC = 32.0, "int8"
+#: Of the free disk, what the cache may take.
+_DISK_SHARE = 0.8
+#: Narrower students take a higher learning rate (experiments/presets/students).
+_WIDE = 256
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """What to compress, and how far. `size`: share of the teacher's parameters. `updates`: None: what the hours allow.
+
+    `write_params`: a file for the parameters that are used.
+    """
+
+    teacher: str
+    recordings: Path
+    out: Path
+    size: float = 0.25
+    hours_budget: float = 2.0
+    updates: int | None = None
+    recipe: str = "fithubert"
+    onnx: bool = False
+    write_params: Path | None = None
+
+    def check(self) -> None:
+        """Raise UserError if a number is out of its range."""
+        if not 0 < self.size < 1:
+            raise UserError(f"--size {self.size:g}: must be above 0 and below 1")
+        if not self.hours_budget > 0:
+            raise UserError(f"--hours-budget {self.hours_budget:g}: must be above 0")
+        if self.updates is not None and self.updates < 0:
+            raise UserError(f"--updates {self.updates}: must be 0 or more")
+
+
+def plan_params(
+    teacher: HubertConfig, parameters: int, options: CompressOptions, targets: Literal["cached", "live"], updates: int
+) -> Params:
+    """The parameters of all stages for a teacher of this shape with so many `parameters`.
+
+    Raises UserError if `options` name a recipe or size that is not possible, or no updates for a student that cannot
+    be cut from its teacher.
+    """
+    can_cut = teacher.pos_conv_depth == 1 and not teacher.pos_conv_batch_norm
+    if options.updates == 0 and not can_cut:
+        raise UserError("--updates 0: a student cannot be cut from this teacher's positional convolution; train it")
+    shape = scaled_shape(options.recipe, teacher, parameters, options.size)
+    # Short trainings do not overfit.
+    shape |= dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout"), 0.0)
+    every = max(1, min(200, updates // 10))
+    values = {
+        "data": {"source": "folder", "path": str(options.recordings.resolve())},
+        "teacher": {"source": _absolute(options.teacher)},
+        "cache": {"codec": _CODEC, "layers": list(range(1, teacher.depth + 1))},
+        "distill": {
+            "targets": targets,
+            "updates": updates,
+            "batch_seconds": _BATCH_SECONDS,
+            "dev_every_updates": every,
+            "checkpoint_every_updates": every,
+        },
+        "students": {
+            STUDENT: {
+                "recipe": options.recipe,
+                "shape": shape,
+                "init": "cut_teacher" if can_cut else "random",
+                "learning_rate": 5e-4 if shape["width"] >= _WIDE else 1e-3,
+            }
+        },
+        "profile": {"seconds": [1, 10], "rounds": 3, "paper_size": False},
+        "superb": {"models": ["teacher", STUDENT]},
+        "report": {"title": f"{options.teacher}, compressed"},
+    }
+    return validate(Params, values, "compress")
+
+
+def _absolute(teacher: str) -> str:
+    """The teacher's name, which must mean the same in every folder."""
+    if teacher in NAMED or teacher.partition(":")[0] in SOURCES:
+        return teacher
+    return str(Path(teacher).resolve())
+
+
+def plan_training(
+    options: CompressOptions, teacher: HubertConfig, parameters: int, corpus: Manifest
+) -> tuple[Params, list[str]]:
+    """The parameters with targets and updates that fit the budget, and lines about them; measures this machine.
+
+    Raises UserError if `corpus` has no train or no dev split.
+    """
+    hours = {split: corpus.select(split=split).hours for split in ("train", "dev")}
+    for split, length in hours.items():
+        if not length:
+            raise UserError(f"{options.recordings}: too few recordings, none is left for {split}; add some")
+    gpus = int(choose_device("auto") == "cuda")
+    student = plan_params(teacher, parameters, options, "live", 0).students[STUDENT]
+    config = resolve(student.recipe, student.shape)
+    models = model_speeds(teacher, config, (None, None), gpus, KnownSpeeds().gpu_tflops)
+    encode, read = measure_codecs(teacher.depth, teacher.width)
+    speeds = Speeds(models[0][0], models[1][0], encode, read, measure_disk(options.out))
+    job = Job(hours["train"], 1.0, gpus, teacher.depth, teacher.width)
+    live, cached = cost_of_live(job, speeds), cost_of_cache(job, speeds, _CODEC)
+    chosen, updates = _choose(options, job, live, cached)
+    training_hours = updates * _BATCH_SECONDS / 3600 * chosen.epoch_hours / job.hours
+    cached_ones = chosen is cached
+    disk = f"{format_bytes(chosen.num_bytes)} of disk" if cached_ones else "computed in every update"
+    lines = [
+        f"corpus: {corpus.hours:.3g} h of speech, {hours['train']:.3g} h to train on, {hours['dev']:.3g} h held out",
+        f"plan: {'cached' if cached_ones else 'live'} targets ({disk}), {updates:,} updates of {_BATCH_SECONDS:g} s, "
+        f"about {show_hours(chosen.extraction_hours + training_hours)} ({models[1][1]})",
+    ]
+    return plan_params(teacher, parameters, options, "cached" if cached_ones else "live", updates), lines
+
+
+def _choose(options: CompressOptions, job: Job, live: TargetCost, cached: TargetCost) -> tuple[TargetCost, int]:
+    """The targets that give more updates in the hours, or take less time for given updates; a cache must fit."""
+    fits = cached.num_bytes <= _DISK_SHARE * shutil.disk_usage(options.out).free
+    costs = [live, cached] if fits else [live]
+    if options.updates is None:
+        found = [(fit_updates(c, job.hours, options.hours_budget, _BATCH_SECONDS), c) for c in costs]
+        updates, chosen = max(found, key=lambda entry: entry[0])
+        return chosen, updates
+    epochs = options.updates * _BATCH_SECONDS / 3600 / job.hours
+    return min(costs, key=lambda cost: cost.extraction_hours + epochs * cost.epoch_hours), options.updates
