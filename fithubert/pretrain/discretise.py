@@ -154,15 +154,16 @@ def write_units(
     schema = units_schema(codebook, rate_hz, options.dedup, used_windows(recordings, options.windows))
     rows = plan_rows(recordings, model)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
-    counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0.0, 0
+    counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0, 0
+    num_frames = sum(row.num_frames for row in rows)
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
             found: dict[int, list[Tensor]] = {row.index: [] for row in window}
             for row, frames in _run(model, recordings, window, info.layer, options):
                 found[row.index].append(codebook.units.assign(frames.float()).cpu())
-                done += len(frames) / rate_hz
+                done += len(frames)
                 if on_progress is not None:
-                    on_progress(min(done, seconds), seconds)
+                    on_progress(done / num_frames * seconds, seconds)
             units = {index: torch.cat(parts) for index, parts in found.items()}
             table = pa.Table.from_pylist(
                 [_row_of(row, units[row.index], rate_hz, options.dedup) for row in window], schema

@@ -87,8 +87,11 @@ def test_recordings_in_windows_have_the_units_of_the_whole_and_say_so(
     save_codebook(codebook, tmp_path / "book")
     assert load_codebook(tmp_path / "book").info.windows == windows
     assert fit(recordings).info.windows is None
+    done: list[tuple[float, float]] = []
     write_units(FakeModel(), recordings, codebook, tmp_path / "whole.parquet")
-    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", UnitOptions(windows=windows))
+    options = UnitOptions(windows=windows)
+    write_units(FakeModel(), recordings, codebook, tmp_path / "cut.parquet", options, lambda *now: done.append(now))
+    assert done[-1][0] == done[-1][1]
     whole, cut = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "cut"))
     assert cut.replace_schema_metadata().equals(whole.replace_schema_metadata())
     stored = [json.loads(table.schema.metadata[b"fithubert.units"]) for table in (whole, cut)]
