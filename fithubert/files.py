@@ -103,19 +103,8 @@ def _temporary_entry(path: Path, folder: bool) -> Iterator[Path]:
     """A new file or folder next to `path`, locked while this process lives; it is deleted at the end if it is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
-    # Process ids repeat on other machines and in containers that share the disk; the token does not.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    lock = None
+    temporary, lock = _make_entry(path, folder)
     try:
-        while True:
-            temporary.mkdir() if folder else temporary.touch(exist_ok=False)
-            # Until it is locked, another process may take it for a leftover and delete it.
-            with suppress(FileNotFoundError):
-                lock = _lock(temporary, wait=True)
-                if lock is None or os.fstat(lock).st_nlink:
-                    break
-                os.close(lock)
-                lock = None
         yield temporary
     finally:
         if folder:
@@ -123,6 +112,21 @@ def _temporary_entry(path: Path, folder: bool) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         if lock is not None:
+            os.close(lock)
+
+
+def _make_entry(path: Path, folder: bool) -> tuple[Path, int | None]:
+    """A new temporary entry for `path`, and the descriptor of its lock; None if the system has no locks."""
+    while True:
+        # Process ids repeat on other machines and in containers that share the disk; the token does not. A name is used
+        # once: a process that is about to delete the entry of one name must not meet the next one.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+        temporary.mkdir() if folder else temporary.touch(exist_ok=False)
+        # Until it is locked, another process may take it for a leftover and delete it.
+        with suppress(FileNotFoundError):
+            lock = _lock(temporary, wait=True)
+            if lock is None or os.fstat(lock).st_nlink:
+                return temporary, lock
             os.close(lock)
 
 
