@@ -1,11 +1,13 @@
 """The section `superb`: models, budgets of the tasks, and the habits of s3prl that change numbers."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, PositiveFloat
 
 from fithubert.config.base import Name, Seed, StrictModel
 from fithubert.config.teacher import Device
+from fithubert.errors import UserError
 from fithubert.tasks import TASKS
 
 
@@ -91,6 +93,15 @@ class ControlParams(StrictModel):
 
     #: Negative numbers count from the end: -1 is the last state.
     layers: tuple[int, ...] = Field(min_length=1)
+
+    def choose(self, name: str, states: Sequence[int]) -> tuple[int, ...]:
+        """The states of the control `name` among all `states`, sorted. Raises UserError if there are too few."""
+        try:
+            return tuple(sorted({states[layer] for layer in self.layers}))
+        except IndexError:
+            raise UserError(
+                f"superb.controls.{name}.layers: {list(self.layers)}, but the teacher has {len(states)} states"
+            ) from None
 
 
 class SuperbParams(StrictModel):

@@ -44,7 +44,7 @@ def _cut_controls(params: Params, teacher: HubertTeacher) -> dict[str, HubertTea
     config, cut = teacher.model.config, {}
     states = range(config.depth + 1)
     for name, control in params.superb.controls.items():
-        depth = max(states[layer] for layer in control.layers)
+        depth = control.choose(name, states)[-1]
         # State 0 alone needs no transformer layer, which no model is without: its cost is not measured.
         if depth > 0:
             model = HubertModel(config.model_copy(update={"depth": depth}))

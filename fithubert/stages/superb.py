@@ -88,13 +88,7 @@ def open_features(params: Params, workspace: Workspace, model: str, manifest: Ma
     if control is None:
         return FeatureStore.open(workspace.extracted(model), expected)
     store = FeatureStore.open(workspace.extracted("teacher"), expected)
-    try:
-        layers = tuple(sorted({store.layers[layer] for layer in control.layers}))
-    except IndexError:
-        raise UserError(
-            f"superb.controls.{model}.layers: {list(control.layers)}, but the teacher has {len(store.layers)} states"
-        ) from None
-    return FeatureStore.open(store.path, layers=layers)
+    return FeatureStore.open(store.path, layers=control.choose(model, store.layers))
 
 
 def plan_task(params: Params, workspace: Workspace, title: str, task: str, store: FeatureStore) -> TaskJob:

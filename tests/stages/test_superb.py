@@ -15,6 +15,7 @@ from fithubert.models.weights import save_teacher
 from fithubert.records import DepthMetrics, ModelScores, SuperbMetrics, add_resamples
 from fithubert.stages.depth import depth
 from fithubert.stages.extract import extract
+from fithubert.stages.profile import profile
 from fithubert.stages.superb import superb
 from fithubert.superb import jobs
 from fithubert.workspace import Workspace
@@ -111,6 +112,8 @@ def test_a_control_reads_some_states_of_the_teacher(workspace: Workspace) -> Non
     assert len(superb(params, workspace, "last").tasks["pr"].layer_weights) == 1
     with pytest.raises(UserError, match=r"superb\.controls\.none\.layers: \[7\], but the teacher has 3 states"):
         superb(params, workspace, "none")
+    with pytest.raises(UserError, match=r"superb\.controls\.none\.layers: \[7\], but the teacher has 3 states"):
+        profile(params, workspace)
 
 
 def test_depth_scores_every_state_alone(workspace: Workspace) -> None:
