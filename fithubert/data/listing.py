@@ -128,6 +128,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def list_visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """What `pattern` matches below `folder`, sorted, without hidden names: macOS leaves `._` files, Git `.git`."""
+    return [path for path in sorted(folder.glob(pattern)) if not any(map(is_hidden, path.relative_to(folder).parts))]
+
+
 def name_formats() -> str:
     """The formats that can be read, for messages."""
     return ", ".join(suffix[1:] for suffix in SUFFIXES)

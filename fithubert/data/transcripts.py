@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fithubert.data.listing import is_hidden
+from fithubert.data.listing import list_visible
 from fithubert.data.utterance import normalise
 from fithubert.errors import UserError
 from fithubert.files import check_regular, split_lines
@@ -125,8 +125,8 @@ def _normalise_name(name: str) -> str:
 
 def _read_lists(folder: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for path in sorted(folder.glob("*.trans.txt")):
-        for line in split_lines("" if is_hidden(path.name) else _read_own(path) or ""):
+    for path in list_visible(folder, "*.trans.txt"):
+        for line in split_lines(_read_own(path) or ""):
             stem, _, text = line.strip().partition(" ")
             if stem and text:
                 texts[stem] = text

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from fithubert.config.data import IemocapData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout, list_visible
-from fithubert.data.listing import Skipped
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.listing import Skipped, list_visible
 from fithubert.data.manifest import Utterance
 from fithubert.files import read_json
 

@@ -14,7 +14,7 @@ from typing import Any
 import soundfile
 
 from fithubert.data.audio import count_samples_at_16_khz, name_for_soundfile, why_unreadable
-from fithubert.data.listing import Skipped, is_hidden
+from fithubert.data.listing import Skipped
 from fithubert.data.manifest import SPLITS, Manifest, Utterance
 from fithubert.downloads import download
 from fithubert.errors import UserError
@@ -207,11 +207,6 @@ class Layout:
 
     def _origin(self) -> str:
         return f"{self.name} comes from {self.obtained}"
-
-
-def list_visible(folder: Path, pattern: str = "*") -> list[Path]:
-    """What `pattern` matches below `folder`, sorted, without hidden names: macOS leaves `._` files, Git `.git`."""
-    return [path for path in sorted(folder.glob(pattern)) if not any(map(is_hidden, path.relative_to(folder).parts))]
 
 
 def place_of(utterance: Utterance) -> tuple[int, str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from torchaudio.datasets import librispeech as published
 
 from fithubert.config.data import LibriSpeechData
-from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout, list_visible
-from fithubert.data.listing import Skipped
+from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.listing import Skipped, list_visible
 from fithubert.data.manifest import Utterance
 from fithubert.data.utterance import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN, normalise
 from fithubert.downloads import download

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import RealData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, list_visible
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft
 from fithubert.data.corpora.librispeech import SPEAKERS, find_audio, read_transcripts, speaker_of
 from fithubert.data.corpora.pronunciation import CMU_PHONES, pronounce, read_dictionary
 from fithubert.data.corpora.real_audio import QUERIES_EACH, draw, write_real_audio
-from fithubert.data.listing import Skipped
+from fithubert.data.listing import Skipped, list_visible
 from fithubert.data.utterance import Intent, Slot, Utterance
 from fithubert.errors import UserError
 from fithubert.files import read_json

@@ -8,7 +8,8 @@ from itertools import groupby
 from operator import itemgetter
 
 from fithubert.config.data import PlainCorpus
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout, list_visible
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.listing import list_visible
 from fithubert.data.manifest import Slot
 from fithubert.data.utterance import CHARACTERS, END, UNKNOWN
 

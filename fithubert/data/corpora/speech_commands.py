@@ -11,7 +11,8 @@ from pathlib import Path
 from torchaudio.datasets import speechcommands as published
 
 from fithubert.config.data import PlainCorpus
-from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout, list_visible
+from fithubert.data.corpora.layout import Archive, Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.listing import list_visible
 from fithubert.data.manifest import Utterance
 from fithubert.data.utterance import KEYWORDS, OTHER_WORD, SILENCE
 from fithubert.frames import SAMPLE_RATE_HZ

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fithubert.config.data import VoxCelebData
 from fithubert.data.audio import read_recording, trim_silence
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout, list_visible
-from fithubert.data.listing import Skipped
+from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
+from fithubert.data.listing import Skipped, list_visible
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES
