@@ -1,12 +1,11 @@
 """The depth of the teacher: phone recognition from each of its hidden states alone."""
 
 import time
-from dataclasses import replace
 
 from fithubert.config.params import Params
 from fithubert.records import DepthMetrics, LayerScore, SuperbMetrics
 from fithubert.stages import tracked_stage
-from fithubert.stages.superb import open_features, plan_task
+from fithubert.stages.superb import head_options, open_features
 from fithubert.superb.jobs import TaskJob, run_jobs
 from fithubert.workspace import Workspace
 
@@ -19,11 +18,17 @@ def depth(params: Params, workspace: Workspace) -> DepthMetrics:
     begun = time.monotonic()
     store = open_features(params, workspace, "teacher", workspace.load_manifest())
     with tracked_stage(params, workspace, "depth"):
-        budgets = {**params.superb.tasks, "pr": params.depth.budget}
-        settings = params.superb.model_copy(update={"tasks": budgets, "seeds": params.depth.seeds, "protocol": "mini"})
-        planned = params.model_copy(update={"superb": settings})
         jobs = [
-            replace(plan_task(planned, workspace, f"phones from state {layer}", "pr", store), layers=(layer,))
+            TaskJob(
+                title=f"phones from state {layer}",
+                task="pr",
+                features=store.path,
+                data=workspace.data,
+                budget=params.depth.budget,
+                seeds=params.depth.seeds,
+                layers=(layer,),
+                options=head_options(params),
+            )
             for layer in store.layers
         ]
         layers: dict[int, LayerScore] = {}

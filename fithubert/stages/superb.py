@@ -103,8 +103,13 @@ def plan_task(params: Params, workspace: Workspace, title: str, task: str, store
         seeds=settings.seeds,
         layers=store.layers,
         quirks=settings.quirks if settings.protocol == "official" else None,
-        options=RunOptions(settings.device, settings.memory_gb * 1e9),
+        options=head_options(params),
     )
+
+
+def head_options(params: Params) -> RunOptions:
+    """How heads are trained, without effect on a result."""
+    return RunOptions(params.superb.device, params.superb.memory_gb * 1e9)
 
 
 def describe_scores(metrics: SuperbMetrics) -> str:

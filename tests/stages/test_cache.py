@@ -9,27 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fithubert.config.params import Params, load_params
-from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.models.weights import save_teacher
 from fithubert.stages.cache import cache
 from fithubert.stages.extract import extract
 from fithubert.store.read import FeatureStore
 from fithubert.workspace import Workspace
-from tests.fakes import tiny_hubert
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, tiny_corpus: Manifest) -> Workspace:
-    """One with a corpus and a teacher."""
-    (tmp_path / "data").mkdir()
-    for folder in ("audio", "manifests"):
-        (tmp_path / "data" / folder).symlink_to(tiny_corpus.root / folder)
-    workspace = Workspace(tmp_path)
-    save_teacher(tiny_hubert(), workspace.teacher)
-    return workspace
 
 
 @pytest.fixture

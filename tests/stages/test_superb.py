@@ -2,16 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fithubert.config.params import Params
-from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.models.weights import save_teacher
 from fithubert.records import DepthMetrics, ModelScores, SuperbMetrics, add_resamples
 from fithubert.stages.depth import depth
 from fithubert.stages.extract import extract
@@ -19,7 +16,6 @@ from fithubert.stages.profile import profile
 from fithubert.stages.superb import superb
 from fithubert.superb import jobs
 from fithubert.workspace import Workspace
-from tests.fakes import tiny_hubert
 from tests.tiny_params import BUDGET, TINY_PARAMS
 
 
@@ -28,16 +24,10 @@ def make_params(**changes: Any) -> Params:
     return Params.model_validate({**TINY_PARAMS, "superb": settings})
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, tiny_corpus: Manifest) -> Workspace:
-    """One with a corpus and the teacher's hidden states."""
-    (tmp_path / "data").mkdir()
-    for folder in ("audio", "manifests"):
-        (tmp_path / "data" / folder).symlink_to(tiny_corpus.root / folder)
-    workspace = Workspace(tmp_path)
-    save_teacher(tiny_hubert(), workspace.teacher)
+@pytest.fixture(autouse=True)
+def _extracted(workspace: Workspace) -> None:
+    """The teacher's hidden states."""
     extract(make_params(), workspace, "teacher")
-    return workspace
 
 
 @pytest.fixture
