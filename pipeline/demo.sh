@@ -12,6 +12,6 @@ cp "$root/.dvcignore" "$root/dvc.yaml" .
 ln -sfn ../fithubert fithubert
 ln -sfn ../pipeline pipeline
 # Two students are enough here; the others differ only in shape.
-python -m pipeline.compose data=tiny budget=demo '~students.fithubert_heads' '~students.fithubert_notr' '~students.fithubert_lite'
+python -m pipeline.compose data=tiny budget=demo '~students.fithubert_start' '~students.fithubert_random' '~students.distilhubert_start'
 export MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 dvc repro "$@"

@@ -110,9 +110,6 @@ class SyntheticData(StrictModel):
     #: More speakers, who appear only in the verification split.
     heldout_speakers: int = Field(8, ge=2, le=500)
     seed: int = Field(1, ge=0)
-    #: Every recording has a microphone of its own, noise of 15 to 40 dB instead of 8 to 32 and less often a room, and
-    #: dev is as large as test. A mean spectrum then names a speaker less well.
-    microphones: bool = False
 
 
 class FolderData(StrictModel):

@@ -210,6 +210,8 @@ class StudentParams(StrictModel):
     init_seconds: float = Field(300.0, gt=0)
     #: The peak learning rate for these initial weights; None: that of `distill`.
     learning_rate: float | None = Field(None, gt=0)
+    #: 0 leaves the initial weights as they are; None: those of `distill`.
+    updates: int | None = Field(None, ge=0)
 
     def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
         """A copy with some fields changed; sections are merged key by key. Raises ValueError for an unknown key."""

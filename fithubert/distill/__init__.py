@@ -72,8 +72,8 @@ def train_student(
     not finite or explodes (its utterances are then in a file next to the checkpoints), and if another rank has died.
     """
     options = options or TrainingOptions()
-    if student_params.learning_rate is not None:
-        distill_params = distill_params.model_copy(update={"learning_rate": student_params.learning_rate})
+    own = {"learning_rate": student_params.learning_rate, "updates": student_params.updates}
+    distill_params = distill_params.model_copy(update={key: value for key, value in own.items() if value is not None})
     identity = _identity(student_params, distill_params, data)
     record = _record(student_params, distill_params, data)
     config = resolve(student_params.recipe, student_params.shape)

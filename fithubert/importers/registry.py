@@ -17,7 +17,6 @@ _PACKAGED = Path(__file__).resolve().parents[1] / "pretrained"
 #: Teachers that have a name of their own.
 NAMED: dict[str, Callable[[], SpeechModel]] = {
     "mini": lambda: read_teacher(_PACKAGED / "mini"),
-    "mini_deep": lambda: read_teacher(_PACKAGED / "mini_deep"),
     "fbank": FbankModel,
 }
 #: Readers of `PREFIX:PLACE`, by prefix.
@@ -31,7 +30,7 @@ SOURCES: dict[str, Callable[[str], SpeechModel]] = {
 def load_teacher(spec: str | Path) -> SpeechModel:
     """The frozen teacher that `spec` names, on the CPU.
 
-    `mini`, `mini_deep`, `fbank`; `hf:DIRECTORY` or `hf:OWNER/NAME[@REVISION]`; `torchaudio:HUBERT_BASE`;
+    `mini`, `fbank`; `hf:DIRECTORY` or `hf:OWNER/NAME[@REVISION]`; `torchaudio:HUBERT_BASE`;
     `fairseq:FILE`, for s3prl's and unilm's files as well; a directory that `save_teacher` or transformers wrote; a .pt
     file. The same weights have the same fingerprint wherever they came from, if the waveforms are normalised alike.
     Raises UserError naming what there is, or the file and the tensor that is wrong.

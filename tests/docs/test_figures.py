@@ -46,7 +46,7 @@ def test_the_students_of_a_teacher_with_depth_are_the_recorded_ones() -> None:
 
 
 def test_the_depth_gate_in_the_docs_is_the_recorded_one() -> None:
-    rows = list(csv.DictReader((ROOT / "experiments/pretrain/mini_deep.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((ROOT / "experiments/pretrain/mini.csv").open(encoding="utf-8")))
     per = {row["layers"]: float(row["dev"]) for row in rows if row["model"] == "teacher" and row["task"] == "pr"}
     evidence, teachers = (
         (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("evidence", "teachers")

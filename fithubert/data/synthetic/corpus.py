@@ -52,7 +52,7 @@ def _speak_plan(plan: Plan, folder: Path, scratch: Path, seed: str, jobs: int, o
         by_speaker[item.speaker].append(asdict(item))
     shared = {
         "seed": seed,
-        "conditions": plan.conditions,
+        "world": plan.world,
         "folder": str(folder),
         "parts": str(parts),
         "voice_data": str(voice_data),

@@ -77,26 +77,19 @@ _SHARES = {"sentence": 0.45, "keyword": 0.12, "command": 0.22, "mixture": 0.13, 
 
 @dataclass(frozen=True)
 class _Shares:
-    """The share of each split: of sentences, of commands and mixtures (which are few), of keywords and speakers."""
+    """The share of each split: of sentences, of commands and mixtures (which are few), and of keyword speakers."""
 
     sentences: dict[str, float]
     few: dict[str, float]
     keywords: dict[str, float]
 
 
-#: By `microphones` of the parameters. With them dev is as large as test, since every choice is made on it.
-_SPLITS = {
-    False: _Shares(
-        {"train": 0.76, "dev": 0.09, "test": 0.15},
-        {"train": 0.6, "dev": 0.15, "test": 0.25},
-        {"train": 0.62, "dev": 0.14, "test": 0.24},
-    ),
-    True: _Shares(
-        {"train": 0.6, "dev": 0.22, "test": 0.18},
-        {"train": 0.6, "dev": 0.19, "test": 0.21},
-        {"train": 0.56, "dev": 0.22, "test": 0.22},
-    ),
-}
+#: Dev is as large as test, since every choice is made on it.
+_SPLITS = _Shares(
+    sentences={"train": 0.6, "dev": 0.22, "test": 0.18},
+    few={"train": 0.6, "dev": 0.19, "test": 0.21},
+    keywords={"train": 0.56, "dev": 0.22, "test": 0.22},
+)
 #: The pre-training world needs no labels of tasks: sentences only.
 _PRETRAINING = {"sentence": 0.99, "verification": 0.01}
 _PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}
@@ -135,13 +128,13 @@ class Item:
 class Plan:
     """All speakers, and the items to speak in order; `silences` are (id, split) of clips of noise alone.
 
-    `conditions`: the name of the recording conditions (`recording.CONDITIONS`).
+    `world`: names the recording conditions (`recording.CONDITIONS`).
     """
 
     speakers: tuple[Speaker, ...]
     items: tuple[Item, ...]
     silences: tuple[tuple[str, str], ...]
-    conditions: str
+    world: str
 
 
 class _Draft:
@@ -194,25 +187,22 @@ def plan_corpus(config: SyntheticData) -> Plan:
     order = draft.rng.sample(range(len(speakers)), len(speakers))
     heldout = [speakers[i].name for i in sorted(order[: config.heldout_speakers])]
     seen = [speakers[i].name for i in sorted(order[config.heldout_speakers :])]
-    pretraining, shares = config.world == "pretraining", _SPLITS[config.microphones]
+    pretraining = config.world == "pretraining"
     seconds = {kind: share * config.hours * 3600 for kind, share in (_PRETRAINING if pretraining else _SHARES).items()}
-    for split, share in (_PRETRAINING_SPLITS if pretraining else shares.sentences).items():
+    for split, share in (_PRETRAINING_SPLITS if pretraining else _SPLITS.sentences).items():
         # Some speaker has two sentences in every split: verification needs a pair of one voice.
         fewest = 2 * len(seen) if split == "train" else len(seen) + 1
         _plan_sentences(draft, split, seen, seconds["sentence"] * share, fewest)
         if pretraining:
             continue
-        speaking = _keyword_speakers(seen, split, shares.keywords)
-        _plan_keywords(draft, split, speaking, seconds["keyword"] * shares.keywords[split])
-        _plan_commands(draft, split, seen, seconds["command"] * shares.few[split])
-        _plan_mixtures(draft, split, seen, seconds["mixture"] * shares.few[split])
+        speaking = _keyword_speakers(seen, split, _SPLITS.keywords)
+        _plan_keywords(draft, split, speaking, seconds["keyword"] * _SPLITS.keywords[split])
+        _plan_commands(draft, split, seen, seconds["command"] * _SPLITS.few[split])
+        _plan_mixtures(draft, split, seen, seconds["mixture"] * _SPLITS.few[split])
         if split != "train":
             _plan_queries(draft, split, seen, seconds["query"] / 2)
     _plan_sentences(draft, "verification", heldout, seconds["verification"], 3 * len(heldout))
-    conditions = "rooms"
-    if config.microphones:
-        conditions = "noisy microphones" if pretraining else "microphones"
-    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences), conditions)
+    return Plan(tuple(speakers), tuple(draft.items), tuple(draft.silences), config.world)
 
 
 def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: float, fewest: int) -> None:

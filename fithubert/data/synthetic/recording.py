@@ -102,16 +102,12 @@ def colour(samples: Samples, gains_db: Samples) -> Samples:
     return np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (response_db / 20), size)[: len(samples)]
 
 
-def record(
-    rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float, microphone: bool = False
-) -> NDArray[np.int16]:
-    """`speech` at an RMS level over full scale with noise under it, in 16 bits; lowered if it would clip.
+def record(rng: np.random.Generator, speech: Samples, level_db: float, signal_to_noise_db: float) -> NDArray[np.int16]:
+    """`speech` through a drawn microphone, at an RMS level over full scale with noise under it, in 16 bits.
 
-    With `microphone` it first goes through one that is drawn for this recording.
-    Speech of pure silence becomes noise at `level_db` less `signal_to_noise_db`.
+    It is lowered if it would clip. Speech of pure silence becomes noise at `level_db` less `signal_to_noise_db`.
     """
-    if microphone:
-        speech = colour(speech, draw_microphone(rng))
+    speech = colour(speech, draw_microphone(rng))
     power = float(np.mean(speech**2))
     scale = 10 ** (level_db / 20) / np.sqrt(power) if power > 0 else 0.0
     mixed = speech * scale + draw_noise(rng, len(speech)) * 10 ** ((level_db - signal_to_noise_db) / 20)
@@ -159,22 +155,21 @@ _MARGINS = ((0.08, 0.3), (0.15, 0.4))
 
 @dataclass(frozen=True)
 class Conditions:
-    """How recordings are made: whether each has a microphone, the share in rooms, and the signal-to-noise ratios.
+    """How recordings are made: the signal-to-noise ratios.
 
     `mixture_ratio_db`: of mixtures, whose overlapping turns are hard enough.
     """
 
-    microphones: bool
-    room_share: float
     ratio_db: tuple[float, float]
     mixture_ratio_db: tuple[float, float]
 
 
-#: By the name in the plan. A model is pre-trained on more noise than it is judged on.
+#: Of recordings other than mixtures, which always have a room.
+_ROOM_SHARE = 0.4
+#: By world. A model is pre-trained on more noise than it is judged on.
 CONDITIONS = {
-    "rooms": Conditions(False, 0.75, (8.0, 32.0), (12.0, 32.0)),
-    "microphones": Conditions(True, 0.4, (15.0, 40.0), (18.0, 40.0)),
-    "noisy microphones": Conditions(True, 0.4, (10.0, 30.0), (15.0, 35.0)),
+    "default": Conditions((15.0, 40.0), (18.0, 40.0)),
+    "pretraining": Conditions((10.0, 30.0), (15.0, 35.0)),
 }
 
 
@@ -186,13 +181,13 @@ def audio_path(split: str, kind: str, name: str) -> str:
 class Recorder:
     """The items of one job, recorded one by one.
 
-    `job`: the seed, the name of the conditions, the folders of the audio, of parts and of voices, the voice, and
+    `job`: the seed, the world, the folders of the audio, of parts and of voices, the voice, and
     the items. An answer has the number of samples and the digest of the file, and its phones or turns.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job
-        self._conditions = CONDITIONS[job["conditions"]]
+        self._conditions = CONDITIONS[job["world"]]
         speaks = job["task"] == "speak"
         self._voice = Synthesiser(Path(job["voice_data"]), job["accent"], job["name"]) if speaks else None
 
@@ -222,7 +217,7 @@ class Recorder:
             before = int(rng.integers(0, spare + 1))
             lead, tail = lead + before, tail + spare - before
         placed = np.pad(speech, (lead, tail))
-        if rng.random() < self._conditions.room_share:
+        if rng.random() < _ROOM_SHARE:
             placed = reverberate(placed, draw_room(rng))
         level_db = rng.uniform(*_LEVEL_DB) + style.level_db
         answer = self._record(rng, item, placed, level_db, rng.uniform(*self._conditions.ratio_db))
@@ -269,7 +264,7 @@ class Recorder:
     def _record(
         self, rng: np.random.Generator, item: dict[str, Any], speech: Samples, level_db: float, ratio_db: float
     ) -> dict[str, Any]:
-        samples = record(rng, speech, level_db, ratio_db, self._conditions.microphones)
+        samples = record(rng, speech, level_db, ratio_db)
         encoded = encode_flac(samples)
         Path(self._job["folder"], audio_path(item["split"], item["kind"], item["id"])).write_bytes(encoded)
         return {"num_samples": len(samples), "digest": digest(encoded)}
