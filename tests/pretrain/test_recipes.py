@@ -26,8 +26,8 @@ def _shrink(values: dict[str, Any], corpus: Manifest) -> dict[str, Any]:
     values["model"] = {**values["model"], **shape, "depth": 2}
     values["batch_seconds"] = min(values["batch_seconds"], 60.0)
     for iteration in values["iterations"]:
-        layer = iteration["units"]["features"]
-        iteration["units"] |= {"clusters": 5, "sample_frames": 2000, "features": 1 if isinstance(layer, int) else "mfcc"}
+        features = 1 if isinstance(iteration["units"]["features"], int) else "mfcc"
+        iteration["units"] |= {"clusters": 5, "sample_frames": 2000, "features": features}
         iteration["updates"] = 1
     return values
 
