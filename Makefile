@@ -9,7 +9,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 RUN := PATH="$(VENV)/bin:$$PATH" MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=true OMP_WAIT_POLICY=$(OMP_WAIT_POLICY)
 PYTEST := $(RUN) OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile
 
-.PHONY: repro demo ui check test torture lint params docs screenshots clean distclean
+.PHONY: repro demo record ui check test torture lint params docs screenshots clean distclean
 
 repro: $(INSTALLED)  ## from the corpus to the report, with MLflow runs; runs only stages whose inputs changed
 	$(RUN) dvc repro
@@ -20,6 +20,9 @@ demo: $(INSTALLED)  ## the same stages with tiny budgets in demo/
 	cd demo && $(RUN) fithubert compare
 	@echo "page: demo/reports/index.html"
 	@echo "MLflow: make ui WORKSPACE=demo"
+
+record: $(INSTALLED)  ## the recorded results with three seeds, in reports/record (WORLD=embedded or WORLD=real)
+	$(RUN) bash pipeline/record.sh $(or $(WORLD),embedded)
 
 ui: $(INSTALLED)  ## MLflow on 127.0.0.1 with the runs of `make repro` (WORKSPACE=demo: of `make demo`)
 	cd $(or $(WORKSPACE),.) && $(RUN) fithubert ui

@@ -24,6 +24,7 @@ from fithubert.cli.import_ import import_
 from fithubert.cli.leaderboard import leaderboard
 from fithubert.cli.options import move_to_front, read_options
 from fithubert.cli.plan import plan
+from fithubert.cli.pool import pool
 from fithubert.cli.prepare import prepare
 from fithubert.cli.pretrain import pretrain
 from fithubert.cli.profile import profile
@@ -42,7 +43,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Corpus and teacher": (prepare, pretrain, teacher, cache),
     "Students": (compress, plan, distill, ablation, sweep, import_, export),
     "Your own recordings": (features, units),
-    "Results": (extract, profile, superb, depth, leaderboard, report, compare, ui),
+    "Results": (extract, profile, superb, depth, leaderboard, report, pool, compare, ui),
     "This machine": (doctor,),
 }
 _EPILOG = (

@@ -25,6 +25,11 @@ class ReportFiles:
     page: Path
     figures: tuple[Path, ...]
 
+    @classmethod
+    def of(cls, reports_dir: Path, figures: tuple[Path, ...] = ()) -> "ReportFiles":
+        """The files of the report in `reports_dir`."""
+        return cls(reports_dir / "summary.json", reports_dir / "table.md", reports_dir / "index.html", figures)
+
 
 def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     """Write summary, table, figures and page under `reports_dir`, from the metrics in its folder `metrics`.
@@ -42,12 +47,7 @@ def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     figures = tuple(path for chart in charts for path in chart.save(folder))
     for stale in {*folder.glob("*.png"), *folder.glob("*.svg")} - set(figures):
         stale.unlink()
-    files = ReportFiles(
-        reports_dir / "summary.json",
-        reports_dir / "table.md",
-        reports_dir / "index.html",
-        figures,
-    )
+    files = ReportFiles.of(reports_dir, figures)
     for path, text in ((files.table, table.markdown_table(summary)), (files.page, page)):
         with atomic_file(path) as aside:
             aside.write_text(text, encoding="utf-8")

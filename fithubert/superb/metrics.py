@@ -254,8 +254,13 @@ def mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> floa
 
 def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:
     """The Score of one metric from its measure under every seed, on the same items."""
-    values = np.array([m.value for m in measures])
-    resamples = _draw_seeds(np.stack([m.resampled(seed) for m in measures]), seed)
+    return combine([m.value for m in measures], np.stack([m.resampled(seed) for m in measures]), seed)
+
+
+def combine(of_seeds: Sequence[float], rows: FloatArray, seed: int = 0) -> Score:
+    """The Score of one metric from its value under every seed and `rows` (seed, RESAMPLES), the resamples of each."""
+    values = np.array(of_seeds)
+    resamples = _draw_seeds(rows, seed)
     low, high = np.percentile(resamples, [2.5, 97.5])
     deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return Score(float(values.mean()), float(low), float(high), deviation, resamples)
