@@ -1,6 +1,5 @@
 """`fithubert pool`: a report over the seeds of several runs, which leaves the runs as they are."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from fithubert.cli import app
 from fithubert.config.params import load_params
 from fithubert.errors import UserError
+from fithubert.files import read_json
 from fithubert.records import ModelScores, load_summary
 from fithubert.stages.pool import pool
 from fithubert.workspace import Workspace
@@ -42,9 +42,8 @@ def test_the_summary_has_the_seeds_of_all_runs_and_a_second_call_replaces_it(
     assert {of.seeds for of in summary.paired} == {(1, 2, 3)}
     assert "distilhubert" not in {of.model for of in summary.paired}
     assert files.page.is_file()
-    assert summary.models["fithubert"].latency_ratio == json.loads(
-        (runs[0].reports / "metrics" / "profile.json").read_text()
-    )["models"]["fithubert"]["latency_ratio"]
+    profile = read_json(runs[0].metrics("profile"))
+    assert summary.models["fithubert"].latency_ratio == profile["models"]["fithubert"]["latency_ratio"]
 
 
 def test_a_folder_of_somebody_else_stays(tmp_path: Path) -> None:
