@@ -258,12 +258,18 @@ def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:
 
 
 def combine(of_seeds: Sequence[float], rows: FloatArray, seed: int = 0) -> Score:
-    """The Score of one metric from its value under every seed and `rows` (seed, RESAMPLES), the resamples of each."""
-    values = np.array(of_seeds)
-    resamples = _draw_seeds(rows, seed)
+    """The Score of one metric from its value under every seed and `rows` (seed, RESAMPLES), the resamples of each.
+
+    n seeds spread around their own mean by the root of (n - 1) / n too little; the draws of seeds are widened by that.
+    """
+    resamples, count, deviation = rows.mean(axis=0), len(rows), 0.0
+    if count > 1:
+        drawn = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES).T / count
+        spread: FloatArray = (drawn * rows).sum(axis=0) - resamples
+        resamples = resamples + np.sqrt(count / (count - 1)) * spread
+        deviation = float(np.std(of_seeds, ddof=1))
     low, high = np.percentile(resamples, [2.5, 97.5])
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return Score(float(values.mean()), float(low), float(high), deviation, resamples)
+    return Score(float(np.mean(of_seeds)), float(low), float(high), deviation, resamples)
 
 
 def list_resamples(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, tuple[float, ...]]:
@@ -273,19 +279,6 @@ def list_resamples(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, tuple
         for split, of_split in scores.items()
         for name, score in of_split.items()
     }
-
-
-def _draw_seeds(rows: FloatArray, seed: int) -> FloatArray:
-    """(RESAMPLES,) means of as many drawn rows as there are `rows` (seed, RESAMPLES).
-
-    n seeds spread around their own mean by the root of (n - 1) / n too little; the draws are widened by that.
-    """
-    mean, count = rows.mean(axis=0), len(rows)
-    if count == 1:
-        return mean
-    drawn = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES).T / count
-    spread: FloatArray = (drawn * rows).sum(axis=0) - mean
-    return mean + np.sqrt(count / (count - 1)) * spread
 
 
 def _pad(sequences: Sequence[IntArray], value: int) -> tuple[IntArray, IntArray]:
