@@ -1,49 +1,46 @@
-"""A folder of recordings as a corpus: every usable file, and the reason why any other is left out."""
+"""A folder of recordings as a corpus: every usable file with its transcript, and why any other is left out."""
 
 import hashlib
 import os
+import posixpath
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import FolderData
+from fithubert.data import Utterance, normalise, place_of
 from fithubert.data.audio import SEGMENT_SECONDS, UnusableError, check_recording, encode_flac, is_silent, read_segments
-from fithubert.data.listing import Skipped, as_text, find_recordings, name_formats
+from fithubert.data.listing import (
+    Corpus,
+    Progress,
+    Skipped,
+    as_text,
+    count_cores,
+    find_recordings,
+    list_visible,
+    map_in_threads,
+    name_formats,
+)
 from fithubert.data.manifest import Manifest, manifest_path, new_audio
-from fithubert.data.transcripts import find_transcripts
-from fithubert.data.utterance import SPLITS, Utterance, normalise
 from fithubert.errors import UserError
-from fithubert.files import digest
+from fithubert.files import check_regular, digest, split_lines
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 
 #: A recording with a transcript is kept whole up to here; cutting a longer one loses the transcript.
 MAX_TRANSCRIBED_SECONDS = 40.0
 
 
-@dataclass(frozen=True)
-class FolderImport:
-    """The corpus of a folder, the files that were left out, and the number of files that were used."""
-
-    manifest: Manifest
-    skipped: tuple[Skipped, ...]
-    kept_files: int
-
-
-@dataclass(frozen=True)
-class _Imported:
-    utterances: tuple[Utterance, ...]
-    skipped: tuple[Skipped, ...]
+#: Of one file: its utterances, and what was left out of it.
+_Imported = tuple[tuple[Utterance, ...], tuple[Skipped, ...]]
 
 
 def import_folder(
-    config: FolderData,
-    out_root: Path,
-    *,
-    jobs: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> FolderImport:
+    config: FolderData, out_root: Path, *, jobs: int | None = None, on_progress: Progress | None = None
+) -> Corpus:
     """The corpus of `config.path`, converted to 16 kHz mono FLAC in `out_root/audio`, and its manifest.
 
     A file that cannot be read, is empty, silent, not finite, truncated or shorter than one frame, and a second copy of
@@ -58,20 +55,14 @@ def import_folder(
     paths, skipped = found.paths, found.skipped
     if not paths and not skipped:
         raise UserError(f"{root}: data.path holds no recordings ({name_formats()})")
-    transcripts = find_transcripts(root, paths, config.transcripts)
-    if transcripts.note is not None:
-        skipped.append(Skipped(as_text(config.transcripts or ""), transcripts.note))
-    texts, speakers = transcripts.texts, _name_speakers(paths)
+    texts, note = find_transcripts(root, paths, config.transcripts)
+    if note is not None:
+        skipped.append(Skipped(as_text(config.transcripts or ""), note))
     with new_audio(out_root) as folder:
-        with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-            parts = pool.map(lambda p: _import_file(root, p, folder, texts.get(p), speakers[p]), paths)
-            imported: list[_Imported] = []
-            for part in parts:
-                imported.append(part)
-                if on_progress:
-                    on_progress(len(imported), len(paths))
-        kept, copies = _drop_copies(paths, imported, folder)
-        skipped = sorted([*skipped, *(s for part in imported for s in part.skipped), *copies], key=lambda s: s.path)
+        convert = partial(_import_file, root, folder, texts, _name_speakers(paths))
+        imported = map_in_threads(convert, paths, jobs or count_cores(), on_progress)
+        kept, copies = _drop_copies(paths, [utterances for utterances, _ in imported], folder)
+        skipped = sorted([*skipped, *(s for _, left_out in imported for s in left_out), *copies], key=lambda s: s.path)
         if not kept:
             raise UserError(
                 f"{root}: data.path holds no usable recording; {len(skipped)} skipped, the first: "
@@ -81,7 +72,7 @@ def import_folder(
         skipped.append(Skipped(".", f"{found.hidden} hidden recordings or folders are passed over"))
     manifest = Manifest(_split(kept, config), out_root)
     manifest.save(manifest_path(out_root))
-    return FolderImport(manifest, tuple(skipped), len(kept))
+    return Corpus(manifest, tuple(skipped))
 
 
 def _check_places(root: Path, out_root: Path) -> None:
@@ -92,12 +83,14 @@ def _check_places(root: Path, out_root: Path) -> None:
         raise UserError(f"{root}: data.path and the output {audio} contain one another; use another workspace")
 
 
-def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker: str | None) -> _Imported:
-    spoken = normalise(text) if text else ""
+def _import_file(
+    root: Path, folder: Path, texts: dict[Path, str], speakers: dict[Path, str | None], path: Path
+) -> _Imported:
+    spoken = normalise(texts.get(path, ""))
     try:
         checked = check_recording(root / path)
     except UnusableError as error:
-        return _Imported((), (Skipped(as_text(path), str(error)),))
+        return (), (Skipped(as_text(path), str(error)),)
     whole = bool(spoken) and checked.seconds <= MAX_TRANSCRIBED_SECONDS
     skipped = []
     if spoken and not whole:
@@ -113,26 +106,24 @@ def _import_file(root: Path, path: Path, folder: Path, text: str | None, speaker
         name = _name(path) if single else f"{_name(path)}-{number:04d}"
         encoded = encode_flac(samples)
         (folder / f"{name}.flac").write_bytes(encoded)
-        row = Utterance(name, f"audio/{name}.flac", digest(encoded), "train", "sentence", len(samples), speaker)
+        row = Utterance(name, f"audio/{name}.flac", digest(encoded), "train", "sentence", len(samples), speakers[path])
         utterances.append(replace(row, text=spoken, words=tuple(spoken.split())) if whole else row)
-    return _Imported(tuple(utterances), tuple(skipped))
+    return tuple(utterances), tuple(skipped)
 
 
 def _drop_copies(
-    paths: Sequence[Path], imported: Sequence[_Imported], folder: Path
+    paths: Sequence[Path], imported: Sequence[tuple[Utterance, ...]], folder: Path
 ) -> tuple[list[tuple[Utterance, ...]], list[Skipped]]:
     """The recordings without copies, and the copies: the same audio in two splits would invalidate the test."""
     first: dict[tuple[str, ...], Path] = {}
     kept, copies = [], []
-    for path, part in zip(paths, imported, strict=True):
-        if not part.utterances:
-            continue
-        original = first.setdefault(tuple(u.digest for u in part.utterances), path)
+    for path, utterances in zip(paths, imported, strict=True):
+        original = first.setdefault(tuple(u.digest for u in utterances), path) if utterances else None
         if original == path:
-            kept.append(part.utterances)
-        else:
+            kept.append(utterances)
+        elif original is not None:
             copies.append(Skipped(as_text(path), f"the same audio as {as_text(original)}"))
-            for utterance in part.utterances:
+            for utterance in utterances:
                 (folder / Path(utterance.audio).name).unlink()
     return kept, copies
 
@@ -145,7 +136,7 @@ def _split(recordings: Sequence[tuple[Utterance, ...]], config: FolderData) -> t
     test = max(1, round(config.test_share * len(units))) if len(units) > 2 else 0
     named = [*(["dev"] * dev), *(["test"] * test), *(["train"] * (len(units) - dev - test))]
     rows = [replace(u, split=split) for unit, split in zip(drawn, named, strict=True) for u in unit]
-    return tuple(sorted(rows, key=lambda u: (SPLITS.index(u.split), u.id)))
+    return tuple(sorted(rows, key=place_of))
 
 
 def _name_speakers(paths: Sequence[Path]) -> dict[Path, str | None]:
@@ -168,3 +159,121 @@ def _name(path: Path) -> str:
     """A file name for the corpus: the readable part of `path` and a digest, so that no two are equal."""
     readable = re.sub("[^A-Za-z0-9]+", "-", path.with_suffix("").as_posix()).strip("-")[-60:]
     return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}".lstrip("-")
+
+
+#: Names of the column of texts; Common Voice has `sentence`.
+_TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
+
+
+def find_transcripts(root: Path, recordings: Sequence[Path], table: Path | None) -> tuple[dict[Path, str], str | None]:
+    """The raw texts of those of the recordings (relative to `root`) that have one, and why lines of `table` are unused.
+
+    In order of precedence: the lines `path<TAB>text` of `table`; the lines `STEM TEXT` of `*.trans.txt` in the
+    recording's folder; a `.txt` file of its name. A text file that is not UTF-8 is ignored. Paths in the table are
+    relative to `root` or absolute, in any spelling; a name without folder or suffix is enough if one recording alone
+    has it. The first line may name the columns, as in Common Voice. Raises UserError if `table` is missing or broken,
+    gives one recording two texts, or names no recording.
+    """
+    listed = {folder: _read_lists(root / folder) for folder in {path.parent for path in recordings}}
+    texts: dict[Path, str] = {}
+    for path in recordings:
+        text = listed[path.parent].get(path.stem) or _read_own((root / path).with_suffix(".txt"))
+        if text is not None:
+            texts[path] = text
+    tabled, note = ({}, None) if table is None else _match_table(root, recordings, table)
+    return texts | tabled, note
+
+
+def _match_table(root: Path, recordings: Sequence[Path], table: Path) -> tuple[dict[Path, str], str | None]:
+    known = _name_recordings(recordings)
+    found: dict[Path, tuple[int, str]] = {}
+    unmatched: list[str] = []
+    rows = list(_read_rows(table))
+    for number, name, text in rows:
+        path = known.get(_plain_name(name, root))
+        if path is None:
+            unmatched.append(f"line {number} {name!r}")
+            continue
+        first, other = found.setdefault(path, (number, text))
+        if normalise(other) != normalise(text):
+            raise UserError(f"{table}: lines {first} and {number} give {name} different texts; keep one of them")
+    note = None
+    if unmatched:
+        note = f"{len(rows) - len(unmatched)} of {len(rows)} lines matched; first unmatched: {unmatched[0]}"
+    if not found:
+        reason = note or "it is empty"
+        raise UserError(f"{table}: data.transcripts names none of the recordings under {root} ({reason})")
+    return {path: text for path, (_, text) in found.items()}, note
+
+
+def _read_rows(table: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, path, text) of every line that is neither empty nor the names of the columns."""
+    check_regular(table)
+    try:
+        lines = split_lines(table.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{table}: data.transcripts cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{table}: data.transcripts is not UTF-8 text") from None
+    columns = [name.strip().lower() for name in lines[0].split("\t")]
+    width, path_at, text_at = 2, 0, 1
+    if "path" in columns:
+        text = next((name for name in _TEXT_COLUMNS if name in columns), None)
+        if text is None:
+            raise UserError(f"{table}: line 1 names no column of texts ({' or '.join(_TEXT_COLUMNS)})")
+        width, path_at, text_at = len(columns), columns.index("path"), columns.index(text)
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (number == 1 and "path" in columns):
+            continue
+        cells = line.split("\t")
+        if len(cells) == 1:
+            raise UserError(f"{table}: line {number} has no tab; each line is path<TAB>text")
+        if len(cells) > width:
+            raise UserError(
+                f"{table}: line {number} has a column {width + 1} ({cells[width]!r}); each line is path<TAB>text, "
+                "or line 1 names the columns"
+            )
+        if len(cells) > max(path_at, text_at):
+            yield number, cells[path_at].strip(), cells[text_at].strip()
+
+
+def _name_recordings(recordings: Sequence[Path]) -> dict[str, Path]:
+    """Every name that means one recording: its path, also without suffix; its file name, also without suffix."""
+    forms = [
+        {_normalise_name(form) for form in (p.as_posix(), p.with_suffix("").as_posix(), p.name, p.stem)}
+        for p in recordings
+    ]
+    counts = Counter(name for names in forms for name in names)
+    named = {name: path for path, names in zip(recordings, forms, strict=True) for name in names if counts[name] == 1}
+    # A whole path means its recording even if another one has a part of it as its name.
+    return named | {_normalise_name(path.as_posix()): path for path in recordings}
+
+
+def _plain_name(name: str, root: Path) -> str:
+    """A path of a table as `_name_recordings` has it."""
+    plain = _normalise_name(name.strip('"').replace("\\", "/"))
+    for folder in (root.absolute(), root.resolve()):
+        plain = plain.removeprefix(_normalise_name(folder.as_posix()) + "/")
+    return plain
+
+
+def _normalise_name(name: str) -> str:
+    return unicodedata.normalize("NFC", posixpath.normpath(name))
+
+
+def _read_lists(folder: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for path in list_visible(folder, "*.trans.txt"):
+        for line in split_lines(_read_own(path) or ""):
+            stem, _, text = line.strip().partition(" ")
+            if stem and text:
+                texts[stem] = text
+    return texts
+
+
+def _read_own(path: Path) -> str | None:
+    """The text of a file or of the file that a link names; None if it is missing or not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig") if path.is_file() else None
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -6,14 +6,43 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from fithubert.data import Utterance
 from fithubert.data.audio import SUFFIXES, TO_CONVERT, UnusableError, check_recording, read_blocks
-from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest_file
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+#: Called with the number of items that are done, and of all.
+Progress = Callable[[int, int], None]
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, on_progress: Progress | None
+) -> list[Result]:
+    """The results of `function` for `items` in order, from `jobs` threads; after an error no more items are begun."""
+    results = []
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for result in pool.map(function, items):
+                results.append(result)
+                if on_progress is not None:
+                    on_progress(len(results), len(items))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return results
 
 
 @dataclass(frozen=True)
@@ -22,6 +51,18 @@ class Skipped:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus, and the parts that were left out of it.
+
+    `write`: writes audio that is made of the corpus to a folder; the utterances, whose `audio` is relative to it.
+    """
+
+    manifest: Manifest
+    skipped: tuple[Skipped, ...] = ()
+    write: Callable[[Path], Sequence[Utterance]] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +103,7 @@ class Listing:
     hidden: int = 0
 
 
-def list_recordings(
-    places: Sequence[Path],
-    *,
-    jobs: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Listing:
+def list_recordings(places: Sequence[Path], *, jobs: int | None = None, on_progress: Progress | None = None) -> Listing:
     """The recordings among `places`: files, and folders with all that is below them. Every file is read to its end.
 
     A file that cannot be read, is empty, not finite, truncated or shorter than one frame (25 ms) is left out and
@@ -77,17 +113,9 @@ def list_recordings(
     found = _find(places)
     if not found.paths and not found.skipped:
         raise UserError(f"{', '.join(map(str, places))}: no recordings here ({name_formats()})")
-    utterances = []
-    skipped = found.skipped
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        for done, entry in enumerate(pool.map(_check, found.paths), 1):
-            if isinstance(entry, Utterance):
-                utterances.append(entry)
-            else:
-                skipped.append(entry)
-            if on_progress is not None:
-                on_progress(done, len(found.paths))
-    recordings = ListedRecordings(tuple(utterances), Path())
+    checked = map_in_threads(_check, found.paths, jobs or count_cores(), on_progress)
+    recordings = ListedRecordings(tuple(entry for entry in checked if isinstance(entry, Utterance)), Path())
+    skipped = [*found.skipped, *(entry for entry in checked if isinstance(entry, Skipped))]
     return Listing(recordings, tuple(sorted(skipped, key=lambda entry: entry.path)), found.hidden)
 
 

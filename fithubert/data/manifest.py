@@ -16,10 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from fithubert.data import Intent, Phone, Slot, Turn, Utterance
 from fithubert.data.audio import read_recording, trim_silence
-from fithubert.data.utterance import KINDS as KINDS
-from fithubert.data.utterance import SPLITS as SPLITS
-from fithubert.data.utterance import Intent, Phone, Slot, Turn, Utterance
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, atomic_file, check_replaceable, digest
 from fithubert.frames import SAMPLE_RATE_HZ

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fithubert.config.pretrain import UnitParams
+from fithubert.data import frame_phones
 from fithubert.data.batching import Crop, plan_eval_batches
 from fithubert.data.manifest import Manifest, Phone, Utterance
-from fithubert.data.utterance import frame_phones
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
 from fithubert.frames import (

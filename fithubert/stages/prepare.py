@@ -1,12 +1,12 @@
 """The corpus: synthesised, read from a folder of recordings, or a published one."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from fithubert.config.data import FolderData, SyntheticData
 from fithubert.config.params import Params
 from fithubert.errors import UserError
-from fithubert.records import PrepareMetrics
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
@@ -16,17 +16,15 @@ def prepare(params: Params, workspace: Workspace, download: bool = False) -> dic
 
     With `download`, missing parts of a published corpus are downloaded first; raises UserError for another source.
     """
-    from fithubert.data.prepare import prepare_corpus
+    # torch and torchaudio take a while to import.
+    from fithubert.data.prepare import download_corpus, prepare_corpus
 
     begun = time.monotonic()
     if download:
         if isinstance(params.data, SyntheticData | FolderData):
             raise UserError(f"--download: data.source is {params.data.source}; name a corpus, as --source librispeech")
-        from fithubert.data.corpora.registry import download_corpus
-
         download_corpus(params.data)
-    report = prepare_corpus(params.data, workspace.data, on_progress=progress_line("prepare"))
-    # From JSON, because the metrics are a part of the report.
-    metrics = PrepareMetrics.from_json({**report.to_json(), "seconds": time.monotonic() - begun})
+    metrics = prepare_corpus(params.data, workspace.data, on_progress=progress_line("prepare"))
+    metrics = replace(metrics, seconds=time.monotonic() - begun)
     metrics.write(workspace.metrics("prepare"))
     return metrics.to_json()

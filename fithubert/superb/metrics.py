@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fithubert.data.utterance import WORD_EDGE
+from fithubert.data import WORD_EDGE
 
 RESAMPLES = 1000
 #: Tags before the first and after the last word of a slot, each followed by its type.

@@ -15,7 +15,7 @@ from typing import Any
 
 from fithubert.config.data import DataParams, IemocapData, LibriSpeechData, RealData
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
-from fithubert.data.corpora.voxceleb1 import ASV_MIN_SAMPLES, CROP_SAMPLES
+from fithubert.data.corpora.speaker import ASV_MIN_SAMPLES, CROP_SAMPLES
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.records import SuperbMetrics

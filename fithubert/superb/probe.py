@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fithubert.data import PHONES, frame_phones
 from fithubert.data.manifest import Utterance
-from fithubert.data.utterance import PHONES, frame_phones
 from fithubert.superb.metrics import IntArray
 
 #: A frame outside every phone; not probed.

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from fithubert.config.data import SyntheticData
+from fithubert.data import KEYWORDS, OTHER_WORD, PHONES, SILENCE, normalise
 from fithubert.data.audio import read_recording
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.data.prepare import prepare_corpus
@@ -27,7 +28,6 @@ from fithubert.data.synthetic.espeak import ACCENTS, align_phones, write_voice_d
 from fithubert.data.synthetic.plan import draw_speakers, plan_corpus
 from fithubert.data.synthetic.recording import STYLES, resample_speech
 from fithubert.data.synthetic.text import WORDS, draw_sentence, list_commands, split_of, world_of
-from fithubert.data.utterance import KEYWORDS, OTHER_WORD, PHONES, SILENCE, normalise
 from fithubert.errors import UserError
 from fithubert.superb.metrics import type_f1
 from tests.conftest import TINY

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fithubert.data.transcripts import Transcripts, find_transcripts
-from fithubert.data.utterance import normalise
+from fithubert.data import normalise
+from fithubert.data.folder import find_transcripts
 from fithubert.errors import UserError
 from fithubert.files import split_lines
 
 RECORDINGS = [Path(name) for name in ("a.wav", "b.wav", "x/c.wav", "x/d.flac", "y/d.wav", "\u00e9.wav")]
 
 
-def read(tmp_path: Path, content: str) -> Transcripts:
+def read(tmp_path: Path, content: str) -> tuple[dict[Path, str], str | None]:
     table = tmp_path / "table.tsv"
     table.write_bytes(content.encode())
     return find_transcripts(tmp_path, RECORDINGS, table)
@@ -36,24 +36,24 @@ def read(tmp_path: Path, content: str) -> Transcripts:
     ],
 )
 def test_a_name_may_be_spelt_in_any_way(name: str, recording: str, tmp_path: Path) -> None:
-    assert read(tmp_path, f"{name}\tHello\n") == Transcripts({Path(recording): "Hello"}, None)
+    assert read(tmp_path, f"{name}\tHello\n") == ({Path(recording): "Hello"}, None)
     absolute = tmp_path / recording
-    assert read(tmp_path, f"{absolute}\tHello\n") == Transcripts({Path(recording): "Hello"}, None)
+    assert read(tmp_path, f"{absolute}\tHello\n") == ({Path(recording): "Hello"}, None)
 
 
 def test_lines_without_a_recording_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
-    found = read(tmp_path, "a.wav\tone\n./nope.wav\ttwo\nd\tof two recordings\nz/a.wav\tin no such folder\n")
-    assert found.texts == {Path("a.wav"): "one"}
-    assert found.note == "1 of 4 lines matched; first unmatched: line 2 './nope.wav'"
+    texts, note = read(tmp_path, "a.wav\tone\n./nope.wav\ttwo\nd\tof two recordings\nz/a.wav\tin no such folder\n")
+    assert texts == {Path("a.wav"): "one"}
+    assert note == "1 of 4 lines matched; first unmatched: line 2 './nope.wav'"
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\r"])
 def test_only_line_feeds_end_a_line(character: str, tmp_path: Path) -> None:
     found = read(tmp_path, f"a.wav\tone{character}two\r\nb.wav\tthree\n")
-    assert {path.name: normalise(text) for path, text in found.texts.items()} == {"a.wav": "one two", "b.wav": "three"}
+    assert {path.name: normalise(text) for path, text in found[0].items()} == {"a.wav": "one two", "b.wav": "three"}
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "x.trans.txt").write_bytes(f"c ONE{character}TWO\nd FOUR\n".encode())
-    texts = find_transcripts(tmp_path, RECORDINGS, None).texts
+    texts = find_transcripts(tmp_path, RECORDINGS, None)[0]
     assert {path.name: normalise(text) for path, text in texts.items()} == {"c.wav": "one two", "d.flac": "four"}
 
 
@@ -66,7 +66,7 @@ def test_lines_are_split_as_they_were_joined(lines: list[str]) -> None:
 def test_the_columns_of_common_voice_are_known_by_name(tmp_path: Path) -> None:
     header = "client_id\tpath\tsentence_id\tsentence\tup_votes\n"
     found = read(tmp_path, f"\ufeff{header}u1\tb.wav\ts1\tHello there\t2\nu2\tc.wav\ts2\tSo\t0\n")
-    assert found.texts == {Path("b.wav"): "Hello there", Path("x/c.wav"): "So"}
+    assert found[0] == {Path("b.wav"): "Hello there", Path("x/c.wav"): "So"}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_table_that_is_no_text_or_no_file_is_named(tmp_path: Path) -> None:
 
 
 def test_equal_duplicates_are_one_text(tmp_path: Path) -> None:
-    assert read(tmp_path, "a.wav\tHi there.\na.wav\thi there\n").texts == {Path("a.wav"): "Hi there."}
+    assert read(tmp_path, "a.wav\tHi there.\na.wav\thi there\n")[0] == {Path("a.wav"): "Hi there."}
 
 
 def test_forms_of_one_letter_are_one() -> None:

@@ -11,9 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from fithubert.data import audio
+from fithubert.data import Utterance, audio
 from fithubert.data.listing import ListedRecordings, Listing, list_recordings
-from fithubert.data.utterance import Utterance
 from fithubert.errors import UserError
 from fithubert.models.windows import Windows
 from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features

@@ -20,9 +20,9 @@ from fithubert.config.data import (
 )
 from fithubert.config.params import Params, load_params
 from fithubert.config.superb import OfficialQuirks, SuperbParams, TaskBudget
-from fithubert.data.corpora.registry import import_corpus, read_corpus
+from fithubert.data import END, UNKNOWN
 from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.data.utterance import END, UNKNOWN
+from fithubert.data.prepare import import_corpus, read_corpus
 from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
 from fithubert.stages.superb import describe_score, describe_scores, describe_task, superb

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fithubert.config.superb import TaskBudget
+from fithubert.data import spell, split_words
 from fithubert.data.manifest import Manifest, Turn, Utterance
-from fithubert.data.utterance import spell, split_words
 from fithubert.errors import UserError
 from fithubert.superb.learners.diarisation import error_counts, permutation_loss, smooth, turn_labels
 from fithubert.superb.learners.search import warp_scores

@@ -9,8 +9,8 @@ from torch import nn
 
 from fithubert.config.base import validate
 from fithubert.config.superb import OfficialQuirks, SuperbParams, official_budgets
+from fithubert.data import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.utterance import CHARACTERS, END, PAD, STRESSED_PHONES, UNKNOWN
 from fithubert.errors import UserError
 from fithubert.store.codec import layer_codecs
 from fithubert.superb.official import drop_stress, list_departures

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from fithubert.data import PHONES
 from fithubert.data.manifest import Phone, Utterance
-from fithubert.data.utterance import PHONES
 from fithubert.superb.probe import NO_PHONE, ProbeSettings, frame_labels, probe_frames, probe_phones
 
 

@@ -11,21 +11,24 @@
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import RealData
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft
-from fithubert.data.corpora.librispeech import SPEAKERS, find_audio, read_transcripts, speaker_of
-from fithubert.data.corpora.pronunciation import CMU_PHONES, pronounce, read_dictionary
+from fithubert.data import PHONES, Intent, Slot, Utterance
+from fithubert.data.corpora import Layout, draft
+from fithubert.data.corpora.content import SPEAKERS, find_audio, read_transcripts, speaker_of
 from fithubert.data.corpora.real_audio import QUERIES_EACH, draw, write_real_audio
-from fithubert.data.listing import Skipped, list_visible
-from fithubert.data.utterance import Intent, Slot, Utterance
+from fithubert.data.listing import Corpus, Progress, Skipped, list_visible
+from fithubert.data.synthetic import espeak
+from fithubert.data.synthetic.corpus import run_job
 from fithubert.errors import UserError
 from fithubert.files import read_json
 
+#: The 39 phones of the CMU Pronouncing Dictionary, in which a reduced vowel is AH.
+CMU_PHONES = tuple(phone for phone in PHONES if phone != "AX")
 _HOME = "the folder of real speech (docs/superb.md lists its parts)"
 _BOOKS = "librispeech/LibriSpeech"
 #: Of each sex, the shares of speakers in dev and test: 2 and 5 of 20.
@@ -141,6 +144,49 @@ def _pronounce(layout: Layout, sentences: Sequence[Utterance]) -> tuple[list[Utt
     reason = f"a word without phones ({len(silent)} such sentences, not in pr; espeak-ng says most unknown words)"
     skipped = [Skipped(silent[0].id, reason)] if silent else []
     return [replace(u, pronunciation=known.get(u.id)) for u in sentences], skipped
+
+
+def read_dictionary(layout: Layout, *path: str) -> dict[str, tuple[str, ...]]:
+    """Lower-case word -> the phones of its first pronunciation, from lines `word PH0 ON1 ES # comment`.
+
+    Raises UserError if the file is missing or has an unknown phone.
+    """
+    words: dict[str, tuple[str, ...]] = {}
+    for line in layout.lines(*path):
+        word, *stressed = line.partition("#")[0].split()
+        phones = tuple(phone.rstrip("012") for phone in stressed)
+        foreign = set(phones) - set(CMU_PHONES)
+        if foreign:
+            raise layout.broken(Path(*path), f"{word}: {min(foreign)!r} is not one of the 39 phones")
+        # Further pronunciations are `word(2)`; the first comes first.
+        words.setdefault(word, phones)
+    return words
+
+
+def pronounce(texts: Mapping[str, str], dictionary: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Id -> the phones of its text, word after word; texts with a word that cannot be pronounced are left out.
+
+    A word that the dictionary lacks is pronounced by espeak-ng, if that is installed.
+    """
+    unknown = sorted({word for text in texts.values() for word in text.split()} - set(dictionary))
+    known = {**dictionary, **_guess(unknown)}
+    spoken = {name: text.split() for name, text in texts.items()}
+    return {
+        name: tuple(phone for word in words for phone in known[word])
+        for name, words in spoken.items()
+        if known.keys() >= set(words)
+    }
+
+
+def _guess(words: list[str]) -> dict[str, tuple[str, ...]]:
+    """The phones of those words that espeak-ng can say with the phones of the dictionary; none if it is missing."""
+    try:
+        espeak.find_espeak()
+    except UserError:
+        return {}
+    spoken = run_job({"words": words}, espeak.__name__) if words else ()
+    guessed = {word: espeak.to_cmu_phones(sounds) for word, sounds in zip(words, spoken, strict=True)}
+    return {word: phones for word, phones in guessed.items() if phones}
 
 
 def _add_trials(

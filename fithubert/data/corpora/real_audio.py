@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fithubert.data import Turn, Utterance
 from fithubert.data.audio import encode_flac, place_turns
 from fithubert.data.manifest import Manifest
-from fithubert.data.utterance import Turn, Utterance
 from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ
 

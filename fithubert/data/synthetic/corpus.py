@@ -6,21 +6,21 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fithubert.config.data import SyntheticData
+from fithubert.data import KINDS, SILENCE, SPLITS, Intent, Phone, Slot, Turn, Utterance, normalise
+from fithubert.data.listing import Progress, count_cores, map_in_threads
 from fithubert.data.manifest import Manifest, manifest_path, new_audio
 from fithubert.data.synthetic.espeak import write_voice_data
 from fithubert.data.synthetic.plan import Plan, plan_corpus
 from fithubert.data.synthetic.recording import USER_ERROR_STATUS, audio_path
-from fithubert.data.utterance import KINDS, SILENCE, SPLITS, Intent, Phone, Slot, Turn, Utterance, normalise
 from fithubert.errors import UserError
 
-Progress = Callable[[int, int], None]
 Answers = dict[str, dict[str, Any]]
 
 
@@ -35,7 +35,7 @@ def synthesise_corpus(
     plan = plan_corpus(config)
     seed = f"{config.world}/{config.seed}"
     with new_audio(out_root) as folder, tempfile.TemporaryDirectory(prefix="fithubert") as scratch:
-        answers = _speak_plan(plan, folder, Path(scratch), seed, jobs or _count_cores(), on_progress)
+        answers = _speak_plan(plan, folder, Path(scratch), seed, jobs or count_cores(), on_progress)
     manifest = Manifest(tuple(sorted(_make_rows(plan, answers), key=_place)), out_root)
     manifest.save(manifest_path(out_root))
     return manifest
@@ -80,18 +80,9 @@ def _list_mixtures(plan: Plan, answers: Answers) -> list[dict[str, Any]]:
 
 def _run_jobs(jobs: list[dict[str, Any]], workers: int, on_progress: Progress | None) -> Answers:
     """The answers to every job by item id, from `workers` processes at a time, each fresh."""
-    answers: Answers = {}
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = {pool.submit(run_job, job): job for job in jobs}
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                answers |= zip((item["id"] for item in futures[future]["items"]), future.result(), strict=True)
-                if on_progress:
-                    on_progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return answers
+    answered = map_in_threads(run_job, jobs, workers, on_progress)
+    items = [item for job in jobs for item in job["items"]]
+    return {item["id"]: answer for item, answer in zip(items, chain(*answered), strict=True)}
 
 
 def run_job(job: dict[str, Any], module: str = "fithubert.data.synthetic.recording") -> Any:
@@ -148,7 +139,3 @@ def _make_row(name: str, split: str, kind: str, answer: dict[str, Any], **labels
 
 def _place(utterance: Utterance) -> tuple[int, int, str]:
     return SPLITS.index(utterance.split), KINDS.index(utterance.kind), utterance.id
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,13 @@
-"""espeak-ng, which speaks the embedded corpus: one voice in a process of its own, and the times of its phones."""
+"""espeak-ng, which speaks the embedded corpus: one voice in a process of its own, and the times of its phones.
+
+Also a program that writes how words sound (`sound_out`), in a process of its own, since the library keeps one state.
+"""
 
 import ctypes
+import json
 import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fithubert.data.utterance import VOWELS
+from fithubert.data import VOWELS
 from fithubert.errors import UserError
 
 # ruff: noqa: RUF001
@@ -79,22 +85,28 @@ def write_voice_data(folder: Path, variants: dict[str, str]) -> None:
         (folder / "voices" / "!v" / name).write_text(definition, encoding="utf-8")
 
 
+def _open_library(data: Path, voice: str) -> Any:
+    """The library with `voice`, which reads its data from the folder `data`. Once per process."""
+    library: Any = ctypes.CDLL(find_espeak().get_library_path())
+    options = _PHONE_EVENTS | _IPA | _DONT_EXIT
+    rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), options)
+    if rate_hz != RATE_HZ:
+        raise RuntimeError(f"espeak-ng answered {rate_hz} instead of its sample rate; data in {data}")
+    if library.espeak_ng_SetVoiceByName(voice.encode()) != 0:
+        raise RuntimeError(f"espeak-ng has no voice {voice}")
+    return library
+
+
 class Synthesiser:
     """One voice of espeak-ng, spoken in order. One per process."""
 
     def __init__(self, data: Path, accent: str, variant: str) -> None:
-        self._library: Any = ctypes.CDLL(find_espeak().get_library_path())
+        self._library = _open_library(data, f"{accent}+{variant}")
         self._library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
-        options = _PHONE_EVENTS | _IPA | _DONT_EXIT
-        rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), options)
-        if rate_hz != RATE_HZ:
-            raise RuntimeError(f"espeak-ng answered {rate_hz} instead of its sample rate; data in {data}")
         self._samples: list[NDArray[np.int16]] = []
         self._events: list[tuple[int, str]] = []
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
-        if self._library.espeak_ng_SetVoiceByName(f"{accent}+{variant}".encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {accent}")
         # A variant that does not exist is ignored without an error; only the voice's identifier shows it.
         identifier = self._library.espeak_GetCurrentVoice().contents.identifier
         if not identifier.endswith(f"+{variant}".encode()):
@@ -198,3 +210,35 @@ def _last_sound(sounding: NDArray[np.int64], start: int, end: int) -> int:
     """The sample after the last sound in start..end; `start` if there is none."""
     at = int(np.searchsorted(sounding, end)) - 1
     return max(start, int(sounding[at]) + 1) if at >= 0 else start
+
+
+#: American sounds that are two phones of the CMU dictionary; all others are one, as in the embedded corpus.
+_TWO_PHONES = {
+    "ɑːɹ": "AA R", "ɔːɹ": "AO R", "ɪɹ": "IH R", "ɛɹ": "EH R", "ʊɹ": "UH R", "ʌɹ": "AH R", "ʉɹ": "UW R", "əl": "AH L",
+    "n̩": "AH N", "iə": "IY AH", "aɪɚ": "AY ER", "aɪə": "AY AH", "oə": "AO R", "eə": "EH R", "ɛə": "EH R", "ʊə": "UH R",
+}  # fmt: skip
+_CMU_FOLD = {sound: "AH" if phone == "AX" else phone for sound, phone in FOLD.items()} | _TWO_PHONES
+_EDGE = "_"
+
+
+def to_cmu_phones(spoken: str) -> tuple[str, ...] | None:
+    """The phones of the CMU dictionary, without stress, of an answer of `sound_out`; None if it has another sound."""
+    sounds = [sound.strip(_STRESS) for sound in spoken.replace(" ", _EDGE).split(_EDGE)]
+    phones = [_CMU_FOLD.get(sound, "") for sound in sounds if sound]
+    return tuple(" ".join(phones).split()) if phones and all(phones) else None
+
+
+def sound_out(words: Sequence[str]) -> list[str]:
+    """The sounds of each word in the American accent, as IPA with `_` between them."""
+    with tempfile.TemporaryDirectory(prefix="fithubert") as scratch:
+        voices = Path(scratch) / "voices"
+        write_voice_data(voices, {})
+        library = _open_library(voices, "en-us")
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        mode = _IPA | ord(_EDGE) << 8
+        texts = [ctypes.c_char_p(word.encode()) for word in words]
+        return [library.espeak_TextToPhonemes(ctypes.byref(text), _UTF8, mode).decode() for text in texts]
+
+
+if __name__ == "__main__":
+    json.dump(sound_out(json.load(sys.stdin)["words"]), sys.stdout)

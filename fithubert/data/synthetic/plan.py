@@ -9,10 +9,10 @@ from itertools import cycle
 from typing import Any
 
 from fithubert.config.data import SyntheticData
+from fithubert.data import KEYWORDS, OTHER_WORD, normalise
 from fithubert.data.synthetic.espeak import ACCENTS
 from fithubert.data.synthetic.recording import STYLES
 from fithubert.data.synthetic.text import Command, draw_sentence, list_commands, split_of
-from fithubert.data.utterance import KEYWORDS, OTHER_WORD, normalise
 
 
 @dataclass(frozen=True)

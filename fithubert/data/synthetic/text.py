@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from fithubert.data.utterance import normalise
+from fithubert.data import normalise
 
 
 def _words(text: str) -> list[str]:

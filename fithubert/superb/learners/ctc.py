@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
+from fithubert.data import CHARACTERS, END, SPECIALS, spell, split_words
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.data.utterance import CHARACTERS, END, SPECIALS, spell, split_words
 from fithubert.frames import receptive_field, reduce_lengths
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import (

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fithubert.data.corpora.librispeech import FILES
-from fithubert.data.utterance import KEYWORDS, OTHER_WORD, SILENCE
+from fithubert.data import KEYWORDS, OTHER_WORD, SILENCE
+from fithubert.data.corpora.content import LEXICON_FILES
 
 WORDS = ("ONE", "TWO", "THREE", "FOUR")
 PHONES = {"ONE": "W AH1 N", "TWO": "T UW1", "THREE": "TH R IY1", "FOUR": "F AO1 R"}
@@ -55,8 +55,8 @@ def write_librispeech(
 
 def write_lexicon(folder: Path) -> Path:
     """Both lexicon files: the first pronunciation of a word counts, and the first file's."""
-    write_text(folder / FILES[0], "ONE\tW AH1 N", "ONE\tHH W AH1 N", f"TWO\t{PHONES['TWO']}")
-    write_text(folder / FILES[1], "TWO\tSPN", *(f"{w} {PHONES[w]}" for w in ("THREE", "FOUR")))
+    write_text(folder / LEXICON_FILES[0], "ONE\tW AH1 N", "ONE\tHH W AH1 N", f"TWO\t{PHONES['TWO']}")
+    write_text(folder / LEXICON_FILES[1], "TWO\tSPN", *(f"{w} {PHONES[w]}" for w in ("THREE", "FOUR")))
     return folder
 
 

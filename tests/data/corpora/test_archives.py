@@ -10,11 +10,9 @@ import pytest
 
 from fithubert.config.data import LibriSpeechData
 from fithubert.config.params import Params
-from fithubert.data.corpora import librispeech
-from fithubert.data.corpora import librispeech as lexicon
-from fithubert.data.corpora.layout import Archive, fetch_archive
-from fithubert.data.corpora.librispeech import FILES
-from fithubert.data.corpora.registry import download_corpus
+from fithubert.data.corpora import Archive, content, fetch_archive
+from fithubert.data.corpora.content import LEXICON_FILES
+from fithubert.data.prepare import download_corpus
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
 from fithubert.workspace import Workspace
@@ -109,11 +107,11 @@ def test_librispeech_is_downloaded_and_prepared(
     for folder in inner.iterdir():
         server.files[f"{folder.name}.tar.gz"] = pack_folder(folder, f"LibriSpeech/{folder.name}")
     digests = {f"{server.address}/{n}": hashlib.sha256(c).hexdigest() for n, c in server.files.items()}
-    for name in FILES:
+    for name in LEXICON_FILES:
         server.files[name] = (tmp_path / "original" / "lexicon" / name).read_bytes()
-    monkeypatch.setattr(lexicon, "_ADDRESS", server.address)
-    monkeypatch.setattr(librispeech, "_ARCHIVES", server.address)
-    monkeypatch.setattr(librispeech.published, "_CHECKSUMS", digests)
+    monkeypatch.setattr(content, "_LEXICON_ADDRESS", server.address)
+    monkeypatch.setattr(content, "_BOOKS_ADDRESS", server.address)
+    monkeypatch.setattr(content.librispeech, "_CHECKSUMS", digests)
     params = Params(data=LibriSpeechData(path=tmp_path / named), students={}, superb={"models": ()})
     metrics = prepare(params, Workspace(tmp_path / "work"), download=True)
     assert metrics["utterances"] == 6
@@ -128,8 +126,8 @@ def test_an_interrupted_download_of_the_lexicon_resumes(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_librispeech(tmp_path, utterances=1)
-    contents = {name: (root / "lexicon" / name).read_bytes() for name in FILES}
-    monkeypatch.setattr(lexicon, "_ADDRESS", server.address)
+    contents = {name: (root / "lexicon" / name).read_bytes() for name in LEXICON_FILES}
+    monkeypatch.setattr(content, "_LEXICON_ADDRESS", server.address)
     (root / "lexicon").rename(root / "elsewhere")
     config = LibriSpeechData(path=root / "LibriSpeech")
     with pytest.raises(UserError, match=r"404.*; put librispeech-lexicon-200k.* into .*/lexicon, or run without"):
@@ -141,7 +139,7 @@ def test_an_interrupted_download_of_the_lexicon_resumes(
     server.break_after = None
     download_corpus(config)
     assert {p.name: p.read_bytes() for p in (root / "lexicon").iterdir()} == contents
-    assert (FILES[0], "bytes=10-") in server.asked
+    assert (LEXICON_FILES[0], "bytes=10-") in server.asked
     asked = len(server.asked)
     download_corpus(config.model_copy(update={"lexicon": root / "elsewhere"}))
     assert len(server.asked) == asked
@@ -153,11 +151,11 @@ def test_one_subset_is_downloaded_with_the_list_of_speakers(
     original = write_librispeech(tmp_path / "original", ("test-clean",), utterances=1)
     write_text(original / "LibriSpeech" / "SPEAKERS.TXT", "10 | F | test-clean | 8.0 | One")
     server.files["test-clean.tar.gz"] = pack_folder(original / "LibriSpeech", "LibriSpeech")
-    for name in FILES:
+    for name in LEXICON_FILES:
         server.files[name] = (original / "lexicon" / name).read_bytes()
-    monkeypatch.setattr(librispeech, "_ADDRESS", server.address)
-    monkeypatch.setattr(librispeech, "_ARCHIVES", server.address)
-    monkeypatch.setattr(librispeech.published, "_CHECKSUMS", {})
+    monkeypatch.setattr(content, "_LEXICON_ADDRESS", server.address)
+    monkeypatch.setattr(content, "_BOOKS_ADDRESS", server.address)
+    monkeypatch.setattr(content.librispeech, "_CHECKSUMS", {})
     place = ["--source", "librispeech", "--path", str(tmp_path / "corpora"), "--subset", "test-clean"]
     pytest.importorskip("typer")
     from typer.testing import CliRunner

@@ -10,12 +10,11 @@ import pytest
 from fithubert.config.data import RealData
 from fithubert.config.params import load_params
 from fithubert.config.superb import TaskBudget
-from fithubert.data.corpora.pronunciation import CMU_PHONES, pronounce
-from fithubert.data.corpora.real import EMOTIONS, FOLDS, read_real
+from fithubert.data import Intent, Slot, Utterance
+from fithubert.data.corpora.real import CMU_PHONES, EMOTIONS, FOLDS, pronounce, read_real
 from fithubert.data.corpora.real_audio import find_speech
-from fithubert.data.corpora.registry import import_corpus
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
-from fithubert.data.utterance import Intent, Slot, Utterance
+from fithubert.data.prepare import import_corpus
 from fithubert.errors import UserError
 from fithubert.superb.run import LEARNERS, run_task
 from pipeline.compose import compose

@@ -1,8 +1,4 @@
-"""VoxCeleb1: `{dev,test}/wav/idXXXXX/VIDEO/*.wav` (or all speakers in one `wav/`), for SID or ASV.
-
-Own reader: `torchaudio.datasets.VoxCeleb1Identification` and `VoxCeleb1Verification` want one merged folder and fetch
-their lists when they are built, and no class gives ASV's training set.
-"""
+"""Corpora of speakers: VoxCeleb1 (SID, ASV) and Libri2Mix (SD)."""
 
 import hashlib
 import random
@@ -11,11 +7,12 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fithubert.config.data import VoxCelebData
+from fithubert.config.data import Libri2MixData, VoxCelebData
+from fithubert.data import Turn, Utterance
 from fithubert.data.audio import read_recording, trim_silence
-from fithubert.data.corpora.layout import Corpus, Layout, Progress, draft, find_layout
-from fithubert.data.listing import Skipped, list_visible
-from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.corpora import Layout, draft, find_layout
+from fithubert.data.listing import Corpus, Progress, Skipped, list_visible
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES
 
@@ -34,13 +31,14 @@ _DEV_SPEAKERS, _DEV_VIDEOS = 40, 2
 
 
 def read_voxceleb1(config: VoxCelebData, on_progress: Progress | None = None) -> Corpus:
-    """The utterances of one task with their speakers.
+    """The utterances of one task with their speakers, of `{dev,test}/wav/idXXXXX/VIDEO/*.wav` or one merged `wav/`.
 
     `sid`: train, dev and test by the flags 1, 2 and 3 of the identification list, 1,251 classes. `asv`: all speakers
     that the trial list does not name are train, its trials are the verification split. Differs: two videos of each of
     40 training speakers are dev, with one same-speaker and one other-speaker trial an utterance, since the official
     recipe selects on test. With `trim_silence`, silences are cut out, which reads every recording, and recordings of
-    at most 2 s are then left out of train and dev. With `crops`, longer recordings of train are windows of 8 s. Raises
+    at most 2 s are then left out of train and dev. With `crops`, longer recordings of train are windows of 8 s. Own
+    reader: torchaudio's classes want one merged folder and fetch their lists, and none gives ASV's training set. Raises
     UserError if a list or a file that it names is missing or broken.
     """
     layout = find_layout(config.path, "VoxCeleb1", "VoxCeleb1", _HOME)
@@ -181,3 +179,55 @@ def _speaker(path: str) -> str:
 
 def _draw(name: str) -> bytes:
     return hashlib.sha256(f"dev/{name}".encode()).digest()
+
+
+_MIXTURES_HOME = "https://github.com/s3prl/LibriMix (generate_librimix_sd.sh: 16 kHz, max, mix_both)"
+_TURNS_HOME = "https://github.com/s3prl/LibriMix (scripts/prepare_diarization.py)"
+_SUBSETS = {"train": "train-100", "dev": "dev", "test": "test"}
+
+
+def read_libri2mix(config: Libri2MixData, on_progress: Progress | None = None) -> Corpus:
+    """Noisy mixtures of two speakers of `wav16k/max/{train-100,dev,test}/mix_both` with their turns.
+
+    Turns are those of `rttm`, or of `segments` and `utt2spk`, which hold the same. Audio is looked up in
+    the corpus first, and otherwise at the path in `wav.scp`. Own reader: `torchaudio.datasets.LibriMix` has no turns.
+    Raises UserError if a file is missing or broken.
+    """
+    layout = find_layout(config.path, "Libri2Mix", "Libri2Mix", _MIXTURES_HOME)
+    labels = Layout(config.labels or layout.root / "data", "the Kaldi folder of Libri2Mix", _TURNS_HOME)
+    utterances = []
+    for split, subset in _SUBSETS.items():
+        turns = _read_turns(labels, split)
+        for line in labels.lines(split, "wav.scp"):
+            name, _, given = line.partition(" ")
+            if name not in turns:
+                raise labels.broken(f"{split}/wav.scp", f"names {name}, which has no turns")
+            audio = _find_audio(layout, Path("wav16k", "max", subset, "mix_both"), Path(given.strip()))
+            utterances.append(draft(name, audio, split, "mixture", turns=tuple(turns[name])))
+    return Corpus(layout.finish(utterances, on_progress))
+
+
+def _find_audio(layout: Layout, folder: Path, given: Path) -> str:
+    inside = folder / given.name
+    return str(given) if given.is_file() and not (layout.root / inside).is_file() else inside.as_posix()
+
+
+def _read_turns(labels: Layout, split: str) -> dict[str, list[Turn]]:
+    """Recording -> turns in order of time."""
+    has_rttm = (labels.root / split / "rttm").is_file()
+    name = f"{split}/{'rttm' if has_rttm else 'segments'}"
+    lines = labels.lines(name)
+    segments = [] if has_rttm else [line.split() for line in labels.lines(split, "utt2spk")]
+    speakers = {fields[0]: fields[-1] for fields in segments}
+    turns: dict[str, list[Turn]] = defaultdict(list)
+    for line in lines:
+        fields = line.split()
+        try:
+            if has_rttm:
+                recording, start = fields[1], float(fields[3])
+                turns[recording].append(Turn(fields[7], start, start + float(fields[4])))
+            else:
+                turns[fields[1]].append(Turn(speakers[fields[0]], float(fields[2]), float(fields[3])))
+        except (IndexError, KeyError, ValueError):
+            raise labels.broken(name, f"the line {line!r} does not give a speaker, a start and an end") from None
+    return {recording: sorted(found, key=lambda t: (t.start_seconds, t.speaker)) for recording, found in turns.items()}

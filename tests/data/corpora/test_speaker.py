@@ -1,4 +1,4 @@
-"""VoxCeleb1: identification by the flags of its list, verification by its trials, dev from the training speakers."""
+"""VoxCeleb1 by its lists and trials, dev from the training speakers; Libri2Mix with the turns of RTTM or segments."""
 
 import shutil
 from collections import Counter
@@ -9,12 +9,12 @@ import pytest
 import soundfile
 
 from fithubert.config.base import validate
-from fithubert.config.data import VoxCelebData
-from fithubert.data.corpora.registry import read_corpus
-from fithubert.data.corpora.voxceleb1 import read_voxceleb1
-from fithubert.data.manifest import Manifest, load_manifest
+from fithubert.config.data import Libri2MixData, VoxCelebData
+from fithubert.data.corpora.speaker import read_libri2mix, read_voxceleb1
+from fithubert.data.manifest import Manifest
+from fithubert.data.prepare import read_corpus
 from fithubert.errors import UserError
-from tests.data.corpora.miniatures import write_audio, write_text, write_voxceleb1
+from tests.data.corpora.miniatures import write_audio, write_libri2mix, write_voxceleb1
 
 
 def read(path: Path, task: str) -> Manifest:
@@ -61,12 +61,6 @@ def test_dev_trials_are_balanced_and_between_videos_that_training_lacks(root: Pa
     assert read(root, "asv") == manifest
 
 
-def test_a_manifest_with_trials_is_read_back(root: Path, tmp_path: Path) -> None:
-    manifest = read(root, "asv")
-    manifest.save(tmp_path / "data" / "manifests" / "corpus.parquet")
-    assert load_manifest(tmp_path / "data" / "manifests" / "corpus.parquet") == manifest
-
-
 def test_one_merged_folder_is_the_same_corpus(root: Path) -> None:
     tasks = {task: [(u.id, u.split) for u in read(root, task)] for task in ("sid", "asv")}
     inner = root / "VoxCeleb1"
@@ -75,37 +69,6 @@ def test_one_merged_folder_is_the_same_corpus(root: Path) -> None:
         shutil.rmtree(inner / split)
     (inner / "veri_test_class.txt").rename(inner / "iden_split.txt")
     assert {task: [(u.id, u.split) for u in read(root, task)] for task in tasks} == tasks
-
-
-def test_what_is_missing_or_broken_is_one_line(root: Path, tmp_path: Path) -> None:
-    inner = root / "VoxCeleb1"
-
-    def expect(task: str, said: str) -> None:
-        with pytest.raises(UserError, match=said) as error:
-            read(root, task)
-        assert "\n" not in str(error.value)
-
-    listed = (inner / "voxceleb1_test_v2.txt").read_text().splitlines()
-    write_text(
-        inner / "voxceleb1_test_v2.txt", *listed, "1 id10270/aaaaaaaaaaa/00001.wav id10271/ccccccccccc/00001.wav"
-    )
-    expect("asv", "contradicts its speakers")
-    write_text(inner / "voxceleb1_test_v2.txt", "1 id10270/aaaaaaaaaaa/00001.wav")
-    expect("asv", "is not `0|1")
-    (inner / "voxceleb1_test_v2.txt").unlink()
-    expect("asv", r"voxceleb1_test_v2.txt: no such file; the trial list comes from https://www.openslr.org/49")
-    (inner / "dev" / "wav" / "id10002" / "bbbbbbbbbbb" / "00002.wav").unlink()
-    expect("sid", r"id10002/bbbbbbbbbbb/00002.wav: no such audio file; VoxCeleb1 comes from")
-    shutil.rmtree(inner / "dev" / "wav" / "id10002")
-    expect("sid", r"names id10002/aaaaaaaaaaa/00001.wav, and there is no folder id10002")
-    write_text(inner / "veri_test_class.txt", "1 id10001/../secret.wav")
-    expect("sid", r"id10001/../secret.wav: leads out of its folder")
-    write_text(inner / "veri_test_class.txt", "4 id10001/aaaaaaaaaaa/00001.wav")
-    expect("sid", r"is not `1|2|3")
-    (inner / "veri_test_class.txt").unlink()
-    expect("sid", r"iden_split.txt: no such file; the identification list comes from .*/meta/iden_split.txt")
-    shutil.rmtree(inner / "test")
-    expect("sid", r"test/wav: no such folder")
 
 
 @pytest.mark.parametrize("task", ["sid", "asv"])
@@ -163,3 +126,51 @@ def test_silences_are_cut_out_of_verification(root: Path, tmp_path: Path) -> Non
         read_corpus(VoxCelebData(path=root, task="asv", trim_silence=True))
     with pytest.raises(UserError, match="trim_silence: SUPERB's sid keeps silences"):
         validate(VoxCelebData, {"path": root, "task": "sid", "trim_silence": True}, "params")
+
+
+def read_mixtures(path: Path, labels: Path | None = None) -> Manifest:
+    return read_libri2mix(Libri2MixData(path=path, labels=labels)).manifest
+
+
+@pytest.fixture
+def mixtures(tmp_path: Path) -> Path:
+    return write_libri2mix(tmp_path / "corpora")
+
+
+def test_mixtures_have_two_speakers_and_their_turns(mixtures: Path) -> None:
+    manifest = read_mixtures(mixtures)
+    assert manifest.count_by("split", "kind") == {"train/mixture": 4, "dev/mixture": 4, "test/mixture": 4}
+    mixture = next(u for u in manifest.select("train") if u.id == "20-1-0000_85-2-0001")
+    assert [(t.speaker, t.start_seconds, pytest.approx(t.end_seconds)) for t in mixture.turns or ()] == [
+        ("20", 0.05, 0.7),
+        ("85", 0.4, 1.1),
+    ]
+    assert mixture.speaker is None
+    assert mixture.audio == "wav16k/max/train-100/mix_both/20-1-0000_85-2-0001.wav"
+    assert mixture.num_samples == len(manifest.read(mixture)) == 19_200
+
+
+def test_segments_say_what_the_rttm_says(mixtures: Path) -> None:
+    by_rttm = read_mixtures(mixtures)
+    for path in mixtures.rglob("rttm"):
+        path.unlink()
+    by_segments = read_mixtures(mixtures)
+    for ours, theirs in zip(by_rttm, by_segments, strict=True):
+        pairs = zip(ours.turns or (), theirs.turns or (), strict=True)
+        assert all(a.speaker == b.speaker and a.end_seconds == pytest.approx(b.end_seconds) for a, b in pairs)
+
+
+def test_labels_may_lie_elsewhere_and_the_corpus_may_move(mixtures: Path, tmp_path: Path) -> None:
+    before = read_mixtures(mixtures)
+    (mixtures / "Libri2Mix" / "data").rename(tmp_path / "labels")
+    moved = mixtures.rename(tmp_path / "moved")
+    assert read_mixtures(moved, tmp_path / "labels").utterances == before.utterances
+
+
+def test_audio_outside_the_corpus_is_where_wav_scp_says(mixtures: Path, tmp_path: Path) -> None:
+    (mixtures / "Libri2Mix" / "wav16k").rename(tmp_path / "wav16k")
+    for path in mixtures.rglob("wav.scp"):
+        path.write_text(path.read_text().replace(f"{mixtures}/Libri2Mix", str(tmp_path)))
+    manifest = read_mixtures(mixtures)
+    assert manifest.utterances[0].audio.startswith(f"{tmp_path}/wav16k")
+    assert len(manifest.read(manifest.utterances[0])) == 19_200

@@ -1,20 +1,30 @@
-"""LibriSpeech: splits, transcripts, phones by the lexicon, and one line for whatever is missing."""
+"""LibriSpeech with phones by its lexicon, Speech Commands with twelve classes, and QUESST 2014 with its matches."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 
-from fithubert.config.data import LibriSpeechData
+from fithubert.config.data import LibriSpeechData, PlainCorpus
 from fithubert.config.params import Params, load_params
-from fithubert.data.corpora.librispeech import FILES, list_archives, read_librispeech
-from fithubert.data.corpora.registry import import_corpus
-from fithubert.data.manifest import load_manifest, manifest_path
-from fithubert.data.utterance import CHARACTERS, STRESSED_PHONES
+from fithubert.data import CHARACTERS, KEYWORDS, OTHER_WORD, SILENCE, STRESSED_PHONES
+from fithubert.data.corpora import content
+from fithubert.data.corpora.content import read_librispeech, read_quesst14, read_speech_commands, split_of_speaker
+from fithubert.data.manifest import Manifest, load_manifest, manifest_path
+from fithubert.data.prepare import import_corpus
 from fithubert.errors import UserError
 from fithubert.stages.prepare import prepare
 from fithubert.workspace import Workspace
-from tests.data.corpora.miniatures import PHONES, write_audio, write_lexicon, write_librispeech, write_text
+from tests.data.corpora.miniatures import (
+    PHONES,
+    write_audio,
+    write_librispeech,
+    write_quesst14,
+    write_speech_commands,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,19 +45,13 @@ def test_subsets_become_splits_with_text_phones_and_speakers(corpus: Path) -> No
     assert first.phones is None
     assert [len(manifest.read(u)) for u in manifest] == [u.num_samples for u in manifest]
     assert len({u.digest for u in manifest}) == len(manifest)
-
-
-def test_label_spaces_are_the_official_ones(corpus: Path) -> None:
-    assert len(STRESSED_PHONES) == len(set(STRESSED_PHONES)) == 71
-    assert len(CHARACTERS) == 28
-    spaces = read_librispeech(LibriSpeechData(path=corpus)).manifest.inventories
-    # With the blank 74 and 32 outputs.
-    assert {name: len(symbols) + 1 for name, symbols in spaces.items()} == {"phones": 74, "characters": 32}
-
-
-def test_the_corpus_itself_or_its_parent_may_be_named(corpus: Path) -> None:
-    for path in (corpus, corpus / "LibriSpeech"):
-        assert len(read_librispeech(LibriSpeechData(path=path)).manifest) == 24
+    # SUPERB's label spaces; with the blank 74 and 32 outputs.
+    assert (len(STRESSED_PHONES), len(set(STRESSED_PHONES)), len(CHARACTERS)) == (71, 71, 28)
+    assert {name: len(symbols) + 1 for name, symbols in manifest.inventories.items()} == {
+        "phones": 74,
+        "characters": 32,
+    }
+    assert read_librispeech(LibriSpeechData(path=corpus / "LibriSpeech")).manifest == manifest
 
 
 def test_960_hours_are_three_training_subsets(tmp_path: Path) -> None:
@@ -94,13 +98,8 @@ def test_the_manifest_refers_to_files_where_they_are(corpus: Path, tmp_path: Pat
     with pytest.raises(UserError, match="no such audio file; run `fithubert prepare` again"):
         loaded.read(loaded.utterances[0])
     assert read_librispeech(LibriSpeechData(path=moved)).manifest.fingerprint == made.fingerprint
-
-
-def test_a_file_of_another_length_has_another_fingerprint(corpus: Path) -> None:
-    before = read_librispeech(LibriSpeechData(path=corpus)).manifest
-    write_audio(corpus / "LibriSpeech" / "dev-clean" / "12" / "7" / "12-7-0000.flac", 0.7)
-    after = read_librispeech(LibriSpeechData(path=corpus)).manifest
-    assert before.fingerprint != after.fingerprint
+    write_audio(moved / "LibriSpeech" / "dev-clean" / "12" / "7" / "12-7-0000.flac", 0.7)
+    assert read_librispeech(LibriSpeechData(path=moved)).manifest.fingerprint != made.fingerprint
 
 
 def test_without_a_lexicon_there_are_no_phones_and_the_report_says_so(corpus: Path, tmp_path: Path) -> None:
@@ -116,31 +115,6 @@ def test_without_a_lexicon_there_are_no_phones_and_the_report_says_so(corpus: Pa
     assert not any(u.pronunciation for u in manifest)
 
 
-def test_what_is_missing_or_broken_is_one_line(corpus: Path, tmp_path: Path) -> None:
-    inner = corpus / "LibriSpeech"
-
-    def expect(said: str, **options: object) -> None:
-        with pytest.raises(UserError, match=said) as error:
-            read_librispeech(LibriSpeechData(path=corpus, **options))
-        assert "\n" not in str(error.value)
-
-    expect(r"LibriSpeech/train-other-500: no such folder; LibriSpeech comes from https://www.openslr.org/12",
-           train=("train-other-500",))  # fmt: skip
-    expect(rf"nowhere/{FILES[0]}: no such lexicon file; it comes from", lexicon=tmp_path / "nowhere")
-    write_text(corpus / "lexicon" / FILES[1], "THREE TH R IY1")
-    expect(r"neither lexicon has 'FOUR' of 10-7-0001")
-    write_text(corpus / "lexicon" / FILES[1], "THREE TH R II")
-    expect(r"line 1: 'II' is not one of the 71 phones")
-    write_lexicon(corpus / "lexicon")
-    audio = inner / "test-clean" / "14" / "7" / "14-7-0002.flac"
-    audio.write_bytes(b"fLaC but no more")
-    expect(r"14-7-0002.flac: not readable as audio")
-    write_text(inner / "dev-clean" / "12" / "7" / "12-7.trans.txt", "12-7-0000 ONE")
-    expect(r"12-7.trans.txt: has no line for 12-7-0001")
-    with pytest.raises(UserError, match=r"gone: data.path is not a folder; it should hold LibriSpeech"):
-        read_librispeech(LibriSpeechData(path=tmp_path / "gone"))
-
-
 def test_a_corpus_in_the_folder_that_prepare_empties_is_refused(tmp_path: Path) -> None:
     write_librispeech(tmp_path / "data" / "audio")
     with pytest.raises(UserError, match="which prepare empties"):
@@ -148,10 +122,15 @@ def test_a_corpus_in_the_folder_that_prepare_empties_is_refused(tmp_path: Path) 
     assert (tmp_path / "data" / "audio" / "LibriSpeech").is_dir()
 
 
-def test_archives_are_those_of_the_subsets_with_published_digests() -> None:
-    archives = list_archives(LibriSpeechData(path=Path("x")))
-    assert [a.folder for a in archives] == [f"LibriSpeech/{s}" for s in ("train-clean-100", "dev-clean", "test-clean")]
-    assert all(len(a.sha256 or "") == 64 and a.url.startswith("http://www.openslr.org/") for a in archives)
+def test_archives_have_the_published_digests() -> None:
+    books = content.list_librispeech_archives(LibriSpeechData(path=Path("x")))
+    assert [a.folder for a in books] == [f"LibriSpeech/{s}" for s in ("train-clean-100", "dev-clean", "test-clean")]
+    assert all(a.url.startswith("http://www.openslr.org/") for a in books)
+    (queries,) = content.list_quesst14_archives(PlainCorpus(source="quesst14", path=Path("x")))
+    assert queries.url.endswith("/quesst14Database.tgz")
+    words = content.list_speech_commands_archives(PlainCorpus(source="speech_commands", path=Path("x")))
+    assert [a.url.rsplit("/", 1)[1] for a in words] == [f"{a.folder}.tar.gz" for a in words]
+    assert [len(a.sha256 or "") for a in (*books, queries, *words)] == [64, 64, 64, 64, 64, 0]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +147,56 @@ def test_archives_are_those_of_the_subsets_with_published_digests() -> None:
 def test_wrong_parameters_are_one_line(change: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         load_params(ROOT / "params.yaml", [change])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_speech_commands(tmp_path_factory.mktemp("commands"))
+
+
+@pytest.fixture(scope="module")
+def manifest(root: Path) -> Manifest:
+    return read_speech_commands(PlainCorpus(source="speech_commands", path=root)).manifest
+
+
+def test_every_split_has_the_twelve_classes(manifest: Manifest) -> None:
+    counts = {split: Counter(u.keyword for u in manifest.select(split)) for split in ("train", "dev", "test")}
+    # Two training speakers, one dev speaker; three whole seconds of two noises, in dev half a second later.
+    assert counts["train"] == {**dict.fromkeys(KEYWORDS, 2), OTHER_WORD: 4, SILENCE: 6}
+    assert counts["dev"] == {**dict.fromkeys(KEYWORDS, 1), OTHER_WORD: 2, SILENCE: 4}
+    assert counts["test"] == dict.fromkeys((*KEYWORDS, OTHER_WORD, SILENCE), 2)
+
+
+def test_speakers_of_train_and_dev_differ_and_a_tenth_is_left_out(manifest: Manifest) -> None:
+    assert manifest.select("train").speakers == ("00001eef", "00003dde")
+    assert manifest.select("dev").speakers == ("0003fccf",)
+    assert split_of_speaker("00005ccd_nohash_3.wav") is None
+    splits = Counter(split_of_speaker(f"{number:08x}_nohash_0.wav") for number in range(4000))
+    shares = {split: count / 4000 for split, count in splits.items()}
+    assert shares == pytest.approx({"train": 0.8, "dev": 0.1, None: 0.1}, abs=0.02)
+
+
+def test_silence_is_a_second_of_a_noise_file(root: Path, manifest: Manifest) -> None:
+    silence = [u for u in manifest.select("dev") if u.keyword == SILENCE]
+    assert {u.first_sample for u in silence} == {8000, 24000}
+    for utterance in silence:
+        whole, _ = soundfile.read(root / utterance.audio, dtype="float32")
+        first = utterance.first_sample or 0
+        torch.testing.assert_close(manifest.read(utterance), torch.from_numpy(whole[first : first + 16_000]))
+    assert all(u.num_samples == 16_000 and u.speaker is None for u in silence)
+
+
+def test_names_that_end_twice_are_kept_apart(manifest: Manifest) -> None:
+    ids = [u.id for u in manifest.select("test") if u.keyword == "yes"]
+    assert [i.rsplit("/", 1)[1] for i in ids] == ["1b4c9b89_nohash_0", "1b4c9b89_nohash_1.wav"]
+    assert {u.speaker for u in manifest.select("test") if u.keyword != SILENCE} == {"1b4c9b89"}
+
+
+def test_english_queries_know_their_documents_and_lengths_are_those_at_16_khz(tmp_path: Path) -> None:
+    manifest = read_quesst14(PlainCorpus(source="quesst14", path=write_quesst14(tmp_path))).manifest
+    assert manifest.count_by("split", "kind") == {"dev/query": 2, "test/document": 5, "test/query": 2}
+    matches = {u.id: u.matches for u in manifest if u.kind == "query"}
+    assert matches["quesst14_dev_0001"] == ("quesst14_00001", "quesst14_00004")
+    assert matches["quesst14_eval_0002"] == ("quesst14_00002",)
+    assert {u.num_samples for u in manifest if u.kind == "document"} == {12_800}
+    assert [len(manifest.read(u)) for u in manifest] == [u.num_samples for u in manifest]
