@@ -21,17 +21,15 @@ from fithubert.frames import SAMPLE_RATE_HZ, count_frames
 from fithubert.importers.registry import load_teacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
 from fithubert.store.codec import encode_layer, layer_codecs
-from fithubert.store.extract import ExtractSettings, describe_store, extract_features
+from fithubert.store.extract import SAMPLE_SECONDS, ExtractSettings, describe_store, extract_features, provide_basis
 from fithubert.store.read import FeatureStore
 from fithubert.store.shards import (
-    SAMPLE_SECONDS,
     PlannedRow,
     UtteranceStates,
     compute_hidden_states,
     order_rows,
     plan_rows,
     plan_shards,
-    provide_basis,
 )
 from fithubert.workspace import Workspace
 

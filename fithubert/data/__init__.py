@@ -1,5 +1,6 @@
 """Corpora. Here: one recording with every label it has, as a frozen row, and the values that labels can have."""
 
+import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,16 @@ class Utterance:
 def place_of(utterance: Utterance) -> tuple[int, str]:
     """The order of a manifest: by split and id."""
     return SPLITS.index(utterance.split), utterance.id
+
+
+def draw(seed: object, name: str) -> bytes:
+    """A key that sorts names in a random order that `seed` decides, everywhere and whatever the other names are."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def make_generator(seed: object, name: str) -> np.random.Generator:
+    """The random numbers of what is called `name`, which `seed` decides."""
+    return np.random.default_rng(int.from_bytes(draw(seed, name)[:16], "big"))
 
 
 def frame_phones(

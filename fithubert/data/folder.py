@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import FolderData
-from fithubert.data import Utterance, normalise, place_of
+from fithubert.data import Utterance, draw, normalise, place_of
 from fithubert.data.audio import SEGMENT_SECONDS, UnusableError, check_recording, encode_flac, is_silent, read_segments
 from fithubert.data.listing import (
     Corpus,
@@ -131,7 +131,7 @@ def _drop_copies(
 def _split(recordings: Sequence[tuple[Utterance, ...]], config: FolderData) -> tuple[Utterance, ...]:
     """All utterances with their splits: whole recordings, or single segments if there are fewer than three."""
     units = list(recordings) if len(recordings) >= 3 else [(u,) for part in recordings for u in part]
-    drawn = sorted(units, key=lambda unit: hashlib.sha256(f"{config.seed}/{unit[0].id}".encode()).digest())
+    drawn = sorted(units, key=lambda unit: draw(config.seed, unit[0].id))
     dev = max(1, round(config.dev_share * len(units))) if len(units) > 1 else 0
     test = max(1, round(config.test_share * len(units))) if len(units) > 2 else 0
     named = [*(["dev"] * dev), *(["test"] * test), *(["train"] * (len(units) - dev - test))]
@@ -180,7 +180,9 @@ def find_transcripts(root: Path, recordings: Sequence[Path], table: Path | None)
         text = listed[path.parent].get(path.stem) or _read_own((root / path).with_suffix(".txt"))
         if text is not None:
             texts[path] = text
-    tabled, note = ({}, None) if table is None else _match_table(root, recordings, table)
+    if table is None:
+        return texts, None
+    tabled, note = _match_table(root, recordings, table)
     return texts | tabled, note
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -48,46 +49,23 @@ def new_audio(root: Path) -> Iterator[Path]:
         yield folder
 
 
-_SPAN = [("start_seconds", pa.float64()), ("end_seconds", pa.float64())]
-_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "audio", "digest", "split", "kind")),
-        ("num_samples", pa.int64()),
-        *((name, pa.string()) for name in ("speaker", "text")),
-        ("words", pa.list_(pa.string())),
-        ("phones", pa.list_(pa.struct([("label", pa.string()), *_SPAN]))),
-        ("keyword", pa.string()),
-        ("intent", pa.struct([(name, pa.string()) for name in ("action", "object", "location")])),
-        (
-            "slots",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("name", pa.string()),
-                        ("value", pa.string()),
-                        ("first_word", pa.int64()),
-                        ("num_words", pa.int64()),
-                    ]
-                )
-            ),
-        ),
-        ("style", pa.string()),
-        ("turns", pa.list_(pa.struct([("speaker", pa.string()), *_SPAN]))),
-        ("query", pa.string()),
-    ]
-)
-#: Columns that a manifest has only if one of its utterances has a value, so that old manifests keep their bytes.
-_OPTIONAL = pa.schema(
-    [
-        ("pronunciation", pa.list_(pa.string())),
-        ("first_sample", pa.int64()),
-        ("trials", pa.list_(pa.string())),
-        ("matches", pa.list_(pa.string())),
-        ("gain_db", pa.float64()),
-        ("trimmed", pa.bool_()),
-        ("task_splits", pa.list_(pa.string())),
-    ]
-)
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _arrow_type(kind: Any) -> pa.DataType:
+    """The column type of a field of `Utterance`: a scalar, a struct for a dataclass, or a list of one of them."""
+    kind, *_ = [part for part in get_args(kind) if part is not type(None)] if isinstance(kind, UnionType) else [kind]
+    if get_origin(kind) is tuple:
+        return pa.list_(_arrow_type(get_args(kind)[0]))
+    if dataclasses.is_dataclass(kind):
+        return pa.struct([(name, _arrow_type(part)) for name, part in get_type_hints(kind).items()])
+    return _ARROW[kind]
+
+
+_COLUMNS = [pa.field(name, _arrow_type(kind)) for name, kind in get_type_hints(Utterance).items()]
+#: The columns of every manifest, then those that it has only if one of its utterances has a value, so that old
+#: manifests keep their bytes.
+_SCHEMA, _OPTIONAL = pa.schema(_COLUMNS[:16]), pa.schema(_COLUMNS[16:])
 _STRING_LISTS = ("words", "pronunciation", "trials", "matches", "task_splits")
 #: Utterances that are converted at a time.
 _ROWS = 4096

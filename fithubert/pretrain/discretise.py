@@ -25,8 +25,7 @@ from fithubert.pretrain.units import (
     load_codebook,
     save_codebook,
 )
-from fithubert.store.pieces import compute_pieces, used_windows
-from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, plan_rows
+from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_pieces, plan_rows, used_windows
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000

@@ -194,14 +194,15 @@ def describe_difference(found: StoreInfo, wanted: StoreInfo) -> str | None:
 
 def describe_mismatch(found: StoreInfo, expected: Expected) -> str | None:
     """The first difference of a store from what its reader expects; None if there is none."""
-    for have, want, name in (
-        (found.model_fingerprint, expected.model, "model_fingerprint"),
-        (found.corpus_fingerprint, expected.corpus, "corpus_fingerprint"),
-        (found.codec, expected.codec, "codec"),
-        (found.variance_share, expected.variance_share, "variance_share"),
-    ):
-        if want is not None and have != want:
-            return _describe(have, want, name)
+    wanted = {
+        "model_fingerprint": expected.model,
+        "corpus_fingerprint": expected.corpus,
+        "codec": expected.codec,
+        "variance_share": expected.variance_share,
+    }
+    for name, want in wanted.items():
+        if want is not None and getattr(found, name) != want:
+            return _describe(getattr(found, name), want, name)
     missing = sorted(set(expected.layers or ()) - set(found.layers))
     return f"layers {missing} are missing; it holds {list(found.layers)}" if missing else None
 

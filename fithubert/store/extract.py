@@ -1,28 +1,46 @@
 """From a model and a manifest to a feature store: in batches, resumable shard by shard, with any number of workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from fithubert.code_version import code_version
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
+from fithubert.files import open_atomically
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
 from fithubert.records import StoreMetrics
-from fithubert.store import CACHE_COMMANDS, Commands, StoreInfo, describe_difference
-from fithubert.store.codec import find_codec, layer_codecs
+from fithubert.store import (
+    CACHE_COMMANDS,
+    Commands,
+    StoreInfo,
+    basis_name,
+    describe_difference,
+    describe_error,
+    read_basis,
+    write,
+)
+from fithubert.store.codec import Basis, find_codec, fit_basis, layer_codecs, to_bytes
 from fithubert.store.shards import (
+    Compute,
+    PlannedRow,
     choose_layers,
     compute_hidden_states,
     order_rows,
     plan_rows,
     plan_shards,
-    provide_basis,
     read_index,
+    sort_by_length,
 )
-from fithubert.store.write import MISSING, check_space, measure_shards, remove_foreign, write_index, write_missing
+
+#: Speech that axes are fitted on: 20 frames for each of 768 features, 0.6 GB of hidden states of HuBERT Base.
+SAMPLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -40,14 +58,6 @@ class ExtractSettings:
     batch_seconds: float = 120.0
     with_waveform: bool = True
     commands: Commands = CACHE_COMMANDS
-
-
-@dataclass(frozen=True)
-class Worker:
-    """Worker `rank` of `world_size` workers that fill one store together."""
-
-    rank: int = 0
-    world_size: int = 1
 
 
 #: Called with the seconds of audio that this worker has done, all that it has to do, and a note on its shards.
@@ -68,7 +78,7 @@ class ExtractReport:
 
     def describe(self, directory: Path) -> str:
         """A line for each file that this run replaced or added in `directory`, and one for those that it kept."""
-        reasons = {**dict.fromkeys(self.written, MISSING), **self.problems}
+        reasons = {**dict.fromkeys(self.written, write.MISSING), **self.problems}
         lines = [f"{directory / name}: {reason}; written again" for name, reason in sorted(reasons.items())]
         total = len(self.kept) + len(self.written)
         return "\n".join([*lines, f"{directory}: {len(self.kept)} of {total} shards were whole"])
@@ -81,14 +91,14 @@ def extract_features(
     settings: ExtractSettings = ExtractSettings(),
     on_progress: OnProgress = lambda *_: None,
     *,
-    worker: Worker = Worker(),
+    worker: tuple[int, int] = (0, 1),
     repair: bool = False,
 ) -> ExtractReport:
     """Write the hidden states of every utterance of `manifest` as a feature store to `out_dir`.
 
     An existing shard is kept if it is whole and the same code made it from the same model, layers, corpus and codec;
-    any other is written again. Workers may run on any machines that share `out_dir`: each writes every `world_size`-th
-    shard, without coordination.
+    any other is written again. `worker`: its rank and the number of workers, which may run on any machines that share
+    `out_dir`: each writes its part of the shards, without coordination.
 
     `repair`: codec, layers and shards are those of the existing store, and of `settings` only `batch_seconds` counts.
     Whole shards then stay, and a store of another model, corpus or code is refused.
@@ -96,8 +106,9 @@ def extract_features(
     Raises UserError if a layer or codec does not exist, audio is unreadable, the model outputs NaN, the disk is too
     small, or there is nothing to repair.
     """
-    if not 0 <= worker.rank < worker.world_size:
-        raise UserError(f"rank: must be at least 0 and below world_size ({worker.world_size}); given {worker.rank}")
+    rank, world_size = worker
+    if not 0 <= rank < world_size:
+        raise UserError(f"rank: must be at least 0 and below world_size ({world_size}); given {rank}")
     settings, info = _resolve(model, manifest, out_dir, settings, repair)
     rows = order_rows(plan_rows(manifest.utterances, info))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -111,10 +122,10 @@ def extract_features(
     )
     basis, problems = provide_basis(out_dir, info, rows, compute)
     shards = plan_shards(rows, info, basis, settings.shard_minutes)
-    own = shards[worker.rank :: worker.world_size]
-    foreign = remove_foreign(out_dir, shards, own, info)
-    check_space(out_dir, shards)
-    write_index(out_dir, shards, info, settings.commands, settings.shard_minutes, basis)
+    own = shards[rank::world_size]
+    foreign = write.remove_foreign(out_dir, shards, own, info)
+    write.check_space(out_dir, shards)
+    write.write_index(out_dir, shards, info, settings.commands, settings.shard_minutes, basis)
     note = f"/{len(own)} shards"
     if foreign:
         note += f", {len(foreign)} written again: {next(iter(foreign.values()))}"
@@ -124,15 +135,14 @@ def extract_features(
     written: list[str] = []
     kept: list[str] = []
     codecs = layer_codecs(info.codec, info.layers, basis)
-    for shard, problem in write_missing(out_dir, own, info, codecs, compute):
+    for shard, problem in write.write_missing(out_dir, own, info, codecs, compute):
         (kept if problem is None else written).append(shard.name)
-        if problem is not None and problem != MISSING:
+        if problem is not None and problem != write.MISSING:
             problems[shard.name] = problem
         done_seconds += shard.seconds
         on_progress(done_seconds, total_seconds, f"{len(kept) + len(written)}{note}")
-    return ExtractReport(
-        measure_shards(out_dir, [shard.name for shard in own], info), tuple(written), tuple(kept), problems
-    )
+    metrics = write.measure_shards(out_dir, [shard.name for shard in own], info)
+    return ExtractReport(metrics, tuple(written), tuple(kept), problems)
 
 
 def _resolve(
@@ -183,3 +193,58 @@ def describe_store(model: SpeechModel, manifest: Manifest, settings: ExtractSett
         variance_share=settings.variance_share if fitted else None,
         code_version=code_version(*(module for module in modules if module.startswith("fithubert."))),
     )
+
+
+def provide_basis(
+    directory: Path, info: StoreInfo, rows: Sequence[PlannedRow], compute: Compute
+) -> tuple[Basis | None, dict[str, str]]:
+    """The basis of the store in `directory`, fitted and written if there is none; None if the codec needs none.
+
+    The second result has the name of an unusable basis that was replaced, and the reason.
+
+    The sample is the first `SAMPLE_SECONDS` of `rows`, whose order is that of digests: all workers draw the same one
+    without coordination. Two machines may fit axes that differ in the last bit: the first to finish decides, and all
+    use its file.
+    """
+    if info.variance_share is None:
+        return None, {}
+    path = directory / basis_name(info)
+    problems = {}
+    try:
+        return read_basis(directory, info), {}
+    except FileNotFoundError:
+        pass
+    except (OSError, pa.ArrowException, ValueError) as error:
+        problems[path.name] = describe_error(error)
+        path.unlink(missing_ok=True)
+    limit = SAMPLE_SECONDS * SAMPLE_RATE_HZ
+    sample: list[PlannedRow] = []
+    for row in rows:
+        if limit <= 0:
+            break
+        sample.append(row)
+        limit -= row.num_samples
+    states = [[layer.float().cpu() for layer in row.hidden_states] for row in compute(sort_by_length(sample))]
+    _write_basis(directory, fit_basis(states, info.layers, info.variance_share), info)
+    return read_basis(directory, info), problems
+
+
+def _write_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
+    """Write the basis of a store unless there is one: the first of several workers decides for all."""
+    integers = [(name, pa.int32()) for name in ("layer", "width", "components")]
+    others = [("step", pa.float32()), ("stored_share", pa.float64()), ("mean", pa.binary()), ("axes", pa.binary())]
+    rows = [
+        {
+            "layer": layer,
+            "width": part.axes.shape[1],
+            "components": part.components,
+            "step": part.step,
+            "stored_share": part.stored_share,
+            "mean": to_bytes(part.mean),
+            "axes": to_bytes(part.axes),
+        }
+        for layer, part in sorted(basis.layers.items())
+    ]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(integers + others, info.metadata()))
+    with open_atomically(directory / basis_name(info), replace=False) as file:
+        pq.write_table(table, file, compression="none", write_page_checksum=True)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ class FeatureStore(HiddenStates):
         # (shard, row group, column) -> rows; the least recently used column comes first.
         self._columns: OrderedDict[tuple[int, int, str], Rows] = OrderedDict()
         self._limit_bytes, self.cached_bytes = cache_bytes, 0
-        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._open_shard = lru_cache(_OPEN_SHARDS)(self._check_shard)
         self._lock = threading.Lock()
 
     @classmethod
@@ -154,11 +155,11 @@ class FeatureStore(HiddenStates):
         if mismatch:
             raise UserError(f"{path}: another feature store: {mismatch}; run `{commands.rebuild}` again")
         present = {shard.name for shard in path.glob(SHARD_PATTERN)}
-        shards = [shard_name(number) for number in range(len(store._index.shard_keys))]
-        missing = [name for name in shards if name not in present]
+        count = len(store._index.shard_keys)
+        missing = [name for name in map(shard_name, range(count)) if name not in present]
         if missing:
             raise UserError(
-                f"{path / missing[0]}: missing, as {len(missing)} of {len(shards)} shards are; "
+                f"{path / missing[0]}: missing, as {len(missing)} of {count} shards are; "
                 f"run `{commands.repair}`, which writes only what is missing"
             )
         return store
@@ -255,23 +256,18 @@ class FeatureStore(HiddenStates):
         return found
 
     def _load(self, shard: int, row_group: int, names: Sequence[str]) -> dict[str, Rows]:
-        path = self.path / shard_name(shard)
-        with self._repairable(path, "writes only such shards again"):
-            table = self._open_shard(shard, path).read_row_group(row_group, columns=list(names), use_threads=False)
+        with self._repairable(self.path / shard_name(shard), "writes only such shards again"):
+            table = self._open_shard(shard).read_row_group(row_group, columns=list(names), use_threads=False)
             return {name: _split_rows(table.column(name)) for name in names}
 
-    def _open_shard(self, shard: int, path: Path) -> pq.ParquetFile:
-        if shard in self._files:
-            self._files.move_to_end(shard)
-            return self._files[shard]
+    def _check_shard(self, shard: int) -> pq.ParquetFile:
+        """A shard, open for reading; raises ValueError if it belongs to another store."""
         # Not memory-mapped: the pages would count as memory, and an unreadable shard would be a SIGBUS, not a message.
-        file = pq.ParquetFile(require_regular(path), page_checksum_verification=True, pre_buffer=True)
+        path = require_regular(self.path / shard_name(shard))
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
         if (file.metadata.metadata or {}).get(SHARD_KEY) != self._index.shard_keys[shard].encode():
             file.close()
             raise ValueError("it belongs to another store")
-        self._files[shard] = file
-        while len(self._files) > _OPEN_SHARDS:
-            self._files.popitem(last=False)[1].close()
         return file
 
 

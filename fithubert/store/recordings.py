@@ -18,21 +18,7 @@ from fithubert.files import digest, only_writer, open_atomically, remove_leftove
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.windows import DEFAULT_WINDOWS, Windows
-from fithubert.store.pieces import Piece, collect_numbers, compute_pieces, used_windows
-from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, choose_layers, plan_rows
-from fithubert.store.table import (
-    DTYPES,
-    INFO_KEY,
-    PART_KEY,
-    PART_PATTERN,
-    PartInfo,
-    TableInfo,
-    feature_schema,
-    list_files,
-    make_rows,
-    parts_of,
-    read_info,
-)
+from fithubert.store import shards, table
 from fithubert.store.write import read_pages
 
 _FOREIGN = "something else"
@@ -50,7 +36,7 @@ class FeatureSettings:
 
     layers: Literal["all"] | tuple[int, ...] = "all"
     dtype: str = "float32"
-    batch_seconds: float = CPU_BATCH_SECONDS
+    batch_seconds: float = shards.CPU_BATCH_SECONDS
     part_minutes: tuple[float, float] = (0.5, 10.0)
     window_bytes: int = 64 * 2**20
     row_group_bytes: int = 16 * 2**20
@@ -61,7 +47,7 @@ class FeatureSettings:
 class WrittenFeatures:
     """The features that now exist. `found`: they were complete before this run, and nothing was written."""
 
-    info: TableInfo
+    info: table.TableInfo
     recordings: int
     audio_seconds: float
     num_bytes: int
@@ -84,11 +70,11 @@ def write_features(
     """
     settings = settings or FeatureSettings()
     recordings, skipped = drop_short(model, listing)
-    rows = plan_rows(recordings, model)
+    rows = shards.plan_rows(recordings, model)
     info = _describe_table(model, recordings, settings)
     _check_lengths(rows, info)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
-    unfinished = parts_of(out)
+    unfinished = table.parts_of(out)
     _check_unfinished(unfinished, info)
     found = _check_out(out, info)
     if not found:
@@ -97,7 +83,7 @@ def write_features(
             remove_leftovers(unfinished)
             _check_space(out, unfinished, info, rows)
             compute = partial(
-                compute_pieces,
+                shards.compute_pieces,
                 model,
                 recordings,
                 layers=info.layers,
@@ -107,8 +93,8 @@ def write_features(
             parts = _plan_parts(rows, settings)
             done_samples = 0
             for number, part_rows in enumerate(parts):
-                part = PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
-                path = unfinished / PART_PATTERN.replace("*", f"{number:05d}")
+                part = table.PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
+                path = unfinished / table.PART_PATTERN.replace("*", f"{number:05d}")
                 if not _is_whole(path, info, part):
                     _write_part(path, info, part, part_rows, settings, compute)
                 done_samples += sum(row.num_samples for row in part_rows)
@@ -116,7 +102,7 @@ def write_features(
                     on_progress(done_samples / SAMPLE_RATE_HZ, seconds)
             (unfinished / ".writer").unlink()
             unfinished.replace(out)
-    num_bytes = sum(file.stat().st_size for file in list_files(out))
+    num_bytes = sum(file.stat().st_size for file in table.list_files(out))
     return WrittenFeatures(info, len(rows), seconds, num_bytes, skipped, found)
 
 
@@ -149,11 +135,11 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: not writable; choose another --out")
 
 
-def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: FeatureSettings) -> TableInfo:
-    layers = choose_layers(model, settings.layers)
-    if settings.dtype not in DTYPES:
-        raise UserError(f"dtype: unknown name {settings.dtype!r}; known: {', '.join(DTYPES)}")
-    return TableInfo(
+def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: FeatureSettings) -> table.TableInfo:
+    layers = shards.choose_layers(model, settings.layers)
+    if settings.dtype not in table.DTYPES:
+        raise UserError(f"dtype: unknown name {settings.dtype!r}; known: {', '.join(table.DTYPES)}")
+    return table.TableInfo(
         model.name,
         model.fingerprint,
         recordings.fingerprint,
@@ -161,11 +147,11 @@ def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: 
         tuple(model.widths[layer] for layer in layers),
         SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1],
         settings.dtype,
-        windows=used_windows(recordings, settings.windows),
+        windows=shards.used_windows(recordings, settings.windows),
     )
 
 
-def _check_lengths(rows: Sequence[PlannedRow], info: TableInfo) -> None:
+def _check_lengths(rows: Sequence[shards.PlannedRow], info: table.TableInfo) -> None:
     """Raise UserError if the numbers of one row are more than Arrow's lists count in 32 bits."""
     longest = max(rows, key=lambda row: row.num_samples)
     limit = (2**31 - 1) // max(info.widths)
@@ -174,14 +160,14 @@ def _check_lengths(rows: Sequence[PlannedRow], info: TableInfo) -> None:
         raise UserError(f"{longest.id}: longer than the {hours:.1f} h that one row of this width holds; cut it")
 
 
-def _plan_parts(rows: Sequence[PlannedRow], settings: FeatureSettings) -> list[list[PlannedRow]]:
+def _plan_parts(rows: Sequence[shards.PlannedRow], settings: FeatureSettings) -> list[list[shards.PlannedRow]]:
     smallest, largest = settings.part_minutes
     samples = sum(row.num_samples for row in rows) / 100
     limit = min(max(samples, smallest * 60 * SAMPLE_RATE_HZ), largest * 60 * SAMPLE_RATE_HZ)
     return group_consecutive(rows, lambda row: row.num_samples, limit)
 
 
-def _check_out(out: Path, info: TableInfo) -> bool:
+def _check_out(out: Path, info: table.TableInfo) -> bool:
     """Whether `out` is finished; raises UserError if it is something else."""
     other = _describe_other(out, info) if out.exists() else None
     if other is not None:
@@ -189,7 +175,7 @@ def _check_out(out: Path, info: TableInfo) -> bool:
     return out.exists()
 
 
-def _check_unfinished(unfinished: Path, info: TableInfo) -> None:
+def _check_unfinished(unfinished: Path, info: table.TableInfo) -> None:
     """Raise UserError if `unfinished` exists and is not left by an interrupted run for `info`."""
     # Before its first part is complete, a run has hidden files only.
     if not unfinished.exists() or (unfinished.is_dir() and all(p.name.startswith(".") for p in unfinished.iterdir())):
@@ -206,10 +192,10 @@ def _check_unfinished(unfinished: Path, info: TableInfo) -> None:
         )
 
 
-def _describe_other(path: Path, wanted: TableInfo) -> str | None:
+def _describe_other(path: Path, wanted: table.TableInfo) -> str | None:
     """How the content of `path` differs from the `wanted` features; None if it does not."""
     try:
-        existing = read_info(path)
+        existing = table.read_info(path)
     except UserError:
         return _FOREIGN
     words = {
@@ -222,12 +208,12 @@ def _describe_other(path: Path, wanted: TableInfo) -> str | None:
     return next((words[name] for name in words if getattr(existing, name) != getattr(wanted, name)), None)
 
 
-def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[PlannedRow]) -> None:
+def _check_space(out: Path, unfinished: Path, info: table.TableInfo, rows: Sequence[shards.PlannedRow]) -> None:
     """Raise UserError if the missing parts do not fit on the disk."""
     whole = sum(row.num_frames for row in rows) * info.frame_bytes
     if info.windows is not None:  # The longest recording lies beside the parts until its own part is written.
         whole += max(row.num_frames for row in rows) * info.frame_bytes
-    done = sum(part.stat().st_size for part in unfinished.glob(PART_PATTERN))
+    done = sum(part.stat().st_size for part in unfinished.glob(table.PART_PATTERN))
     needed, free = max(0, whole - done), shutil.disk_usage(unfinished).free
     if needed > free:
         raise UserError(
@@ -236,29 +222,29 @@ def _check_space(out: Path, unfinished: Path, info: TableInfo, rows: Sequence[Pl
         )
 
 
-def _is_whole(path: Path, info: TableInfo, part: PartInfo) -> bool:
+def _is_whole(path: Path, info: table.TableInfo, part: table.PartInfo) -> bool:
     """Whether `path` is this part, after reading every page of it."""
     try:
         metadata = read_pages(path)
     except (OSError, pa.ArrowException, ValueError):
         return False
-    return (metadata.get(INFO_KEY), metadata.get(PART_KEY)) == (info.to_json(), part.to_json())
+    return (metadata.get(table.INFO_KEY), metadata.get(table.PART_KEY)) == (info.to_json(), part.to_json())
 
 
 def _write_part(
     path: Path,
-    info: TableInfo,
-    part: PartInfo,
-    rows: Sequence[PlannedRow],
+    info: table.TableInfo,
+    part: table.PartInfo,
+    rows: Sequence[shards.PlannedRow],
     settings: FeatureSettings,
-    compute: Callable[[Sequence[PlannedRow]], Iterator[Piece]],
+    compute: Callable[[Sequence[shards.PlannedRow]], Iterator[shards.Piece]],
 ) -> None:
     """Write one part, whole or not at all; memory holds `window_bytes`. Raises UserError if the disk is full."""
 
-    def size_of(row: PlannedRow) -> int:
+    def size_of(row: shards.PlannedRow) -> int:
         return row.num_frames * info.frame_bytes
 
-    schema = feature_schema(info, part)
+    schema = table.feature_schema(info, part)
     with (
         open_atomically(path) as file,
         pq.ParquetWriter(
@@ -273,7 +259,7 @@ def _write_part(
         ) as writer,
     ):
         for window in group_consecutive(rows, size_of, settings.window_bytes):
-            found = collect_numbers(compute(window), info.dtype, path.parent)
-            tables = {row.index: make_rows(row, features, info, schema) for row, features in found}
+            found = table.collect_numbers(compute(window), info.dtype, path.parent)
+            tables = {row.index: table.make_rows(row, features, info, schema) for row, features in found}
             for group in group_consecutive(window, size_of, settings.row_group_bytes):
                 writer.write_table(pa.concat_tables(tables[row.index] for row in group))

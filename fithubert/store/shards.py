@@ -1,4 +1,4 @@
-"""The utterances of each shard, and their hidden states, computed in batches."""
+"""The utterances of each shard, and hidden states: whole recordings in batches, long ones window by window."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,33 +11,32 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from fithubert.data import Utterance
 from fithubert.data.batching import group_consecutive
-from fithubert.data.manifest import Manifest, Utterance
+from fithubert.data.listing import ListedRecordings
+from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import digest, open_atomically, require_regular
+from fithubert.files import digest, require_regular
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, pad_waveforms
 from fithubert.models.speech_model import SpeechModel
+from fithubert.models.windows import Windows, stream
 from fithubert.store import (
     INDEX_NAME,
     WAVEFORM_SCALE,
     IndexInfo,
     StoreInfo,
-    basis_name,
     describe_error,
     parse_index,
     parse_info,
-    read_basis,
     shard_name,
 )
-from fithubert.store.codec import Basis, fit_basis, layer_codecs, to_bytes
+from fithubert.store.codec import Basis, layer_codecs
 
 #: Encoded bytes of a row group. Reading in order is equally fast from 2 to 32 MiB; reading one utterance at random is
 #: 2.4 times as fast with 2 MiB as with 8.
 ROW_GROUP_BYTES = 2 * 2**20
 #: Padded audio in one forward pass on a CPU: more pads more, and takes more memory and time (experiments/LOG.md).
 CPU_BATCH_SECONDS = 16.0
-#: Speech that axes are fitted on: 20 frames for each of 768 features, 0.6 GB of hidden states of HuBERT Base.
-SAMPLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,8 @@ class UtteranceStates:
     hidden_states: tuple[Tensor, ...]
 
 
+#: A recording, and the states (time, feature) of some or all of its frames, one for each layer.
+Piece = tuple[PlannedRow, tuple[Tensor, ...]]
 #: The hidden states of rows, which are sorted by length.
 Compute = Callable[[Sequence[PlannedRow]], Iterable[UtteranceStates]]
 
@@ -129,61 +130,6 @@ def order_rows(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
 def sort_by_length(rows: Iterable[PlannedRow]) -> list[PlannedRow]:
     """`rows`, the longest first, as `compute_hidden_states` wants them."""
     return sorted(rows, key=lambda row: (-row.num_samples, row.id))
-
-
-def provide_basis(
-    directory: Path, info: StoreInfo, rows: Sequence[PlannedRow], compute: Compute
-) -> tuple[Basis | None, dict[str, str]]:
-    """The basis of the store in `directory`, fitted and written if there is none; None if the codec needs none.
-
-    The second result has the name of an unusable basis that was replaced, and the reason.
-
-    The sample is the first `SAMPLE_SECONDS` of `rows`, whose order is that of digests: all workers draw the same one
-    without coordination. Two machines may fit axes that differ in the last bit: the first to finish decides, and all
-    use its file.
-    """
-    if info.variance_share is None:
-        return None, {}
-    path = directory / basis_name(info)
-    problems = {}
-    try:
-        return read_basis(directory, info), {}
-    except FileNotFoundError:
-        pass
-    except (OSError, pa.ArrowException, ValueError) as error:
-        problems[path.name] = describe_error(error)
-        path.unlink(missing_ok=True)
-    limit = SAMPLE_SECONDS * SAMPLE_RATE_HZ
-    sample: list[PlannedRow] = []
-    for row in rows:
-        if limit <= 0:
-            break
-        sample.append(row)
-        limit -= row.num_samples
-    states = [[layer.float().cpu() for layer in row.hidden_states] for row in compute(sort_by_length(sample))]
-    _write_basis(directory, fit_basis(states, info.layers, info.variance_share), info)
-    return read_basis(directory, info), problems
-
-
-def _write_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
-    """Write the basis of a store unless there is one: the first of several workers decides for all."""
-    integers = [(name, pa.int32()) for name in ("layer", "width", "components")]
-    others = [("step", pa.float32()), ("stored_share", pa.float64()), ("mean", pa.binary()), ("axes", pa.binary())]
-    rows = [
-        {
-            "layer": layer,
-            "width": part.axes.shape[1],
-            "components": part.components,
-            "step": part.step,
-            "stored_share": part.stored_share,
-            "mean": to_bytes(part.mean),
-            "axes": to_bytes(part.axes),
-        }
-        for layer, part in sorted(basis.layers.items())
-    ]
-    table = pa.Table.from_pylist(rows, schema=pa.schema(integers + others, info.metadata()))
-    with open_atomically(directory / basis_name(info), replace=False) as file:
-        pq.write_table(table, file, compression="none", write_page_checksum=True)
 
 
 def plan_shards(
@@ -268,6 +214,34 @@ def check_finite(states: Sequence[Tensor], model: SpeechModel, row: PlannedRow, 
     for layer, values in zip(layers, states, strict=True):
         if not bool(torch.isfinite(values).all()):
             raise UserError(f"{row.id}: layer {layer} of {model.name} is NaN or infinite; fix the model")
+
+
+def compute_pieces(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    rows: Sequence[PlannedRow],
+    layers: Sequence[int],
+    batch_seconds: float,
+    windows: Windows,
+) -> Iterator[Piece]:
+    """The hidden states of `layers` (ascending) of `rows`: first all that run whole, then the others.
+
+    The pieces of one recording follow one another and are together its states. Memory holds one batch, or one window
+    with its context. Raises UserError if audio is unreadable or a hidden state is not finite.
+    """
+    whole = sort_by_length(row for row in rows if not windows.cut(row.num_samples))
+    for utterance in compute_hidden_states(model, recordings, whole, layers, batch_seconds):
+        yield utterance.row, utterance.hidden_states
+    for row in sort_by_length(row for row in rows if windows.cut(row.num_samples)):
+        blocks = recordings.read_blocks(recordings.utterances[row.index])
+        for states in stream(model, blocks, windows.window_seconds, windows.context_seconds, layers):
+            check_finite(states, model, row, layers)
+            yield row, states
+
+
+def used_windows(recordings: ListedRecordings, windows: Windows) -> Windows | None:
+    """`windows` if one of `recordings` is cut into them, as it is written to metadata."""
+    return windows if any(windows.cut(utterance.num_samples) for utterance in recordings) else None
 
 
 def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:

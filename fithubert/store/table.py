@@ -21,9 +21,14 @@ Until it is complete, the folder has the suffix `.parts`. Its finished parts sta
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -39,7 +44,7 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.windows import Windows
 from fithubert.store import INDEX_NAME, describe_error
 from fithubert.store.read import FeatureRow, FeatureStore, HiddenStates
-from fithubert.store.shards import PlannedRow
+from fithubert.store.shards import Piece, PlannedRow
 
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 PART_PATTERN = "part-*.parquet"
@@ -119,6 +124,30 @@ def to_numbers(states: Tensor, dtype: str) -> NDArray[np.floating[Any]]:
     return (flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half() if dtype == "float16" else flat).numpy()
 
 
+def collect_numbers(
+    pieces: Iterable[Piece], dtype: str, folder: Path
+) -> Iterator[tuple[PlannedRow, list[NDArray[np.floating[Any]]]]]:
+    """Each recording with the numbers of every layer (`to_numbers`).
+
+    Those of a recording in windows are mapped from files without a name in `folder`, so that memory holds one window.
+    """
+    for row, group in groupby(pieces, key=itemgetter(0)):
+        parts = (states for _, states in group)
+        states = next(parts)
+        numbers = [to_numbers(layer, dtype) for layer in states]
+        if len(states[0]) == row.num_frames:
+            yield row, numbers
+            continue
+        with ExitStack() as stack:
+            files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in numbers]
+            for piece in chain([numbers], ([to_numbers(layer, dtype) for layer in states] for states in parts)):
+                for file, flat in zip(files, piece, strict=True):
+                    file.write(flat.data)
+            for file in files:
+                file.flush()
+            yield row, [np.memmap(file, flat.dtype, mode="c") for file, flat in zip(files, numbers, strict=True)]
+
+
 def make_rows(
     row: PlannedRow, features: Sequence[NDArray[np.floating[Any]]], info: TableInfo, schema: pa.Schema
 ) -> pa.Table:
@@ -163,8 +192,9 @@ class FeatureTable(HiddenStates):
                 ids += columns["path"][:: first_rows.step]
                 frames += columns["frames"][:: first_rows.step]
         super().__init__(path, dict(zip(self.info.layers, self.info.widths, strict=True)), ids, frames)
+        # Neighbours are read one after another, so the last row group stays in memory.
+        self._load = lru_cache(1)(self._read_group)
         self._lock = threading.Lock()
-        self._held: tuple[tuple[int, int], list[pa.Array]] | None = None
 
     def read(self, utterance: str | int, layers: Sequence[int] | None = None) -> FeatureRow:
         """One recording, by its path or its place; `layers` None means all.
@@ -173,22 +203,21 @@ class FeatureTable(HiddenStates):
         """
         index, layers = self._find(utterance), self._check_layers(layers)
         number, group, row = self._places[index]
-        rows, states = self._load(number, group), {}
+        with self._lock:
+            rows = self._load(number, group)
+        states = {}
         for layer in layers:
             flat = rows[row + self.layers.index(layer)].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
             states[layer] = torch.from_numpy(flat).view(self.num_frames[index], self._width_of[layer])
         return FeatureRow(self.ids[index], None, states)
 
-    def _load(self, number: int, group: int) -> list[pa.Array]:
+    def _read_group(self, number: int, group: int) -> list[pa.Array]:
         """The features of a row group, an array for each row: together they may exceed Arrow's 32-bit offsets."""
-        with self._lock:
-            if self._held is None or self._held[0] != (number, group):
-                try:
-                    rows = self._files[number].iter_batches(batch_size=1, row_groups=[group], columns=["features"])
-                    self._held = (number, group), [row.column(0) for row in rows]
-                except (OSError, pa.ArrowException) as error:
-                    raise UserError(f"{self.path}: damaged ({describe_error(error)}); write it again") from None
-            return self._held[1]
+        try:
+            rows = self._files[number].iter_batches(batch_size=1, row_groups=[group], columns=["features"])
+            return [row.column(0) for row in rows]
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{self.path}: damaged ({describe_error(error)}); write it again") from None
 
 
 def load_features(path: Path | str) -> FeatureStore | FeatureTable:

@@ -1,12 +1,14 @@
 """The corpus that these tests store."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from tests.fakes import FakeManifest, FakeModel, FakeUtterance, draw_utterances
 
-__all__ = ["FakeManifest", "FakeModel", "FakeUtterance", "contents", "fake_manifest", "flip_byte"]
+__all__ = ["FakeManifest", "FakeModel", "FakeUtterance", "contents", "fake_manifest", "flip_byte", "run_together"]
 
 
 def fake_manifest(count: int = 12, seed: int = 0) -> FakeManifest:
@@ -28,3 +30,10 @@ def flip_byte(parquet: Path) -> None:
     largest = max(columns, key=lambda column: column.total_compressed_size)
     data[largest.data_page_offset + largest.total_compressed_size // 2] ^= 0xFF
     parquet.write_bytes(data)
+
+
+def run_together(*works: Callable[[], object]) -> None:
+    """Run all of `works` at once; the first error is raised."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        for future in [pool.submit(work) for work in works]:
+            future.result()

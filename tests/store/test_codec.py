@@ -128,6 +128,14 @@ def test_pca_int8_drops_what_does_not_vary_and_costs_less_for_less() -> None:
     assert costs[2] < 0.85 * build("int8").count_bytes(1000, 24)
 
 
+def test_axes_are_those_of_the_covariance_and_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5000, 3, generator=generator) * torch.tensor([1.0, 30.0, 5.0]) + torch.tensor([0.0, 7.0, -3.0])
+    basis = fit_basis([[x]], (0,), 0.9999).layers[0]
+    torch.testing.assert_close(basis.mean, x.mean(0))
+    assert basis.axes.abs().argmax(1).tolist() == [1, 2, 0][: basis.components]
+
+
 def test_distances_between_codes_are_distances_between_values() -> None:
     x, y = coloured(40, 12, 1), coloured(40, 12, 2)
     basis = fit_basis([[x], [y]], (0,), 0.999).layers[0]

@@ -1,18 +1,27 @@
-"""Extraction with any settings and workers, and the repair of a store."""
+"""Extraction with any settings and workers, one basis for all of them, and the repair of a store."""
 
+import itertools
+import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fithubert.errors import UserError
-from fithubert.store.extract import ExtractReport, ExtractSettings, Worker, extract_features
+from fithubert.frames import count_frames
+from fithubert.store import extract, read_basis
+from fithubert.store.codec import Basis
+from fithubert.store.extract import ExtractReport, ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from tests.store.fakes import FakeManifest, FakeModel, FakeUtterance, contents, fake_manifest, flip_byte
+from tests.store.fakes import FakeManifest, FakeModel, FakeUtterance, contents, fake_manifest, flip_byte, run_together
 
 SMALL = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
 #: Settings that differ from every default.
 OTHER = ExtractSettings("pca_int8", 0.99, layers=(0, 2), shard_minutes=0.05, batch_seconds=2.0)
+PCA = ExtractSettings("pca_int8", shard_minutes=0.05, batch_seconds=2.0)
 
 
 @pytest.fixture
@@ -114,12 +123,12 @@ def test_other_settings_replace_the_store(tmp_path: Path) -> None:
 def test_workers_share_the_shards(tmp_path: Path) -> None:
     manifest = fake_manifest()
     extract_features(FakeModel(), manifest, tmp_path / "one", SMALL)
-    parts = [extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=Worker(r, 2)) for r in (1, 0)]
+    parts = [extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=(r, 2)) for r in (1, 0)]
     assert not set(parts[0].written) & set(parts[1].written)
     names = {p.name for p in (tmp_path / "one").iterdir()}
     assert {p.name for p in (tmp_path / "two").iterdir()} == names
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
-    idle = extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=Worker(99, 100))
+    idle = extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=(99, 100))
     assert idle.metrics.bytes_per_audio_hour == 0
 
 
@@ -149,3 +158,47 @@ def test_nan_in_the_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="layer 1 of fake is NaN or infinite"):
         extract_features(model, fake_manifest(2), tmp_path)
     assert not list(tmp_path.glob("*shard*"))
+
+
+def test_workers_that_fit_differently_agree_on_the_first_ones_basis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, numbers, fitted = threading.Barrier(2, timeout=30), itertools.count(1), []
+    original = extract.fit_basis
+
+    def fit_differently(*inputs: Any) -> Basis:
+        exact = original(*inputs)
+        # As another machine would: the same axes up to the last bits.
+        noise = 1e-6 * next(numbers)
+        basis = Basis({layer: replace(part, axes=part.axes + noise) for layer, part in exact.layers.items()})
+        fitted.append(basis.digest)
+        together.wait()
+        return basis
+
+    monkeypatch.setattr(extract, "fit_basis", fit_differently)
+    run_together(
+        *(partial(extract_features, FakeModel(), fake_manifest(), tmp_path, PCA, worker=(rank, 2)) for rank in (0, 1))
+    )
+    assert len(set(fitted)) == 2
+    store = FeatureStore.open(tmp_path)
+    assert read_basis(tmp_path, store.info).digest in fitted
+    for index in range(len(store)):
+        store.read(index)
+    monkeypatch.undo()
+    report = extract_features(FakeModel(), fake_manifest(), tmp_path, PCA)
+    assert report.written == ()
+    assert max(layer.relative_error for layer in report.metrics.layers.values()) < 0.0101
+
+
+def test_the_sample_is_bounded_and_drawn_from_the_whole_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract, "SAMPLE_SECONDS", 3.0)
+    manifest = fake_manifest(40)
+    taken: list[int] = []
+    original = extract.fit_basis
+    monkeypatch.setattr(
+        extract, "fit_basis", lambda states, *rest: taken.extend(len(s[0]) for s in states) or original(states, *rest)
+    )
+    extract_features(FakeModel(), manifest, tmp_path / "store", PCA)
+    assert 3.0 <= sum(taken) / 50 + 0.02 * len(taken) < 5.0
+    in_order = [count_frames(u.num_samples) for u in manifest.utterances[: len(taken)]]
+    assert sorted(taken) != sorted(in_order)

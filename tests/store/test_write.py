@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +16,9 @@ import torch
 
 from fithubert.errors import UserError
 from fithubert.store import Commands, write
-from fithubert.store.extract import ExtractSettings, Worker, extract_features
+from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
-from tests.store.fakes import FakeModel, contents, fake_manifest, flip_byte
+from tests.store.fakes import FakeModel, contents, fake_manifest, flip_byte, run_together
 
 SMALL = {codec: ExtractSettings(codec, shard_minutes=0.05, batch_seconds=2.0) for codec in ("int8", "pca_int8")}
 REPOSITORY = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_killed_and_run_again_is_never_killed(codec: str, whole: Path, tmp_path:
     assert len(unfinished) == 1
     finished = {name for name in contents(tmp_path) if name.startswith("shard-")}
     # Another job on the same cache leaves the unfinished shard of a living one alone.
-    extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec], worker=Worker(99, 100))
+    extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec], worker=(99, 100))
     assert unfinished[0].exists()
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
@@ -96,20 +96,7 @@ def test_killed_and_run_again_is_never_killed(codec: str, whole: Path, tmp_path:
 
 
 def test_two_jobs_at_once_do_no_harm(codec: str, whole: Path, tmp_path: Path) -> None:
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            extract_features(FakeModel(), fake_manifest(), tmp_path, SMALL[codec])
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    run_together(*3 * [partial(extract_features, FakeModel(), fake_manifest(), tmp_path, SMALL[codec])])
     assert contents(tmp_path) == contents(whole)
 
 
@@ -156,7 +143,7 @@ def test_running_again_writes_just_the_damaged_shard(codec: str, copy: Path, who
     # The command of whoever wrote the store last.
     commands = Commands("dvc repro cache", "dvc repro features")
     settings = replace(SMALL[codec], commands=commands)
-    extract_features(FakeModel(), fake_manifest(), copy, settings, worker=Worker(99, 100))
+    extract_features(FakeModel(), fake_manifest(), copy, settings, worker=(99, 100))
     with pytest.raises(UserError, match=r"shard-00001.parquet: (missing|damaged).*run `dvc repro features`"):
         FeatureStore.open(copy).read(FeatureStore.open(whole).shards.index(1))
     model = FakeModel()

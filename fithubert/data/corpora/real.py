@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import RealData
-from fithubert.data import PHONES, Intent, Slot, Utterance
+from fithubert.data import PHONES, Intent, Slot, Utterance, draw
 from fithubert.data.corpora import Layout, draft
 from fithubert.data.corpora.content import SPEAKERS, find_audio, read_transcripts, speaker_of
-from fithubert.data.corpora.real_audio import QUERIES_EACH, draw, write_real_audio
+from fithubert.data.corpora.real_audio import QUERIES_EACH, write_real_audio
 from fithubert.data.listing import Corpus, Progress, Skipped, list_visible
 from fithubert.data.synthetic import espeak
 from fithubert.data.synthetic.corpus import run_job

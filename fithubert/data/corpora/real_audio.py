@@ -1,6 +1,5 @@
 """Audio that is made of real speech: mixtures of two speakers for SD, and read lists of words that QbE searches."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fithubert.data import Turn, Utterance
+from fithubert.data import Turn, Utterance, make_generator
 from fithubert.data.audio import encode_flac, place_turns
 from fithubert.data.manifest import Manifest
 from fithubert.files import digest
@@ -28,11 +27,6 @@ _QUIET_DB, _PAUSE_SECONDS = 30.0, 0.3
 _LEVEL_DB, _BALANCE_DB = -26.0, 2.5
 #: Left around the speech of a recording.
 _MARGIN = SAMPLE_RATE_HZ // 20
-
-
-def draw(seed: int, name: str) -> bytes:
-    """A key that sorts names in a random order that `seed` decides."""
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def write_real_audio(manifest: Manifest, seed: int, folder: Path) -> list[Utterance]:
@@ -85,13 +79,9 @@ def _group(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     return dict(sorted(grouped.items()))
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(draw(seed, name)[:16], "big"))
-
-
 def _mix(manifest: Manifest, pool: dict[str, list[Utterance]], name: str, seed: int, folder: Path) -> Utterance:
     """Two speakers in turns, each at a level of their own; the turns are what is loud enough."""
-    rng = _generator(seed, name)
+    rng = make_generator(seed, name)
     pair = [list(pool)[i] for i in rng.choice(len(pool), 2, replace=False)]
     chosen = {s: [pool[s][i] for i in rng.choice(len(pool[s]), _TURNS_EACH, replace=False)] for s in pair}
     speakers = pair * _TURNS_EACH
@@ -111,7 +101,7 @@ def _mix(manifest: Manifest, pool: dict[str, list[Utterance]], name: str, seed: 
 
 def _list_words(manifest: Manifest, clips: Sequence[Utterance], name: str, seed: int, folder: Path) -> Utterance:
     """Some words of one speaker, one after another; not a part of the tasks that read sentences."""
-    rng = _generator(seed, name)
+    rng = make_generator(seed, name)
     chosen = [clips[i] for i in rng.choice(len(clips), _LIST_WORDS, replace=False)]
     joined = np.concatenate([_cut(_read(manifest, clip)) for clip in chosen])
     text = " ".join(clip.keyword or "" for clip in chosen)

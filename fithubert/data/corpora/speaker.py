@@ -1,14 +1,14 @@
 """Corpora of speakers: VoxCeleb1 (SID, ASV) and Libri2Mix (SD)."""
 
-import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fithubert.config.data import Libri2MixData, VoxCelebData
-from fithubert.data import Turn, Utterance
+from fithubert.data import Turn, Utterance, draw
 from fithubert.data.audio import read_recording, trim_silence
 from fithubert.data.corpora import Layout, draft, find_layout
 from fithubert.data.listing import Corpus, Progress, Skipped, list_visible
@@ -146,8 +146,8 @@ def _find_videos(folder: Path) -> dict[str, list[str]]:
 def _choose_dev(training: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
     """Speaker -> the videos held out, drawn by digests of their names; at least one is left for training."""
     able = [speaker for speaker, videos in training.items() if len(videos) > _DEV_VIDEOS]
-    chosen = sorted(able, key=_draw)[:_DEV_SPEAKERS]
-    return {speaker: sorted(training[speaker], key=_draw)[:_DEV_VIDEOS] for speaker in chosen}
+    chosen = sorted(able, key=partial(draw, "dev"))[:_DEV_SPEAKERS]
+    return {speaker: sorted(training[speaker], key=partial(draw, "dev"))[:_DEV_VIDEOS] for speaker in chosen}
 
 
 def _read_dev(
@@ -175,10 +175,6 @@ def _utterance(
 
 def _speaker(path: str) -> str:
     return path.partition("/")[0]
-
-
-def _draw(name: str) -> bytes:
-    return hashlib.sha256(f"dev/{name}".encode()).digest()
 
 
 _MIXTURES_HOME = "https://github.com/s3prl/LibriMix (generate_librimix_sd.sh: 16 kHz, max, mix_both)"

@@ -75,21 +75,11 @@ def _draw_speaker(rng: random.Random, name: str, accent: str, tract: float, pitc
 _SHARES = {"sentence": 0.45, "keyword": 0.12, "command": 0.22, "mixture": 0.13, "query": 0.025, "verification": 0.055}
 
 
-@dataclass(frozen=True)
-class _Shares:
-    """The share of each split: of sentences, of commands and mixtures (which are few), and of keyword speakers."""
-
-    sentences: dict[str, float]
-    few: dict[str, float]
-    keywords: dict[str, float]
-
-
-#: Dev is as large as test, since every choice is made on it.
-_SPLITS = _Shares(
-    sentences={"train": 0.6, "dev": 0.22, "test": 0.18},
-    few={"train": 0.6, "dev": 0.19, "test": 0.21},
-    keywords={"train": 0.56, "dev": 0.22, "test": 0.22},
-)
+#: The share of each split: of sentences, of commands and mixtures (which are few), and of keyword speakers. Dev is as
+#: large as test, since every choice is made on it.
+_SENTENCE_SPLITS = {"train": 0.6, "dev": 0.22, "test": 0.18}
+_FEW_SPLITS = {"train": 0.6, "dev": 0.19, "test": 0.21}
+_KEYWORD_SPLITS = {"train": 0.56, "dev": 0.22, "test": 0.22}
 #: The pre-training world needs no labels of tasks: sentences only.
 _PRETRAINING = {"sentence": 0.99, "verification": 0.01}
 _PRETRAINING_SPLITS = {"train": 0.95, "dev": 0.03, "test": 0.02}
@@ -128,7 +118,7 @@ class Item:
 class Plan:
     """All speakers, and the items to speak in order; `silences` are (id, split) of clips of noise alone.
 
-    `world`: names the recording conditions (`recording.CONDITIONS`).
+    `world`: names the noise of the recordings (`recording.RATIOS_DB`).
     """
 
     speakers: tuple[Speaker, ...]
@@ -189,16 +179,16 @@ def plan_corpus(config: SyntheticData) -> Plan:
     seen = [speakers[i].name for i in sorted(order[config.heldout_speakers :])]
     pretraining = config.world == "pretraining"
     seconds = {kind: share * config.hours * 3600 for kind, share in (_PRETRAINING if pretraining else _SHARES).items()}
-    for split, share in (_PRETRAINING_SPLITS if pretraining else _SPLITS.sentences).items():
+    for split, share in (_PRETRAINING_SPLITS if pretraining else _SENTENCE_SPLITS).items():
         # Some speaker has two sentences in every split: verification needs a pair of one voice.
         fewest = 2 * len(seen) if split == "train" else len(seen) + 1
         _plan_sentences(draft, split, seen, seconds["sentence"] * share, fewest)
         if pretraining:
             continue
-        speaking = _keyword_speakers(seen, split, _SPLITS.keywords)
-        _plan_keywords(draft, split, speaking, seconds["keyword"] * _SPLITS.keywords[split])
-        _plan_commands(draft, split, seen, seconds["command"] * _SPLITS.few[split])
-        _plan_mixtures(draft, split, seen, seconds["mixture"] * _SPLITS.few[split])
+        speaking = _keyword_speakers(seen, split)
+        _plan_keywords(draft, split, speaking, seconds["keyword"] * _KEYWORD_SPLITS[split])
+        _plan_commands(draft, split, seen, seconds["command"] * _FEW_SPLITS[split])
+        _plan_mixtures(draft, split, seen, seconds["mixture"] * _FEW_SPLITS[split])
         if split != "train":
             _plan_queries(draft, split, seen, seconds["query"] / 2)
     _plan_sentences(draft, "verification", heldout, seconds["verification"], 3 * len(heldout))
@@ -213,10 +203,10 @@ def _plan_sentences(draft: _Draft, split: str, names: Sequence[str], seconds: fl
         spent += draft.add("sentence", name, split, draft.sentence("test" if split == "verification" else split))
 
 
-def _keyword_speakers(names: Sequence[str], split: str, shares: dict[str, float]) -> list[str]:
+def _keyword_speakers(names: Sequence[str], split: str) -> list[str]:
     """The speakers of one split of the keyword task, which shares none between splits."""
-    dev = max(1, round(shares["dev"] * len(names)))
-    test = dev + max(1, round(shares["test"] * len(names)))
+    dev = max(1, round(_KEYWORD_SPLITS["dev"] * len(names)))
+    test = dev + max(1, round(_KEYWORD_SPLITS["test"] * len(names)))
     return list({"dev": names[:dev], "test": names[dev:test], "train": names[test:]}[split])
 
 

@@ -3,7 +3,7 @@
 Also the program that makes the recordings of one job, in a process of its own: the synthesiser has one voice a process.
 """
 
-import hashlib
+import errno
 import json
 import sys
 from dataclasses import dataclass
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fithubert.data import make_generator
 from fithubert.data.audio import encode_flac, place_turns
 from fithubert.data.synthetic.espeak import RATE_HZ as SPEECH_RATE_HZ
 from fithubert.data.synthetic.espeak import Synthesiser, align_phones
+from fithubert.errors import as_user_error
 from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ
 
@@ -153,24 +155,11 @@ _CLIP_MARGINS = ((0.05, 0.15), (0.1, 0.2))
 _MARGINS = ((0.08, 0.3), (0.15, 0.4))
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """How recordings are made: the signal-to-noise ratios.
-
-    `mixture_ratio_db`: of mixtures, whose overlapping turns are hard enough.
-    """
-
-    ratio_db: tuple[float, float]
-    mixture_ratio_db: tuple[float, float]
-
-
 #: Of recordings other than mixtures, which always have a room.
 _ROOM_SHARE = 0.4
-#: By world. A model is pre-trained on more noise than it is judged on.
-CONDITIONS = {
-    "default": Conditions((15.0, 40.0), (18.0, 40.0)),
-    "pretraining": Conditions((10.0, 30.0), (15.0, 35.0)),
-}
+#: By world, the signal-to-noise ratios of recordings, and of mixtures, whose overlapping turns are hard enough. A model
+#: is pre-trained on more noise than it is judged on.
+RATIOS_DB = {"default": ((15.0, 40.0), (18.0, 40.0)), "pretraining": ((10.0, 30.0), (15.0, 35.0))}
 
 
 def audio_path(split: str, kind: str, name: str) -> str:
@@ -187,14 +176,14 @@ class Recorder:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job
-        self._conditions = CONDITIONS[job["world"]]
+        self._ratio_db, self._mixture_ratio_db = RATIOS_DB[job["world"]]
         speaks = job["task"] == "speak"
         self._voice = Synthesiser(Path(job["voice_data"]), job["accent"], job["name"]) if speaks else None
 
     def speak(self, item: dict[str, Any]) -> dict[str, Any]:
         """Speak a text; a part of a mixture is kept as clean speech."""
         assert self._voice is not None
-        rng = self._generator(item)
+        rng = make_generator(self._job["seed"], item["id"])
         style = STYLES[item["style"]]
         raw, events = self._voice.speak(
             item["text"],
@@ -220,12 +209,12 @@ class Recorder:
         if rng.random() < _ROOM_SHARE:
             placed = reverberate(placed, draw_room(rng))
         level_db = rng.uniform(*_LEVEL_DB) + style.level_db
-        answer = self._record(rng, item, placed, level_db, rng.uniform(*self._conditions.ratio_db))
+        answer = self._record(rng, item, placed, level_db, rng.uniform(*self._ratio_db))
         return answer | {"phones": [(p, lead / SAMPLE_RATE_HZ + a, lead / SAMPLE_RATE_HZ + b) for p, a, b in phones]}
 
     def mix(self, item: dict[str, Any]) -> dict[str, Any]:
         """Lay the parts of a mixture one after the other, often overlapping, and record them together."""
-        rng = self._generator(item)
+        rng = make_generator(self._job["seed"], item["id"])
         parts = [np.load(self._part(part["id"])) for part in item["parts"]]
         speakers = [part["speaker"] for part in item["parts"]]
         starts = place_turns(rng, speakers, [len(speech) for speech in parts])
@@ -240,7 +229,7 @@ class Recorder:
                     track[start : start + len(speech)] += speech / np.sqrt(np.mean(speech**2))
             track *= 10 ** (rng.uniform(-2.5, 2.5) / 20)
             total += reverberate(track, draw_room(rng))
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._conditions.mixture_ratio_db)
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._mixture_ratio_db)
         turns = [
             (part["speaker"], start / SAMPLE_RATE_HZ + part["start"], start / SAMPLE_RATE_HZ + part["end"])
             for part, start in zip(item["parts"], starts, strict=True)
@@ -250,13 +239,9 @@ class Recorder:
 
     def silence(self, item: dict[str, Any]) -> dict[str, Any]:
         """One second of noise, as long as a keyword."""
-        rng = self._generator(item)
-        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._conditions.ratio_db)
+        rng = make_generator(self._job["seed"], item["id"])
+        level_db, ratio_db = rng.uniform(*_LEVEL_DB), rng.uniform(*self._ratio_db)
         return self._record(rng, item, np.zeros(SAMPLE_RATE_HZ), level_db, ratio_db)
-
-    def _generator(self, item: dict[str, Any]) -> np.random.Generator:
-        seed = hashlib.sha256(f"{self._job['seed']}/{item['id']}".encode()).digest()[:16]
-        return np.random.default_rng(int.from_bytes(seed, "big"))
 
     def _part(self, name: str) -> Path:
         return Path(self._job["parts"], f"{name}.npy")
@@ -277,10 +262,9 @@ def main() -> int:
         record_item = getattr(Recorder(job), job["task"])
         answers = [record_item(item) for item in job["items"]]
     except OSError as error:
-        if error.errno != 28:
+        if error.errno != errno.ENOSPC:
             raise
-        folder = Path(job["folder"]).parent
-        print(f"{folder}: the disk is full; free some space and run the command again", file=sys.stderr)
+        print(as_user_error(error, Path(job["folder"]).parent), file=sys.stderr)
         return USER_ERROR_STATUS
     json.dump(answers, sys.stdout)
     return 0
