@@ -15,7 +15,8 @@ from fithubert.export.onnx import OnnxStudent, export_onnx, measure_error
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.costs import PAPER_REFERENCE, paper_size_subjects
-from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
+from fithubert.profile.timing import paired_ratio, time_in_turn
+from fithubert.threads import torch_threads
 
 _STUDENTS = ("fithubert", "fithubert_lite")
 _UTTERANCES = 12

@@ -19,7 +19,7 @@ from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.store.read import FeatureStore
 from fithubert.superb.official import official_learner
-from fithubert.superb.run import fit
+from fithubert.superb.run import LEARNERS, fit
 from fithubert.workspace import Workspace
 
 _NAMES = ("pr", "ks", "sid", "ic")
@@ -27,7 +27,7 @@ _NAMES = ("pr", "ks", "sid", "ic")
 
 def train_ours(name: str, store: FeatureStore, manifest: Manifest, budget: TaskBudget, seed: int) -> float:
     """The metric on test by this package."""
-    task = official_learner(name, OfficialQuirks())
+    task = official_learner(LEARNERS[name], OfficialQuirks())
     learner = task.bind(store, manifest, budget)
     [fitted] = fit(learner, task, budget, budget.learning_rates[:1], seed)
     with torch.no_grad():

@@ -30,6 +30,7 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
+from fithubert.superb.learners.ctc import PR
 from fithubert.superb.official import official_learner
 from fithubert.superb.run import fit
 from fithubert.workspace import Workspace
@@ -118,7 +119,7 @@ class LiveLoop:
 
 def train_on_stored(store: FeatureStore, manifest: Manifest, budget: TaskBudget, extraction: float) -> Costs:
     """Our way after the extraction: bind, train and score test; one more evaluation of each split is for the costs."""
-    task = official_learner("pr", OfficialQuirks())
+    task = official_learner(PR, OfficialQuirks())
     begun = time.perf_counter()
     learner = task.bind(store, manifest, budget)
     bound = time.perf_counter() - begun

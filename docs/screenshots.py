@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from fithubert.config.params import load_params
 from fithubert.records import load_summary
 from fithubert.stages.report import model_shapes
-from fithubert.tracking.summary import log_summary
+from fithubert.tracking.models import log_summary
 from fithubert.workspace import Workspace
 from tests.browser import open_browser
 from tests.tracking.live import run_ui

@@ -1,4 +1,4 @@
-"""The threads of torch and other libraries; imports none of them, since it must run before torch is imported."""
+"""The threads of torch and other libraries; none of them is imported with this, which must run before torch is."""
 
 import os
 from collections.abc import Iterator
@@ -27,3 +27,16 @@ def threads_of_children(threads: int) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """torch runs on `threads` threads inside, and as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -19,8 +19,8 @@ from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import build_student
 from fithubert.profile.macs import count_macs
-from fithubert.profile.timing import torch_threads
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
+from fithubert.threads import torch_threads
 from fithubert.training.updates import OptimizerSettings, build_optimizer
 
 _MODEL_SECONDS, _CODEC_SECONDS, _DISK_BYTES = 4.0, 4.0, 64 * 2**20

@@ -31,10 +31,10 @@ from fithubert.profile.timing import (
     paired_ratio,
     peak_memory_bytes,
     time_in_turn,
-    torch_threads,
     weight_bytes,
 )
 from fithubert.records import Machine, ModelCost, ModelCosts, Parameters, PartCost
+from fithubert.threads import torch_threads
 
 #: The costs per second of audio are those of one utterance of this length. Attention grows with the length: at 10 s its
 #: share is that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.

@@ -5,8 +5,7 @@ import ctypes.util
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +71,6 @@ def _status_bytes(field: str) -> int:
 
 #: model -> seconds of audio -> the latency of every round, in seconds.
 Timings = dict[str, dict[float, list[float]]]
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """torch runs on `threads` threads inside, and as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def noise(seconds: float) -> tuple[Tensor, Tensor]:

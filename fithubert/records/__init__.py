@@ -38,20 +38,18 @@ from fithubert.records.results import (
 )
 from fithubert.records.scores import (
     Candidate,
-    DepthMetrics,
-    LayerScore,
-    ModelScores,
-    SuperbMetrics,
-    add_resamples,
-    write_resamples,
-)
-from fithubert.records.summary import (
     CostSummary,
     DepthGate,
+    DepthMetrics,
     KeptShare,
+    LayerScore,
     Lead,
+    ModelScores,
     ModelSummary,
     PairedDifference,
     Summary,
+    SuperbMetrics,
+    add_resamples,
     load_summary,
+    write_resamples,
 )

@@ -98,6 +98,10 @@ class Chart:
             f"{body}</svg>"
         )
 
+    def __html__(self) -> str:
+        """How Jinja inserts a chart, without escaping."""
+        return self.inline()
+
     def _render(self) -> str:
         if not self._svg:
             written = StringIO()
@@ -126,14 +130,16 @@ def new_chart(name: str, description: str, width: float, height: float) -> Chart
     return Chart(name, description, Figure(figsize=(width, height), layout="constrained"))
 
 
-def style_axes(axes: "Axes", x_label: str, y_label: str) -> None:
-    """Label the axes, and keep only the lines that help to read values."""
+def style_axes(axes: "Axes", x_label: str, y_label: str, better_down: bool = False) -> None:
+    """Label the axes, and keep only the lines that help to read values. `better_down`: the y axis is reversed."""
     axes.set_xlabel(x_label, fontsize=9, color=palette()["soft"])
     axes.set_ylabel(y_label, fontsize=9, color=palette()["soft"])
     axes.tick_params(labelsize=8, length=0, labelcolor=palette()["quiet"])
     axes.grid(color=palette()["rule"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
+    if better_down:
+        axes.invert_yaxis()
 
 
 def label_right(axes: "Axes", labels: Sequence[Label], leaders: bool = False) -> None:

@@ -1,19 +1,20 @@
-"""reports/index.html and everything next to it; the page has its style, script, data and charts inside."""
+"""reports/index.html, table.md and everything next to them; the page has style, script, data and charts inside."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from fithubert.errors import UserError
 from fithubert.files import atomic_file, format_bytes
-from fithubert.records import SweepMetrics
+from fithubert.records import JsonObject, ModelSummary, Summary, SweepMetrics
+from fithubert.report import sections as views
 from fithubert.report import table
 from fithubert.report.chart import Chart
 from fithubert.report.figures import draw_charts, draw_trial_curves
-from fithubert.report.scores import scatter_models, scatter_trials
-from fithubert.report.sections import PART_TITLES, Sections, build_sections
-from fithubert.report.summary import ReportPlan, build_summary, gather
+from fithubert.report.sections import Columns, Sections, build_score_rows, build_sections
+from fithubert.report.summary import ReportPlan, build_summary, gather, task_columns
+from fithubert.tasks import task_info
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     for stale in {*folder.glob("*.png"), *folder.glob("*.svg")} - set(figures):
         stale.unlink()
     files = ReportFiles.of(reports_dir, figures)
-    for path, text in ((files.table, table.markdown_table(summary)), (files.page, page)):
+    for path, text in ((files.table, markdown_table(summary)), (files.page, page)):
         with atomic_file(path) as aside:
             aside.write_text(text, encoding="utf-8")
     summary.write(files.summary)
@@ -87,18 +88,19 @@ def _render(template: str, content: Sections | SweepMetrics, charts: Sequence[Ch
         "duration": table.format_seconds,
         "heading": table.format_heading,
         "number": table.format_number,
-        "plain": asdict,
     }
     environment.globals |= {
         "in_use": _command,
         "table": table,
-        "part_titles": PART_TITLES,
+        "views": views,
+        "task_info": task_info,
         "scatter_models": scatter_models,
         "scatter_trials": scatter_trials,
+        "not_measured": ModelSummary(),
         "style": (assets / "page.css").read_text(encoding="utf-8"),
         "script": (assets / "page.js").read_text(encoding="utf-8"),
     }
-    drawn = {chart.name: _Inline(chart) for chart in charts}
+    drawn = {chart.name: chart for chart in charts}
     # A line never begins with a percent sign.
     return environment.get_template(template).render(page=content, charts=drawn).replace(" %", "\N{NO-BREAK SPACE}%")
 
@@ -112,11 +114,103 @@ def _command(command: str, dvc: bool) -> str:
     return f"fithubert {'sweep' if '/' in stage else stage} {'MODEL' if stage == 'superb' else of}".strip()
 
 
-@dataclass(frozen=True)
-class _Inline:
-    """A chart as Jinja inserts it: as HTML, without escaping."""
+def markdown_table(summary: Summary) -> str:
+    """Two Markdown tables, one row a model and every cell filled: cost, and scores with their intervals and chance.
 
-    chart: Chart
+    Below them the tasks that are not scored, and why.
+    """
+    score_name, columns = table.score_name(summary), task_columns(summary)
+    costs = [["model", "params", "of teacher", "MAC / s", "real-time factor", "latency", score_name]]
+    for name, model in summary.ordered.items():
+        costs.append([
+            name,
+            table.format_count(None if model.params is None else model.params.total),
+            table.format_share(model.size_ratio),
+            table.format_macs(model.macs_per_second),
+            "not run" if model.rtf is None else f"{model.rtf:.4f}",
+            table.format_share(model.latency_ratio),
+            "-" if model.kept is None else table.format_share(model.kept),
+        ])  # fmt: skip
+    scores = [["model", *(f"{task.upper()} {table.format_heading(metric)}" for task, metric in columns)]]
+    for row in build_score_rows(summary, columns):
+        intervals = ("" if cell.ends is None else " ({:.1f}-{:.1f})".format(*cell.ends) for cell in row.cells)
+        scores.append([row.name, *(cell.text + ends for cell, ends in zip(row.cells, intervals, strict=True))])
+    notes = [f"{title} is not scored: {reason}." for title, reason in table.unscored_tasks(summary)]
+    notes += table.protocol_notes(summary)
+    if any(model.kept is not None for model in summary.models.values()):
+        note = f"{score_name}: {table.score_note(summary)}. 0 % are the filter banks, 100 % the teacher; no relation"
+        notes.insert(0, f"{note} to SUPERB's `superb_s`.")
+    return "\n".join([_join(costs), _join(scores), *(f"{note}\n" for note in notes)])
 
-    def __html__(self) -> str:
-        return self.chart.inline()
+
+def _join(lines: list[list[str]]) -> str:
+    """The lines as a Markdown table; the first one is the header."""
+    ruled = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 1), *lines[1:]]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in ruled)
+
+
+def scatter_models(sections: Sections) -> JsonObject:
+    """Quality against cost of every model whose cost was measured, for the script of the page.
+
+    `qualities`, `costs`: the choices of both axes. `points`: costs, and scores with the ends of their intervals.
+    """
+    summary, colours = sections.summary, sections.colours
+    models = {name: model for name, model in summary.ordered.items() if model.macs_per_second is not None}
+    choices = [("kept", f"{table.score_name(summary)}, %", False)]
+    for task, metric in sections.columns:
+        choices.append((f"{task} {metric.name}", f"{task_info(task).title}: {metric.label}, %", metric.lower))
+    scores = {name: _scores_of(model, sections.columns) for name, model in models.items()}
+    return {
+        "qualities": [_quality(*choice) for choice in choices if any(choice[0] in of for of in scores.values())],
+        "costs": ("params", "macs", "time"),
+        "points": [
+            {
+                "name": name,
+                "colour": f"var(--{colours[name]})",
+                "costs": {
+                    "params": float(model.params.total if model.params else 0),
+                    "macs": model.macs_per_second,
+                    "time": 1000 * (model.rtf or 0.0),
+                },
+                "scores": scores[name],
+                "on_front": None,
+            }
+            for name, model in models.items()
+        ],
+    }
+
+
+def _scores_of(model: ModelSummary, columns: Columns) -> dict[str, tuple[float, ...]]:
+    """Quality -> its value, and the ends of its interval if it has one."""
+    scores: dict[str, tuple[float, ...]] = {} if model.kept is None else {"kept": (100 * model.kept,)}
+    for task, metric in columns:
+        value = model.score(task, metric.name)
+        if value is not None:
+            scores[f"{task} {metric.name}"] = (value, *(model.interval(task, metric.name) or ()))
+    return scores
+
+
+def _quality(key: str, label: str, lower: bool) -> JsonObject:
+    return {"key": key, "label": label, "lower": lower}
+
+
+def scatter_trials(sweep: SweepMetrics) -> JsonObject:
+    """The same of every finished trial; those off the front are drawn without their names."""
+    return {
+        "qualities": [_quality(quality, *sweep.labels[quality]) for quality in sweep.qualities],
+        "costs": ("macs", "params", "ratio"),
+        "points": [
+            {
+                "name": sweep.title(point),
+                "colour": "var(--accent)" if point.on_front else "var(--quiet)",
+                "costs": {
+                    "macs": point.metrics["macs_per_second"],
+                    "params": point.metrics["params"],
+                    "ratio": 100 * point.metrics["latency_ratio"],
+                },
+                "scores": {quality: (point.values[quality],) for quality in sweep.qualities},
+                "on_front": point.on_front,
+            }
+            for point in sweep.finished
+        ],
+    }

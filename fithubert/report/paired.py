@@ -5,7 +5,7 @@ difference of two scores has an interval of its own, which is narrower than the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,18 +51,14 @@ def _leads(teacher: SuperbMetrics, baseline: SuperbMetrics) -> bool:
     return True
 
 
-def find_kept(scores: Scores, lead: Lead, models: Sequence[str], teacher: str, baseline: str) -> dict[str, Kept]:
-    """model -> the share of the lead that it keeps, each task's between 0 and 1; tasks count alike.
+def find_kept(scores: Scores, lead: Lead, model: str, teacher: str, baseline: str) -> Kept:
+    """The share of the lead that a model keeps, each task's between 0 and 1; tasks count alike.
 
     A model without a score on one of the tasks has no `value`: means over different tasks must not be compared.
     """
-    return {model: _find_kept(scores, lead.tasks, model, teacher, baseline) for model in models}
-
-
-def _find_kept(scores: Scores, tasks: Sequence[str], model: str, teacher: str, baseline: str) -> Kept:
     by_task: dict[str, float] = {}
     resamples = []
-    for task in tasks:
+    for task in lead.tasks:
         if (model, task) not in scores or not scores[model, task].metrics:
             continue
         own, high, low = (scores[name, task] for name in (model, teacher, baseline))
@@ -72,13 +68,13 @@ def _find_kept(scores: Scores, tasks: Sequence[str], model: str, teacher: str, b
         drawn = [[of.resamples.get(f"test/{metric.name}") for of in (own, low, high)] for metric in metrics]
         if all(rows is not None for row in drawn for rows in row):
             resamples.append(_mean_share([[np.array(rows) for rows in row] for row in drawn], metrics))
-    if not tasks or len(by_task) < len(tasks):
+    if not lead.tasks or len(by_task) < len(lead.tasks):
         return Kept(by_task)
     value = float(np.mean(list(by_task.values())))
-    if len(resamples) < len(tasks):
+    if len(resamples) < len(lead.tasks):
         return Kept(by_task, value)
     low_end, high_end = np.percentile(np.mean(resamples, axis=0), _INTERVAL)
-    return Kept(by_task, value, KeptShare(value, float(low_end), float(high_end), tuple(tasks)))
+    return Kept(by_task, value, KeptShare(value, float(low_end), float(high_end), lead.tasks))
 
 
 def share_of_lead(metric: Metric, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -108,29 +104,21 @@ def compare_pairs(scores: Scores, against: Sequence[str]) -> tuple[PairedDiffere
     """
     found = []
     for other in dict.fromkeys(against):
-        family = []
+        family, p_values = [], []
         for (model, task), score in scores.items():
             if model == other or (other, task) not in scores:
                 continue
             for metric in _list_metrics(score):
                 pair = _pair(score, scores[other, task], f"test/{metric.name}")
-                if pair is not None:
-                    family.append(
-                        (
-                            score,
-                            metric,
-                            score.metrics[metric.name] - scores[other, task].metrics[metric.name],
-                            pair[0] - pair[1],
-                        )
-                    )
-        p_values = _correct([_p_value(difference, resamples) for _, _, difference, resamples in family])
-        for (score, metric, difference, resamples), p_value in zip(family, p_values, strict=True):
-            low, high = (float(end) for end in np.percentile(resamples, _INTERVAL))
-            found.append(
-                PairedDifference(
-                    score.task, metric.name, score.model, other, difference, low, high, p_value, score.seeds
+                if pair is None:
+                    continue
+                difference = score.metrics[metric.name] - scores[other, task].metrics[metric.name]
+                low, high = (float(end) for end in np.percentile(pair[0] - pair[1], _INTERVAL))
+                p_values.append(_p_value(difference, pair[0] - pair[1]))
+                family.append(
+                    PairedDifference(task, metric.name, model, other, difference, low, high, p_values[-1], score.seeds)
                 )
-            )
+        found += [replace(of, p_holm=p) for of, p in zip(family, _correct(p_values), strict=True)]
     return tuple(found)
 
 
@@ -141,14 +129,10 @@ def _list_metrics(score: SuperbMetrics) -> tuple[Metric, ...]:
 
 def _pair(first: SuperbMetrics, second: SuperbMetrics, key: str) -> tuple[FloatArray, FloatArray] | None:
     """The resamples of two scores, or None if they are not of the same items and seeds."""
-    rows = first.resamples.get(key), second.resamples.get(key)
-    alike = all(
-        getattr(first, name) == getattr(second, name)
-        for name in ("num_dev", "num_test", "corpus", "protocol", "seeds", "departures")
-    )
-    if rows[0] is None or rows[1] is None or not alike or len(rows[0]) != len(rows[1]):
-        return None
-    return np.array(rows[0]), np.array(rows[1])
+    names = ("num_dev", "num_test", "corpus", "protocol", "seeds", "departures")
+    rows = [np.array(of.resamples[key]) for of in (first, second) if key in of.resamples]
+    alike = all(getattr(first, name) == getattr(second, name) for name in names)
+    return (rows[0], rows[1]) if len(rows) == 2 and alike and len(rows[0]) == len(rows[1]) else None
 
 
 def _p_value(difference: float, resamples: FloatArray) -> float:

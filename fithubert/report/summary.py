@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,6 @@ from fithubert.records import (
     DepthMetrics,
     DistillMetrics,
     ExtractMetrics,
-    ModelCost,
     ModelScores,
     ModelSummary,
     PrepareMetrics,
@@ -30,7 +29,7 @@ from fithubert.records import (
     TeacherMetrics,
     add_resamples,
 )
-from fithubert.report.paired import compare_pairs, find_kept, find_lead
+from fithubert.report.paired import Kept, compare_pairs, find_kept, find_lead
 from fithubert.tasks import Metric, task_info
 
 Kind = TypeVar("Kind", bound=Record)
@@ -84,19 +83,12 @@ class Metrics:
 
         DVC has a stage of its own to extract the states of `students` and one to score `controls`.
         """
-        single: dict[str, PrepareMetrics | TeacherMetrics | CacheMetrics | ProfileMetrics | DepthMetrics | None] = {
-            "prepare": self.prepare,
-            "teacher": self.teacher,
-            "cache": self.cache,
-            "profile": self.profile,
-            "depth": self.depth,
-        }
-        found = {stage: metrics.seconds for stage, metrics in single.items() if metrics is not None}
+        single = ("prepare", "teacher", "cache", "profile", "depth")
+        found = {stage: getattr(self, stage).seconds for stage in single if getattr(self, stage) is not None}
         found |= {f"distill@{name}": metrics.seconds for name, metrics in self.distill.items()}
-        for name, extracted in self.extract.items():
-            stage = "extract_student" if name in students else "extract"
-            found[f"{stage}@{name}"] = extracted.seconds
         found |= {f"ablation@{name}": metrics.seconds for name, metrics in self.ablation.items()}
+        for name, extracted in self.extract.items():
+            found[f"{'extract_student' if name in students else 'extract'}@{name}"] = extracted.seconds
         for (model, _), score in self.superb.items():
             stage = f"{'superb_control' if model in controls else 'superb'}@{model}"
             found[stage] = found.get(stage, 0.0) + (score.seconds or 0.0)
@@ -104,40 +96,37 @@ class Metrics:
 
 
 def plan_report(params: Params) -> ReportPlan:
-    """The results that these parameters ask for."""
+    """The results that these parameters ask for. Controls come right after the references, their neighbours."""
+    controls = tuple(params.superb.controls)
+    references = [name for name in params.superb.models if name in REFERENCES]
+    students = [name for name in params.superb.models if name not in REFERENCES]
     return ReportPlan(
-        order_models(params.superb.models, tuple(params.superb.controls)),
-        tuple(params.superb.tasks),
-        tuple(params.students),
-        tuple(params.superb.controls),
-        tuple(params.ablation),
-        params.report.title,
+        models=(*references, *controls, *students),
+        tasks=tuple(params.superb.tasks),
+        students=tuple(params.students),
+        controls=controls,
+        ablations=tuple(params.ablation),
+        title=params.report.title,
     )
-
-
-def order_models(models: Sequence[str], controls: Sequence[str]) -> tuple[str, ...]:
-    """The rows of the tables: the controls come right after the references, which are their neighbours."""
-    references = [name for name in models if name in REFERENCES]
-    return (*references, *controls, *(name for name in models if name not in REFERENCES))
 
 
 def gather(reports_dir: Path) -> Metrics:
     """All metrics and resamples below `reports_dir`. Raises UserError that names a broken file."""
-    metrics_dir = reports_dir / "metrics"
+    folder = reports_dir / "metrics"
     scores = {
         name: add_resamples(found, reports_dir / "resamples" / f"{name}.npz")
-        for name, found in _read_folder(metrics_dir / "superb", ModelScores).items()
+        for name, found in _read_folder(folder / "superb", ModelScores).items()
     }
     return Metrics(
-        prepare=_read_file(metrics_dir / "prepare.json", PrepareMetrics),
-        teacher=_read_file(metrics_dir / "teacher.json", TeacherMetrics),
-        cache=_read_file(metrics_dir / "cache.json", CacheMetrics),
-        profile=_read_file(metrics_dir / "profile.json", ProfileMetrics),
-        sweep=_read_file(metrics_dir / "sweep.json", SweepMetrics),
-        distill=_read_folder(metrics_dir / "distill", DistillMetrics),
-        extract=_read_folder(metrics_dir / "extract", ExtractMetrics),
-        ablation=_read_folder(metrics_dir / "ablation", AblationMetrics),
-        depth=_read_file(metrics_dir / "depth.json", DepthMetrics),
+        prepare=_read_file(folder / "prepare.json", PrepareMetrics),
+        teacher=_read_file(folder / "teacher.json", TeacherMetrics),
+        cache=_read_file(folder / "cache.json", CacheMetrics),
+        profile=_read_file(folder / "profile.json", ProfileMetrics),
+        sweep=_read_file(folder / "sweep.json", SweepMetrics),
+        depth=_read_file(folder / "depth.json", DepthMetrics),
+        distill=_read_folder(folder / "distill", DistillMetrics),
+        extract=_read_folder(folder / "extract", ExtractMetrics),
+        ablation=_read_folder(folder / "ablation", AblationMetrics),
         superb={(name, task): score for name, found in scores.items() for task, score in found.tasks.items()},
     )
 
@@ -152,38 +141,32 @@ def _read_folder(folder: Path, kind: type[Kind]) -> dict[str, Kind]:
 
 def build_summary(metrics: Metrics, plan: ReportPlan) -> Summary:
     """The summary of `metrics`. What has not run is absent; what could not be scored is named under `unscored`."""
-    profile = metrics.profile
-    costs = {} if profile is None else profile.models
-    found = [*costs, *metrics.distill, *(model for model, _ in metrics.superb)]
-    names = list(dict.fromkeys([*plan.models, *plan.students, *found]))
-    models = {name: _summarise_model(name, metrics, plan, costs.get(name)) for name in names}
+    costs = {} if metrics.profile is None else metrics.profile.models
+    scored = {model for model, _ in metrics.superb}
+    names = tuple(
+        dict.fromkeys([*plan.models, *plan.students, *costs, *metrics.distill, *(m for m, _ in metrics.superb)])
+    )
     lead = find_lead(metrics.superb, plan.teacher, plan.baseline)
-    kept = find_kept(metrics.superb, lead, names, plan.teacher, plan.baseline)
-    paper = None if profile is None else profile.paper_size
+    kept = {name: find_kept(metrics.superb, lead, name, plan.teacher, plan.baseline) for name in names}
+    paper = metrics.profile.paper_size if metrics.profile is not None else None
+    ends = (plan.teacher, plan.baseline)
     return Summary(
-        models={
-            name: replace(model, kept_by_task=kept[name].by_task or None, kept=kept[name].value)
-            for name, model in models.items()
-        },
+        models={name: _summarise_model(name, metrics, plan, kept[name]) for name in names},
         paper_size={} if paper is None else {name: _narrow(CostSummary, cost) for name, cost in paper.models.items()},
         ablations={name: _narrow(AblationSummary, values) for name, values in metrics.ablation.items()},
-        controls=tuple(name for name in plan.controls if any(model == name for model, _ in metrics.superb)),
-        depth_gate=find_depth_gate(metrics, plan),
+        controls=tuple(name for name in plan.controls if name in scored),
+        depth_gate=_find_depth_gate(metrics, plan),
         paired=compare_pairs(metrics.superb, [plan.teacher, *plan.students[:1]]),
-        kept={
-            name: share.interval
-            for name, share in kept.items()
-            if share.interval is not None and name not in (plan.teacher, plan.baseline)
-        },
+        kept={name: of.interval for name, of in kept.items() if of.interval is not None and name not in ends},
         lead=lead,
         teacher=plan.teacher,
         baseline=plan.baseline,
         tasks=plan.tasks,
         # JSON objects are written with sorted keys; tables keep this order.
-        order=tuple(names),
+        order=names,
         corpus=None if metrics.prepare is None else _narrow(CorpusSummary, metrics.prepare),
         versions=_find_versions(),
-        machine=None if profile is None else profile.machine,
+        machine=None if metrics.profile is None else metrics.profile.machine,
         seconds=metrics.seconds(plan.students, plan.controls),
     )
 
@@ -222,15 +205,13 @@ def compare_rows(summary: Summary) -> list[dict[str, str | float | None]]:
     return rows
 
 
-def _summarise_model(name: str, metrics: Metrics, plan: ReportPlan, cost: ModelCost | None) -> ModelSummary:
+def _summarise_model(name: str, metrics: Metrics, plan: ReportPlan, kept: Kept) -> ModelSummary:
+    cost = None if metrics.profile is None else metrics.profile.models.get(name)
     tasks = dict.fromkeys([*plan.tasks, *(task for model, task in metrics.superb if model == name)])
-    scores: dict[str, SuperbMetrics] = {
-        task: metrics.superb[name, task] for task in tasks if (name, task) in metrics.superb
-    }
-    official = {task: score.departures for task, score in scores.items() if score.protocol == "official"}
+    scores = {task: metrics.superb[name, task] for task in tasks if (name, task) in metrics.superb}
     extracted, trained = metrics.extract.get(name), metrics.distill.get(name)
     prints = [source.fingerprint for source in (extracted, trained, cost) if source is not None]
-    readout = extracted.readout if extracted is not None else None
+    readouts = [source.readout for source in (extracted, trained) if source is not None and source.readout]
     return ModelSummary(
         **({} if cost is None else vars(_narrow(CostSummary, cost))),
         superb={task: score.metrics for task, score in scores.items() if score.metrics},
@@ -238,10 +219,12 @@ def _summarise_model(name: str, metrics: Metrics, plan: ReportPlan, cost: ModelC
         ci={task: score.intervals for task, score in scores.items() if score.intervals},
         chance={task: score.chance for task, score in scores.items() if score.chance},
         seeds={task: score.seeds for task, score in scores.items() if score.seeds},
-        official=official or None,
-        readout=readout or (trained.readout if trained is not None else None),
+        official={task: score.departures for task, score in scores.items() if score.protocol == "official"} or None,
+        readout=readouts[0] if readouts else None,
         init=trained.init if trained is not None else None,
         fingerprint=prints[0] if prints else None,
+        kept_by_task=kept.by_task or None,
+        kept=kept.value,
     )
 
 
@@ -250,7 +233,7 @@ def _narrow(kind: type[Kind], record: Record) -> Kind:
     return kind(**{of.name: getattr(record, of.name) for of in fields(kind)})  # type: ignore[arg-type]
 
 
-def find_depth_gate(metrics: Metrics, plan: ReportPlan) -> DepthGate | None:
+def _find_depth_gate(metrics: Metrics, plan: ReportPlan) -> DepthGate | None:
     """The depth gate of the teacher; None without the scores of phone recognition that it compares."""
     whole, first = (metrics.superb.get((name, "pr")) for name in (plan.teacher, CUT_TEACHER))
     if whole is None or first is None or "per" not in whole.metrics or "per" not in first.metrics:

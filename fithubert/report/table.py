@@ -1,11 +1,10 @@
-"""Numbers as people read them, reports/table.md, and tables for a terminal."""
+"""Numbers and notes as people read them, and tables for a terminal."""
 
 import sys
 from collections.abc import Mapping, Sequence
 
 from fithubert.errors import UserError
 from fithubert.records import ModelSummary, Summary
-from fithubert.report.summary import task_columns
 from fithubert.tasks import TASKS, Metric, task_info
 
 #: Width of a table in characters if the output is no terminal: all columns in one table.
@@ -111,67 +110,6 @@ def score_note(summary: Summary) -> str:
         return "no task on which the teacher clearly leads filter banks on dev"
     note = f"share of the teacher's lead over filter banks that is kept, mean over {over}"
     return note + (f"; no clear lead on {skipped}" if skipped else "")
-
-
-def chance_of(summary: Summary, task: str, metric: str) -> float | None:
-    """The score without any information from a model, as the first result that holds one has it."""
-    found = (model.chance.get(task, {}).get(metric) for model in summary.ordered.values())
-    return next((value for value in found if value is not None), None)
-
-
-def markdown_table(summary: Summary) -> str:
-    """Two Markdown tables, one row a model and every cell filled: cost, and scores with their intervals and chance.
-
-    Below them the tasks that are not scored, and why.
-    """
-    text = f"{_cost_table(summary)}\n{_task_table(summary)}"
-    if any(model.kept is not None for model in summary.models.values()):
-        text += (
-            f"\n{score_name(summary)}: {score_note(summary)}. 0 % are the filter banks, 100 % the teacher; no relation"
-            " to SUPERB's `superb_s`.\n"
-        )
-    for title, reason in unscored_tasks(summary):
-        text += f"\n{title} is not scored: {reason}.\n"
-    for note in protocol_notes(summary):
-        text += f"\n{note}\n"
-    return text
-
-
-def _cost_table(summary: Summary) -> str:
-    lines = [["model", "params", "of teacher", "MAC / s", "real-time factor", "latency", score_name(summary)]]
-    lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
-    for name, model in summary.ordered.items():
-        lines.append([
-            name,
-            format_count(None if model.params is None else model.params.total),
-            format_share(model.size_ratio),
-            format_macs(model.macs_per_second),
-            "not run" if model.rtf is None else f"{model.rtf:.4f}",
-            format_share(model.latency_ratio),
-            "-" if model.kept is None else format_share(model.kept),
-        ])  # fmt: skip
-    return _join(lines)
-
-
-def _task_table(summary: Summary) -> str:
-    columns = task_columns(summary)
-    header = [f"{task.upper()} {format_heading(metric)}" for task, metric in columns]
-    lines = [["model", *header], ["---"] + ["---:"] * len(columns)]
-    for name, model in summary.ordered.items():
-        row = [name]
-        for task, metric in columns:
-            ends = model.interval(task, metric.name)
-            interval = f" ({ends[0]:.1f}-{ends[1]:.1f})" if ends else ""
-            row.append(format_score(model, task, metric.name) + interval)
-        lines.append(row)
-    levels = [chance_of(summary, task, metric.name) for task, metric in columns]
-    if any(level is not None for level in levels):
-        lines.append(["chance", *("-" if level is None else f"{level:.1f}" for level in levels)])
-    return _join(lines)
-
-
-def _join(lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def print_table(rows: Sequence[Mapping[str, str | float | None]]) -> None:

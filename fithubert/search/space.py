@@ -19,7 +19,8 @@ from fithubert.models.student import build_student
 from fithubert.models.weights import released_counts
 from fithubert.profile.costs import REFERENCE_SECONDS, time_parts
 from fithubert.profile.macs import PARTS, count_macs
-from fithubert.profile.timing import paired_ratio, time_in_turn, torch_threads
+from fithubert.profile.timing import paired_ratio, time_in_turn
+from fithubert.threads import torch_threads
 
 #: The value of every choice, by the name of its list in `SpaceParams`.
 Choices = Mapping[str, Any]

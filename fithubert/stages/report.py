@@ -13,8 +13,7 @@ from fithubert.records import load_summary
 from fithubert.report import ReportFiles, plan_report, write_report
 from fithubert.stages.export import tracked_student
 from fithubert.tracking.local import complete_runs
-from fithubert.tracking.models import log_students
-from fithubert.tracking.summary import ModelShape, log_summary, recorded_runs
+from fithubert.tracking.models import ModelShape, log_students, log_summary, recorded_runs
 from fithubert.workspace import Workspace
 
 

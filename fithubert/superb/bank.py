@@ -107,14 +107,10 @@ def read_banks(source: FeatureStore, splits: Mapping[str, Sequence[str]], memory
 def read_layer(source: FeatureStore, ids: Sequence[str], layer: int) -> tuple[Tensor, IntArray]:
     """(frame, width) float32 of one layer of `ids`, one after another, rounded as a bank is, and their offsets."""
     order, offsets = _locate(source, ids)
-    features: Tensor | None = None
+    features = torch.empty(int(offsets[-1]), _stack_layers(source, ids[0], (layer,)).shape[2])
     for position in order:
-        row = source.read(ids[position], (layer,)).hidden_states[layer]
-        if features is None:
-            features = torch.empty(int(offsets[-1]), row.shape[1])
-        features[int(offsets[position]) : int(offsets[position + 1])] = row.clamp(-_LARGEST, _LARGEST).half()
-    if features is None:
-        raise ValueError("no utterances to read")
+        row = _stack_layers(source, ids[position], (layer,))[0]
+        features[int(offsets[position]) : int(offsets[position + 1])] = row.half()
     return features, offsets
 
 
@@ -123,15 +119,13 @@ def read_means(source: FeatureStore, ids: Sequence[str]) -> Tensor:
 
     Everything between features and mean pooling is linear in SUPERB's utterance-level heads, so pooling first is exact.
     """
-    means: Tensor | None = None
-    for position in _locate(source, ids)[0]:
+    order, _ = _locate(source, ids)
+    layers, _, width = _read_layers(source, ids[0]).shape
+    means = torch.zeros(layers, len(ids), width)
+    for position in order:
         row = _read_layers(source, ids[position])
-        if means is None:
-            means = torch.zeros(row.shape[0], len(ids), row.shape[2])
         if row.shape[1]:
             means[:, position] = row.mean(1)
-    if means is None:
-        raise ValueError("no utterances to read")
     return means
 
 
@@ -239,14 +233,14 @@ def keep_longer_halves(windows: Sequence[tuple[int, int]], samples: IntArray) ->
     return kept
 
 
-def _stack_layers(source: FeatureStore, row_id: str) -> Tensor:
+def _stack_layers(source: FeatureStore, row_id: str, layers: tuple[int, ...] | None = None) -> Tensor:
     """(layer, time, width) float32 within the range of float16."""
-    return _read_layers(source, row_id).clamp(-_LARGEST, _LARGEST)
+    return _read_layers(source, row_id, layers).clamp(-_LARGEST, _LARGEST)
 
 
-def _read_layers(source: FeatureStore, row_id: str) -> Tensor:
-    """(layer, time, width) float32, layers in ascending order."""
-    hidden = source.read(row_id).hidden_states
+def _read_layers(source: FeatureStore, row_id: str, wanted: tuple[int, ...] | None = None) -> Tensor:
+    """(layer, time, width) float32 of the `wanted` layers, None for all, in ascending order."""
+    hidden = source.read(row_id, wanted).hidden_states
     layers = [hidden[layer] for layer in sorted(hidden)]
     widths = {layer.shape[1] for layer in layers}
     if len(widths) != 1:

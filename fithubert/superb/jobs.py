@@ -18,7 +18,7 @@ from fithubert.records import SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.learners import DEFAULT_OPTIONS, RunOptions
 from fithubert.superb.run import run_task
-from fithubert.threads import threads_of_children
+from fithubert.threads import threads_of_children, torch_threads
 from fithubert.training.progress import progress_line
 
 #: Called with every result as it comes, in the process of the caller.
@@ -88,13 +88,9 @@ def _run_all(
 ) -> Iterator[tuple[TaskJob, SuperbMetrics | UserError]]:
     """Each job with its result, as they come."""
     if workers <= 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with torch_threads(threads):
             for job in jobs:
                 yield job, _run(job)
-        finally:
-            torch.set_num_threads(before)
         return
     with (
         threads_of_children(threads),

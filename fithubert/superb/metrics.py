@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,12 +272,14 @@ def combine(of_seeds: Sequence[float], rows: FloatArray, seed: int = 0) -> Score
     return Score(float(np.mean(of_seeds)), float(low), float(high), deviation, resamples)
 
 
-def list_resamples(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, tuple[float, ...]]:
-    """`SPLIT/METRIC` -> the resamples of a score, from split -> metric -> score."""
+def score_fields(test: Mapping[str, Score], dev: Mapping[str, Score]) -> dict[str, Any]:
+    """The fields of `SuperbMetrics` that scores fill: metrics, intervals and deviations on test, and all resamples."""
+    drawn = {f"{split}/{name}": of[name].resamples for split, of in (("test", test), ("dev", dev)) for name in of}
     return {
-        f"{split}/{name}": tuple(score.resamples.tolist())
-        for split, of_split in scores.items()
-        for name, score in of_split.items()
+        "metrics": {name: score.value for name, score in test.items()},
+        "intervals": {name: (score.low, score.high) for name, score in test.items()},
+        "seed_deviation": {name: score.seed_deviation for name, score in test.items()},
+        "resamples": {name: tuple(resamples.tolist()) for name, resamples in drawn.items()},
     }
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from fithubert.config.data import DataParams, IemocapData, LibriSpeechData, RealData
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
@@ -21,13 +21,11 @@ from fithubert.errors import UserError
 from fithubert.records import SuperbMetrics
 from fithubert.superb.bank import list_buckets, list_clamped_starts, list_disjoint, list_halved_buckets
 from fithubert.superb.learners import Learner, MissingLabels
-from fithubert.superb.learners.ctc import ASR, PR, SF
-from fithubert.superb.learners.diarisation import SD
-from fithubert.superb.learners.pooled import ER, IC, KS, SID
-from fithubert.superb.learners.search import QBE, QueryLearner
-from fithubert.superb.learners.verification import ASV
-from fithubert.tasks import TASKS
+from fithubert.superb.learners.search import QueryLearner
+from fithubert.superb.learners.verification import ADAMW
+from fithubert.tasks import FRAME_ACCURACY, TASKS, Metric
 
+AnyLearner = TypeVar("AnyLearner", bound=Learner[Any] | QueryLearner)
 SOX_GAIN_DB = -3.0
 #: Stored crops of a long recording, of which an epoch reads one.
 _CROPS = 8
@@ -37,66 +35,53 @@ _FIXED = ("steps", "batch", "accumulate", "eval_every", "head_width", "stack_fra
 _FOLDS = tuple(f"iemocap/{fold}" for fold in range(1, 6))
 
 
-def official_learner(task: str, quirks: OfficialQuirks) -> Learner[Any] | QueryLearner:
-    """The learner of `task` as s3prl runs it, except for the quirks that are off.
+def official_learner(learner: AnyLearner, quirks: OfficialQuirks) -> AnyLearner:
+    """The learner of a task as s3prl runs it, except for the quirks that are off.
 
     Raises UserError for a task that is not one of SUPERB's.
     """
-    neighbours = list_clamped_starts if quirks.overlapping_batches else list_disjoint
-    learners: tuple[Learner[Any] | QueryLearner, ...] = (
-        replace(
-            PR,
-            windows=neighbours,
-            half_long=quirks.half_long_batches,
-            rounded_frames=quirks.rounded_frames,
-            fold=str if quirks.pr_stress else drop_stress,
-        ),
-        replace(
-            ASR,
-            windows=list_halved_buckets if quirks.asr_half_batches else list_buckets,
-            by_audio=True,
-            spec_augment=quirks.spec_augment,
-            rounded_frames=quirks.rounded_frames,
-        ),
-        replace(
-            KS,
-            sampling="balanced" if quirks.ks_balanced_train else "shuffled",
-            dev="resampled" if quirks.ks_resampled_dev else "plain",
-        ),
-        replace(SID, crops=True, keep_last=True),
-        replace(
-            ASV,
-            training=replace(ASV.training, test_selection=quirks.asv_test_selection),
-            pooled_width=1500,
-            extra_frames=int(quirks.asv_extra_frame),
-            min_train_samples=ASV_MIN_SAMPLES if quirks.asv_crops else 0,
-            crops=True,
-            keep_last=True,
-        ),
-        replace(
-            SD,
-            selection=SD.selection if quirks.sd_frame_accuracy else TASKS["sd"].metrics[0],
-            both_ways=not quirks.sd_unidirectional,
-            accuracy_by_chunk=True,
-            silent_full_chunks=quirks.sd_silent_full_chunks,
-            test_postprocessing=quirks.sd_test_postprocessing,
-            keep_last=True,
-        ),
-        replace(ER, keep_last=True),
-        replace(IC, keep_last=True),
-        replace(
-            SF,
-            windows=neighbours,
-            half_long=quirks.half_long_batches,
-            spec_augment=quirks.spec_augment,
-            rounded_frames=quirks.rounded_frames,
-        ),
-        QBE,
-    )
-    for learner in learners:
-        if learner.name == task:
-            return learner
-    raise UserError(f"superb task {task!r}: not one of SUPERB's, so it has no official protocol")
+    if learner.name not in TASKS:
+        raise UserError(f"superb task {learner.name!r}: not one of SUPERB's, so it has no official protocol")
+    sequences = {
+        "windows": list_clamped_starts if quirks.overlapping_batches else list_disjoint,
+        "half_long": quirks.half_long_batches,
+        "rounded_frames": quirks.rounded_frames,
+    }
+    fields: dict[str, dict[str, Any]] = {
+        "pr": {**sequences, "fold": str if quirks.pr_stress else drop_stress},
+        "asr": {
+            "windows": list_halved_buckets if quirks.asr_half_batches else list_buckets,
+            "by_audio": True,
+            "spec_augment": quirks.spec_augment,
+            "rounded_frames": quirks.rounded_frames,
+        },
+        "ks": {
+            "sampling": "balanced" if quirks.ks_balanced_train else "shuffled",
+            "dev": "resampled" if quirks.ks_resampled_dev else "plain",
+        },
+        "sid": {"crops": True, "keep_last": True},
+        "asv": {
+            "training": replace(ADAMW, test_selection=quirks.asv_test_selection),
+            "pooled_width": 1500,
+            "extra_frames": int(quirks.asv_extra_frame),
+            "min_train_samples": ASV_MIN_SAMPLES if quirks.asv_crops else 0,
+            "crops": True,
+            "keep_last": True,
+        },
+        "sd": {
+            "selection": FRAME_ACCURACY if quirks.sd_frame_accuracy else TASKS["sd"].metrics[0],
+            "both_ways": not quirks.sd_unidirectional,
+            "accuracy_by_chunk": True,
+            "silent_full_chunks": quirks.sd_silent_full_chunks,
+            "test_postprocessing": quirks.sd_test_postprocessing,
+            "keep_last": True,
+        },
+        "er": {"keep_last": True},
+        "ic": {"keep_last": True},
+        "sf": {**sequences, "spec_augment": quirks.spec_augment},
+    }
+    changed: AnyLearner = replace(learner, **fields.get(learner.name, {}))  # type: ignore[type-var]
+    return changed
 
 
 def check_supported(task: str, manifest: Manifest, quirks: OfficialQuirks) -> None:
@@ -188,18 +173,26 @@ def superb_s(scores: Scores) -> float:
     task (SF has two), then tasks. Only meaningful for the official protocol on the real corpora. Raises ValueError
     if a metric is missing: the leaderboard leaves the score undefined.
     """
-    _require(scores)
-    return fmean(
-        fmean(1000.0 * (scores[name][m.name] - m.fbank) / (m.best - m.fbank) for m in task.metrics)
-        for name, task in TASKS.items()
-    )
+    shares = [
+        [1000.0 * (value - metric.fbank) / (metric.best - metric.fbank) for metric, value in of_task]
+        for of_task in _find_values(scores)
+    ]
+    return fmean(fmean(of_task) for of_task in shares)
 
 
 def overall_score(scores: Scores) -> float:
     """The mean of the eleven metrics with errors as 100 - x: `Overall` in the ARMHuBERT and STaRHuBERT papers."""
-    _require(scores)
-    values = [(metric, scores[name][metric.name]) for name, task in TASKS.items() for metric in task.metrics]
+    values = [pair for of_task in _find_values(scores) for pair in of_task]
     return fmean(100.0 - value if metric.lower else value for metric, value in values)
+
+
+def _find_values(scores: Scores) -> list[list[tuple[Metric, float]]]:
+    """The metrics of each task with their values. Raises ValueError that names every missing one."""
+    wanted = [(task.name, metric.name) for task in TASKS.values() for metric in task.metrics]
+    missing = [f"{task} {metric}" for task, metric in wanted if metric not in scores.get(task, {})]
+    if missing:
+        raise ValueError(f"no value for {', '.join(missing)}")
+    return [[(metric, scores[task.name][metric.name]) for metric in task.metrics] for task in TASKS.values()]
 
 
 def score_official(results: Sequence[SuperbMetrics]) -> OfficialScore:
@@ -220,17 +213,13 @@ def score_official(results: Sequence[SuperbMetrics]) -> OfficialScore:
     if obstacles:
         raise UserError(f"{models[0]} has no superb_s: {'; '.join(obstacles)}")
     scores = {
-        name: {m.name: fmean(_official_value(result.metrics, m.name) for result in found[name]) for m in task.metrics}
+        name: {
+            m.name: fmean(r.metrics.get(f"{m.name}_test_selected", r.metrics[m.name]) for r in found[name])
+            for m in task.metrics
+        }
         for name, task in TASKS.items()
     }
     return OfficialScore(scores, superb_s(scores), overall_score(scores))
-
-
-def _require(scores: Scores) -> None:
-    wanted = [(name, metric.name) for name, task in TASKS.items() for metric in task.metrics]
-    missing = [f"{task} {metric}" for task, metric in wanted if metric not in scores.get(task, {})]
-    if missing:
-        raise ValueError(f"no value for {', '.join(missing)}")
 
 
 def _find_obstacles(task: str, results: Sequence[SuperbMetrics]) -> list[str]:
@@ -247,7 +236,3 @@ def _find_obstacles(task: str, results: Sequence[SuperbMetrics]) -> list[str]:
     if departures:
         obstacles.append(f"{task} departs from the protocol ({', '.join(departures)})")
     return obstacles
-
-
-def _official_value(metrics: Mapping[str, float], name: str) -> float:
-    return metrics.get(f"{name}_test_selected", metrics[name])

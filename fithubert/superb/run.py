@@ -31,7 +31,7 @@ from fithubert.superb.learners.diarisation import SD
 from fithubert.superb.learners.pooled import ER, IC, KS, SID
 from fithubert.superb.learners.search import QBE, QueryLearner
 from fithubert.superb.learners.verification import ASV
-from fithubert.superb.metrics import Measure, Score, list_resamples, summarise
+from fithubert.superb.metrics import Measure, Score, score_fields, summarise
 from fithubert.superb.official import check_supported, list_departures, official_learner
 from fithubert.tasks import Metric
 
@@ -75,8 +75,8 @@ def run_task(
     learner, outputs, manifest = find_learner(name), None, manifest.for_task(name)
     try:
         if quirks is not None:
+            learner = official_learner(learner, quirks)
             check_supported(name, manifest, quirks)
-            learner = official_learner(name, quirks)
         if isinstance(learner, QueryLearner):
             result = learner.search(features, manifest)
         else:
@@ -100,7 +100,8 @@ def _train(
 ) -> SuperbMetrics:
     if not budget.steps or not budget.learning_rates:
         raise UserError(f"superb.tasks.{learner.name}: needs steps above 0 and at least one of learning_rates")
-    searched: list[HeadRun[Head]] = []
+    # The head of every learning rate with the first seed, of the selected one with the others.
+    fitted: list[list[HeadRun[Head]]] = []
     runs: list[HeadRun[Head]] = []
     for number, seed in enumerate(seeds):
 
@@ -109,42 +110,46 @@ def _train(
                 on_progress(done * steps + step, len(seeds) * steps)
 
         rates = (runs[0].learning_rate,) if runs else budget.learning_rates
-        fitted = fit(bound, learner, budget, rates, seed, show)
-        searched = searched or fitted
-        runs.append(_find_best(fitted, learner.selection))
-    scores = _score(learner, bound, searched, runs)
-    on_dev = _summarise(bound, runs, "dev")
+        fitted.append(fit(bound, learner, budget, rates, seed, show))
+        runs.append(_find_best(fitted[-1], learner.selection))
+    with torch.no_grad():
+        on_test = _summarise([bound.evaluate([run.head], "test")[0] for run in runs])
+        shares = np.mean([_layer_shares(run.head) for run in runs], axis=0)
+    if learner.training.test_selection:
+        best = min if learner.selection.lower else max
+        found = [[run.on_test for run in of_seed if run.on_test] for of_seed in fitted]
+        selected = [best(measures, key=lambda measure: measure.value) for measures in found]
+        on_test[f"{learner.selection.name}_test_selected"] = summarise(selected)
     return SuperbMetrics(
         task=learner.name,
         model="",
-        metrics={name: score.value for name, score in scores.items()},
-        intervals={name: (score.low, score.high) for name, score in scores.items()},
-        seed_deviation={name: score.seed_deviation for name, score in scores.items()},
+        **score_fields(on_test, _summarise([run.on_dev for run in runs])),
         dev={learner.selection.name: float(np.mean([run.dev for run in runs]))},
         chance=bound.chance,
         learning_rate=runs[0].learning_rate,
-        candidates=tuple(Candidate(run.learning_rate, run.dev) for run in searched),
-        layer_weights=_mean_weights([run.head for run in runs]),
+        candidates=tuple(Candidate(run.learning_rate, run.dev) for run in fitted[0]),
+        layer_weights=tuple(float(share) for share in shares),
         steps=budget.steps,
         selected_steps=tuple(run.step for run in runs),
         seeds=tuple(seeds),
         num_train=bound.num_train,
         num_dev=bound.num_dev,
         num_test=bound.num_test,
-        resamples=list_resamples({"test": scores, "dev": on_dev}),
     )
 
 
 class HeadRun(Generic[Head]):
     """One head and its training; at the end, the head has the parameters of its best step on dev.
 
-    `dev`, `step`: the metric of the best step and its number. `on_test`: the best measure on test of all evaluations,
-    if the task reports it. `skipped` (): the number of skipped steps, on the head's device.
+    `step`, `on_dev`, `dev`: the best step, its measures on dev and the selecting one's value. `on_test`: the best
+    measure on test of all evaluations, if the task reports it. `skipped` (): the number of skipped steps, on the head's
+    device.
     """
 
     def __init__(self, learning_rate: float, head: Head, learner: Learner[Head]) -> None:
         self.learning_rate, self.head = learning_rate, head
         self.dev, self.step = float("nan"), 0
+        self.on_dev: dict[str, Measure] = {}
         self.on_test: Measure | None = None
         self._state: dict[str, Tensor] = {}
         self._clip = learner.training.gradient_clip
@@ -165,10 +170,11 @@ class HeadRun(Generic[Head]):
             self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
 
-    def keep_if_better(self, value: float, step: int, selection: Metric) -> None:
-        """Keep the parameters if `value` on dev is the first or strictly better than before."""
+    def keep_if_better(self, measures: dict[str, Measure], step: int, selection: Metric) -> None:
+        """Keep the parameters if the selecting one of `measures` on dev is the first or strictly better than before."""
+        value = measures[selection.name].value
         if selection.is_better(value, self.dev if self._state else None):
-            self.dev, self.step = value, step
+            self.dev, self.step, self.on_dev = value, step, measures
             self._state = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}
 
     def finish(self) -> None:
@@ -225,7 +231,7 @@ def _evaluate(bound: BoundLearner[Head], learner: Learner[Head], runs: Sequence[
             if selection.is_better(found.value, run.on_test.value if run.on_test else None):
                 run.on_test = found
     for run, measures in zip(runs, bound.evaluate(heads, "dev"), strict=True):
-        run.keep_if_better(measures[selection.name].value, step, selection)
+        run.keep_if_better(measures, step, selection)
         run.head.train()
 
 
@@ -234,32 +240,13 @@ def _find_best(runs: Sequence[HeadRun[Head]], selection: Metric) -> HeadRun[Head
     return (min if selection.lower else max)(runs, key=lambda run: run.dev)
 
 
-@torch.no_grad()
-def _score(
-    learner: Learner[Head],
-    bound: BoundLearner[Head],
-    searched: Sequence[HeadRun[Head]],
-    runs: Sequence[HeadRun[Head]],
-) -> dict[str, Score]:
-    scores = _summarise(bound, runs, "test")
-    if learner.training.test_selection:
-        # The best of all learning rates with the first seed, of one with the others.
-        best = min if learner.selection.lower else max
-        on_test = [[run.on_test for run in seed if run.on_test] for seed in (searched, *([run] for run in runs[1:]))]
-        selected = [best(found, key=lambda measure: measure.value) for found in on_test]
-        scores[f"{learner.selection.name}_test_selected"] = summarise(selected)
-    return scores
+def _summarise(measures: Sequence[dict[str, Measure]]) -> dict[str, Score]:
+    """Every metric of a split from its measure under every seed."""
+    return {name: summarise([of_seed[name] for of_seed in measures]) for name in measures[0]}
 
 
-@torch.no_grad()
-def _summarise(bound: BoundLearner[Head], runs: Sequence[HeadRun[Head]], split: str) -> dict[str, Score]:
-    """Every metric of a split over the heads of all seeds."""
-    measures = [bound.evaluate([run.head], split)[0] for run in runs]
-    return {name: summarise([measure[name] for measure in measures]) for name in measures[0]}
-
-
-@torch.no_grad()
-def _mean_weights(heads: Sequence[nn.Module]) -> tuple[float, ...]:
-    """(layer,) the mean over heads of the share of each layer."""
-    shares = [part.shares().cpu().numpy() for head in heads for part in head.modules() if isinstance(part, LayerSum)]
-    return tuple(float(share) for share in np.mean(shares, axis=0))
+def _layer_shares(head: nn.Module) -> np.ndarray:
+    """(layer,) the share of each layer in the weighted sum of a head."""
+    (layer_sum,) = (part for part in head.modules() if isinstance(part, LayerSum))
+    shares: np.ndarray = layer_sum.shares().cpu().numpy()
+    return shares

@@ -1,28 +1,155 @@
-"""Students as models of MLflow: written to a folder, logged with a run, registered under a name."""
+"""The models of a report in MLflow: one run each with costs and scores, and students as models that it can serve."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from fithubert.errors import UserError, without_password
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.records import ModelSummary, Record, Summary
+from fithubert.tasks import metric_key
+from fithubert.tracking.local import RECORDS
 from fithubert.tracking.runs import stage_tags
-from fithubert.tracking.sender import Session, connect, import_quietly, mlflow_installed, send_all, tracking_uri
-from fithubert.tracking.summary import recorded_runs
+from fithubert.tracking.sender import (
+    FLUSH_SECONDS,
+    MetricPoint,
+    Session,
+    connect,
+    import_quietly,
+    mlflow_installed,
+    now_milliseconds,
+    send_all,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
+_RECORD = RECORDS / "summary" / "runs.json"
+#: Without it MLflow's sidebar opens in its view for generative AI.
+_TRAINING_VIEW = "workflowType=machine_learning"
 #: The packages that a served student imports, besides MLflow itself.
 _REQUIREMENTS = ("torch", "numpy", "pandas", "safetensors")
 #: Longest wait for the models of a report: each is written, checked on its example and copied to the store.
-_FLUSH_SECONDS = 300.0
+_MODELS_FLUSH_SECONDS = 300.0
 _EXAMPLE_SAMPLES = 1600
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The parameters of a summary run: what distinguishes the shape of a model."""
+
+    depth: int
+    width: int
+    time_reduction: str
+
+
+@dataclass(frozen=True)
+class SummaryRecord(Record):
+    """The local record of a logged summary. `runs`: model -> run id. `models`: model -> its metrics."""
+
+    runs: Mapping[str, str] = field(default_factory=dict)
+    experiment_id: str | None = None
+    models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+
+def log_summary(
+    summary: Summary,
+    workspace: Path,
+    shapes: Mapping[str, ModelShape] | None = None,
+    files: Sequence[Path] = (),
+    flush_seconds: float = FLUSH_SECONDS,
+) -> None:
+    """Log one MLflow run per model of `summary`, and keep a local record of their ids.
+
+    `shapes`: the parameters of the runs. The compare page draws the first three parameters that differ, in alphabetical
+    order, so everything else is a tag. `files` (page and figures) go to the run `report`.
+    """
+    tags = stage_tags("report", workspace) | {"kind": "summary"}
+    models = {name: summary_metrics(model) for name, model in summary.ordered.items()}
+    runs: dict[str, str] = {}
+
+    def log_models(session: Session) -> None:
+        now = now_milliseconds()
+        for name, metrics in models.items():
+            shape, model = (shapes or {}).get(name), summary.models[name]
+            params = {} if shape is None else {key: str(value) for key, value in asdict(shape).items()}
+            described = {"model": name, "init": model.init, "readout": model.readout, "fingerprint": model.fingerprint}
+            known = {key: value for key, value in described.items() if value is not None}
+            session.start(name, tags | known, {"teacher": summary.teacher} | params)
+            session.log([MetricPoint(key, value, now) for key, value in metrics.items()])
+            session.end()
+            runs[name] = str(session.run_id)
+
+    def keep_files(session: Session) -> None:
+        session.start("report", tags | {"kind": "report"}, {})
+        session.keep(str(session.run_id), files)
+        session.end()
+
+    session = send_all([log_models, keep_files], flush_seconds)
+    experiment = None if session is None else session.experiment_id
+    SummaryRecord(dict(runs), experiment, models, tuple(models)).write(workspace / _RECORD)
+
+
+def summary_metrics(model: ModelSummary) -> dict[str, float]:
+    """The figures of one model under the names that MLflow's tables show; what has not run is left out.
+
+    `compression_ratio`: the teacher's parameters over the model's. `params_millions`: trunk and read-out. A score is
+    named after its task (`ks_acc`) unless its metric belongs to one task alone (`per`).
+    """
+    # The compare page first draws the first metric that all runs have.
+    values = {
+        "compression_ratio": 1 / model.size_ratio if model.size_ratio else None,
+        "latency_ratio": model.latency_ratio,
+        "macs_ratio": model.macs_ratio,
+        "kept": model.kept,
+        "params_millions": None if model.params is None else model.params.total / 1e6,
+    }
+    for task, scores in model.superb.items():
+        values |= {metric_key(task, metric): score for metric, score in scores.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def recorded_runs(workspace: Path) -> dict[str, str]:
+    """Model -> run id of the last summary, in its order; empty if there is none."""
+    record = _read_record(workspace)
+    return {name: record.runs[name] for name in record.order or record.runs if name in record.runs}
+
+
+def experiment_url(workspace: Path, server: str) -> str | None:
+    """The address of the experiment's runs in MLflow's training view; None if nothing was logged."""
+    experiment = _read_record(workspace).experiment_id
+    return None if experiment is None else f"{server}/#/experiments/{experiment}/runs?{_TRAINING_VIEW}"
+
+
+def compare_url(workspace: Path, server: str, compressed: bool = False) -> str | None:
+    """The address of MLflow's compare page for the models of the last summary; None if there is none.
+
+    `compressed` leaves out models without a compression ratio (filter banks), so that the page first draws this ratio.
+    """
+    record, runs = _read_record(workspace), recorded_runs(workspace)
+    if compressed:
+        runs = {name: run for name, run in runs.items() if "compression_ratio" in record.models[name]}
+    if not runs:
+        return None
+    ids, experiments = (
+        quote(json.dumps(values, separators=(",", ":")))
+        for values in (list(runs.values()), [str(record.experiment_id)])
+    )
+    return f"{server}/#/compare-runs?runs={ids}&experiments={experiments}&{_TRAINING_VIEW}"
+
+
+def _read_record(workspace: Path) -> SummaryRecord:
+    path = workspace / _RECORD
+    return SummaryRecord.read(path) if path.exists() else SummaryRecord()
 
 
 @dataclass(frozen=True)
@@ -44,7 +171,6 @@ def write_model(student: TrackedStudent, out: Path) -> None:
     MLflow, torch, numpy, pandas and safetensors. Raises UserError if MLflow is not installed.
     """
     _require_mlflow()
-    import_quietly()
     import pandas as pd
     from mlflow import pyfunc
 
@@ -65,7 +191,9 @@ def write_model(student: TrackedStudent, out: Path) -> None:
         )
 
 
-def log_students(students: Sequence[TrackedStudent], workspace: Path, flush_seconds: float = _FLUSH_SECONDS) -> None:
+def log_students(
+    students: Sequence[TrackedStudent], workspace: Path, flush_seconds: float = _MODELS_FLUSH_SECONDS
+) -> None:
     """Log each student that has a run in the last summary as the model of this run; a failure costs one warning."""
     runs = recorded_runs(workspace)
     tracked = [student for student in students if student.name in runs]
@@ -164,3 +292,4 @@ def _add_version(session: Session, name: str, model_id: str) -> str:
 def _require_mlflow() -> None:
     if not mlflow_installed():
         raise UserError("an MLflow model needs MLflow: pip install fithubert[tracking]")
+    import_quietly()

@@ -30,11 +30,9 @@ _PARENT = "mlflow.parentRunId"
 
 @dataclass
 class TrackedRun:
-    """A run in progress. Metrics reach the local record at once, and the server in the background."""
+    """A run in progress. Metrics reach its local record at once, and the server in the background."""
 
-    stage: str
-    tags: dict[str, str]
-    params: dict[str, str]
+    record: RunRecord
     sender: Sender
     metrics: dict[str, float] = field(default_factory=dict)
     points: list[MetricPoint] = field(default_factory=list)
@@ -46,6 +44,22 @@ class TrackedRun:
             self.metrics[name] = float(value)
             self.points.append(MetricPoint(name, float(value), now, step))
             self.sender.submit(self.points[-1])
+
+    def end(self, status: str, metrics_file: Path) -> RunRecord:
+        """Send the end and wait for what is unsent; the whole record. `metrics_file`: of the stage, if it exists."""
+        self.sender.submit(lambda session: session.end(status))
+        self.sender.close()
+        return replace(
+            self.record,
+            status=status,
+            run_id=None if self.sender.session is None else self.sender.session.run_id,
+            metrics={name: value for name, value in self.metrics.items() if math.isfinite(value)},
+            metrics_md5=hashlib.md5(metrics_file.read_bytes()).hexdigest() if metrics_file.exists() else None,
+            ended=now_milliseconds(),
+            complete=self.sender.complete,
+            process=None,
+            curves={} if self.sender.complete else list_curves(self.points),
+        )
 
 
 class TrackingListener(TrainingListener):
@@ -99,29 +113,26 @@ def track_stage(
     With `live` false only the local record is written, and `complete_runs` sends it later. That is for short stages,
     which importing MLflow would make a second longer.
     """
-    begun = now_milliseconds()
-    run = TrackedRun(
-        stage, stage_tags(stage, workspace) | dict(tags or {}), flatten(params), Sender(flush_seconds, live)
-    )
     status, written, path = "FAILED", workspace / metrics_file, workspace / RECORDS / f"{stage}.json"
     record = RunRecord(
         stage=stage,
         status="RUNNING",
         run_id=None,
-        tags=run.tags,
-        params=run.params,
+        tags=stage_tags(stage, workspace) | dict(tags or {}),
+        params=flatten(params),
         metrics={},
         metrics_file=metrics_file.as_posix(),
         metrics_md5=None,
-        begun=begun,
+        begun=now_milliseconds(),
         complete=False,
         process=this_process(),
     )
+    run = TrackedRun(record, Sender(flush_seconds, live))
     if is_first_rank():
         keep_record(path, record)
 
     def start(session: Session) -> None:
-        session.start(run.stage, run.tags, run.params)
+        session.start(stage, record.tags, record.params)
         # A killed stage leaves a record that names its run.
         replace(record, run_id=session.run_id).write(path)
 
@@ -132,27 +143,9 @@ def track_stage(
         if written.exists():
             run.log_metrics(figures(read_json(written)))
     finally:
-        run.sender.submit(lambda session: session.end(status))
-        run.sender.close()
-        _end_record(path, record, run, status, written)
-
-
-def _end_record(path: Path, record: RunRecord, run: TrackedRun, status: str, written: Path) -> None:
-    """Write the record of a run whose sender is closed; `written` is the stage's metrics file."""
-    if not is_first_rank():
-        return
-    ended = replace(
-        record,
-        status=status,
-        run_id=run.sender.session.run_id if run.sender.session is not None else None,
-        metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
-        metrics_md5=hashlib.md5(written.read_bytes()).hexdigest() if written.exists() else None,
-        ended=now_milliseconds(),
-        complete=run.sender.complete,
-        process=None,
-        curves={} if run.sender.complete else list_curves(run.points),
-    )
-    ended.write(path)
+        ended = run.end(status, written)
+        if is_first_rank():
+            ended.write(path)
 
 
 def start_study(

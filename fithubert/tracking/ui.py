@@ -14,8 +14,8 @@ from typing import Any
 
 from fithubert.errors import UserError
 from fithubert.tracking.local import RECORDS, complete_runs
+from fithubert.tracking.models import compare_url, experiment_url
 from fithubert.tracking.sender import mlflow_installed, tracking_uri
-from fithubert.tracking.summary import compare_url, experiment_url
 
 HOST = "127.0.0.1"
 #: The ports that are tried if none is given.

@@ -10,7 +10,7 @@ import pytest
 from fithubert.files import write_json
 from fithubert.records import SweepMetrics
 from fithubert.report import draw_importance, render_front
-from tests.report.pages import charts_of, page_of, sections_of
+from tests.report.pages import charts_of, page_of
 from tests.report.sample import ablation, distill, sweep, write_metrics
 
 VARIANTS = {"none": (1.08, 0.41, 55.3), "conv1d_x2": (0.44, 0.89, 57.4), "conv1d_x2_middle": (0.76, 0.79, 56.9)}
@@ -128,10 +128,3 @@ def test_the_page_of_a_study_shows_every_trial_and_its_curve() -> None:
 def test_a_chart_of_importance_without_data_says_why(importance: dict[str, dict[str, float]], blank: bool) -> None:
     svg = draw_importance(SweepMetrics.from_json(sweep() | {"importance": importance})).inline()
     assert ("too few finished trials" in svg) == blank
-
-
-def test_an_ablation_that_has_not_run_is_named(tmp_path: Path) -> None:
-    write_metrics(tmp_path)
-    (only,) = sections_of(tmp_path).ablations
-    assert (only.title, only.metrics) == ("Time reduction", None)
-    assert "ablation_time_reduction" not in "".join(charts_of(tmp_path))

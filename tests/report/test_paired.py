@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fithubert.records import Lead, SuperbMetrics
 from fithubert.report.paired import compare_pairs, find_kept, find_lead, share_of_lead
-from fithubert.superb.metrics import Ratio, list_resamples, summarise
+from fithubert.superb.metrics import Ratio, score_fields, summarise
 from fithubert.tasks import Metric
 
 
@@ -19,11 +19,10 @@ def score(model: str, rights: np.ndarray, task: str = "ks", **changes: object) -
     return SuperbMetrics(
         task,
         model,
-        {"acc": found["acc"].value},
+        **score_fields(found, found),
         num_dev=rights.shape[1],
         num_test=rights.shape[1],
         seeds=tuple(range(len(rights))),
-        resamples=list_resamples({"test": found, "dev": found}),
         **changes,  # type: ignore[arg-type]
     )
 
@@ -96,14 +95,14 @@ def test_the_kept_share_has_an_interval_and_is_clamped() -> None:
     rng = np.random.default_rng(0)
     rates = {"fbank": 0.3, "teacher": 0.9, "student": 0.6, "better": 0.99, "worse": 0.1}
     scores = {(name, "ks"): score(name, draw(rng, rate, 400, seeds=3)) for name, rate in rates.items()}
-    kept = find_kept(scores, Lead(("ks",)), list(rates), "teacher", "fbank")
+    kept = {name: find_kept(scores, Lead(("ks",)), name, "teacher", "fbank") for name in rates}
     assert kept["student"].value == pytest.approx(0.5, abs=0.08)
     interval = kept["student"].interval
     assert interval is not None
     assert interval.low < kept["student"].value < interval.high  # type: ignore[operator]
     assert 0.02 < interval.high - interval.low < 0.25
     assert (kept["better"].value, kept["worse"].value) == (1.0, 0.0)
-    assert find_kept(scores, Lead(("ks", "sid")), ["student"], "teacher", "fbank")["student"].value is None
+    assert find_kept(scores, Lead(("ks", "sid")), "student", "teacher", "fbank").value is None
 
 
 @given(st.floats(-50, 150), st.floats(0, 49), st.floats(50, 100))

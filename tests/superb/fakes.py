@@ -14,6 +14,7 @@ from fithubert.data.manifest import Intent, Manifest, Phone, Slot, Turn, Utteran
 from fithubert.frames import HUBERT_CONVOLUTIONS
 from fithubert.superb.learners import Learner
 from fithubert.superb.official import official_learner
+from fithubert.superb.run import find_learner
 
 PHONES = ("AA", "B", "IY", "K", "M", "S", "T", "UW")
 SPEAKERS = ("s000", "s001", "s002", "s003")
@@ -184,7 +185,7 @@ OPEN = OfficialQuirks(asv_silence_trim=False, asv_crops=False, sox_gain=False)
 
 def official(name: str, **off: bool) -> Learner[Any]:
     """The learner of a task by the official protocol with these quirks off."""
-    return official_learner(name, OfficialQuirks(**off))
+    return official_learner(find_learner(name), OfficialQuirks(**off))  # type: ignore[return-value]
 
 
 def small(name: str, **changes: object) -> TaskBudget:

@@ -8,7 +8,7 @@ import pytest
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.superb.run import run_task
 from fithubert.tasks import TASKS
-from tests.superb.fakes import label_features, make_corpus, small
+from tests.superb.fakes import MemoryStore, small
 
 #: What a result says about itself that may depend on test: its scores, their chance, and the time that they took.
 MEASURED = ("metrics", "intervals", "seed_deviation", "chance", "seconds", "resamples", "num_test")
@@ -28,15 +28,10 @@ def spoil_test(corpus: Manifest) -> Manifest:
     return replace(corpus, utterances=tuple(replace(u, **labels.get(u.id, {})) for u in corpus))
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Manifest:
-    return make_corpus()
-
-
 @pytest.mark.parametrize("task", TASKS)
-def test_labels_of_the_test_split_decide_nothing(task: str, corpus: Manifest) -> None:
-    features, budget = label_features(corpus), small(task, learning_rates=(1e-3, 1e-2, 1e-1), search_steps=2)
-    results = [run_task(task, features, labels, budget, seeds=(1, 2)) for labels in (corpus, spoil_test(corpus))]  # type: ignore[arg-type]
+def test_labels_of_the_test_split_decide_nothing(task: str, corpus: Manifest, informed: MemoryStore) -> None:
+    budget = small(task, learning_rates=(1e-3, 1e-2, 1e-1), search_steps=2)
+    results = [run_task(task, informed, labels, budget, seeds=(1, 2)) for labels in (corpus, spoil_test(corpus))]
     assert all(result.reason is None for result in results)
     first, second = (
         {name: value for name, value in result.to_json().items() if name not in MEASURED} for result in results

@@ -1,4 +1,4 @@
-"""ASR, SF, ASV, SD and QbE: their arithmetic against definitions, and their scores on labels and on noise."""
+"""ASR, SF, SD and QbE: their arithmetic against definitions, and scores on labels and on noise."""
 
 from itertools import permutations
 from pathlib import Path
@@ -13,16 +13,11 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data import spell, split_words
 from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.errors import UserError
-from fithubert.superb.learners.diarisation import error_counts, permutation_loss, smooth, turn_labels
+from fithubert.superb.learners.diarisation import permutation_loss, smooth, turn_labels
 from fithubert.superb.learners.search import warp_scores
-from fithubert.superb.metrics import Detection, parse_slots, score_slots
+from fithubert.superb.metrics import parse_slots, score_slots
 from fithubert.superb.run import run_task
 from tests.superb.fakes import MemoryStore, noise_features
-
-
-def score(name: str, features: MemoryStore, corpus: Manifest, steps: int, rate: float = 1e-2) -> dict[str, float]:
-    budget = TaskBudget(steps=steps, batch=8, eval_every=max(1, steps // 2), learning_rates=(rate,), head_width=24)
-    return dict(run_task(name, features, corpus, budget).metrics)
 
 
 def test_words_are_spelt_and_read_back() -> None:
@@ -31,40 +26,15 @@ def test_words_are_spelt_and_read_back() -> None:
 
 
 def test_asr_learns_from_labels(informed: MemoryStore, corpus: Manifest) -> None:
-    blind = score("asr", noise_features(corpus), corpus, 20)["wer"]
+    budget = TaskBudget(steps=200, batch=8, eval_every=100, learning_rates=(1e-2,), head_width=24)
+    blind = run_task("asr", noise_features(corpus), corpus, budget.model_copy(update={"steps": 20})).metrics["wer"]
     assert blind > 80
-    assert score("asr", informed, corpus, 200)["wer"] < blind - 15
+    assert run_task("asr", informed, corpus, budget).metrics["wer"] < blind - 15
 
 
-def test_slots_are_scored_as_defined() -> None:
-    reference = ["B-day", *"MON|", "E-day", *"IN|", "B-city", *"ROME|", "E-city"]
-    assert parse_slots(reference) == [("day", "MON"), ("city", "ROME")]
+def test_unpaired_tags_are_dropped_and_no_slot_in_both_is_right() -> None:
     assert parse_slots(["E-day", "B-day", *"MON", "E-city", "B-city", *"X|", "E-city"]) == [("city", "X")]
-    perfect = score_slots([reference], [reference])
-    assert (perfect["f1"].value, perfect["cer"].value) == (100, 0)
-    # One of two types found with one wrong character of three; the other value is wholly missing.
-    half = score_slots([reference], [["B-day", *"MAN", "E-day", "B-number", *"SIX", "E-number"]])
-    assert half["f1"].value == pytest.approx(50)
-    assert half["cer"].value == pytest.approx(100 * (1 + 4) / 7)
     assert score_slots([["A"]], [["B"]])["f1"].value == 100
-    assert score_slots([["A"]], [reference])["f1"].value == 0
-
-
-def test_sf_runs_and_silence_scores_nothing(informed: MemoryStore, corpus: Manifest) -> None:
-    values = score("sf", informed, corpus, 30)
-    assert set(values) == {"f1", "cer"}
-    empty = score_slots([["B-day", *"MON", "E-day"]], [[]])
-    assert (empty["f1"].value, empty["cer"].value) == (0, 100)
-
-
-def test_asv_separates_speakers_only_if_the_features_do(informed: MemoryStore, corpus: Manifest) -> None:
-    assert score("asv", informed, corpus, 60, rate=2e-3)["eer"] < 10
-    assert score("asv", noise_features(corpus), corpus, 20)["eer"] == pytest.approx(50, abs=20)
-
-
-def test_sd_finds_turns_only_if_the_features_carry_them(informed: MemoryStore, corpus: Manifest) -> None:
-    assert score("sd", informed, corpus, 60)["der"] < 10
-    assert score("sd", noise_features(corpus), corpus, 20)["der"] > 25
 
 
 def test_turns_become_frame_labels() -> None:
@@ -76,18 +46,14 @@ def test_turns_become_frame_labels() -> None:
 @given(st.integers(0, 500))
 def test_diarisation_arithmetic_equals_its_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    reference, hypothesis = (rng.integers(0, 2, (12, 2)) for _ in range(2))
-    errors = error_counts(reference, hypothesis, np.array([0, 7, 12]))
+    reference = rng.integers(0, 2, (12, 2))
     logits, labels = torch.from_numpy(rng.normal(size=(12, 2))), torch.from_numpy(reference).double()
     loss = permutation_loss(logits, labels, np.array([7, 5]))
     total = 0.0
-    for i, part in enumerate((slice(0, 7), slice(7, 12))):
-        ref, hyp = reference[part], hypothesis[part]
-        spoken = np.maximum(ref.sum(1), hyp.sum(1)).sum()
-        matches = max(int((ref * hyp[:, list(order)]).sum()) for order in permutations(range(2)))
-        assert errors.numerators[i] == spoken - matches
+    for part in (slice(0, 7), slice(7, 12)):
         bce = torch.nn.functional.binary_cross_entropy_with_logits
-        total += len(ref) * min(float(bce(logits[part], labels[part][:, list(o)])) for o in permutations(range(2)))
+        orders = [labels[part][:, list(order)] for order in permutations(range(2))]
+        total += len(labels[part]) * min(float(bce(logits[part], order)) for order in orders)
     assert float(loss) == pytest.approx(total / 12)
     window = np.pad(reference, ((1, 1), (0, 0)))
     medians = np.median(np.stack([window[i : i + 12] for i in range(3)]), axis=0)
@@ -117,12 +83,6 @@ def test_warping_equals_the_recursion(seed: int) -> None:
         costs = np.exp(1 - torch.cosine_similarity(query[:, None], part[None], dim=2).numpy()) - 1
         low, high = costs.min(1, keepdims=True), costs.max(1, keepdims=True)
         assert scores[i] == pytest.approx(-plain_warp((costs - low) / (high - low)))
-
-
-def test_the_term_weighted_value_is_between_nothing_and_everything() -> None:
-    targets = np.random.default_rng(0).random((4, 30)) < 0.2
-    assert Detection(10.0 * targets, targets).value == pytest.approx(100)
-    assert Detection(np.zeros((4, 30)), targets).value == 0
 
 
 def test_qbe_finds_words_only_in_the_layer_that_has_them() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fithubert.errors import UserError
 from fithubert.records import ModelScores, SuperbMetrics
-from fithubert.superb.metrics import Ratio, list_resamples, summarise
+from fithubert.superb.metrics import Ratio, score_fields, summarise
 from fithubert.superb.pool import pool_scores
 
 
@@ -23,15 +23,12 @@ def scored(seeds: Sequence[int], **changes: object) -> ModelScores:
     score = SuperbMetrics(
         "pr",
         "student",
-        {"per": test.value},
-        intervals={"per": (test.low, test.high)},
-        seed_deviation={"per": test.seed_deviation},
+        **score_fields({"per": test}, {"per": dev}),
         dev={"per": dev.value},
         layer_weights=tuple(float(x) for x in np.mean([[s, 1 - s] for s in seeds], axis=0)),
         selected_steps=tuple(10 * seed for seed in seeds),
         seeds=tuple(seeds),
         num_test=60,
-        resamples=list_resamples({"test": {"per": test}, "dev": {"per": dev}}),
     )
     return ModelScores("student", {"pr": replace(score, **changes)})  # type: ignore[arg-type]
 

@@ -69,22 +69,6 @@ def test_losses_and_metrics_are_those_of_the_restatement(name: str, informed: Me
     assert plain.losses[-1] < 0.7 * plain.losses[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_first_losses_are_equal_before_any_step(name: str, informed: MemoryStore, corpus: Manifest) -> None:
-    """First parameters, order of batches and both losses over an epoch and a half, without training in between."""
-    task, budget = official(name), small(name, **SETTINGS)
-    learner = task.bind(informed, corpus, budget)
-    torch.manual_seed(1337)
-    head = learner.new_head()
-    learner.start_epochs(1337, budget.batch)
-    plain = train_plainly(name, corpus, informed, budget)
-    batches = plain.task.draw_batches(budget.batch, 1337)
-    with torch.no_grad():
-        for batch in (next(batches) for _ in range(90)):
-            loss = plain.task.loss(plain.head(*plain.hear([example.id for example in batch])), batch)
-            assert float(learner.losses([head])) == pytest.approx(float(loss), rel=1e-4)
-
-
 def test_a_widened_teacher_says_what_it_said() -> None:
     small = load_teacher("mini")
     assert isinstance(small, HubertTeacher)

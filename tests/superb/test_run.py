@@ -9,45 +9,22 @@ import torch
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.records import SuperbMetrics
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.learners.pooled import KS
 from fithubert.superb.run import fit, run_task
 from fithubert.tasks import TASKS
-from tests.superb.fakes import MemoryStore, label_features, make_corpus, noise_features
+from tests.superb.fakes import MemoryStore, label_features, noise_features
 
 BUDGET = TaskBudget(steps=150, batch=8, eval_every=50, learning_rates=(1e-3, 1e-2), head_width=32)
-#: Percent right by chance, for utterance-level tasks of the small corpus.
-CHANCE = {"ks": 25.0, "sid": 25.0, "er": 33.3, "ic": 12.5}
-
-
-def score(name: str, features: MemoryStore, corpus: Manifest, budget: TaskBudget = BUDGET) -> SuperbMetrics:
-    return run_task(name, features, corpus, budget)
-
-
-@pytest.mark.parametrize("name", CHANCE)
-def test_labels_are_learnt_and_noise_is_at_chance(name: str, informed: MemoryStore, corpus: Manifest) -> None:
-    assert score(name, informed, corpus).metrics["acc"] > 90
-    many = make_corpus(400, 400, 400)
-    blind = score(name, noise_features(many), many).metrics["acc"]
-    assert blind == pytest.approx(CHANCE[name], abs=20)
 
 
 def test_phones_are_recognised_from_labels_only(informed: MemoryStore, corpus: Manifest) -> None:
-    result = score("pr", informed, corpus)
+    result = run_task("pr", informed, corpus, BUDGET)
     assert result.metrics["per"] < 30
-    assert score("pr", noise_features(corpus), corpus).metrics["per"] > 65
+    assert run_task("pr", noise_features(corpus), corpus, BUDGET).metrics["per"] > 65
     assert np.argmax(result.layer_weights) == 2
     assert sum(result.layer_weights) == pytest.approx(1, abs=1e-5)
     assert (result.num_train, result.num_dev, result.num_test) == (60, 10, 10)
-
-
-@pytest.mark.parametrize("name", ["pr", "ks"])
-def test_the_same_seed_gives_the_same_result(name: str, informed: MemoryStore, corpus: Manifest) -> None:
-    budget = BUDGET.model_copy(update={"steps": 30, "eval_every": 10})
-    first, second = (run_task(name, informed, corpus, budget, seeds=(3, 4)) for _ in range(2))
-    assert replace(first, seconds=0) == replace(second, seconds=0)
-    assert len(first.selected_steps) == 2
 
 
 def test_a_diverging_learning_rate_does_not_spoil_its_neighbours(informed: MemoryStore, corpus: Manifest) -> None:
@@ -60,7 +37,7 @@ def test_a_diverging_learning_rate_does_not_spoil_its_neighbours(informed: Memor
 
 
 def test_a_single_layer_is_scored_without_layer_weights(corpus: Manifest) -> None:
-    result = score("ks", label_features(corpus, layers=1), corpus)
+    result = run_task("ks", label_features(corpus, layers=1), corpus, BUDGET)
     assert result.layer_weights == (1.0,)
     assert isinstance(KS.bind(label_features(corpus, layers=1), corpus, BUDGET).new_head(), LinearHead)
 

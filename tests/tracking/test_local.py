@@ -20,14 +20,6 @@ from fithubert.tracking.runs import track_stage
 from tests.tracking.fakes import METRICS, runs_of, track
 
 
-def test_a_rank_that_torchrun_did_not_set_is_no_rank(
-    store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANK", "1")
-    track(tmp_path)
-    assert len(runs_of(store)) == 1
-
-
 def test_a_run_whose_server_died_in_the_middle_is_completed_later_with_its_curve(
     store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

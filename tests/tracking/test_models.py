@@ -23,8 +23,14 @@ from fithubert.export.folder import write_portable
 from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import save_student
 from fithubert.records import ModelSummary, Summary
-from fithubert.tracking.models import TrackedStudent, log_students, register_student, write_model
-from fithubert.tracking.summary import log_summary, recorded_runs
+from fithubert.tracking.models import (
+    TrackedStudent,
+    log_students,
+    log_summary,
+    recorded_runs,
+    register_student,
+    write_model,
+)
 from tests.export.students import RECIPES, draw_waveforms, read_alone, tiny_readout
 
 LENGTHS = (400, 719, 720, 4001, 16000, 16000)

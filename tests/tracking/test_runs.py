@@ -20,9 +20,7 @@ from mlflow import MlflowClient
 from fithubert.files import read_json, write_json
 from fithubert.records import ModelSummary, Parameters, Summary
 from fithubert.tracking.local import RECORDS, complete_runs
-from fithubert.tracking.runs import figures, flatten, track_stage
-from fithubert.tracking.sender import EXPERIMENT
-from fithubert.tracking.summary import (
+from fithubert.tracking.models import (
     ModelShape,
     compare_url,
     experiment_url,
@@ -30,6 +28,8 @@ from fithubert.tracking.summary import (
     recorded_runs,
     summary_metrics,
 )
+from fithubert.tracking.runs import figures, flatten, track_stage
+from fithubert.tracking.sender import EXPERIMENT
 from tests.tracking.fakes import METRICS, runs_of, track
 
 
@@ -68,6 +68,11 @@ def test_of_a_job_of_several_ranks_the_first_alone_has_a_run(
     monkeypatch.setenv("RANK", "0")
     track(tmp_path)
     assert len(runs_of(store)) == 1
+    # A rank that torchrun did not set is none.
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setenv("RANK", "1")
+    track(tmp_path)
+    assert len(runs_of(store)) == 2
 
 
 def test_a_stage_is_one_run_with_params_curve_tags_and_result(store: MlflowClient, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fithubert.errors import UserError
 from fithubert.records import Summary, load_summary
 from fithubert.report import write_report
 from fithubert.tracking import ui
-from fithubert.tracking.summary import ModelShape, log_summary
+from fithubert.tracking.models import ModelShape, log_summary
 from tests.browser import NAMES, Page, find_chromium, open_browser
 from tests.report.sample import PLAN, write_metrics
 from tests.tracking.live import run_ui, start_ui

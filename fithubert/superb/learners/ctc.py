@@ -150,35 +150,33 @@ def _label(bank: Bank, rows: Sequence[Row], vocabulary: Sequence[str], device: s
     return SequenceExamples(bank, padded, lengths, [list(row) for _, row in rows], samples, rounded)
 
 
+@dataclass
 class BoundCtc:
     """A CtcLearner on one model's features.
 
     Batches are contiguous windows of the bank: nothing is gathered or padded before the logits.
     """
 
-    def __init__(
-        self,
-        learner: CtcLearner,
-        examples: dict[str, SequenceExamples],
-        vocabulary: Sequence[str],
-        chance: dict[str, float],
-        budget: TaskBudget,
-        device: str,
-    ) -> None:
-        self.examples, self.chance, self.device = examples, chance, device
-        self._learner, self._vocabulary, self._budget = learner, vocabulary, budget
-        self.num_train, self.num_dev, self.num_test = (len(examples[s].symbols) for s in ("train", "dev", "test"))
-        self.num_outputs = len(vocabulary) + 1
+    learner: CtcLearner
+    examples: dict[str, SequenceExamples]
+    vocabulary: Sequence[str]
+    chance: dict[str, float]
+    budget: TaskBudget
+    device: str
+
+    def __post_init__(self) -> None:
+        self.num_train, self.num_dev, self.num_test = (len(self.examples[s].symbols) for s in ("train", "dev", "test"))
+        self.num_outputs = len(self.vocabulary) + 1
         #: Neighbouring frames that the head reads as one.
-        self.stack = budget.stack_frames if learner.head == "recurrent" else 1
+        self.stack = self.budget.stack_frames if self.learner.head == "recurrent" else 1
         self.start_epochs(0, 1)
 
     def new_head(self) -> LinearHead | RecurrentHead:
         """A head with one output per symbol, and the blank as output 0."""
         layers, width = self.examples["train"].bank.shape
-        if self._learner.head == "linear":
+        if self.learner.head == "linear":
             return LinearHead(layers, width, PROJECTOR_WIDTH, self.num_outputs).to(self.device)
-        shape = RecurrentShape(self._budget.head_width, stack=self.stack, layer_norm=self._budget.layer_norm)
+        shape = RecurrentShape(self.budget.head_width, stack=self.stack, layer_norm=self.budget.layer_norm)
         return RecurrentHead(layers, width, self.num_outputs, shape).to(self.device)
 
     def logits(
@@ -186,7 +184,7 @@ class BoundCtc:
     ) -> Tensor:
         """(head, frame, output) of `features` (layer, frame, width); `distort` draws a recurrent head's SpecAugment."""
         features = features.to(self.device).float()
-        if self._learner.head == "linear":
+        if self.learner.head == "linear":
             return linear_logits(heads, features)
         summed = sum_layers([head.layer_sum for head in heads], features)
         if distort is not None:
@@ -196,20 +194,20 @@ class BoundCtc:
     def start_epochs(self, seed: int, batch: int) -> None:
         """Restart the seeded order of batches."""
         train = self.examples["train"]
-        listed = self._learner.list_windows(train.samples, min(batch, self.num_train))
+        listed = self.learner.list_windows(train.samples, min(batch, self.num_train))
         self.windows = windows = [range(first, last) for first, last in listed]
         #: Draws one window after another.
         self.order = ShuffledBatches(len(windows), 1, seed)
         # Of a local name: a thread that held the learner would keep it alive.
         self._batches = train.bank.stream(windows[int(drawn[0])] for drawn in self.order.batches())
-        self._distort = np.random.default_rng([seed, 1]) if self._learner.spec_augment else None
+        self._distort = np.random.default_rng([seed, 1]) if self.learner.spec_augment else None
 
     def losses(self, heads: Sequence[Any]) -> Tensor:
         """(head,) CTC losses of the next batch, each utterance divided by its target length; impossible ones are 0."""
         window, features = next(self._batches)
         train, of_batch = self.examples["train"], slice(window.start, window.stop)
         lengths = train.bank.lengths[of_batch]
-        if self._learner.rounded_frames:
+        if self.learner.rounded_frames:
             features, lengths = append_zero_frames(features, lengths, train.rounded[of_batch])
         logits = self.logits(heads, features, lengths, self._distort)
         stacked = reduce_lengths(lengths, self.stack)
@@ -220,16 +218,16 @@ class BoundCtc:
         examples = self.examples[split]
         decoded: list[list[IntArray]] = [[] for _ in heads]
         frames = examples.bank.lengths
-        groups = group_consecutive(range(len(frames)), lambda i: int(frames[i]), self._learner.eval_frames)
+        groups = group_consecutive(range(len(frames)), lambda i: int(frames[i]), self.learner.eval_frames)
         for window, features in examples.bank.stream(range(group[0], group[-1] + 1) for group in groups):
             lengths = frames[window.start : window.stop]
             best = self.logits(heads, features, lengths).argmax(2).cpu().numpy()
             stacked = reduce_lengths(lengths, self.stack)
             for index, row in enumerate(best):
                 decoded[index] += decode_greedily(row, stacked)
-        named = [[[self._vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
+        named = [[[self.vocabulary[t - 1] for t in row] for row in rows] for rows in decoded]
         hypotheses = [[[symbol for symbol in row if symbol not in SPECIALS] for row in rows] for rows in named]
-        return [self._learner.score(examples.symbols, rows) for rows in hypotheses]
+        return [self.learner.score(examples.symbols, rows) for rows in hypotheses]
 
 
 ASR = CtcLearner(

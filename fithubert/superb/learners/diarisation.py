@@ -151,34 +151,31 @@ def smooth(active: np.ndarray, frames: int) -> np.ndarray:
     return (sums[frames:] - sums[:-frames] > frames // 2).astype(active.dtype)
 
 
+@dataclass
 class BoundDiarisation:
-    """SD on one model's features."""
+    """SD on one model's features, `examples` by split."""
 
-    num_outputs = _SPEAKERS
+    learner: DiarisationLearner
+    examples: dict[str, MixtureExamples]
+    chance: dict[str, float]
+    width: int
+    device: str
+    num_outputs: int = _SPEAKERS
 
-    def __init__(
-        self,
-        learner: DiarisationLearner,
-        examples: dict[str, MixtureExamples],
-        chance: dict[str, float],
-        width: int,
-        device: str,
-    ) -> None:
-        self.examples, self.chance, self.device = examples, chance, device
-        self._learner, self._width = learner, width
-        self.num_train = len(examples["train"].chunks)
-        self.num_dev, self.num_test = (len(examples[s].recordings) - 1 for s in ("dev", "test"))
+    def __post_init__(self) -> None:
+        self.num_train = len(self.examples["train"].chunks)
+        self.num_dev, self.num_test = (len(self.examples[s].recordings) - 1 for s in ("dev", "test"))
         self.start_epochs(0, 1)
 
     def new_head(self) -> DiarisationHead:
         """A DiarisationHead."""
         layers, features = self.examples["train"].chunks.shape
-        return DiarisationHead(layers, features, self._width, _SPEAKERS, self._learner.both_ways).to(self.device)
+        return DiarisationHead(layers, features, self.width, _SPEAKERS, self.learner.both_ways).to(self.device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Restart the seeded order of batches."""
         chunks = self.examples["train"].chunks
-        self.order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._learner.keep_last)
+        self.order = ShuffledBatches(self.num_train, batch, seed, keep_last=self.learner.keep_last)
         self._batches = chunks.stream(self.order.batches())
 
     def losses(self, heads: Sequence[DiarisationHead]) -> Tensor:
@@ -194,17 +191,17 @@ class BoundDiarisation:
 
         On test with dev's post-processing, and also with that of lowest error on test if the learner reports it.
         """
-        examples, selected = self.examples[split], self._learner.selection.name
+        examples, selected = self.examples[split], self.learner.selection.name
         logits = self._predict(heads, split)
         if split == "dev" and selected != "der":
-            accuracy = chunk_accuracy if self._learner.accuracy_by_chunk else _frame_accuracy
+            accuracy = chunk_accuracy if self.learner.accuracy_by_chunk else _frame_accuracy
             return [{selected: accuracy(row, examples)} for row in logits]
         on_dev = logits if split == "dev" else self._predict(heads, "dev")
         measures: list[dict[str, Measure]] = []
         for row, dev_row in zip(logits, on_dev, strict=True):
             best = _best_settings(dev_row, self.examples["dev"])
             measures.append({"der": _error_rate(row, examples, *best)})
-            if split == "test" and self._learner.test_postprocessing:
+            if split == "test" and self.learner.test_postprocessing:
                 measures[-1]["der_test_selected"] = _error_rate(row, examples, *_best_settings(row, examples))
         return measures
 

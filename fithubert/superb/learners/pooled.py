@@ -93,23 +93,20 @@ class PooledExamples:
     recordings: list[str]
 
 
+@dataclass
 class BoundPooled:
     """A PooledLearner on one model's features; pooled first, which is exact because the head is linear."""
 
-    def __init__(
-        self,
-        learner: PooledLearner,
-        examples: dict[str, PooledExamples],
-        slot_sizes: tuple[int, ...],
-        chance: dict[str, float],
-        device: str,
-    ) -> None:
-        self.examples, self.slot_sizes, self.chance, self.device = examples, slot_sizes, chance, device
-        self._learner = learner
-        self.num_train, self.num_dev, self.num_test = (
-            len(set(examples[s].recordings)) for s in ("train", "dev", "test")
-        )
-        self.num_outputs = sum(slot_sizes)
+    learner: PooledLearner
+    examples: dict[str, PooledExamples]
+    slot_sizes: tuple[int, ...]
+    chance: dict[str, float]
+    device: str
+
+    def __post_init__(self) -> None:
+        counts = (len(set(self.examples[split].recordings)) for split in ("train", "dev", "test"))
+        self.num_train, self.num_dev, self.num_test = counts
+        self.num_outputs = sum(self.slot_sizes)
         self.start_epochs(0, 1)
 
     def new_head(self) -> LinearHead:
@@ -120,9 +117,9 @@ class BoundPooled:
     def start_epochs(self, seed: int, batch: int) -> None:
         """Restart the seeded order of batches."""
         train = self.examples["train"]
-        weights = _class_weights(train.labels[:, 0].numpy()) if self._learner.sampling == "balanced" else None
-        self.crops = Variants(train.recordings, seed) if self._learner.crops else None
-        self.order = ShuffledBatches(self.num_train, batch, seed, weights, self._learner.keep_last)
+        weights = _class_weights(train.labels[:, 0].numpy()) if self.learner.sampling == "balanced" else None
+        self.crops = Variants(train.recordings, seed) if self.learner.crops else None
+        self.order = ShuffledBatches(self.num_train, batch, seed, weights, self.learner.keep_last)
 
     def losses(self, heads: Sequence[LinearHead]) -> Tensor:
         """(head,) cross entropies on the next batch, summed over slots."""
@@ -144,9 +141,9 @@ class BoundPooled:
         best = torch.stack([slot.argmax(2) for slot in slots], dim=2).cpu()
         right = (best == examples.labels).all(2).numpy()
         classes = examples.labels[:, 0].numpy()
-        if self._learner.dev == "expected" and split == "dev":
+        if self.learner.dev == "expected" and split == "dev":
             return [{"acc": class_accuracy(row, classes)} for row in right]
-        if self._learner.dev == "resampled" and split == "dev":
+        if self.learner.dev == "resampled" and split == "dev":
             weights = torch.from_numpy(_class_weights(classes))
             drawn = torch.multinomial(weights, len(weights), True, generator=torch.Generator().manual_seed(_DEV_SEED))
             return [{"acc": accuracy(row[drawn.numpy()])} for row in right]

@@ -19,7 +19,7 @@ from fithubert.records import Candidate, SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import read_layer
 from fithubert.superb.learners import MissingLabels
-from fithubert.superb.metrics import Detection, FloatArray, IntArray, list_resamples, summarise
+from fithubert.superb.metrics import Detection, FloatArray, IntArray, score_fields, summarise
 from fithubert.tasks import TASKS, Metric
 
 #: Shorter queries score 0 everywhere.
@@ -52,22 +52,18 @@ class QueryLearner:
         on_dev = [_search_layer(features, dev, layer) for layer in layers]
         values = [measure.value for measure in on_dev]
         best = int(np.argmax(values))
-        score = summarise([_search_layer(features, test, layers[best])])
+        name = self.selection.name
+        on_test = {name: summarise([_search_layer(features, test, layers[best])])}
         return SuperbMetrics(
             task=self.name,
             model="",
-            metrics={self.selection.name: score.value},
-            intervals={self.selection.name: (score.low, score.high)},
-            seed_deviation={self.selection.name: score.seed_deviation},
-            dev={self.selection.name: values[best]},
-            chance={self.selection.name: 0.0},
+            **score_fields(on_test, {name: summarise([on_dev[best]])}),
+            dev={name: values[best]},
+            chance={name: 0.0},
             candidates=tuple(Candidate(float(layer), value) for layer, value in enumerate(values)),
             layer_weights=tuple(float(layer == best) for layer in range(len(layers))),
             num_dev=dev.targets.size,
             num_test=test.targets.size,
-            resamples=list_resamples(
-                {"test": {self.selection.name: score}, "dev": {self.selection.name: summarise([on_dev[best]])}}
-            ),
         )
 
 

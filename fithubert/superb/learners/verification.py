@@ -25,7 +25,7 @@ from fithubert.tasks import TASKS, Metric
 #: Width before pooling for each of the budget's width: about 1500 of 512.
 _POOLED_RATIO = 3
 _EVAL_BATCH = 32
-_ADAMW = Training(torch.optim.AdamW, gradient_clip=1000.0)
+ADAMW = Training(torch.optim.AdamW, gradient_clip=1000.0)
 
 
 class SpeakerHead(nn.Module):
@@ -83,7 +83,7 @@ class VerificationLearner:
 
     name: str = "asv"
     selection: Metric = TASKS["asv"].selection
-    training: Training = _ADAMW
+    training: Training = ADAMW
     #: Width before pooling; None: three times the budget's.
     pooled_width: int | None = None
     extra_frames: int = 0
@@ -114,17 +114,7 @@ class VerificationLearner:
             features, {name: [u.id for u in rows] for name, rows in members.items()}, options.memory_bytes
         )
         recordings = [u.audio if self.crops else u.id for u in train]
-        known_speakers = _Speakers(torch.from_numpy(labels), recordings, len(speakers))
-        return BoundVerification(self, banks, known_speakers, trials, budget.head_width, options.device)
-
-
-@dataclass(frozen=True)
-class _Speakers:
-    """The training split: `labels` (item,), `recordings` (item,) the recording of each item, the number of speakers."""
-
-    labels: Tensor
-    recordings: list[str]
-    count: int
+        return BoundVerification(self, banks, labels, recordings, trials, budget.head_width, options.device)
 
 
 @dataclass(frozen=True)
@@ -148,52 +138,50 @@ def _make_trials(utterances: Sequence[Utterance]) -> _Trials:
     return _Trials(first, second, numbers[first] == numbers[second], numbers[np.stack([first, second])])
 
 
+@dataclass
 class BoundVerification:
-    """ASV on one model's features."""
+    """ASV on one model's features, `banks` by split. `labels`, `recordings` (item,): the training split's."""
 
-    def __init__(
-        self,
-        learner: VerificationLearner,
-        banks: dict[str, Bank],
-        speakers: _Speakers,
-        trials: dict[str, _Trials],
-        width: int,
-        device: str,
-    ) -> None:
-        self.device = device
-        self._learner, self._width = learner, width
-        self._banks, self._speakers, self._trials = banks, speakers, trials
-        self.num_train, self.num_outputs = len(set(speakers.recordings)), speakers.count
-        self.num_dev, self.num_test = len(trials["dev"].first), len(trials["test"].first)
+    learner: VerificationLearner
+    banks: dict[str, Bank]
+    labels: IntArray
+    recordings: list[str]
+    trials: dict[str, _Trials]
+    width: int
+    device: str
+
+    def __post_init__(self) -> None:
+        self.num_train, self.num_outputs = len(set(self.recordings)), int(self.labels.max()) + 1
+        self.num_dev, self.num_test = (len(self.trials[split].first) for split in ("dev", "test"))
         # From equal scores of all trials.
         self.chance = {"eer": 50.0}
         self.start_epochs(0, 1)
 
     def new_head(self) -> SpeakerHead:
         """A SpeakerHead."""
-        layers, features = self._banks["train"].shape
-        pooled = self._learner.pooled_width or _POOLED_RATIO * self._width
-        head = SpeakerHead(layers, features, self._width, pooled, self.num_outputs, self._learner.extra_frames)
+        layers, features = self.banks["train"].shape
+        pooled = self.learner.pooled_width or _POOLED_RATIO * self.width
+        head = SpeakerHead(layers, features, self.width, pooled, self.num_outputs, self.learner.extra_frames)
         return head.to(self.device)
 
     def start_epochs(self, seed: int, batch: int) -> None:
         """Restart the seeded order of batches."""
-        self.crops = Variants(self._speakers.recordings, seed) if self._learner.crops else None
-        self.order = ShuffledBatches(self.num_train, batch, seed, keep_last=self._learner.keep_last)
+        self.crops = Variants(self.recordings, seed) if self.learner.crops else None
+        self.order = ShuffledBatches(self.num_train, batch, seed, keep_last=self.learner.keep_last)
         drawn = self.order.batches()
-        self._batches = self._banks["train"].stream(map(self.crops.draw, drawn) if self.crops else drawn)
+        self._batches = self.banks["train"].stream(map(self.crops.draw, drawn) if self.crops else drawn)
 
     def losses(self, heads: Sequence[SpeakerHead]) -> Tensor:
         """(head,) additive-margin softmax losses of the next batch."""
         batch, features = next(self._batches)
-        lengths = self._banks["train"].lengths[batch]
+        lengths = self.banks["train"].lengths[batch]
         summed = sum_layers([h.layer_sum for h in heads], features.to(self.device).float())
-        labels = self._speakers.labels[torch.from_numpy(batch)].to(self.device)
+        labels = torch.from_numpy(self.labels[batch]).to(self.device)
         return torch.stack([h.loss(h.embed(x, lengths)[1], labels) for h, x in zip(heads, summed, strict=True)])
 
     def evaluate(self, heads: Sequence[SpeakerHead], split: str) -> list[dict[str, Measure]]:
         """The equal error rate of each head over the split's trials, from cosines of embeddings."""
-        bank, trials = self._banks[split], self._trials[split]
+        bank, trials = self.banks[split], self.trials[split]
         parts: list[list[Tensor]] = [[] for _ in heads]
         windows = (range(i, min(i + _EVAL_BATCH, len(bank))) for i in range(0, len(bank), _EVAL_BATCH))
         for window, features in bank.stream(windows):
