@@ -20,8 +20,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import cross_val_predict
 
 from fithubert.config.params import load_params
+from fithubert.config.search import SpaceParams
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.profile.macs import PARTS

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from benchmarks.store import WideTeacher
 from benchmarks.tables import write_tables
-from fithubert.config.distill import DistillParams
+from fithubert.config.params import DistillParams
 from fithubert.config.students import HintParams
 from fithubert.config.teacher import hubert_base
 from fithubert.data.batching import Crop, plan_batches

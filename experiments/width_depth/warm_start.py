@@ -16,8 +16,7 @@ from typing import Any, Literal
 import torch
 
 from experiments.results import add_row, read_rows
-from fithubert.config.distill import DistillParams
-from fithubert.config.params import Params, load_params
+from fithubert.config.params import DistillParams, Params, load_params
 from fithubert.config.students import StudentParams
 from fithubert.config.superb import TaskBudget
 from fithubert.data.batching import plan_eval_batches

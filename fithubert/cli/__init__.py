@@ -1,7 +1,7 @@
 """The `fithubert` command: parse, call, print. A command does what the DVC stage of its name does."""
 
 import sys
-from collections.abc import Callable, Iterable
+from importlib import import_module
 
 try:
     import rich  # noqa: F401  (Typer prints its help with it)
@@ -10,41 +10,18 @@ try:
 except ImportError:
     sys.exit("error: the command line needs Typer and rich: pip install fithubert[cli]")
 
-from fithubert.cli.ablation import ablation
-from fithubert.cli.cache import cache
-from fithubert.cli.compare import compare
-from fithubert.cli.compress import compress
-from fithubert.cli.depth import depth
-from fithubert.cli.distill import distill
-from fithubert.cli.doctor import doctor
-from fithubert.cli.export import export
-from fithubert.cli.extract import extract
-from fithubert.cli.features import features
-from fithubert.cli.import_ import import_
-from fithubert.cli.leaderboard import leaderboard
 from fithubert.cli.options import move_to_front, read_options
-from fithubert.cli.plan import plan
-from fithubert.cli.pool import pool
-from fithubert.cli.prepare import prepare
-from fithubert.cli.pretrain import pretrain
-from fithubert.cli.profile import profile
-from fithubert.cli.report import report
-from fithubert.cli.superb import superb
-from fithubert.cli.sweep import sweep
-from fithubert.cli.teacher import teacher
-from fithubert.cli.ui import ui
-from fithubert.cli.units import units
 from fithubert.threads import wait_without_spinning
 
 wait_without_spinning()
 
-#: Heading of `fithubert --help` -> its commands in order. A command is named like its function.
-COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Corpus and teacher": (prepare, pretrain, teacher, cache),
-    "Students": (compress, plan, distill, ablation, sweep, import_, export),
-    "Your own recordings": (features, units),
-    "Results": (extract, profile, superb, depth, leaderboard, report, pool, compare, ui),
-    "This machine": (doctor,),
+#: Heading of `fithubert --help` -> its commands in order. A command is named like its file and its function.
+COMMANDS = {
+    "Corpus and teacher": ("prepare", "pretrain", "teacher", "cache"),
+    "Students": ("compress", "plan", "distill", "ablation", "sweep", "import_", "export"),
+    "Your own recordings": ("features", "units"),
+    "Results": ("extract", "profile", "superb", "depth", "leaderboard", "report", "pool", "compare", "ui"),
+    "This machine": ("doctor",),
 }
 _EPILOG = (
     "Every command also accepts `--params FILE`, `--workspace FOLDER`, `--set KEY=VALUE` and `--debug`; "
@@ -55,29 +32,26 @@ _EPILOG = (
 # Typer's own types of contexts and parameters are private, hence the ignored overrides.
 
 
-class _Command(TyperCommand):
-    """A command whose help shows no type for flags."""
+class _WithoutFlagTypes:
+    """The help shows no type for flags."""
 
-    def get_params(self, ctx: typer.Context) -> list[object]:  # type: ignore[override]
-        return _without_flag_types(super().get_params(ctx))
+    def get_params(self, ctx: typer.Context) -> list[object]:
+        params = list(super().get_params(ctx))  # type: ignore[misc]
+        for param in params:
+            if isinstance(param, TyperOption) and param.is_flag:
+                param.metavar = ""
+        return params
 
 
-class _Group(TyperGroup):
+class _Command(_WithoutFlagTypes, TyperCommand):  # type: ignore[misc]
+    """A command."""
+
+
+class _Group(_WithoutFlagTypes, TyperGroup):  # type: ignore[misc]
     """The group of all commands: accepts the global options after the command too."""
-
-    def get_params(self, ctx: typer.Context) -> list[object]:  # type: ignore[override]
-        return _without_flag_types(super().get_params(ctx))
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         return super().parse_args(ctx, move_to_front(args))
-
-
-def _without_flag_types(params: Iterable[object]) -> list[object]:
-    listed = list(params)
-    for param in listed:
-        if isinstance(param, TyperOption) and param.is_flag:
-            param.metavar = ""
-    return listed
 
 
 app = typer.Typer(
@@ -93,9 +67,9 @@ app = typer.Typer(
 )
 app.callback()(read_options)
 for heading, commands in COMMANDS.items():
-    for command in commands:
-        name = command.__name__.rstrip("_")
-        app.command(name, cls=_Command, rich_help_panel=heading, epilog=_EPILOG)(command)
+    for name in commands:
+        command = getattr(import_module(f"fithubert.cli.{name}"), name)
+        app.command(name.rstrip("_"), cls=_Command, rich_help_panel=heading, epilog=_EPILOG)(command)
 
 
 def main() -> None:

@@ -1,5 +1,3 @@
-"""`fithubert ablation`: compare variants of a student."""
-
 from typing import Annotated
 
 import typer

@@ -1,10 +1,8 @@
-"""`fithubert cache`: store the teacher's hidden states."""
-
 from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import stage
+from fithubert.cli.options import stage, to_changes
 
 
 def cache(
@@ -23,7 +21,7 @@ def cache(
     """
     if repair and codec:
         raise typer.BadParameter("--repair keeps the codec of the cache; leave out --codec or --repair")
-    with stage(*([f"cache.codec={codec}"] if codec else [])) as (params, workspace):
+    with stage(*to_changes({"cache.codec": codec})) as (params, workspace):
         from fithubert.stages.cache import cache as run
 
         done = run(params, workspace, repair)

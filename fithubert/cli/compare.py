@@ -1,5 +1,3 @@
-"""`fithubert compare`: the models side by side."""
-
 import json
 from pathlib import Path
 from typing import Annotated

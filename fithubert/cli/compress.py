@@ -1,5 +1,3 @@
-"""`fithubert compress`: a student of any teacher from a folder of recordings."""
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,5 +1,3 @@
-"""`fithubert depth`: phone recognition from each hidden state of the teacher."""
-
 from fithubert.cli.options import stage
 
 

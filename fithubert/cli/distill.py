@@ -1,10 +1,8 @@
-"""`fithubert distill`: train a student."""
-
 from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import stage
+from fithubert.cli.options import stage, to_changes
 
 
 def distill(
@@ -20,9 +18,7 @@ def distill(
 
     Example: `fithubert distill fithubert --updates 200`
     """
-    changes = [f"distill.updates={updates}"] if updates is not None else []
-    changes += [f"distill.targets={targets}"] if targets is not None else []
-    with stage(*changes) as (params, workspace):
+    with stage(*to_changes({"distill.updates": updates, "distill.targets": targets})) as (params, workspace):
         from fithubert.stages.distill import distill as run
 
         done = run(params, workspace, student)

@@ -68,12 +68,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
 def inspect_machine(workspace: "Workspace", params: Path) -> list[Finding]:
     """All findings; nothing is written that stays."""
+    libraries = [_inspect_library(name) for name in ("torch", "torchaudio")]
     found = [
         Finding("ok", "fithubert", f"{__version__} in Python {platform.python_version()} ({sys.executable})"),
-        *(_inspect_library(name) for name in ("torch", "torchaudio")),
+        *libraries,
         *inspect_extras(requires("fithubert") or []),
     ]
-    if any(finding.mark == "problem" and finding.topic in ("torch", "torchaudio") for finding in found):
+    if any(finding.mark == "problem" for finding in libraries):
         return found
     found += [_inspect_gpu(), _inspect_tracking(), _inspect_params(params), _inspect_folder(workspace.root)]
     if found[-1].mark == "problem":
@@ -84,14 +85,13 @@ def inspect_machine(workspace: "Workspace", params: Path) -> list[Finding]:
 
 def inspect_extras(requirements: list[str]) -> list[Finding]:
     """One finding for the complete extras in `requirements` (as in the package's metadata), one per incomplete one."""
-    packages: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for requirement in requirements:
         extra = re.search(r"""extra == ['"]([\w-]+)['"]""", requirement)
         name = re.match(r"[\w.-]+", requirement)
         if extra is not None and name is not None and extra[1] not in _OTHER_EXTRAS:
-            packages.setdefault(extra[1], []).append(name[0])
-    missing = {extra: [name for name in names if find_version(name) is None] for extra, names in packages.items()}
-    complete = [extra for extra, names in missing.items() if not names]
+            missing.setdefault(extra[1], []).extend([] if find_version(name[0]) else [name[0]])
+    complete = [name for name, names in missing.items() if not names]
     found = [Finding("ok", "extras", f"installed: {', '.join(complete) or 'none'}")]
     for incomplete, names in missing.items():
         if names:
@@ -161,25 +161,21 @@ def _inspect_folder(root: Path) -> Finding:
 
 def _inspect_results(workspace: "Workspace") -> list[Finding]:
     """The results of earlier runs."""
-    found = [_inspect_corpus(workspace)]
-    results = {
-        "teacher": "exists" if (workspace.teacher / "config.json").is_file() else "",
-        "students": ", ".join(workspace.list_students()),
-    }
-    return found + [Finding("ok", topic, text) if text else _none_yet(topic) for topic, text in results.items()]
-
-
-def _inspect_corpus(workspace: "Workspace") -> Finding:
     from fithubert.data.manifest import manifest_path
 
-    if not manifest_path(workspace.data).is_file():
-        return _none_yet("corpus")
-    try:
-        manifest = workspace.load_manifest()
-    except UserError as error:
-        return Finding("problem", "corpus", str(error))
-    return Finding("ok", "corpus", f"{len(manifest)} utterances, {manifest.hours:.2f} h")
-
-
-def _none_yet(topic: str) -> Finding:
-    return Finding("note", topic, "none yet", "`dvc repro` makes it")
+    corpus = ""
+    found: list[Finding] = []
+    if manifest_path(workspace.data).is_file():
+        try:
+            manifest = workspace.load_manifest()
+            corpus = f"{len(manifest)} utterances, {manifest.hours:.2f} h"
+        except UserError as error:
+            found.append(Finding("problem", "corpus", str(error)))
+    teacher = "exists" if (workspace.teacher / "config.json").is_file() else ""
+    results = {"corpus": corpus, "teacher": teacher, "students": ", ".join(workspace.list_students())}
+    for topic, text in results.items():
+        if text:
+            found.append(Finding("ok", topic, text))
+        elif topic not in [finding.topic for finding in found]:
+            found.append(Finding("note", topic, "none yet", "`dvc repro` makes it"))
+    return found

@@ -1,5 +1,3 @@
-"""`fithubert export`: a student for use elsewhere."""
-
 from pathlib import Path
 from typing import Annotated
 

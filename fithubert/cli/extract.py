@@ -1,5 +1,3 @@
-"""`fithubert extract`: store the hidden states that SUPERB reads."""
-
 from typing import Annotated
 
 import typer

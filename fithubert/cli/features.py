@@ -1,5 +1,3 @@
-"""`fithubert features`: hidden states of recordings."""
-
 from pathlib import Path
 from typing import Annotated
 

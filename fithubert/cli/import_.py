@@ -1,5 +1,3 @@
-"""`fithubert import`: published checkpoints."""
-
 from pathlib import Path
 from typing import Annotated, Literal
 

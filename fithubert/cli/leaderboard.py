@@ -1,5 +1,3 @@
-"""`fithubert leaderboard`: one model over all ten tasks, each in the workspace of its corpus."""
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,8 @@
 """The options that every command accepts, before or after its name; the checked parameters; the workspace."""
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,11 @@ def no_stage() -> Iterator[None]:
         if options.changes:
             raise UserError(f"--set {options.changes[0]}: this command reads no parameters; leave --set out")
         yield
+
+
+def to_changes(values: Mapping[str, object]) -> list[str]:
+    """`KEY=VALUE` of every option that was given; None is an option that was not."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
 
 
 @contextmanager

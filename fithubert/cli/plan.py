@@ -1,5 +1,3 @@
-"""`fithubert plan`: what a distillation will take."""
-
 from typing import Annotated
 
 import typer

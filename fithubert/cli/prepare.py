@@ -1,12 +1,9 @@
-"""`fithubert prepare`: the corpus."""
-
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import stage
+from fithubert.cli.options import stage, to_changes
 from fithubert.errors import printable
 
 
@@ -32,18 +29,18 @@ def prepare(
 
     Example: `fithubert prepare --source librispeech --path /corpora`
     """
-    changes = []
+    changes: dict[str, object] = {}
     if source is not None:
-        changes.append(f"data={json.dumps({'source': source, 'path': str(path or 'corpora')})}")
+        changes["data"] = {"source": source, "path": str(path or "corpora")}
     elif path is not None:
-        changes.append(f"data.path={json.dumps(str(path))}")
+        changes["data.path"] = str(path)
     for split in ("train", "dev", "test") if subset else ():
-        changes.append(f"data.{split}={json.dumps([name for name in subset or () if _split_of(name) == split])}")
+        changes[f"data.{split}"] = [name for name in subset or () if _split_of(name) == split]
     if folder is not None:
-        changes.append(f"data={json.dumps({'source': 'folder', 'path': str(folder)})}")
+        changes = {"data": {"source": "folder", "path": str(folder)}}
     if transcripts is not None:
-        changes.append(f"data.transcripts={json.dumps(str(transcripts))}")
-    with stage(*changes) as (params, workspace):
+        changes["data.transcripts"] = str(transcripts)
+    with stage(*to_changes(changes)) as (params, workspace):
         from fithubert.stages.prepare import prepare as run
 
         done = run(params, workspace, download)

@@ -1,5 +1,3 @@
-"""`fithubert pretrain`: make a teacher."""
-
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +19,6 @@ def pretrain(
     Example: `fithubert pretrain experiments/pretrain/mini.yaml --out build/teacher`
     """
     with no_stage():
-        from fithubert.stages.pretrain import pretrain as run
+        from fithubert.pretrain import pretrain_recipe
 
-        print(f"teacher: {run(recipe, out, device)}")
+        print(f"teacher: {pretrain_recipe(recipe, out, device)}")

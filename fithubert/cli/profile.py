@@ -1,5 +1,3 @@
-"""`fithubert profile`: the cost of every model."""
-
 from typing import Annotated
 
 import typer

@@ -1,5 +1,3 @@
-"""`fithubert report`: the page with all results."""
-
 from fithubert.cli.options import stage
 
 

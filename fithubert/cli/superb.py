@@ -1,5 +1,3 @@
-"""`fithubert superb`: score a model on a task."""
-
 from pathlib import Path
 from typing import Annotated
 

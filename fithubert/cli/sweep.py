@@ -1,5 +1,3 @@
-"""`fithubert sweep`: search shapes of a student."""
-
 import re
 from pathlib import Path
 from typing import Annotated

@@ -1,11 +1,8 @@
-"""`fithubert teacher`: the teacher in its canonical form."""
-
-import json
 from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import stage
+from fithubert.cli.options import stage, to_changes
 
 
 def teacher(
@@ -21,7 +18,7 @@ def teacher(
 
     Example: `fithubert teacher torchaudio:HUBERT_BASE`
     """
-    with stage(*([f"teacher.source={json.dumps(spec)}"] if spec else [])) as (params, workspace):
+    with stage(*to_changes({"teacher.source": spec})) as (params, workspace):
         from fithubert.stages.teacher import teacher as run
 
         done = run(params, workspace)

@@ -1,5 +1,3 @@
-"""`fithubert ui`: the runs in MLflow."""
-
 from typing import Annotated
 
 import typer

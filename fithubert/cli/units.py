@@ -1,5 +1,3 @@
-"""`fithubert units`: recordings as discrete units."""
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 

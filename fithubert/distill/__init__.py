@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fithubert.config.distill import DistillParams
+from fithubert.config.params import DistillParams
 from fithubert.config.students import StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop

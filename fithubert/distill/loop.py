@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from fithubert.data.batching import Crop, plan_batches, plan_eval_batches
+from fithubert.data.batching import Crop, plan_batches
 from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
-from fithubert.distill.targets import Request, TrainingData
+from fithubert.distill.targets import TrainingData
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.models.weights import parameter_counts
@@ -19,7 +19,6 @@ from fithubert.store.read import HiddenStateBatch
 from fithubert.training import on_first_rank
 from fithubert.training.checkpoint import CheckpointFolder
 from fithubert.training.events import (
-    CheckpointWritten,
     EndReason,
     Evaluated,
     Listeners,
@@ -168,14 +167,7 @@ class TrainingLoop:
         )
 
     def _dev_losses(self) -> tuple[float, dict[Head, float]]:
-        """The dev loss and that of each head, on the same batches every time."""
-        dev = self.data.dev
-        layers = self.stepper.layers_of(range(len(self.stepper.hint_loss.layer_map)))
-        plan = plan_eval_batches(dev.num_frames, batch_frames=self._frames(self.params.batch_seconds))
-        mine = plan[self.fabric.global_rank :: self.fabric.world_size]
-        requests = (Request(tuple(crops), layers) for crops in mine)
-        with closing(prefetch(((request, dev.read(request)) for request in requests), 2)) as stream:
-            return self.stepper.evaluate(dev.finish(batch.to(self.fabric.device), request) for request, batch in stream)
+        return self.stepper.evaluate(self.data.dev, self._frames(self.params.batch_seconds))
 
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far."""
@@ -199,9 +191,9 @@ class TrainingLoop:
         if not self.fabric.is_global_zero:
             return
         progress = {**self.standing.to_json(), "seconds": self._seconds()}
-        contents = {"progress": progress, "best": self.best, **self.stepper.state_dict()}
-        path = self.checkpoints.save(self.standing.update, contents)
-        self.listeners.notify(CheckpointWritten(self.standing.update, path))
+        self.checkpoints.save(
+            self.standing.update, {"progress": progress, "best": self.best, **self.stepper.state_dict()}
+        )
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one, and report the start of the training."""

@@ -1,6 +1,7 @@
 """One update and one dev evaluation, over all ranks, and the check of an update before it is applied."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
@@ -9,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fithubert.config.distill import DistillParams
+from fithubert.config.params import DistillParams
+from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss, HintLosses
-from fithubert.distill.targets import Request
+from fithubert.distill.targets import Request, Targets
 from fithubert.models.student import Student, draw_mask
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training import delay_gradient_sync, sum_over_ranks
-from fithubert.training.updates import Optimiser, OptimizerSettings, Part, PlannedUpdate, derive_seed, split_update
+from fithubert.training.updates import (
+    Optimiser,
+    OptimizerSettings,
+    Part,
+    PlannedUpdate,
+    derive_seed,
+    prefetch,
+    split_update,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -108,18 +118,23 @@ class Stepper:
                 average.lerp_(weight.detach(), 1 - self.params.ema_decay)
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[HiddenStateBatch]) -> tuple[float, dict[Head, float]]:
-        """The total loss, and each head's own, over the frames of all ranks' `batches`."""
+    def evaluate(self, dev: Targets, batch_frames: int) -> tuple[float, dict[Head, float]]:
+        """The total loss, and each head's own, over the frames of `dev`, on the same batches every time."""
         self.evaluated.eval()
         heads = self.hint_loss.layer_map
+        layers = self.layers_of(range(len(heads)))
+        plan = plan_eval_batches(dev.num_frames, batch_frames=batch_frames)
+        requests = (Request(tuple(crops), layers) for crops in plan[self.fabric.global_rank :: self.fabric.world_size])
         sums = torch.zeros(2 + len(heads), dtype=torch.float64, device=self.fabric.device)
-        for batch in batches:
-            assert batch.waveforms is not None  # Targets always give them.
-            with self.fabric.autocast():
-                projections, lengths = self.evaluated.hints(batch.waveforms, batch.lengths)
-            losses = self.hint_loss([y.float() for y in projections], lengths, batch.hidden_states)
-            frames = batch.frame_lengths.sum().double()
-            sums += torch.cat([frames[None], frames * _as_row(losses)])
+        with closing(prefetch((request, dev.read(request)) for request in requests)) as stream:
+            for request, read in stream:
+                batch = dev.finish(read.to(self.fabric.device), request)
+                assert batch.waveforms is not None  # Targets always give them.
+                with self.fabric.autocast():
+                    projections, lengths = self.evaluated.hints(batch.waveforms, batch.lengths)
+                losses = self.hint_loss([y.float() for y in projections], lengths, batch.hidden_states)
+                frames = batch.frame_lengths.sum().double()
+                sums += torch.cat([frames[None], frames * _as_row(losses)])
         num_frames, *totals = sum_over_ranks(self.fabric, sums).tolist()
         total, *losses_of_heads = (value / num_frames for value in totals)
         return total, dict(zip(heads, losses_of_heads, strict=True))

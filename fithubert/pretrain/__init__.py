@@ -1,15 +1,17 @@
 """Pre-training by iterations: cluster frames, predict the clusters of masked frames, cluster the result, repeat."""
 
+import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import Tensor
 
-from fithubert.config.pretrain import PretrainParams
-from fithubert.data.manifest import Manifest
+from fithubert.config.pretrain import ManifestData, PretrainParams, load_pretrain_params
+from fithubert.data.manifest import Manifest, load_manifest, manifest_path
+from fithubert.data.prepare import prepare_corpus
 from fithubert.errors import UserError
 from fithubert.files import digest_json, only_writer, read_json, remove_leftovers, write_json
 from fithubert.importers.registry import load_teacher
@@ -19,7 +21,9 @@ from fithubert.models.weights import save_teacher
 from fithubert.pretrain.corpus import WaveformBank, count_units, describe_units, discover_units, write_waveforms
 from fithubert.pretrain.loop import Iteration, IterationLoop, Report
 from fithubert.pretrain.objective import UnitPredictor
-from fithubert.training import deterministic_torch, on_first_rank
+from fithubert.training import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.training.progress import progress_line
+from fithubert.workspace import check_name
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -28,6 +32,42 @@ if TYPE_CHECKING:
 FORMAT = 2
 #: Parameters without influence on the teacher. The corpus is identified by its contents, not by its source.
 _FREE = {"data", "checkpoint_every_updates"}
+#: The recipe's precision -> Lightning Fabric's.
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+def pretrain_recipe(recipe: Path, out: Path, device: str = "auto") -> Path:
+    """Pre-train the teacher that `recipe` describes in `out`; the folder of the finished teacher.
+
+    A corpus that is not prepared yet is prepared in `out`/data. A second call resumes a stopped one. Under torchrun
+    every rank makes the same call. Raises UserError if the parameters are wrong or `out` belongs to other parameters.
+    """
+    check_name(device, get_args(Accelerator), "device")
+    params = load_pretrain_params(recipe)
+    fabric = open_fabric(
+        cast(Accelerator, device), _PRECISIONS[params.precision], unused_parameters=params.layer_dropout > 0
+    )
+
+    def report(line: str) -> None:
+        if fabric.is_global_zero:
+            print(f"pretrain: {line}", file=sys.stderr, flush=True)
+
+    with ends_with_its_ranks(fabric):
+        root = on_first_rank(fabric, lambda: _prepare(params, out / "data"))
+        manifest = load_manifest(manifest_path(root), root)
+        return pretrain(params, manifest, out, fabric, report)
+
+
+def _prepare(params: PretrainParams, root: Path) -> Path:
+    """The data folder of the recipe's corpus: `root`, prepared if needed, or a folder prepared before."""
+    if isinstance(params.data, ManifestData):
+        return params.data.path
+    mine, marker = digest_json(params.data.model_dump(mode="json")), root / "made_from.json"
+    if marker.exists() and read_json(marker) == mine:
+        return root
+    prepare_corpus(params.data, root, on_progress=progress_line("corpus"))
+    write_json(marker, mine)
+    return root
 
 
 def pretrain(params: PretrainParams, manifest: Manifest, work: Path, fabric: "Fabric", report: Report) -> Path:

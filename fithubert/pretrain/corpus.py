@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fithubert.config.pretrain import UnitParams
 from fithubert.data import frame_phones
 from fithubert.data.batching import Crop, plan_eval_batches
 from fithubert.data.manifest import Manifest, Phone, Utterance
 from fithubert.errors import UserError
-from fithubert.files import atomic_file
+from fithubert.files import open_atomically
 from fithubert.frames import (
     HUBERT_CONVOLUTIONS,
     HUBERT_STRIDE_SAMPLES,
@@ -48,7 +49,7 @@ def write_waveforms(manifest: Manifest, path: Path) -> None:
     if not total:
         raise UserError("pretrain: there is no training audio; check the train split of the corpus")
     utterances = manifest.utterances
-    with atomic_file(path) as temporary, temporary.open("wb") as written, ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with open_atomically(path) as written, ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(utterances), _DECODED):
             for waveform in pool.map(manifest.read, utterances[start : start + _DECODED]):
                 samples = (waveform * 32768).round().clamp(-32768, 32767)
@@ -75,12 +76,9 @@ class WaveformBank:
 
     def crops(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
         """Waveforms (batch, samples) float32 and lengths (batch,) of crops that begin at frame boundaries."""
-        lengths = [count_samples(c.num_frames, HUBERT_CONVOLUTIONS) for c in crops]
-        waveforms = torch.zeros(len(crops), max(lengths))
-        for row, (crop, length) in enumerate(zip(crops, lengths, strict=True)):
-            start = self._offsets[crop.index] + crop.start_frame * HUBERT_STRIDE_SAMPLES
-            waveforms[row, :length] = _as_waveform(self._samples[start : start + length])
-        return waveforms, torch.tensor(lengths)
+        starts = [self._offsets[crop.index] + crop.start_frame * HUBERT_STRIDE_SAMPLES for crop in crops]
+        ends = [start + count_samples(crop.num_frames) for start, crop in zip(starts, crops, strict=True)]
+        return pad_waveforms([_as_waveform(self._samples[slice(*span)]) for span in zip(starts, ends, strict=True)])
 
 
 class UnitBank:
@@ -101,19 +99,15 @@ class UnitBank:
 
     def crops(self, crops: Sequence[Crop]) -> Tensor:
         """Units (batch, time) int64 of the crops, -1 after each one's end."""
-        units = torch.full((len(crops), max(c.num_frames for c in crops)), -1)
-        for row, crop in enumerate(crops):
-            start = self._offsets[crop.index] + crop.start_frame
-            units[row, : crop.num_frames] = torch.from_numpy(
-                self._units[start : start + crop.num_frames].astype(np.int64)
-            )
-        return units
+        wholes = (torch.from_numpy(self.whole(crop.index)) for crop in crops)
+        units = [y.narrow(0, crop.start_frame, crop.num_frames) for y, crop in zip(wholes, crops, strict=True)]
+        return pad_sequence(units, batch_first=True, padding_value=-1)
 
 
 def save_units(units: Tensor, path: Path) -> None:
     """Write the units (frames,) of a corpus, utterance after utterance, to `path`."""
     # To an open file, since numpy would add its own ending to the name.
-    with atomic_file(path) as temporary, temporary.open("wb") as written:
+    with open_atomically(path) as written:
         np.save(written, units.cpu().numpy().astype("<i4"), allow_pickle=False)
 
 

@@ -1,9 +1,10 @@
 """Recordings as discrete units: k-means clusters of one layer, as HuBERT makes its targets and GSLM its tokens."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,17 +76,18 @@ def fit_codebook(
     rows = plan_rows(recordings, model)
     drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
     sample = [rows[index] for index in drawn]
-    options = UnitOptions(batch_seconds=batch_seconds, windows=info.windows or NO_WINDOWS)
+    show = _show_frames(sample, on_progress)
     states: list[Tensor] = []
     missing = info.sample_frames
-    for _, frames in _run(model, recordings, sample, info.layer, options, on_progress):
+    windows = info.windows or NO_WINDOWS
+    for _, (frames,) in compute_pieces(model, recordings, sample, (info.layer,), batch_seconds, windows):
         states.append(frames[:missing].float().cpu())
         missing -= len(states[-1])
+        show(len(frames))
         if not missing:
             break
     if on_progress is not None:
-        seconds = sum(row.num_samples for row in sample) / SAMPLE_RATE_HZ
-        on_progress(seconds, seconds)
+        on_progress(_seconds_of(sample), _seconds_of(sample))
     return Codebook(info, fit_units(torch.cat(states), info.clusters, info.seed))
 
 
@@ -152,49 +154,38 @@ def write_units(
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
     schema = units_schema(codebook, rate_hz, options.dedup, used_windows(recordings, options.windows))
     rows = plan_rows(recordings, model)
-    seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
-    counts, done, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0, 0
-    num_frames = sum(row.num_frames for row in rows)
+    show = _show_frames(rows, on_progress)
+    counts, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
             found: dict[int, list[Tensor]] = {row.index: [] for row in window}
-            for row, frames in _run(model, recordings, window, info.layer, options):
+            pieces = compute_pieces(model, recordings, window, (info.layer,), options.batch_seconds, options.windows)
+            for row, (frames,) in pieces:
                 found[row.index].append(codebook.units.assign(frames.float()).cpu())
-                done += len(frames)
-                if on_progress is not None:
-                    on_progress(done / num_frames * seconds, seconds)
+                show(len(frames))
             units = {index: torch.cat(parts) for index, parts in found.items()}
-            table = pa.Table.from_pylist(
-                [_row_of(row, units[row.index], rate_hz, options.dedup) for row in window], schema
-            )
-            writer.write_table(table)
-            tokens += len(table.column("units").combine_chunks().flatten())
+            values = [_row_of(row, units[row.index], rate_hz, options.dedup) for row in window]
+            writer.write_table(pa.Table.from_pylist(values, schema))
+            tokens += sum(len(value["units"]) for value in values)
             counts += torch.bincount(torch.cat(list(units.values())), minlength=info.clusters)
-    return WrittenUnits(len(rows), seconds, int(counts.sum()), tokens, int((counts > 0).sum()))
+    return WrittenUnits(len(rows), _seconds_of(rows), int(counts.sum()), tokens, int((counts > 0).sum()))
 
 
-def join_runs(units: Tensor) -> tuple[Tensor, Tensor]:
-    """`units` (time,) with every run of one unit as one, and the length of each run, (runs,) each."""
-    joined, durations = torch.unique_consecutive(units, return_counts=True)
-    return joined, durations
+def _seconds_of(rows: Sequence[PlannedRow]) -> float:
+    return sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
 
 
-def _run(
-    model: SpeechModel,
-    recordings: ListedRecordings,
-    rows: Sequence[PlannedRow],
-    layer: int,
-    options: UnitOptions,
-    on_progress: OnProgress | None = None,
-) -> Iterator[tuple[PlannedRow, Tensor]]:
-    """The states (time, feature) of `layer` of `rows`, piece by piece (see `compute_pieces`)."""
-    done, total = 0, sum(row.num_frames for row in rows)
-    seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
-    for row, states in compute_pieces(model, recordings, rows, (layer,), options.batch_seconds, options.windows):
-        yield row, states[0]
-        done += len(states[0])
+def _show_frames(rows: Sequence[PlannedRow], on_progress: OnProgress | None) -> Callable[[int], None]:
+    """A function that is called with the frames of every piece of `rows` and passes on the seconds done."""
+    seconds, num_frames, done = _seconds_of(rows), sum(row.num_frames for row in rows), 0
+
+    def show(frames: int) -> None:
+        nonlocal done
+        done += frames
         if on_progress is not None:
-            on_progress(done / total * seconds, seconds)
+            on_progress(done / num_frames * seconds, seconds)
+
+    return show
 
 
 def units_schema(codebook: Codebook, rate_hz: float, dedup: bool, windows: Windows | None = None) -> pa.Schema:
@@ -214,14 +205,9 @@ def units_schema(codebook: Codebook, rate_hz: float, dedup: bool, windows: Windo
     return pa.schema(columns, {_INFO_KEY: json.dumps(values, sort_keys=True).encode()})
 
 
-def _row_of(row: PlannedRow, units: Tensor, rate_hz: float, dedup: bool) -> dict[str, object]:
-    values: dict[str, object] = {
-        "path": row.id,
-        "seconds": row.num_samples / SAMPLE_RATE_HZ,
-        "frames": row.num_frames,
-        "frame_rate_hz": rate_hz,
-    }
-    if not dedup:
-        return {**values, "units": units.numpy()}
-    joined, durations = join_runs(units)
-    return {**values, "units": joined.numpy(), "durations": durations.numpy()}
+def _row_of(row: PlannedRow, units: Tensor, rate_hz: float, dedup: bool) -> dict[str, Any]:
+    joined, durations = torch.unique_consecutive(units, return_counts=True)
+    values = {"path": row.id, "seconds": row.num_samples / SAMPLE_RATE_HZ, "frames": row.num_frames}
+    if dedup:
+        values |= {"durations": durations.numpy()}
+    return {**values, "frame_rate_hz": rate_hz, "units": (joined if dedup else units).numpy()}

@@ -16,8 +16,7 @@ from fithubert.data.batching import Crop, plan_batches
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.pretrain.corpus import UnitBank, WaveformBank
-from fithubert.pretrain.mixing import Overlap, overlay
-from fithubert.pretrain.objective import MaskedUpdate, UnitPredictor, mask_update
+from fithubert.pretrain.objective import MaskedUpdate, Overlap, UnitPredictor, mask_update, overlay
 from fithubert.training import delay_gradient_sync, on_first_rank, sum_over_ranks
 from fithubert.training.checkpoint import read_checkpoint, write_checkpoint
 from fithubert.training.progress import progress_line

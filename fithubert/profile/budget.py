@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fithubert.config.distill import DistillParams
+from fithubert.config.params import DistillParams
 from fithubert.config.students import HintParams, StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.hints import HintLoss

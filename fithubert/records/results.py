@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fithubert.config.search import COSTS
 from fithubert.config.students import TimeReductionConfig
-from fithubert.config.sweep import COSTS
 from fithubert.records.base import Record
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from fithubert.config.ablation import AblationParams
 from fithubert.config.params import Params
+from fithubert.config.search import AblationParams
 from fithubert.config.students import StudentParams
 from fithubert.errors import UserError
 from fithubert.models.hubert import HubertTeacher

@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any
 
 from fithubert.config.base import read_yaml, validate
+from fithubert.config.search import SpaceParams
 from fithubert.config.students import StudentConfig, StudentParams
-from fithubert.config.sweep import SpaceParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ

@@ -16,8 +16,8 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from fithubert.config.search import COSTS, SpaceParams, SweepParams
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import COSTS, SpaceParams, SweepParams
 from fithubert.errors import UserError, without_password
 from fithubert.search.space import Choices, Limits, Speed
 from fithubert.superb.run import find_learner

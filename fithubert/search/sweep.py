@@ -17,8 +17,8 @@ import torch
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from fithubert.config.search import COSTS
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import COSTS
 from fithubert.errors import UserError
 from fithubert.files import digest_json
 from fithubert.search.space import Choices, Costs, count_costs, describe_student, make_student

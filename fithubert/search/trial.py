@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from fithubert.code_version import code_version
-from fithubert.config.ablation import TrialBudget
 from fithubert.config.params import Params
+from fithubert.config.search import SweepParams, TrialBudget
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import SweepParams
 from fithubert.data.manifest import Manifest
 from fithubert.distill import TrainingOptions, TrainResult, train_student
-from fithubert.distill.targets import Targets, TrainingData
+from fithubert.distill.targets import TrainingData
 from fithubert.files import digest_json, read_json, write_json
-from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.weights import load_student
 from fithubert.profile.costs import REFERENCE_SECONDS
@@ -40,12 +38,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialData:
-    """The data that all trials share: the corpus, the teacher, and its hidden states on train and dev."""
+    """The data that all trials share: the corpus, and the teacher with its hidden states on train and dev."""
 
     manifest: Manifest
-    teacher: HubertTeacher
-    train: Targets
-    dev: Targets
+    training: TrainingData
 
 
 def run_trial(
@@ -66,7 +62,7 @@ def run_trial(
         write_json(mark, identity)
     elif record.is_file():
         return AblationTrial.read(record)
-    trained = _train(trial, params, data, directory / "student", listeners)
+    trained = _train(trial, params, data.training, directory / "student", listeners)
     model = ReadOut(load_student(trained.directory), trial.name).to(choose_device(params.teacher.device))
     tasks = _probe(trial, model, params, data.manifest, directory / "features")
     ended = trained.ended
@@ -93,18 +89,6 @@ class FinishedTrial:
 
     costs: tuple[float, ...]
     curve: dict[int, float]
-
-
-def count_better(
-    update: int, loss: float, costs: tuple[float, ...], finished: Iterable[FinishedTrial], margin: float
-) -> int:
-    """The number of finished trials that cost no more in any objective and were better by `margin` at `update`."""
-    return sum(
-        all(theirs <= ours for theirs, ours in zip(other.costs, costs, strict=True))
-        and update in other.curve
-        and other.curve[update] < loss * (1 - margin)
-        for other in finished
-    )
 
 
 class StoppingRule(TrainingListener):
@@ -142,7 +126,11 @@ class StoppingRule(TrainingListener):
         updates, margin = self._settings.budget.updates, self._settings.stop_margin
         if event.update < updates / 2 or event.update >= updates:
             return
-        better = count_better(event.update, loss, self._costs, self._read_finished(), margin)
+        better = sum(
+            all(theirs <= ours for theirs, ours in zip(other.costs, self._costs, strict=True))
+            and other.curve.get(event.update, loss) < loss * (1 - margin)
+            for other in self._read_finished()
+        )
         if better >= self._settings.stop_after:
             raise StopTraining(f"at update {event.update} {better} cheaper trials were {margin:.0%} better")
 
@@ -161,7 +149,7 @@ class RunTrial(Protocol):
 
 
 def _train(
-    trial: Trial, params: Params, data: TrialData, folder: Path, listeners: Iterable[TrainingListener]
+    trial: Trial, params: Params, data: TrainingData, folder: Path, listeners: Iterable[TrainingListener]
 ) -> TrainResult:
     budget = trial.budget
     schedule = params.distill.model_copy(
@@ -174,8 +162,7 @@ def _train(
     )
     seconds = min(trial.student.init_seconds, budget.init_seconds)
     short = trial.student.model_copy(update={"init_seconds": seconds})
-    targets = TrainingData(data.train, data.dev, data.teacher)
-    return train_student(short, schedule, targets, folder, TrainingOptions(listeners))
+    return train_student(short, schedule, data, folder, TrainingOptions(listeners))
 
 
 def _probe(trial: Trial, model: ReadOut, params: Params, manifest: Manifest, folder: Path) -> dict[str, TaskScore]:
@@ -201,6 +188,7 @@ def _probe(trial: Trial, model: ReadOut, params: Params, manifest: Manifest, fol
 
 def _identify(trial: Trial, params: Params, data: TrialData) -> str:
     """A digest of everything that decides the result."""
+    training = data.training
     return digest_json(
         {
             "student": trial.student.model_dump(mode="json"),
@@ -209,8 +197,8 @@ def _identify(trial: Trial, params: Params, data: TrialData) -> str:
             "extract": params.extract.model_dump(mode="json"),
             "seed": trial.seed,
             "corpus": data.manifest.fingerprint,
-            "teacher": data.teacher.fingerprint,
-            "targets": [data.train.fingerprint, data.dev.fingerprint],
+            "teacher": training.teacher and training.teacher.fingerprint,
+            "targets": [training.train.fingerprint, training.dev.fingerprint],
             "code": code_version(__name__),
         }
     )

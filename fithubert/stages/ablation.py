@@ -29,6 +29,5 @@ def ablation(params: Params, workspace: Workspace, name: str) -> AblationMetrics
 
 def open_trial_data(params: Params, workspace: Workspace) -> TrialData:
     """The corpus, the teacher and its targets. Raises UserError if one of them has not been made."""
-    data = open_targets(workspace, params.distill.targets, params.cache, params.teacher.precision)
-    assert data.teacher is not None  # open_targets reads one
-    return TrialData(workspace.load_manifest(), data.teacher, data.train, data.dev)
+    training = open_targets(workspace, params.distill.targets, params.cache, params.teacher.precision)
+    return TrialData(workspace.load_manifest(), training)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from fithubert.config.params import Params
+from fithubert.config.search import SpaceParams
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import SpaceParams
 from fithubert.errors import UserError
 from fithubert.models.weights import read_teacher
 from fithubert.records import SweepMetrics

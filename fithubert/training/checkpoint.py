@@ -91,12 +91,13 @@ class CheckpointFolder:
         return sorted(path for path in self.folder.glob("update-*.pt") if _NAME.fullmatch(path.name))
 
     def _check(self, saved: Mapping[str, Any]) -> None:
-        names = [name for name in {**self.identity, **saved} if self.identity.get(name) != saved.get(name)]
-        if not names:
+        differing = []
+        for name in {**self.identity, **saved}:
+            there, now = saved.get(name), self.identity.get(name)
+            if there != now:
+                differing.append(f"{name} {_shorten(there)} there, {_shorten(now)} now")
+        if not differing:
             return
-        differing = [
-            f"{name} {_shorten(saved.get(name))} there, {_shorten(self.identity.get(name))} now" for name in names
-        ]
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
             f"{self.folder}: holds an unfinished training with another configuration "

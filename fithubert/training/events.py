@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from fithubert.models.weights import ParameterCounts
@@ -64,14 +63,6 @@ class Evaluated(CurvePoint):
 
 
 @dataclass(frozen=True)
-class CheckpointWritten:
-    """A checkpoint from which the run can resume."""
-
-    update: int
-    path: Path
-
-
-@dataclass(frozen=True)
 class TrainingEnded:
     """The last event: how the training ended after `updates`; `best_update` had the lowest dev loss.
 
@@ -117,9 +108,6 @@ class TrainingListener:
     def on_evaluation(self, event: Evaluated) -> None:
         """After every dev evaluation."""
 
-    def on_checkpoint(self, event: CheckpointWritten) -> None:
-        """After every checkpoint."""
-
     def on_end(self, event: TrainingEnded) -> None:
         """After the last update, or before the error that stops the training is raised."""
 
@@ -129,7 +117,6 @@ _METHODS = {
     StartEvaluated: "on_first_evaluation",
     StepDone: "on_step",
     Evaluated: "on_evaluation",
-    CheckpointWritten: "on_checkpoint",
     TrainingEnded: "on_end",
 }
 
@@ -143,9 +130,7 @@ class Listeners:
     def __init__(self, listeners: Iterable[TrainingListener] = ()) -> None:
         self._listeners = list(listeners)
 
-    def notify(
-        self, event: TrainingStarted | StartEvaluated | StepDone | Evaluated | CheckpointWritten | TrainingEnded
-    ) -> None:
+    def notify(self, event: TrainingStarted | StartEvaluated | StepDone | Evaluated | TrainingEnded) -> None:
         """Pass `event` to all listeners, in the order in which they were given."""
         for listener in list(self._listeners):
             try:

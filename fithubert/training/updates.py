@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -54,24 +53,6 @@ class Part:
     weight: float
 
 
-def planned_updates(
-    plan_epoch: EpochPlan, number: int = 0, epoch: int = 0, position: int = 0
-) -> Iterator[PlannedUpdate]:
-    """Endless updates from `number` on, which is batch `position` of `epoch`.
-
-    Raises UserError if an epoch has no batch.
-    """
-    while True:
-        batches = plan_epoch(epoch)
-        if not batches:
-            raise UserError("there is no training audio; check the train split of the corpus and batch_seconds")
-        for place in range(position, len(batches)):
-            crops = sorted(batches[place], key=lambda crop: (crop.num_frames, crop.index, crop.start_frame))
-            yield PlannedUpdate(number, epoch, place, tuple(crops))
-            number += 1
-        epoch, position = epoch + 1, 0
-
-
 @dataclass
 class Standing:
     """The position of a training, without its tensors: `update` updates of `frames` frames are done.
@@ -86,9 +67,17 @@ class Standing:
     seconds: float = 0.0
 
     def plan_rest(self, plan_epoch: EpochPlan, updates: int) -> Iterator[PlannedUpdate]:
-        """The updates that are left of `updates`."""
-        planned = planned_updates(plan_epoch, self.update, self.epoch, self.position)
-        return islice(planned, updates - self.update)
+        """The updates that are left of `updates`; raises UserError if an epoch has no batch."""
+        number, epoch, position = self.update, self.epoch, self.position
+        while number < updates:
+            batches = plan_epoch(epoch)
+            if not batches:
+                raise UserError("there is no training audio; check the train split of the corpus and batch_seconds")
+            for place in range(position, min(len(batches), position + updates - number)):
+                crops = sorted(batches[place], key=lambda crop: (crop.num_frames, crop.index, crop.start_frame))
+                yield PlannedUpdate(number, epoch, place, tuple(crops))
+                number += 1
+            epoch, position = epoch + 1, 0
 
     def advance(self, update: PlannedUpdate) -> None:
         """Count `update` as done."""

@@ -15,11 +15,9 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from fithubert.cli import COMMANDS, app
-from fithubert.data.manifest import Manifest
 from fithubert.files import write_json
-from fithubert.models.weights import save_teacher
+from fithubert.workspace import Workspace
 from tests.data.corpora.miniatures import write_librispeech
-from tests.fakes import tiny_hubert
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {
@@ -33,6 +31,7 @@ SUMMARY = {
             "params": {"trunk": 1_000_000, "readout": 0, "training_only": 0, "total": 1_000_000},
             "superb": {},
             "size_ratio": 0.2,
+            "init": "random",
         },
     },
     "teacher": "teacher",
@@ -47,7 +46,7 @@ def run(*arguments: str, params: Path = ROOT / "params.yaml", workspace: Path) -
     return result.exit_code, result.stdout, result.stderr
 
 
-NAMES = [command.__name__.rstrip("_") for commands in COMMANDS.values() for command in commands]
+NAMES = [command.rstrip("_") for commands in COMMANDS.values() for command in commands]
 
 
 @pytest.mark.parametrize("command", NAMES)
@@ -176,41 +175,31 @@ def test_a_text_file_named_wav_is_skipped_and_alone_it_is_an_error(tmp_path: Pat
     assert not (tmp_path / "workspace" / "data" / "manifests" / "corpus.parquet").exists()
 
 
-def test_a_repair_keeps_the_settings_of_the_cache(tmp_path: Path, tiny_corpus: Manifest) -> None:
-    (tmp_path / "data").mkdir()
-    for folder in ("audio", "manifests"):
-        (tmp_path / "data" / folder).symlink_to(tiny_corpus.root / folder)
-    save_teacher(tiny_hubert(), tmp_path / "artifacts" / "teacher")
-    code, said, _ = run("--set", "cache.shard_minutes=0.2", "cache", "--codec", "pca_int8", workspace=tmp_path)
+def test_a_repair_keeps_the_settings_of_the_cache(workspace: Workspace) -> None:
+    code, said, _ = run("--set", "cache.shard_minutes=0.2", "cache", "--codec", "pca_int8", workspace=workspace.root)
     assert code == 0
-    train = tmp_path / "data" / "cache" / "train"
+    train = workspace.cache("train")
     before = {path.name: path.read_bytes() for path in train.iterdir()}
     shard = train / "shard-00001.parquet"
     shard.write_bytes(before[shard.name][:1000])
     (train / "shard-00000.parquet").unlink()
-    code, said, error = run("cache", "--repair", workspace=tmp_path)
+    code, said, error = run("cache", "--repair", workspace=workspace.root)
     assert code == 0, error
     assert f"{train}/shard-00000.parquet: it was missing; written again" in said
     assert f"{shard}: " in said
     assert {path.name: path.read_bytes() for path in train.iterdir()} == before
-    assert run("cache", "--repair", "--codec", "int8", workspace=tmp_path)[0] != 0
+    assert run("cache", "--repair", "--codec", "int8", workspace=workspace.root)[0] != 0
 
 
-def test_compare_prints_a_table_and_json(tmp_path: Path) -> None:
+def test_compare_prints_a_table_and_json_and_marks_recorded_results(tmp_path: Path) -> None:
     write_json(tmp_path / "reports" / "summary.json", SUMMARY)
-    code, table, _ = run("compare", workspace=tmp_path)
+    code, table, note = run("compare", workspace=tmp_path)
     assert code == 0
     assert "fithubert" in table
+    assert "recorded results: their students are not in this folder" in note
     code, text, _ = run("compare", "--json", workspace=tmp_path)
-    rows = json.loads(text)
     assert code == 0
-    assert {row["model"]: row["params"] for row in rows} == {"teacher": 5_000_000, "fithubert": 1_000_000}
-
-
-def test_compare_marks_recorded_results(tmp_path: Path) -> None:
-    models = {**SUMMARY["models"], "fithubert": {**SUMMARY["models"]["fithubert"], "init": "random"}}
-    write_json(tmp_path / "reports" / "summary.json", {**SUMMARY, "models": models})
-    assert "recorded results: their students are not in this folder" in run("compare", workspace=tmp_path)[2]
+    assert {row["model"]: row["params"] for row in json.loads(text)} == {"teacher": 5_000_000, "fithubert": 1_000_000}
     write_json(tmp_path / "artifacts" / "students" / "fithubert" / "config.json", {})
     assert "recorded" not in "".join(run("compare", workspace=tmp_path)[1:])
 

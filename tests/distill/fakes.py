@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.config.distill import DistillParams
+from fithubert.config.params import DistillParams
 from fithubert.config.students import HintParams, StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill import TrainingOptions, TrainResult, train_student
@@ -16,7 +16,6 @@ from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import SpeechOutput
 from fithubert.training.events import (
-    CheckpointWritten,
     Evaluated,
     StartEvaluated,
     StepDone,
@@ -25,6 +24,7 @@ from fithubert.training.events import (
     TrainingStarted,
 )
 from tests.fakes import FakeManifest, draw_utterances
+from tests.kills import Stop
 
 WIDTH = 6
 
@@ -139,20 +139,12 @@ class Recorder(TrainingListener):
         self.on_end = self.ended.append
 
 
-class Stop(BaseException):
-    """Ends a training as abruptly as an exception can: no handler of the trainer catches it."""
-
-
 class StopAt(TrainingListener):
-    """Raises Stop after `update`, or after the first checkpoint from it on."""
+    """Raises Stop after `update`, before its evaluation and its checkpoint."""
 
-    def __init__(self, update: int, kind: str = "step") -> None:
-        self.update, self.kind = update, kind
+    def __init__(self, update: int) -> None:
+        self.update = update
 
     def on_step(self, event: StepDone) -> None:
-        if self.kind == "step" and event.update == self.update:
-            raise Stop
-
-    def on_checkpoint(self, event: CheckpointWritten) -> None:
-        if self.kind == "checkpoint" and event.update >= self.update:
+        if event.update == self.update:
             raise Stop

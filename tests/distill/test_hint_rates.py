@@ -17,7 +17,8 @@ from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.models.recipes import resolve
 from fithubert.models.time_reduction import repeat_frames
-from tests.distill.fakes import Recorder, Stop, StopAt, distill_params, reshaped, student_params, train
+from tests.distill.fakes import Recorder, StopAt, distill_params, reshaped, student_params, train
+from tests.kills import Stop
 
 TERMS = ("mse", "l1", "cosine", "gram", "intra_gram")
 THREE = ((0, 0), (1, 1), (2, 2))

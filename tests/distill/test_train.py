@@ -1,22 +1,27 @@
 """Training from end to end on a tiny corpus: its files, its ends, its refusals."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from fithubert.distill.hints import HintLoss
+from fithubert.distill.step import Stepper, UpdateLoss, find_problem
 from fithubert.distill.targets import LiveTargets, TrainingData
 from fithubert.distill.warmstart import draw_waveforms
 from fithubert.errors import UserError
 from fithubert.models.hubert import HubertTeacher
+from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
+from fithubert.models.student import build_student
 from fithubert.models.weights import fingerprint, load_student, parameter_counts, read_record
+from fithubert.training import open_fabric
 from fithubert.training.events import StepDone, TrainingListener
 from tests.distill.fakes import (
     FakeTeacher,
     Recorder,
-    Stop,
     StopAt,
     cut_params,
     distill_params,
@@ -26,6 +31,7 @@ from tests.distill.fakes import (
     tiny_teacher,
     train,
 )
+from tests.kills import Stop
 
 
 def test_training_learns_saves_the_best_student_and_its_record(tmp_path: Path) -> None:
@@ -43,7 +49,12 @@ def test_training_learns_saves_the_best_student_and_its_record(tmp_path: Path) -
     assert record["hints"]["hint_weight"] == 0.1
     assert record["audio_hours"] == ended.audio_hours
     assert set(record["curve"][0]["layer_losses"]) == {"1-1", "2-3"}
-    assert load_student(tmp_path / "student").config.width == 8
+    assert "seconds" not in record["curve"][0]
+    saved = load_student(tmp_path / "student")
+    assert saved.config.width == 8
+    assert result.fingerprint == fingerprint(saved) == ReadOut(saved, "student").fingerprint
+    assert fingerprint(result.student) == result.fingerprint
+    assert parameter_counts(result.student.config.released()) == parameter_counts(saved.config)
     assert [event.update for event in recorder.steps] == list(range(1, 41))
     assert recorder.steps[-1].audio_seconds == pytest.approx(3600 * ended.audio_hours)
     assert recorder.ended == [ended]
@@ -139,14 +150,6 @@ def test_two_heads_on_one_teacher_layer_train_and_are_recorded_apart(tmp_path: P
     assert set(read_record(result.directory)["curve"][0]["layer_losses"]) == {"1-3", "2-3"}
 
 
-def test_the_trained_student_is_the_saved_one(tmp_path: Path) -> None:
-    result = train(tmp_path / "student")
-    saved = load_student(result.directory)
-    assert result.fingerprint == fingerprint(saved) == ReadOut(saved, "student").fingerprint
-    assert fingerprint(result.student) == result.fingerprint
-    assert parameter_counts(result.student.config.released()) == parameter_counts(saved.config)
-
-
 class _Broken(TrainingListener):
     def __init__(self) -> None:
         self.calls = 0
@@ -223,3 +226,30 @@ def test_a_cut_student_that_was_stopped_and_resumed_is_the_one_never_stopped(
     monkeypatch.setattr("fithubert.distill.set_first_weights", lambda *_: pytest.fail("cut again"))
     other = train(tmp_path / "other", student_params=cut_params(), teacher=teacher).directory
     assert (whole / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "precision", "expected"),
+    [
+        (1.0, 2.0, "32-true", None),
+        (math.nan, 2.0, "16-mixed", "the loss is nan"),
+        (1.0, math.inf, "32-true", "the norm of the gradient is inf"),
+        (1.0, math.inf, "16-mixed", None),
+        (1.0, None, "16-mixed", None),
+        (500.0, 1.0, "32-true", "the loss is 500, more than 100 times the first"),
+    ],
+)
+def test_the_guard(loss: float, norm: float | None, precision: str, expected: str | None) -> None:
+    assert find_problem(UpdateLoss(loss, {}, (), norm), distill_params(precision=precision), 2.0) == expected
+
+
+def test_the_moving_average_follows_the_weights() -> None:
+    params, given = student_params(), distill_params(ema_decay=0.75)
+    student = build_student(resolve(params.recipe, params.shape))
+    torch.nn.init.zeros_(student.encoder_norm.weight)
+    hint_loss = HintLoss(params.hints, student.config.heads.layer_map)
+    stepper = Stepper(open_fabric("cpu", "32-true", False), student, hint_loss, given)
+    torch.nn.init.ones_(student.encoder_norm.weight)
+    stepper.apply(0.0)
+    stepper.apply(0.0)
+    assert stepper.weights()["encoder_norm.weight"].tolist() == pytest.approx([1 - 0.75**2] * 8)

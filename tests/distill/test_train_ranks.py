@@ -2,78 +2,64 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from fithubert.errors import UserError
-from tests.distill.fakes import Recorder, Stop, StopAt, cut_params, distill_params, tiny_teacher, train
+from tests.distill.fakes import Recorder, StopAt, cut_params, distill_params, tiny_teacher, train
+from tests.kills import Stop, assert_close, run_ranks
 
 pytestmark = pytest.mark.slow
 
 
+#: Four parts on one rank draw the dropout of two parts on each of two ranks.
+ONE_RANK = distill_params(accumulate=4, learning_rate=1e-3)
+
+
 def _run_two_ranks(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    training = ["-m", "tests.distill.tiny_run", str(out), "--set", "accumulate=2", "--set", "learning_rate=1e-3"]
-    return subprocess.run([*launcher, *training, *arguments], capture_output=True, text=True, check=False)
+    settings = ("--set", "accumulate=2", "--set", "learning_rate=1e-3")
+    return run_ranks(2, "tests.distill.tiny_run", str(out), *settings, *arguments)
+
+
+def _finish(out: Path, *arguments: str) -> None:
+    """Two ranks train to the end, and the student is the one next to it that one rank trained."""
+    finished = _run_two_ranks(out, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    _assert_close(out, out.with_name("one"))
 
 
 def _assert_close(one: Path, other: Path) -> None:
-    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], atol=1e-5, rtol=0)
+    assert_close(load_file(one / "model.safetensors"), load_file(other / "model.safetensors"))
 
 
 def test_ranks_share_an_update_and_any_number_of_them_resumes_after_a_death(tmp_path: Path) -> None:
-    # Four parts on one rank draw the dropout of two parts on each of two ranks.
-    one_rank = distill_params(accumulate=4, learning_rate=1e-3)
-    train(tmp_path / "one", one_rank)
-    died = _run_two_ranks(tmp_path / "two", "--kill-at", "8")
+    train(tmp_path / "one", ONE_RANK)
+    died = _run_two_ranks(tmp_path / "two", "--kill", "update:9")
     assert died.returncode != 0
     assert "SIGKILL" in died.stderr
-    assert not (tmp_path / "two").exists()
+    (error,) = (line for line in died.stderr.splitlines() if line.startswith("error: "))
+    assert error.startswith("error: rank 0 of 2: another rank has died")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two.checkpoints"]
+    left = sorted(path.name for path in (tmp_path / "two.checkpoints").iterdir())
+    assert left == [".writer", "update-00000003.pt", "update-00000006.pt"]
     shutil.copytree(tmp_path / "two.checkpoints", tmp_path / "mixed.checkpoints")
 
     recorder = Recorder()
-    train(tmp_path / "mixed", one_rank, listeners=[recorder])
+    train(tmp_path / "mixed", ONE_RANK, listeners=[recorder])
     assert recorder.started[0].resumed_from == 6
     _assert_close(tmp_path / "mixed", tmp_path / "one")
-
-    finished = _run_two_ranks(tmp_path / "two")
-    assert finished.returncode == 0, finished.stderr
-    _assert_close(tmp_path / "two", tmp_path / "one")
-
-
-def test_a_rank_that_dies_ends_the_job_with_one_line_and_no_damage(tmp_path: Path) -> None:
-    one_rank = distill_params(accumulate=4, learning_rate=1e-3)
-    train(tmp_path / "one", one_rank)
-    died = _run_two_ranks(tmp_path / "two", "--kill-rank", "1")
-    assert died.returncode != 0
-    errors = [line for line in died.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert errors[0].startswith("error: rank 0 of 2: another rank has died")
-    assert [path.name for path in tmp_path.glob("two*")] == ["two.checkpoints"]
-    left = sorted(path.name for path in (tmp_path / "two.checkpoints").iterdir())
-    assert left == [".writer", "update-00000003.pt"]
-    finished = _run_two_ranks(tmp_path / "two")
-    assert finished.returncode == 0, finished.stderr
-    _assert_close(tmp_path / "two", tmp_path / "one")
+    _finish(tmp_path / "two")
 
 
 def test_ranks_cut_the_same_student(tmp_path: Path) -> None:
-    one_rank = distill_params(accumulate=4, learning_rate=1e-3)
-    train(tmp_path / "one", one_rank, student_params=cut_params(), teacher=tiny_teacher())
-    finished = _run_two_ranks(tmp_path / "two", "--cut")
-    assert finished.returncode == 0, finished.stderr
-    _assert_close(tmp_path / "two", tmp_path / "one")
+    train(tmp_path / "one", ONE_RANK, student_params=cut_params(), teacher=tiny_teacher())
+    _finish(tmp_path / "two", "--cut")
 
 
 def test_a_run_cut_into_other_parts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(tmp_path / "student", listeners=[StopAt(1, "checkpoint")])
+        train(tmp_path / "student", listeners=[StopAt(4)])
     with pytest.raises(UserError, match=r"distill\.accumulate x ranks 1 there, 2 now"):
         train(tmp_path / "student", distill_params(accumulate=2))

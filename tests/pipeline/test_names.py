@@ -28,7 +28,7 @@ def test_a_stage_has_one_word_in_every_place(stage: str) -> None:
     assert (ROOT / "pipeline" / f"{stage}.py").is_file()
     assert (ROOT / "fithubert" / "stages" / f"{stage}.py").is_file()
     assert (ROOT / "fithubert" / "cli" / f"{stage}.py").is_file()
-    assert stage in {command.__name__ for commands in COMMANDS.values() for command in commands}
+    assert stage in {command for commands in COMMANDS.values() for command in commands}
     assert ("data" if stage == "prepare" else stage) in Params.model_fields
 
 

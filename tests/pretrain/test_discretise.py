@@ -1,7 +1,6 @@
 """Recordings as units: the nearest centres of the model's states, the same every time."""
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fithubert.data.listing import ListedRecordings, list_recordings
 from fithubert.errors import UserError
@@ -22,11 +19,10 @@ from fithubert.pretrain.discretise import (
     UnitOptions,
     describe_codebook,
     fit_codebook,
-    join_runs,
     units_schema,
     write_units,
 )
-from fithubert.pretrain.units import Codebook, load_codebook, save_codebook
+from fithubert.pretrain.units import Codebook, UnitModel, load_codebook, save_codebook
 from tests.fakes import FakeModel
 from tests.recordings import write_folder
 
@@ -41,13 +37,6 @@ def fit(recordings: ListedRecordings, **options: Any) -> Codebook:
     return fit_codebook(
         model, recordings, describe_codebook(model, recordings, **{"layer": 1, "clusters": 7, **options})
     )
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=60))
-def test_joined_runs_repeated_are_the_units(units: list[int]) -> None:
-    joined, durations = join_runs(torch.tensor(units))
-    assert joined.repeat_interleave(durations).tolist() == units
-    assert (joined[1:] != joined[:-1]).all()
 
 
 def test_units_are_the_nearest_centres_of_each_recording_alone(recordings: ListedRecordings, tmp_path: Path) -> None:
@@ -107,6 +96,7 @@ def test_deduplicated_units_with_durations_are_the_units(recordings: ListedRecor
     for row, short in zip(plain, joined, strict=True):
         assert np.repeat(short["units"], short["durations"]).tolist() == row["units"]
         assert sum(short["durations"]) == short["frames"]
+        assert np.diff(short["units"]).all()
     assert done.tokens == sum(len(row["units"]) for row in joined) < done.frames
 
 
@@ -149,18 +139,6 @@ def test_a_codebook_is_read_as_it_was_written(recordings: ListedRecordings, tmp_
         load_codebook(tmp_path / "book")
 
 
-def test_any_flipped_byte_of_a_codebook_is_found_or_harmless(recordings: ListedRecordings, tmp_path: Path) -> None:
-    codebook = fit(recordings)
-    save_codebook(codebook, tmp_path / "book")
-    weights = tmp_path / "book" / "codebook.safetensors"
-    assert weights.stat().st_mode == (tmp_path / "book" / "config.json").stat().st_mode
-    data = weights.read_bytes()
-    for place in range(0, len(data), 11):
-        weights.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
-        with suppress(UserError):
-            assert load_codebook(tmp_path / "book").fingerprint == codebook.fingerprint
-
-
 def test_a_codebook_of_other_weights_is_refused_and_nothing_is_written(
     recordings: ListedRecordings, tmp_path: Path
 ) -> None:
@@ -172,19 +150,10 @@ def test_a_codebook_of_other_weights_is_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.data())
-def test_more_clusters_than_int16_holds_are_int32(data: st.DataObject) -> None:
-    clusters = data.draw(st.sampled_from([1, 2**15, 2**15 + 1, 2**20]))
-    model = FakeModel()
-    info = replace(describe_codebook(model, ListedRecordings((), Path()), 0, 1), clusters=clusters)
-    units = fit_stub(1)
+@pytest.mark.parametrize("clusters", [1, 2**15, 2**15 + 1, 2**20])
+def test_more_clusters_than_int16_holds_are_int32(clusters: int) -> None:
+    info = replace(describe_codebook(FakeModel(), ListedRecordings((), Path()), 0, 1), clusters=clusters)
+    units = UnitModel(torch.zeros(1, 1), torch.zeros(1), torch.ones(1))
     schema = units_schema(Codebook(info, units), 50.0, False)
     largest = np.iinfo(schema.field("units").type.value_type.to_pandas_dtype()).max
     assert largest >= clusters - 1
-
-
-def fit_stub(width: int) -> Any:
-    from fithubert.pretrain.units import UnitModel
-
-    return UnitModel(torch.zeros(1, width), torch.zeros(width), torch.ones(width))

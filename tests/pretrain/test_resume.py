@@ -1,9 +1,6 @@
 """Stopped anywhere and made again, a pre-training gives the same teacher, bit for bit."""
 
 import shutil
-import signal
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +13,10 @@ from hypothesis import strategies as st
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from tests.pretrain.tiny_run import PLACES, last_weights, run, struck, tiny_params
+from tests.kills import Stop, run_killed, stop, struck
+from tests.pretrain.tiny_run import PLACES, last_weights, run, tiny_params
 
 pytestmark = pytest.mark.slow
-
-
-class _Stop(BaseException):
-    """Ends a run as abruptly as an exception can: no handler catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +41,7 @@ def _assert_same(work: Path, whole: Path) -> None:
 
 def _run_until(place: str, count: int, corpus: Manifest, work: Path) -> None:
     """A run that stops at the `count`-th call at `place`, if it comes that far."""
-
-    def blow() -> None:
-        raise _Stop
-
-    with struck(place, count, blow):
+    with struck(PLACES[place], count, stop):
         run(tiny_params(), corpus, work)
 
 
@@ -59,7 +49,7 @@ def _run_until(place: str, count: int, corpus: Manifest, work: Path) -> None:
 def test_stopped_at_any_place_and_resumed_is_never_stopped(
     tiny_corpus: Manifest, tmp_path: Path, whole: Path, place: str
 ) -> None:
-    with pytest.raises(_Stop):
+    with pytest.raises(Stop):
         _run_until(place, 1 if place == "teacher" else 2, tiny_corpus, tmp_path)
     run(tiny_params(), tiny_corpus, tmp_path)
     _assert_same(tmp_path, whole)
@@ -71,9 +61,9 @@ def test_stopped_at_any_updates_and_resumed_is_never_stopped(
     tiny_corpus: Manifest, tmp_path_factory: pytest.TempPathFactory, whole: Path, stops: list[int]
 ) -> None:
     work = tmp_path_factory.mktemp("stopped")
-    for stop in stops:
-        with suppress(_Stop):
-            _run_until("update", stop, tiny_corpus, work)
+    for update in stops:
+        with suppress(Stop):
+            _run_until("update", update, tiny_corpus, work)
     run(tiny_params(), tiny_corpus, work)
     _assert_same(work, whole)
 
@@ -83,9 +73,7 @@ def test_killed_by_the_system_and_resumed_is_never_killed(
     tiny_corpus: Manifest, tmp_path: Path, whole: Path, place: str
 ) -> None:
     work = tmp_path / "work"
-    command = [sys.executable, "-m", "tests.pretrain.tiny_run", str(tiny_corpus.root), str(work), "--kill", place]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    run_killed("tests.pretrain.tiny_run", str(tiny_corpus.root), str(work), "--kill", place)
     assert not (work / "teacher").exists()
     run(tiny_params(), tiny_corpus, work)
     _assert_same(work, whole)
@@ -110,7 +98,7 @@ def test_a_damaged_file_is_named(tiny_corpus: Manifest, tmp_path: Path, whole: P
 
 def test_what_has_no_influence_may_change(tiny_corpus: Manifest, tmp_path: Path, whole: Path) -> None:
     """A corpus that moved and another interval of checkpoints go on with the same run."""
-    with pytest.raises(_Stop):
+    with pytest.raises(Stop):
         _run_until("update", 7, tiny_corpus, tmp_path)
     moved = replace(tiny_corpus, root=tiny_corpus.root / ".." / tiny_corpus.root.name)
     run(tiny_params(checkpoint_every_updates=100), moved, tmp_path)

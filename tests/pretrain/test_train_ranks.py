@@ -2,18 +2,17 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.pretrain import pretrain
+from tests.kills import assert_close, run_ranks
 from tests.pretrain.tiny_run import last_weights, run, tiny_params
 
 pytestmark = pytest.mark.slow
@@ -33,53 +32,38 @@ def one_rank(tiny_corpus: Manifest, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _run_ranks(ranks: int, corpus: Manifest, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [*launcher, "-m", "tests.pretrain.tiny_run", str(corpus.root), str(out), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_ranks(ranks, "tests.pretrain.tiny_run", str(corpus.root), str(out), *arguments)
 
 
 def _assert_close(work: Path, other: Path) -> None:
     for iteration in (1, 2):
         name = f"iteration-{iteration}/units.npy"
         assert (work / name).read_bytes() == (other / name).read_bytes(), name
-        ours, theirs = (last_weights(folder, iteration) for folder in (work, other))
-        assert ours.keys() == theirs.keys()
-        for key, tensor in ours.items():
-            _assert_near(tensor, theirs[key], key)
+        assert_close(last_weights(work, iteration), last_weights(other, iteration))
 
 
-def _assert_near(ours: Tensor, theirs: Tensor, name: str) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0, msg=lambda text: f"{name}: {text}")
-
-
-def test_ranks_give_the_teacher_of_one_and_any_number_of_them_goes_on_after_a_death(
-    tiny_corpus: Manifest, tmp_path: Path, one_rank: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("place", "left", "ranks"),
     # Iteration 1 has 12 updates and a checkpoint at every fourth.
-    died = _run_ranks(2, tiny_corpus, tmp_path / "two", "--kill", "update:7")
+    [("update:7", "iteration-1/checkpoint.pt", 3), ("assigning:3", "waveforms.int16", 2)],
+)
+def test_ranks_give_the_teacher_of_one_and_any_number_of_them_goes_on_after_a_death(
+    tiny_corpus: Manifest, tmp_path: Path, one_rank: Path, place: str, left: str, ranks: int
+) -> None:
+    died = _run_ranks(2, tiny_corpus, tmp_path / "two", "--kill", place)
     assert died.returncode != 0
     assert "SIGKILL" in died.stderr
     assert not (tmp_path / "two" / "teacher").exists()
+    assert (tmp_path / "two" / left).exists()
+    assert (tmp_path / "two" / "iteration-1" / "units.npy").exists() == (place == "update:7")
     shutil.copytree(tmp_path / "two", tmp_path / "mixed")
 
     lines: list[str] = []
     run(tiny_params(), tiny_corpus, tmp_path / "mixed", lines)
-    assert "iteration 1: resumed at update 4" in lines
+    assert ("iteration 1: resumed at update 4" in lines) == (place == "update:7")
     _assert_close(tmp_path / "mixed", one_rank)
 
-    finished = _run_ranks(3, tiny_corpus, tmp_path / "two")
-    assert finished.returncode == 0, finished.stderr
-    _assert_close(tmp_path / "two", one_rank)
-
-
-def test_a_death_while_units_are_assigned_costs_nothing_but_time(
-    tiny_corpus: Manifest, tmp_path: Path, one_rank: Path
-) -> None:
-    died = _run_ranks(2, tiny_corpus, tmp_path / "two", "--kill", "assigning:3")
-    assert died.returncode != 0
-    assert "SIGKILL" in died.stderr
-    assert not (tmp_path / "two" / "iteration-1" / "units.npy").exists()
-    finished = _run_ranks(2, tiny_corpus, tmp_path / "two")
+    finished = _run_ranks(ranks, tiny_corpus, tmp_path / "two")
     assert finished.returncode == 0, finished.stderr
     _assert_close(tmp_path / "two", one_rank)
 

@@ -22,14 +22,6 @@ def test_mfcc_has_at_least_the_frames_of_the_model(samples: int) -> None:
     assert len(frames) == count_frames(samples)
 
 
-def test_units_separate_clear_clusters() -> None:
-    generator = torch.Generator().manual_seed(0)
-    truth = torch.randint(0, 4, (2000,), generator=generator)
-    frames = torch.eye(4)[truth] * 10 + torch.randn(2000, 4, generator=generator)
-    units = fit_units(frames, 4, seed=1).assign(frames)
-    assert measure_units(units.numpy(), truth.numpy()).phone_purity > 0.99
-
-
 def test_clusters_are_as_tight_as_scikit_learns() -> None:
     """On frames without clear clusters, where a bad start or an early end would show."""
     frames = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0)).cumsum(1)

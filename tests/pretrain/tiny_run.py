@@ -1,11 +1,6 @@
 """`python -m tests.pretrain.tiny_run CORPUS OUT [--kill PLACE:COUNT] [--set NAME=VALUE ...]`: it may kill itself."""
 
 import argparse
-import json
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +11,17 @@ from fithubert import pretrain
 from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.pretrain import corpus
-from fithubert.training import checkpoint, open_fabric, updates
+from fithubert.training import open_fabric
+from tests import kills
+from tests.kills import killed_run
 from tests.models.test_hubert import tiny_config
 
-#: What is called at a place of a run: (module or class, name). A kill strikes in the middle of the call.
-PLACES: dict[str, tuple[Any, str]] = {
+#: More places of a pre-training.
+PLACES = kills.PLACES | {
     "waveforms": (corpus.Manifest, "read"),
     "fitting": (corpus, "fit_units"),
     "assigning": (corpus.UnitModel, "assign"),
     "units": (corpus.np, "save"),
-    "update": (updates.Optimiser, "apply"),
-    "checkpoint": (checkpoint.torch, "save"),
     "teacher": (pretrain, "save_teacher"),
     "record": (pretrain, "write_json"),
 }
@@ -68,45 +63,13 @@ def last_weights(work: Path, iteration: int = 2) -> dict[str, Tensor]:
     return dict(state["model"])
 
 
-@contextmanager
-def struck(place: str, count: int, blow: Callable[[], None]) -> Iterator[None]:
-    """A block in which the `count`-th call at `place` calls `blow` first."""
-    owner, name = PLACES[place]
-    original, calls = getattr(owner, name), 0
-
-    def strike(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == count:
-            blow()
-        return original(*arguments, **named)
-
-    setattr(owner, name, strike)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
-def die() -> None:
-    """SIGKILL to this process, where it is the last rank."""
-    if int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kill", help="PLACE:COUNT, on the last rank", default="update:-1")
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    changes = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
-    manifest = load_manifest(manifest_path(arguments.corpus), arguments.corpus)
-    place, _, count = arguments.kill.partition(":")
-    with struck(place, int(count), die):
-        run(tiny_params(**changes), manifest, arguments.out)
+    with killed_run(parser, PLACES) as arguments:
+        manifest = load_manifest(manifest_path(arguments.corpus), arguments.corpus)
+        run(tiny_params(**arguments.changes), manifest, arguments.out)
 
 
 if __name__ == "__main__":

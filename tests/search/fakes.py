@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fithubert.config.search import SweepParams
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import SweepParams
 from fithubert.models.recipes import resolve
 from fithubert.profile.macs import PARTS
 from fithubert.records import Head

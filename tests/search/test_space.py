@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fithubert.config.params import load_params
-from fithubert.config.sweep import SpaceParams, SweepParams
+from fithubert.config.search import SpaceParams, SweepParams
 from fithubert.errors import UserError
 from fithubert.importers.registry import load_teacher
 from fithubert.models.recipes import resolve

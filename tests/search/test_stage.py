@@ -1,15 +1,12 @@
 """A real sweep of tiny trials, from the corpus to an entry of `params.students` that trains."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from fithubert.config.ablation import TrialBudget, trial_budget
 from fithubert.config.params import Params
-from fithubert.config.sweep import SpaceParams, SweepParams
-from fithubert.data.manifest import Manifest
+from fithubert.config.search import SpaceParams, SweepParams, TrialBudget, trial_budget
 from fithubert.errors import UserError
 from fithubert.importers.registry import load_teacher
 from fithubert.models.weights import save_teacher
@@ -42,13 +39,11 @@ def _params() -> Params:
 
 
 def test_a_real_sweep_ends_in_a_student_that_trains(
-    tiny_corpus: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fithubert.stages.sweep.measure_speed", lambda *_: SPEED)
-    workspace = Workspace(tmp_path)
-    shutil.copytree(tiny_corpus.root, workspace.data)
     save_teacher(load_teacher("mini"), workspace.teacher)
     params = _params()
     cache(params, workspace)

@@ -18,8 +18,8 @@ import torch
 from sqlalchemy import Engine, event
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fithubert.config.search import SpaceParams, SweepParams
 from fithubert.config.students import StudentParams
-from fithubert.config.sweep import SpaceParams, SweepParams
 from fithubert.errors import UserError
 from fithubert.search.front import read_result
 from fithubert.search.space import Limits, count_costs

@@ -1,21 +1,25 @@
-"""One trial: short, kept, and repeated when anything that decides its result changes."""
+"""One trial: short, kept, and repeated if what decides it changes; variants compared with the noise of seeds."""
 
+import math
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy import stats
 
-from fithubert.config.ablation import TrialBudget
 from fithubert.config.base import validate
-from fithubert.config.distill import DistillParams
-from fithubert.config.params import Params
+from fithubert.config.params import DistillParams, Params
+from fithubert.config.search import SweepParams, TrialBudget
 from fithubert.config.students import StudentParams
 from fithubert.config.superb import TaskBudget
-from fithubert.config.sweep import SweepParams
 from fithubert.data.manifest import Manifest
-from fithubert.distill.targets import LiveTargets
+from fithubert.distill.targets import LiveTargets, TrainingData
 from fithubert.errors import UserError
 from fithubert.records import AblationTrial, Head
+from fithubert.search.ablation import compare_variants
 from fithubert.search.space import count_costs
 from fithubert.search.trial import FinishedTrial, StoppingRule, Trial, TrialData, run_trial
 from fithubert.superb.run import run_task
@@ -32,7 +36,7 @@ BUDGET = TrialBudget(updates=4, dev_every_updates=2, tasks={"sid": SID})
 def data(tiny_corpus: Manifest) -> TrialData:
     teacher = tiny_teacher()
     train, dev = (LiveTargets(tiny_corpus.select(split=s, kind="sentence"), teacher) for s in ("train", "dev"))
-    return TrialData(tiny_corpus, teacher, train, dev)
+    return TrialData(tiny_corpus, TrainingData(train, dev, teacher))
 
 
 def params() -> Params:
@@ -131,3 +135,40 @@ def test_a_variant_with_an_unknown_key_is_named() -> None:
     values["ablation"] = {"rate": {"of": "thin", "variants": {"a": {}, "b": {"shap": {}}}}}
     with pytest.raises(UserError, match=r"ablation\.rate\.variants\.b"):
         validate(Params, values, "params.yaml")
+
+
+ROWS = st.lists(st.lists(st.floats(-100, 100), min_size=3, max_size=3), min_size=2, max_size=5)
+
+
+@example([[0.0, 0.0, -1.0], [1.0, 0.0, -2.0]])
+@given(ROWS)
+def test_the_interval_and_the_test_are_the_textbook_ones(rows: list[list[float]]) -> None:
+    values = {f"v{i}": row for i, row in enumerate(rows)}
+    compared = compare_variants(values)
+    table = np.array(rows)
+    within, freedom = ((table - table.mean(1, keepdims=True)) ** 2).sum(), 2 * len(rows)
+    between = 3 * ((table.mean(1) - table.mean()) ** 2).sum()
+    assert compared.seed_deviation == pytest.approx(math.sqrt(within / freedom), abs=1e-9)
+    wide = stats.t(freedom).ppf(0.975) * math.sqrt(within / freedom / 3)
+    assert compared.half_width == pytest.approx(wide, abs=1e-9)
+    if within > 1e-6:
+        f = between / (len(rows) - 1) / (within / freedom)
+        assert compared.f == pytest.approx(f, rel=1e-5, abs=1e-9)
+        assert compared.p == pytest.approx(stats.f(len(rows) - 1, freedom).sf(f), rel=1e-4, abs=1e-9)
+
+
+def test_one_seed_gives_no_noise() -> None:
+    compared = compare_variants({"a": [1.0], "b": [2.0]})
+    assert compared.means == {"a": 1.0, "b": 2.0}
+    assert compared.half_width is compared.seed_deviation is compared.f is compared.p is None
+
+
+def test_seeds_without_any_noise_have_no_test() -> None:
+    compared = compare_variants({"a": [1.0, 1.0], "b": [2.0, 2.0]})
+    assert compared.half_width == 0.0
+    assert compared.p is None
+
+
+def test_a_variant_without_a_value_is_an_error() -> None:
+    with pytest.raises(ValueError, match="every variant"):
+        compare_variants({"a": [1.0], "b": []})

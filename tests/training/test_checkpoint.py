@@ -1,9 +1,7 @@
-"""Checkpoints: a damaged byte is found, others may read them, and one process at a time trains with them."""
+"""Checkpoints: a damaged byte is found, and a half-written one is deleted."""
 
-import os
 from pathlib import Path
 
-import pytest
 import torch
 
 from fithubert.errors import UserError
@@ -32,28 +30,6 @@ def test_a_half_written_checkpoint_is_deleted(tmp_path: Path) -> None:
     (tmp_path / ".update-00000004.pt.123-0123abcd.part").write_bytes(b"half")
     assert folder.load_latest() is None
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_a_checkpoint_has_the_mode_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
-    before = os.umask(umask)
-    try:
-        path = CheckpointFolder(tmp_path, {}, keep=1).save(1, {})
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == mode
-
-
-def test_a_second_training_with_a_folder_is_refused_with_the_process_of_the_first(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, {}, keep=1)
-    with (
-        folder.only_writer(),
-        pytest.raises(UserError, match=f"process {os.getpid()} is at work on the same training"),
-        folder.only_writer(),
-    ):
-        pass
-    with folder.only_writer():
-        pass
 
 
 def test_flatten_names_every_leaf() -> None:

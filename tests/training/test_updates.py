@@ -13,10 +13,10 @@ from fithubert.errors import UserError
 from fithubert.training.updates import (
     OptimizerSettings,
     PlannedUpdate,
+    Standing,
     build_optimizer,
     derive_seed,
     learning_rate_share,
-    planned_updates,
     prefetch,
     split_update,
 )
@@ -36,14 +36,15 @@ def test_the_parts_of_an_update_are_its_crops_and_weigh_one(pairs: list[tuple[in
 
 def test_updates_resume_at_any_place_of_any_epoch() -> None:
     plan = lambda epoch: [[Crop(epoch, place, 2), Crop(epoch, place, 1)] for place in range(3)]  # noqa: E731
-    stream = planned_updates(plan)
-    whole = [next(stream) for _ in range(8)]
+    whole = list(Standing().plan_rest(plan, 8))
     assert [update.number for update in whole] == list(range(8))
     assert whole[0].crops == (Crop(0, 0, 1), Crop(0, 0, 2))
-    later = planned_updates(plan, 5, 1, 2)
-    assert [next(later) for _ in range(3)] == whole[5:8]
+    standing = Standing()
+    for done, update in enumerate(whole):
+        assert list(standing.plan_rest(plan, 8)) == whole[done:]
+        standing.advance(update)
     with pytest.raises(UserError, match="no training audio"):
-        next(planned_updates(lambda epoch: []))
+        next(Standing().plan_rest(lambda epoch: [], 1))
 
 
 def test_seeds_differ_by_seed_update_and_purpose() -> None:

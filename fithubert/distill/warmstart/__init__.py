@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import takewhile
-from operator import attrgetter
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fithubert.config.students import StudentParams
 from fithubert.distill.targets import PIECE_SECONDS, Request, TrainingData
-from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_positional, fit_norm, set_linear
+from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_positional, fit_layer, fit_norm, set_linear
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.models.encoder import PositionalConv, WeightNormConv
+from fithubert.models.canonical import canonical_state
+from fithubert.models.encoder import PositionalConv
 from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
@@ -66,41 +66,29 @@ def initialise_from_teacher(student: Student, teacher: HubertModel) -> tuple[str
     features of another scale than in the teacher. `feature_norm: true` keeps the norm and with it the teacher's exact
     layer 0. Differs from s3prl: the norm before the first layer is copied too.
     """
+    ours, theirs = canonical_state(student), canonical_state(teacher)
+
+    def fits(part: str) -> bool:
+        names = [name for name in ours if name.startswith(f"{part}.")]
+        return bool(names) and all(name in theirs and theirs[name].shape == ours[name].shape for name in names)
+
     copied: list[str] = []
     for stack in ("frontend.layers", "layers"):
-        pairs = zip(student.get_submodule(stack).children(), teacher.get_submodule(stack).children(), strict=False)
-        matching = takewhile(lambda pair: _copy(*pair), pairs)
-        copied += [f"{stack}.{index}" for index, _ in enumerate(matching)]
-    copied += [name for name in _PARTS if _copy(getattr(student, name), getattr(teacher, name))]
+        layers = (f"{stack}.{index}" for index, _ in enumerate(student.get_submodule(stack).children()))
+        copied += takewhile(fits, layers)
+    copied += filter(fits, _PARTS)
     if not copied:
         raise UserError(
             "init: no part of the teacher has the student's shape; use init: random or the teacher's widths"
         )
+    prefixes = tuple(f"{part}." for part in copied)
+    taken = {name: theirs[name] for name in ours if name.startswith(prefixes)}
+    # The product, which sets both factors of the weight norm; one that is not copied keeps its own factors.
+    product = taken.pop("positional.conv.weight", None)
+    if product is not None:
+        student.positional.conv.weight = product
+    student.load_state_dict(taken, strict=False)
     return tuple(copied)
-
-
-@torch.no_grad()
-def _copy(module: nn.Module | None, given: nn.Module | None) -> bool:
-    """Copy `given` to `module`, its counterpart; False if a tensor is missing or has another shape."""
-    if module is None or given is None:
-        return False
-    ours, theirs = _weights(module), _weights(given)
-    if any(name not in theirs or theirs[name].shape != tensor.shape for name, tensor in ours.items()):
-        return False
-    for name, tensor in ours.items():
-        owner_name, _, attribute = name.rpartition(".")
-        owner = module.get_submodule(owner_name)
-        if isinstance(owner, WeightNormConv) and attribute == "weight":
-            owner.weight = theirs[name].to(tensor.device)
-        else:
-            tensor.copy_(theirs[name])
-    return True
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weights of `module` by name; one under weight norm is the product, not its factors."""
-    names = (name.replace(".parametrizations.weight.original1", ".weight") for name in module.state_dict())
-    return {name: attrgetter(name)(module).detach() for name in names if ".parametrizations." not in name}
 
 
 @torch.no_grad()
@@ -169,21 +157,21 @@ class _Cut:
         hidden = self._hidden_states(embedded)
         channels = choose_for(hidden, student.config.width)
         ours = self._cut_input(ours, embedded, hidden[0], channels)
-        layers, maps = [ours], self._no_maps()
+        none: list[Tensor | None] = [None] * len(self.waveforms)
+        layers, maps = [ours], none
         for index, layer in enumerate(student.layers):
             # A layer of a shallower student represents the last of several of the teacher's.
             last = round((index + 1) * teacher.config.depth / student.config.depth) - 1
             if student.time_reduction is not None and index == student.config.time_reduction.before_layer:
                 channels, ours = self._cut_reduction(ours, hidden[last:])
             inputs, reuse = ours, student.config.reuse_attention
-            maps = maps if index in reuse else self._no_maps()
+            maps = maps if index in reuse else none
             ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps)  # type: ignore[arg-type]
             if index + 1 in reuse and index not in reuse:
                 maps = [layer.attention_map(x[None], None) for x in inputs]  # type: ignore[operator]
             layers.append(ours)
         if student.config.layer_norm_first:
-            fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])
-            layers[-1] = [student.encoder_norm(x) for x in ours]
+            layers[-1] = fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])
         self._fit_heads(layers, hidden)
 
     def _hidden_states(self, embedded: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -200,14 +188,12 @@ class _Cut:
         if student.feature_norm is not None:
             ours = [student.feature_norm(x) for x in ours]
         if student.projection is not None:
-            set_linear(student.projection, fit_linear(ours, [channels.of(y) for y in embedded]))
-            ours = [student.projection(x) for x in ours]
+            ours = fit_layer(student.projection, ours, [channels.of(y) for y in embedded])
         cut_positional(student.positional, positional, channels.chosen, ours, embedded)
         ours = [x + student.positional(x[None], _length(x))[0] for x in ours]
         if student.config.layer_norm_first:
             return ours
-        fit_norm(student.encoder_norm, ours, [channels.of(y) for y in layer_0])
-        return [student.encoder_norm(x) for x in ours]
+        return fit_norm(student.encoder_norm, ours, [channels.of(y) for y in layer_0])
 
     def _cut_reduction(self, ours: list[Tensor], hidden: Sequence[Sequence[Tensor]]) -> tuple[Channels, list[Tensor]]:
         """The channels at the reduced rate, which best restore the layers `hidden`, and the reduced frames.
@@ -220,11 +206,8 @@ class _Cut:
         channels = choose_for(hidden, config.width, reduction.factor, reduction.drop_last_frame, means_only=fixed)
         if not fixed:
             groups = [reduction.group(x[None], _length(x))[0] for x in ours]
-            set_linear(reduction.linear, fit_linear(groups, [channels.of(y) for y in hidden[0]]))
+            fit_layer(reduction.linear, groups, [channels.of(y) for y in hidden[0]])
         return channels, [reduction(x[None], _length(x))[0][0] for x in ours]
-
-    def _no_maps(self) -> list[Tensor | None]:
-        return [None] * len(self.waveforms)
 
     def _fit_heads(self, layers: Sequence[Sequence[Tensor]], hidden: Sequence[Sequence[Tensor]]) -> None:
         # Heads that share weights, or have none, are not fitted.
@@ -236,7 +219,7 @@ def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor])
     """Fit a head by least squares from a student layer to a teacher layer; an upsampling limits the rank."""
     if head.upsampling is None:
         repeated = [repeat_frames(x[None], head.factor, len(y))[0] for x, y in zip(ours, theirs, strict=True)]
-        set_linear(head.projection, fit_linear(repeated, theirs))
+        fit_layer(head.projection, repeated, theirs)
         return
     phases = []
     for phase in range(head.factor):

@@ -134,8 +134,8 @@ def cut_positional(
     student.conv.weight = weight
 
 
-def fit_norm(norm: nn.LayerNorm, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    """Set the gain and bias of `norm` so that its output is closest to `targets`, channel by channel."""
+def fit_norm(norm: nn.LayerNorm, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
+    """Set the gain and bias of `norm` so that its outputs, returned, are closest to `targets`, channel by channel."""
     normal = [F.layer_norm(x, x.shape[-1:], eps=norm.eps) for x in inputs]
     count = sum(len(x) for x in normal)
     mean_in, mean_out = sum_rows(normal) / count, sum_rows(targets) / count
@@ -146,6 +146,7 @@ def fit_norm(norm: nn.LayerNorm, inputs: Sequence[Tensor], targets: Sequence[Ten
     gain = torch.where(gain.abs() < 0.05, 0.05, gain)
     norm.weight.copy_(gain)
     norm.bias.copy_(mean_out - gain * mean_in)
+    return [norm(x) for x in inputs]
 
 
 def cut_layer(
@@ -170,7 +171,8 @@ def cut_layer(
     theirs = [y + source.attention(a[None], None)[0] for y, a in zip(theirs, attended, strict=True)]
     ours = _add_branch(layer.attention.out, given, contexts, ours, [channels.of(y) for y in theirs])
     if not first:
-        ours, theirs = _fit_norms(layer.attention_norm, source.attention_norm, channels, ours, theirs)
+        theirs = [source.attention_norm(y) for y in theirs]
+        ours = fit_norm(layer.attention_norm, ours, [channels.of(y) for y in theirs])
     inputs = [layer.ffn_norm(x) if first else x for x in ours]
     fed = [source.ffn_norm(y) if first else y for y in theirs]
     frames = [fit_linear(inputs, [channels.frame(y, place) for y in fed]) for place in range(channels.factor)]
@@ -178,7 +180,7 @@ def cut_layer(
     units = [F.gelu(layer.ffn_in(x)) for x in inputs]
     theirs = [y + source.ffn_out(F.gelu(source.ffn_in(a))) for y, a in zip(theirs, fed, strict=True)]
     ours = _add_branch(layer.ffn_out, given, units, ours, [channels.of(y) for y in theirs])
-    return ours if first else _fit_norms(layer.ffn_norm, source.ffn_norm, channels, ours, theirs)[0]
+    return ours if first else fit_norm(layer.ffn_norm, ours, [channels.of(source.ffn_norm(y)) for y in theirs])
 
 
 def _add_branch(
@@ -188,17 +190,16 @@ def _add_branch(
 
     `given`: the teacher's weight, towards which the fit is regularised.
     """
-    set_linear(out, fit_linear(inputs, [y - x for x, y in zip(residual, targets, strict=True)], prior=given))
-    return [x + out(c) for x, c in zip(residual, inputs, strict=True)]
+    changes = [y - x for x, y in zip(residual, targets, strict=True)]
+    return [x + y for x, y in zip(residual, fit_layer(out, inputs, changes, given), strict=True)]
 
 
-def _fit_norms(
-    norm: nn.LayerNorm, source: nn.LayerNorm, channels: Channels, ours: Sequence[Tensor], theirs: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Fit the norm behind a branch; the outputs of the student's norm and of the teacher's."""
-    theirs = [source(y) for y in theirs]
-    fit_norm(norm, ours, [channels.of(y) for y in theirs])
-    return [norm(x) for x in ours], theirs
+def fit_layer(
+    layer: nn.Linear, inputs: Sequence[Tensor], targets: Sequence[Tensor], prior: Tensor | None = None
+) -> list[Tensor]:
+    """Set `layer` to the map of `fit_linear` from `inputs` to `targets`; its outputs."""
+    set_linear(layer, fit_linear(inputs, targets, prior=prior))
+    return [layer(x) for x in inputs]
 
 
 def set_linear(layer: nn.Linear, given: LinearMap) -> None:
