@@ -36,7 +36,7 @@ def _assert_close(one: Path, other: Path) -> None:
 
 def test_ranks_share_an_update_and_any_number_of_them_resumes_after_a_death(tmp_path: Path) -> None:
     train(tmp_path / "one", ONE_RANK)
-    died = _run_two_ranks(tmp_path / "two", "--kill", "update:9")
+    died = _run_two_ranks(tmp_path / "two", "--kill", "update:8")
     assert died.returncode != 0
     assert "SIGKILL" in died.stderr
     (error,) = (line for line in died.stderr.splitlines() if line.startswith("error: "))
