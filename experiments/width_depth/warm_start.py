@@ -19,19 +19,18 @@ from experiments.results import add_row, read_rows
 from fithubert.config.params import DistillParams, Params, load_params
 from fithubert.config.students import StudentParams
 from fithubert.config.superb import TaskBudget
-from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
-from fithubert.distill.targets import Request, TrainingData
 from fithubert.distill.warmstart import set_first_weights
 from fithubert.errors import exit_on_user_error
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import load_student, save_student
-from fithubert.search.space import find_choices, make_student
-from fithubert.search.trial import TrialData, macs_per_second
+from fithubert.profile.costs import REFERENCE_SECONDS
+from fithubert.search.space import count_reference_macs, find_choices, make_student
+from fithubert.search.trial import TrialData
 from fithubert.stages.ablation import open_trial_data
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
@@ -117,7 +116,7 @@ def draw_shapes(params: Params, teacher_depth: int) -> list[dict[str, Any]]:
 def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, data: TrialData, work: Path) -> Cell:
     """Train and probe one shape from scratch."""
     arm = ARMS[name]
-    student = make_student(params.students[params.sweep.of], choices, data.teacher.model.config.depth)
+    student = make_student(params.students[params.sweep.of], choices, depth_of(data))
     full, budget = arm.updates is None, params.sweep.budget
     schedule, task = params.distill, params.superb.tasks["pr"] if full else budget.tasks["pr"]
     if arm.updates is not None:
@@ -133,9 +132,7 @@ def run_cell(name: str, number: int, choices: dict[str, Any], params: Params, da
     torch.manual_seed(schedule.seed)
     built = build_student(resolve(student.recipe, student.shape))
     start = student.model_copy(update={"init": arm.start})
-    set_first_weights(
-        built, start, TrainingData(data.train, data.dev, data.teacher), schedule.seed, torch.device("cpu")
-    )
+    set_first_weights(built, start, data.training, schedule.seed, torch.device("cpu"))
     loss = train_on(built, student, schedule, data, folder, trained=arm.updates != 0)
     save_student(built, folder / "student")
     per = probe(folder, data, params, task, schedule.seed)
@@ -163,7 +160,7 @@ def train_on(
             return evaluate(stepper, data)
         lowest = LastLoss()
         checkpoints = CheckpointFolder(folder / "checkpoints", {}, 1)
-        loop = TrainingLoop(stepper, TrainingData(data.train, data.dev), checkpoints, Listeners([lowest]))
+        loop = TrainingLoop(stepper, data.training, checkpoints, Listeners([lowest]))
         loop.run()
     built.load_state_dict(loop.best)
     return lowest.value
@@ -171,16 +168,20 @@ def train_on(
 
 def evaluate(stepper: Stepper, data: TrialData) -> float:
     """The last head's dev loss of a student as it is."""
-    layers = stepper.layers_of(range(len(stepper.hint_loss.layer_map)))
-    plan = plan_eval_batches(data.dev.num_frames, batch_frames=frames_of(data, stepper.params.batch_seconds))
-    requests = [Request(tuple(crops), layers) for crops in plan]
-    _, heads = stepper.evaluate(data.dev.finish(data.dev.read(request), request) for request in requests)
+    batch_frames = max(1, round(stepper.params.batch_seconds / data.training.seconds_per_frame))
+    _, heads = stepper.evaluate(data.training.dev, batch_frames)
     return heads[stepper.hint_loss.layer_map[-1]]
 
 
-def frames_of(data: TrialData, seconds: float) -> int:
-    """The number of teacher frames in `seconds`."""
-    return max(1, round(seconds / TrainingData(data.train, data.dev).seconds_per_frame))
+def depth_of(data: TrialData) -> int:
+    """The number of layers of the teacher."""
+    assert data.training.teacher is not None  # open_trial_data reads one
+    return data.training.teacher.model.config.depth
+
+
+def macs_per_second(student: StudentParams) -> float:
+    """Multiply-accumulates per second of audio."""
+    return sum(count_reference_macs(resolve(student.recipe, student.shape)).values()) / REFERENCE_SECONDS
 
 
 def probe(folder: Path, data: TrialData, params: Params, task: TaskBudget, seed: int) -> float:
@@ -207,7 +208,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     done = {(row["arm"], int(row["shape"])) for row in read_rows(RESULTS)}
     for arm in arguments.arms:
-        for number, choices in enumerate(draw_shapes(params, data.teacher.model.config.depth)):
+        for number, choices in enumerate(draw_shapes(params, depth_of(data))):
             if (arm, number) not in done:
                 begun = time.monotonic()
                 cell = run_cell(arm, number, choices, params, data, arguments.work)

@@ -1,5 +1,3 @@
-"""`fithubert pool`: runs with different seeds as one."""
-
 from pathlib import Path
 from typing import Annotated
 
