@@ -11,7 +11,8 @@ from torch import Tensor
 
 from benchmarks.tables import write_tables
 from fithubert.data.manifest import load_manifest
-from fithubert.export.onnx import OnnxStudent, export_onnx, measure_error
+from fithubert.export.int8 import relative_errors
+from fithubert.export.onnx import OnnxStudent, export_onnx
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.costs import PAPER_REFERENCE, paper_size_subjects
@@ -96,7 +97,7 @@ def list_errors(models: Mapping[str, SpeechModel], speech: Sequence[Tensor]) -> 
     for name, model in models.items():
         readout = models[name.partition(", onnx")[0]]
         if isinstance(readout, ReadOut) and model is not readout:
-            columns[name] = measure_error(readout, model, speech)
+            columns[name] = relative_errors(readout, model, speech)
     states = max(map(len, columns.values()))
     return [{"state": i, **{name: errors[i] for name, errors in columns.items()}} for i in range(states)]
 

@@ -18,7 +18,7 @@ from fithubert.data.batching import plan_batches
 from fithubert.data.manifest import Manifest
 from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
 from fithubert.store.codec import encode_layer, layer_codecs
 from fithubert.store.extract import SAMPLE_SECONDS, ExtractSettings, describe_store, extract_features, provide_basis

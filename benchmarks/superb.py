@@ -25,7 +25,7 @@ from benchmarks.widen import widen_to_base
 from fithubert.config.superb import OfficialQuirks, TaskBudget, official_budgets
 from fithubert.data.manifest import Manifest
 from fithubert.frames import pad_waveforms
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.store.extract import ExtractSettings, extract_features

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.tables import write_tables
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechOutput

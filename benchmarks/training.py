@@ -34,7 +34,7 @@ from fithubert.distill.step import Job, Stepper
 from fithubert.distill.targets import CachedTargets, LiveTargets, Request, Targets
 from fithubert.files import digest
 from fithubert.frames import pad_waveforms
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models import recipes
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher

@@ -8,7 +8,7 @@ _PUBLIC = {
     "build_student": "fithubert.models.student",
     "load_features": "fithubert.store.table",
     "load_student": "fithubert.models.weights",
-    "load_teacher": "fithubert.importers.registry",
+    "load_teacher": "fithubert.importers",
     "stream": "fithubert.models.windows",
     "train_student": "fithubert.distill",
 }

@@ -46,7 +46,7 @@ def test_versions_agree() -> None:
 
 
 def test_the_library_is_imported_without_pipeline_tracking_or_command_line() -> None:
-    rooms = "data.manifest store.read models.student importers.registry distill superb.run profile.costs"
+    rooms = "data.manifest store.read models.student importers distill superb.run profile.costs"
     program = f"""
 import importlib, sys
 for room in {rooms.split()!r}:

@@ -22,8 +22,8 @@ from benchmarks.torture.damaged import list_damages
 from benchmarks.torture.harness import Case, WrongError
 from fithubert.data.listing import list_recordings
 from fithubert.errors import UserError
+from fithubert.importers import load_teacher
 from fithubert.importers.published import import_published
-from fithubert.importers.registry import load_teacher
 from fithubert.training.checkpoint import read_checkpoint
 
 #: What writes the marker if a reader executes it; the marker's path is put into the text.

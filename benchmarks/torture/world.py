@@ -12,7 +12,7 @@ import yaml
 
 from fithubert.config.params import Params, load_params
 from fithubert.files import digest
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.weights import save_teacher
 from fithubert.pretrain.units import Codebook, CodebookInfo, fit_units, save_codebook
 from fithubert.stages.cache import cache

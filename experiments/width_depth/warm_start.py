@@ -19,6 +19,7 @@ from experiments.results import add_row, read_rows
 from fithubert.config.params import DistillParams, Params, load_params
 from fithubert.config.students import StudentParams
 from fithubert.config.superb import TaskBudget
+from fithubert.distill import measure_scales
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
@@ -153,14 +154,16 @@ def train_on(
     built: Student, student: StudentParams, schedule: DistillParams, data: TrialData, folder: Path, trained: bool
 ) -> float:
     """Train `built` (or only evaluate it) and leave its best weights in it; the lowest dev loss of the last head."""
-    hint_loss = HintLoss(student.hints, built.config.heads.layer_map)
+    hint_loss = HintLoss(student.hints, built.config.heads.layer_map, built.config.repeats)
+    targets, fabric = data.training, open_fabric("cpu", schedule.precision, False)
     with deterministic_torch():
-        stepper = Stepper(open_fabric("cpu", schedule.precision, False), built, hint_loss, schedule)
+        measure_scales(hint_loss, targets, schedule.seed, fabric)
+        stepper = Stepper(fabric, built, hint_loss, schedule)
         if not trained:
             return evaluate(stepper, data)
         lowest = LastLoss()
         checkpoints = CheckpointFolder(folder / "checkpoints", {}, 1)
-        loop = TrainingLoop(stepper, data.training, checkpoints, Listeners([lowest]))
+        loop = TrainingLoop(stepper, targets, checkpoints, Listeners([lowest]))
         loop.run()
     built.load_state_dict(loop.best)
     return lowest.value

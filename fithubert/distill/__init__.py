@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +22,9 @@ from fithubert.records import JsonObject
 from fithubert.training import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.training.checkpoint import CheckpointFolder, flatten
 from fithubert.training.events import Listeners, TrainingEnded, TrainingListener
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 #: Parameters without influence on the student: a run resumes with another value. Accumulation has no influence of its
 #: own: only the number of forward passes of an update, over all ranks, counts.
@@ -88,12 +92,7 @@ def train_student(
     listeners = Listeners(options.listeners if fabric.is_global_zero else ())
     with deterministic_torch(), ends_with_its_ranks(fabric), ExitStack() as held:
         on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
-        if student_params.hints.normalise:
-            # From a fixed sample, not from each batch: a batch's own scale would depend on how an update is cut into
-            # parts. Every start measures the same numbers again, so no checkpoint needs to hold them.
-            layers = tuple(sorted({head.teacher_layer for head in hint_loss.layer_map}))
-            sample = data.draw_hidden_states(layers, _SCALE_SECONDS, distill_params.seed, fabric.device)
-            hint_loss.scales = on_first_rank(fabric, lambda: hint_loss.measure_scales(sample))
+        measure_scales(hint_loss, data, distill_params.seed, fabric)
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
         # A checkpoint holds all weights, and a cut takes minutes at full size.
@@ -106,6 +105,18 @@ def train_student(
         fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
         on_first_rank(fabric, checkpoints.remove)
     return TrainResult(out_dir, student, fingerprint, ended)
+
+
+def measure_scales(hint_loss: HintLoss, data: TrainingData, seed: int, fabric: "Fabric") -> None:
+    """Give `hint_loss` the scales that `hints.normalise` needs, from train speech drawn with `seed`.
+
+    From a fixed sample, not from each batch: a batch's own scale would depend on how an update is cut into parts. Every
+    start measures the same numbers again, so no checkpoint needs to hold them. Raises UserError if a scale is 0.
+    """
+    if hint_loss.params.normalise:
+        layers = tuple(sorted({head.teacher_layer for head in hint_loss.layer_map}))
+        sample = data.draw_hidden_states(layers, _SCALE_SECONDS, seed, fabric.device)
+        hint_loss.scales = on_first_rank(fabric, lambda: hint_loss.measure_scales(sample))
 
 
 def _identity(student_params: StudentParams, distill_params: DistillParams, data: TrainingData) -> JsonObject:

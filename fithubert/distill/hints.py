@@ -15,7 +15,7 @@ from torch import Tensor
 from fithubert.config.students import HintParams
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
-from fithubert.models.time_reduction import TimeReduction
+from fithubert.models.frontend import TimeReduction
 from fithubert.records import Head
 
 

@@ -6,7 +6,7 @@ from fithubert.config.teacher import Device
 from fithubert.errors import UserError
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent
 from fithubert.files import read_json
-from fithubert.importers.registry import NAMED, load_teacher
+from fithubert.importers import NAMED, load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut, choose_device, prepare_teacher
 from fithubert.models.speech_model import SpeechModel

@@ -3,9 +3,10 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from safetensors.torch import save_file
@@ -24,7 +25,6 @@ _MODULES = (
     "frames",
     "models.frontend",
     "models.encoder",
-    "models.time_reduction",
     "models.heads",
     "models.student",
 )
@@ -52,9 +52,11 @@ def write_templates(kind: str, folder: Path, replace: dict[str, str] | None = No
         (folder / path.name).write_text(text, encoding="utf-8")
 
 
-def read_template(kind: str, name: str) -> str:
-    """The text of one template."""
-    return (_TEMPLATES / kind / name).read_text(encoding="utf-8")
+def write_readme(kind: str, folder: Path, readout: ReadOut, words: Mapping[str, Any]) -> None:
+    """Write README.md to `folder` from the one in `templates/kind`, in which $states and `words` are filled in."""
+    template = Template((_TEMPLATES / kind / "README.md").read_text(encoding="utf-8"))
+    text = template.substitute({"states": describe_states(readout), **words})
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def describe_shape(student: Student) -> dict[str, Any]:

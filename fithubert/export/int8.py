@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.frames import count_conv_frames
+from fithubert.frames import count_conv_frames, pad_waveforms
 from fithubert.models.frontend import ConvFrontend, ConvLayer
+from fithubert.models.speech_model import SpeechOutput
 from fithubert.models.student import Student
 
 #: Activations are in uint8 around `_ZERO`, 127 steps either way; weights in int8 with 63 steps, which are 7 bits.
@@ -28,8 +29,8 @@ _WEIGHT_STEPS = 63
 _SMALLEST = 1e-9
 
 
-#: From a waveform (samples,) to states (1, time, feature).
-States = Callable[[Tensor], Sequence[Tensor]]
+#: The call of a `SpeechModel`.
+Model = Callable[[Tensor, Tensor], SpeechOutput]
 #: The largest relative error of a state that an int8 graph may have.
 MAX_ERROR = 0.1
 
@@ -66,7 +67,7 @@ def quantise_within(student: Student, speech: Sequence[Tensor], bound: float = M
     """
 
     def largest_error(kept: Collection[str]) -> float:
-        return max(relative_errors(_states_of(student), _states_of(quantise(student, kept)), speech))
+        return max(relative_errors(as_model(student), as_model(quantise(student, kept)), speech))
 
     kept: list[str] = []
     if largest_error(kept) > bound:
@@ -80,18 +81,24 @@ def quantise_within(student: Student, speech: Sequence[Tensor], bound: float = M
 
 
 @torch.inference_mode()
-def relative_errors(wanted: States, given: States, speech: Sequence[Tensor]) -> list[float]:
-    """Of every state, the norm of the difference over that of the `wanted` one, over all frames of `speech`."""
+def relative_errors(wanted: Model, given: Model, speech: Sequence[Tensor]) -> list[float]:
+    """Of every state, the norm of the difference over that of the `wanted` one, over all frames of `speech`.
+
+    `speech`: waveforms (samples,), which run one by one.
+    """
     sums: dict[int, tuple[float, float]] = {}
     for waveform in speech:
-        for index, (ours, theirs) in enumerate(zip(wanted(waveform), given(waveform), strict=True)):
+        alone = pad_waveforms([waveform])
+        states = zip(wanted(*alone).hidden_states, given(*alone).hidden_states, strict=True)
+        for index, (ours, theirs) in enumerate(states):
             difference, norm = sums.get(index, (0.0, 0.0))
             sums[index] = difference + float((theirs - ours).square().sum()), norm + float(ours.square().sum())
     return [(difference / norm) ** 0.5 for difference, norm in sums.values()]
 
 
-def _states_of(student: Student) -> States:
-    return lambda waveform: student.read(waveform[None])[0]
+def as_model(student: Student) -> Model:
+    """The read-out of a student as it is; `ReadOut` would copy it."""
+    return lambda waveforms, lengths: SpeechOutput(*student.read(waveforms, lengths))
 
 
 class Int8Linear(nn.Module):

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fithubert.errors import UserError
-from fithubert.export.folder import describe_export, describe_states, new_directory, read_template
+from fithubert.export.folder import describe_export, new_directory, write_readme
 from fithubert.export.int8 import MAX_ERROR, quantise_within, relative_errors
 from fithubert.files import check_digest, digest_file, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
@@ -118,13 +117,15 @@ def export_onnx(
             quantised, kept = quantise_within(readout.student, speech)
             write_graph_of(readout, quantised, aside / INT8)
             models["int8"] = OnnxStudent(aside, int8=True)
-            record["int8"] = {"relative_error": measure_error(readout, models["int8"], speech), "float32": kept}
+            record["int8"] = {"relative_error": relative_errors(readout, models["int8"], speech), "float32": kept}
         latencies = time_models(models)
         for name in models.keys() - {"torch"}:
-            record[name] |= {"latency_of_torch": latencies[name], "bytes": _count_bytes(aside, name)}
-            record[name]["sha256"] = digest_file(aside / (INT8 if name == "int8" else FLOAT32))
+            graph = aside / (INT8 if name == "int8" else FLOAT32)
+            record[name] |= {"latency_of_torch": latencies[name], "bytes": graph.stat().st_size}
+            record[name]["sha256"] = digest_file(graph)
         write_json(aside / "config.json", record)
-        (aside / "README.md").write_text(_describe(readout, record), encoding="utf-8")
+        words = {"files": _describe_files(record), "rate": SAMPLE_RATE_HZ, "threads": torch.get_num_threads()}
+        write_readme("onnx", aside, readout, record | words)
     return record
 
 
@@ -158,14 +159,6 @@ def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
     return worst
 
 
-def measure_error(readout: ReadOut, exported: SpeechModel, speech: Sequence[Tensor]) -> list[float]:
-    """The `relative_errors` of the exported states."""
-    ours, theirs = (
-        lambda waveform, model=model: model(*pad_waveforms([waveform])).hidden_states for model in (readout, exported)
-    )
-    return relative_errors(ours, theirs, speech)
-
-
 class _Exported(nn.Module):
     """What is exported: waveforms and their lengths in, the read-out's states and their lengths out."""
 
@@ -182,17 +175,13 @@ def _state_names(count: int) -> list[str]:
     return [f"state_{index}" for index in range(count)]
 
 
-def _count_bytes(directory: Path, name: str) -> int:
-    return (directory / (INT8 if name == "int8" else FLOAT32)).stat().st_size
-
-
-def _describe(readout: ReadOut, record: Mapping[str, Any]) -> str:
-    """The README: what the graphs take and give, and what was measured when they were written."""
-    single, lines = record["float32"], []
-    lines.append(
+def _describe_files(record: Mapping[str, Any]) -> str:
+    """A list of the graphs with what was measured when they were written."""
+    single = record["float32"]
+    lines = [
         f"- `{FLOAT32}`: {single['bytes'] / 1e6:.0f} MB, within {single['max_difference']:.1g} of torch on ten lengths "
         f"and a padded batch, {single['latency_of_torch']:.0%} of torch's time for 10 s."
-    )
+    ]
     if "int8" in record:
         whole = record["int8"]
         errors = ", ".join(f"{error:.3f}" for error in whole["relative_error"])
@@ -202,6 +191,4 @@ def _describe(readout: ReadOut, record: Mapping[str, Any]) -> str:
         )
         if whole["float32"]:
             lines.append(f"  In float32, for errors within {MAX_ERROR:.0%}: {', '.join(whole['float32'])}.")
-    words = {**record, "states": describe_states(readout), "files": "\n".join(lines), "rate": SAMPLE_RATE_HZ}
-    words["threads"] = torch.get_num_threads()
-    return Template(read_template("onnx", "README.md")).substitute(words)
+    return "\n".join(lines)

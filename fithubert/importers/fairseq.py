@@ -7,7 +7,7 @@ from typing import Any
 from fithubert.config.base import validate
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
-from fithubert.importers.names import Layout, build_teacher, encoder_modules, without_prefix
+from fithubert.importers.names import Layout, build_teacher, check_understood, encoder_modules, without_prefix
 from fithubert.importers.torch_files import as_plain_data, parse_list, read_torch_file
 from fithubert.models.hubert import HubertTeacher
 
@@ -80,9 +80,7 @@ def _configuration(values: Mapping[str, Any], source: str) -> tuple[dict[str, An
 
 
 def _settings(model: Mapping[str, Any], task: Mapping[str, Any], source: str) -> dict[str, Any]:
-    for option, value in _UNDERSTOOD.items():
-        if model.get(option, value) != value:
-            raise UserError(f"{source}: {option} {model[option]!r} is not understood, only {value!r}")
+    check_understood(model, _UNDERSTOOD, source)
     mode = model.get("extractor_mode")
     if mode not in _MODES:
         raise UserError(f"{source}: extractor_mode {mode!r} is not one of {', '.join(_MODES)}")

@@ -12,7 +12,7 @@ from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.importers.names import Layout, build_teacher, encoder_modules, without_prefix
+from fithubert.importers.names import Layout, build_teacher, check_understood, encoder_modules, without_prefix
 from fithubert.importers.torch_files import read_torch_file
 from fithubert.models.hubert import HubertTeacher
 from fithubert.tensors import read_tensors
@@ -73,9 +73,7 @@ def read_huggingface(place: str) -> HubertTeacher:
 
 def _model_settings(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Fields of HubertConfig from a transformers configuration; what it leaves out has transformers' default."""
-    for option, value in _UNDERSTOOD.items():
-        if values.get(option, value) != value:
-            raise UserError(f"{source}: {option} {values[option]!r} is not understood, only {value!r}")
+    check_understood(values, _UNDERSTOOD, source)
     data2vec = values["model_type"] == "data2vec-audio"
     try:
         convolutions = tuple(zip(values["conv_dim"], values["conv_kernel"], values["conv_stride"], strict=True))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,29 +33,37 @@ class Layout:
 
     def ours(self, name: str) -> str | None:
         """Our name of the tensor that this implementation calls `name`; None if it is not of the model."""
-        module, _, last = name.rpartition(".")
-        for theirs, ours in self.modules:
-            found = re.fullmatch(re.escape(theirs).replace(r"\{\}", r"(\d+)"), module)
-            if found:
-                return f"{ours.format(*found.groups())}.{last}"
-        return None
+        return _translate(name, self.modules)
 
     def theirs(self, name: str) -> str:
         """This implementation's name of our tensor `name`, for messages; ours if it has none."""
-        module, _, last = name.rpartition(".")
-        for theirs, ours in self.modules:
-            found = re.fullmatch(re.escape(ours).replace(r"\{\}", r"(\d+)"), module)
-            if found:
-                return f"{theirs.format(*found.groups())}.{last}"
-        return name
+        return _translate(name, [(ours, theirs) for theirs, ours in self.modules]) or name
 
 
-def encoder_modules(attention: str, norm: str, ffn_in: str, ffn_out: str) -> tuple[tuple[str, str], ...]:
-    """The module pairs of the transformer layers `encoder.layers.N`, from the names of their parts."""
+def _translate(name: str, modules: Iterable[tuple[str, str]]) -> str | None:
+    module, _, last = name.rpartition(".")
+    for old, new in modules:
+        found = re.fullmatch(re.escape(old).replace(r"\{\}", r"(\d+)"), module)
+        if found:
+            return f"{new.format(*found.groups())}.{last}"
+    return None
+
+
+def encoder_modules(
+    attention: str, norm: str, ffn_in: str, ffn_out: str, layers: str = "encoder.layers"
+) -> tuple[tuple[str, str], ...]:
+    """The module pairs of the transformer layers `layers`.N, from the names of their parts."""
     pairs = [(f"{attention}.{theirs}", f"attention.{ours}") for theirs, ours in _PROJECTIONS]
     pairs += [(f"{attention}.gate{end}", f"attention.gate{end}") for end in ("", ".gates")]
     pairs += [(norm, "attention_norm"), (ffn_in, "ffn_in"), (ffn_out, "ffn_out"), ("final_layer_norm", "ffn_norm")]
-    return tuple((f"encoder.layers.{{}}.{theirs}", f"layers.{{}}.{ours}") for theirs, ours in pairs)
+    return tuple((f"{layers}.{{}}.{theirs}", f"layers.{{}}.{ours}") for theirs, ours in pairs)
+
+
+def check_understood(options: Mapping[str, Any], understood: Mapping[str, Any], source: str) -> None:
+    """Raise UserError for an option that is present with another value than the only one that is understood."""
+    for option, value in understood.items():
+        if options.get(option, value) != value:
+            raise UserError(f"{source}: {option} {options[option]!r} is not understood, only {value!r}")
 
 
 def build_teacher(
@@ -68,7 +77,7 @@ def build_teacher(
     state = {key: tensor for key, tensor in state.items() if not key.startswith(layout.ignored)}
     embedding = state.pop(layout.mask_embedding, None)
     renamed, unknown = {}, []
-    for key, tensor in _fold(state).items():
+    for key, tensor in fold_weights(state).items():
         ours = layout.ours(key)
         if ours is None:
             unknown.append(key)
@@ -80,7 +89,7 @@ def build_teacher(
     return HubertTeacher(model, name, embedding)
 
 
-def _fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`state` with weight norms multiplied out, batch norms as scale and shift, WavLM's gates as `PositionGate`'s."""
     folded = dict(state)
     for name in list(folded):

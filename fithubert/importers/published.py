@@ -17,22 +17,14 @@ from torch import Tensor
 from fithubert.config.base import read_yaml, validate
 from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
+from fithubert.importers.fairseq import LAYOUT
+from fithubert.importers.names import check_understood, fold_weights
 from fithubert.importers.torch_files import parse_list, read_torch_file
 from fithubert.models.canonical import fill_model, prepare_for_inference
 from fithubert.models.student import Student
 
-#: fairseq's names, and ours, inside a transformer layer.
-_LAYER_NAMES = {
-    "self_attn.q_proj": "attention.query",
-    "self_attn.k_proj": "attention.key",
-    "self_attn.v_proj": "attention.value",
-    "self_attn.out_proj": "attention.out",
-    "self_attn_layer_norm": "attention_norm",
-    "fc1": "ffn_in",
-    "fc2": "ffn_out",
-    "final_layer_norm": "ffn_norm",
-}
-_NAMES = {"layer_norm": "feature_norm", "post_extract_proj": "projection", "encoder.layer_norm": "encoder_norm"}
+#: The first part of the names of the heads' tensors.
+_HEADS = ("proj_head", "final_proj", "output_layer", "upsampler")
 #: Options that change the model and that no published checkpoint uses, with the only value that is understood.
 _UNDERSTOOD = {
     "layer_type": "transformer",
@@ -85,7 +77,7 @@ def import_published(checkpoint: Path | str, config: Path | str | None = None, r
 def _lightning_config(settings: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     """StudentConfig values for the `distiller` section of a trainer's yaml; the tensors tell the families apart."""
     get = _reader(settings, source)
-    _check_understood(get, _UNDERSTOOD, source)
+    check_understood(settings, _UNDERSTOOD, source)
     values = _common_config(get, source, str(get("conv_feature_layers", _HUBERT_LAYERS)))
     values |= {
         "input_dropout": float(get("dropout_input", 0.0)),
@@ -141,17 +133,17 @@ def _reduction_and_heads(
 
 def _read_reused(get: Any, depth: int, source: str) -> tuple[int, ...]:
     """The layers that have no attention map of their own, False in ARMHuBERT's `reuse_pattern`."""
-    words = str(get("reuse_pattern", "[]")).strip("[]() ")
-    pattern = [word.strip() for word in words.split(",")] if words else ["True"] * depth
-    if len(pattern) != depth or not set(pattern) <= {"True", "False"}:
-        raise UserError(f"{source}: reuse_pattern {words!r} is not {depth} times True or False")
-    return tuple(layer for layer, word in enumerate(pattern) if word == "False")
+    text = get("reuse_pattern", "[]")
+    pattern = parse_list(text or "[]", f"{source}: reuse_pattern") or [True] * depth
+    if len(pattern) != depth or not all(own is True or own is False for own in pattern):
+        raise UserError(f"{source}: reuse_pattern {text!r} is not {depth} times True or False")
+    return tuple(layer for layer, own in enumerate(pattern) if not own)
 
 
 def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     """StudentConfig values for the `distiller` section of a DistilHuBERT checkpoint's own `Config`."""
     get = _reader(settings, source)
-    _check_understood(get, _DISTILHUBERT_UNDERSTOOD, source)
+    check_understood(settings, _DISTILHUBERT_UNDERSTOOD, source)
     values = _common_config(get, source, str(get("extractor_conv_feature_layers", _HUBERT_LAYERS)))
     values["depth"] = int(get("encoder_layers", 1))
     layers = tuple(int(layer) for layer in get("pred_layer_id", range(1, int(get("n_tasks", 12)) + 1)))
@@ -166,12 +158,6 @@ def _distilhubert_config(settings: Mapping[str, Any], source: str) -> dict[str, 
     readout = "all" if values["heads"]["teacher_width"] == values["width"] else "layers"
     values |= {"feature_norm": False, "input_dropout": 0.0, "readout": readout, "final_norm": "heads"}
     return {**values, "activation_dropout": float(get("activation_dropout", 0.1))}
-
-
-def _check_understood(get: Any, understood: Mapping[str, Any], source: str) -> None:
-    for option, value in understood.items():
-        if get(option, value) != value:
-            raise UserError(f"{source}: {option} {get(option, value)!r} is not understood, only {value!r}")
 
 
 def _common_config(get: Any, source: str, conv_layers: str) -> dict[str, Any]:
@@ -199,30 +185,23 @@ def _common_config(get: Any, source: str, conv_layers: str) -> dict[str, Any]:
 
 def _rename(state: Mapping[str, Tensor], config: StudentConfig) -> dict[str, Tensor]:
     """The authors' tensors by our names and in our layouts; unknown ones keep theirs, for errors."""
+    reduction = config.time_reduction
     renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        name = name.replace("parametrizations.weight.original0", "weight_g")  # Trained with a newer torch.
-        name = name.replace("parametrizations.weight.original1", "weight_v")
-        module, _, last = name.rpartition(".")
+    for name, tensor in fold_weights(state).items():
         parts = name.split(".")
-        if name.startswith("feature_extractor.conv_layers."):
-            renamed[f"frontend.layers.{parts[2]}.{'conv' if parts[3] == '0' else 'norm'}.{last}"] = tensor
-        elif module in _NAMES:
-            renamed[f"{_NAMES[module]}.{last}"] = tensor
-        elif name == "encoder.pos_conv.0.bias":
-            renamed["positional.conv.bias"] = tensor
-        elif name == "encoder.pos_conv.0.weight_v":
-            gain = next((g for key, g in state.items() if key.endswith(("0.weight_g", "weight.original0"))), None)
-            if gain is not None:
-                renamed["positional.conv.weight"] = torch._weight_norm(tensor.float(), gain.float(), 2)
-        elif name.startswith("encoder.layers."):
-            renamed.update(_rename_layer(int(parts[2]), ".".join(parts[3:-1]), last, tensor, config))
-        elif parts[0] == "mask_emb":
-            renamed["mask_embedding"] = tensor
-        elif parts[0] in ("proj_head", "final_proj", "output_layer", "upsampler"):
-            renamed.update(_rename_head(parts, tensor, config))
-        elif name != "encoder.pos_conv.0.weight_g":
-            renamed[name] = tensor
+        if parts[0] in _HEADS:
+            renamed |= _rename_head(parts, tensor, config)
+            continue
+        if name.startswith("encoder.layers.") and reduction.kind != "none":
+            # The authors' time reduction takes a place of its own in the list of layers.
+            index = int(parts[2])
+            if index == reduction.before_layer and len(parts) == 4:
+                renamed[f"time_reduction.linear.{parts[3]}"] = _neighbouring_frames(tensor, reduction.factor)
+                continue
+            if index > reduction.before_layer:
+                name = ".".join([*parts[:2], str(index - 1), *parts[3:]])
+        ours = "mask_embedding" if name == LAYOUT.mask_embedding else LAYOUT.ours(name)
+        renamed[ours or name] = tensor
     if config.heads.kind == "per_layer" and config.width == config.heads.teacher_width:
         for index in range(len(config.heads.layer_map)):  # the authors' heads have no projection then
             renamed.setdefault(f"heads.{index}.projection.weight", torch.eye(config.width))
@@ -230,18 +209,13 @@ def _rename(state: Mapping[str, Tensor], config: StudentConfig) -> dict[str, Ten
     return renamed
 
 
-def _rename_layer(index: int, inner: str, last: str, tensor: Tensor, config: StudentConfig) -> dict[str, Tensor]:
-    """A tensor of the encoder's layer list, in which the authors' time reduction takes a place of its own."""
-    reduction = config.time_reduction
-    if reduction.kind != "none" and index == reduction.before_layer and not inner:
-        if tensor.ndim == 3:  # a convolution's (out, in, kernel)
-            tensor = tensor.flatten(1)
-        elif tensor.ndim == 2:  # fc1 puts whole frames side by side
-            tensor = tensor.unflatten(1, (reduction.factor, -1)).transpose(1, 2).flatten(1)
-        return {f"time_reduction.linear.{last}": tensor}
-    if reduction.kind != "none" and index > reduction.before_layer:
-        index -= 1
-    return {f"layers.{index}.{_LAYER_NAMES.get(inner, inner)}.{last}": tensor}
+def _neighbouring_frames(tensor: Tensor, factor: int) -> Tensor:
+    """A time reduction's weight as a linear map (out, in * frame); a bias as it is."""
+    if tensor.ndim == 3:  # a convolution's (out, in, kernel)
+        return tensor.flatten(1)
+    if tensor.ndim == 2:  # fc1 puts whole frames side by side
+        return tensor.unflatten(1, (factor, -1)).transpose(1, 2).flatten(1)
+    return tensor
 
 
 def _rename_head(parts: list[str], tensor: Tensor, config: StudentConfig) -> dict[str, Tensor]:

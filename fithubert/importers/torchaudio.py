@@ -25,11 +25,12 @@ LAYOUT = Layout(
         ("encoder.transformer.pos_conv_embed.conv", "positional.conv"),
         ("encoder.transformer.layer_norm", "encoder_norm"),
         ("encoder.transformer.layers.0.attention.rel_attn_embed", "relative.embedding"),
-        *(
-            (module.replace("encoder.layers.", "encoder.transformer.layers."), ours)
-            for module, ours in encoder_modules(
-                "attention", "layer_norm", "feed_forward.intermediate_dense", "feed_forward.output_dense"
-            )
+        *encoder_modules(
+            "attention",
+            "layer_norm",
+            "feed_forward.intermediate_dense",
+            "feed_forward.output_dense",
+            "encoder.transformer.layers",
         ),
     ),
     mask_embedding="mask_generator.mask_embedding",

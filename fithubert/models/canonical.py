@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fithubert.errors import UserError
+from fithubert.files import digest
 from fithubert.models.encoder import WeightNormConv
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -22,6 +23,14 @@ def prepare_for_inference(model: Model) -> Model:
 def canonical_state(model: nn.Module) -> dict[str, Tensor]:
     """float32 CPU weights of a teacher or student by canonical name, the positional weight norm folded."""
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in _find_tensors(model).items()}
+
+
+def digest_model(config: str, state: Mapping[str, Tensor]) -> str:
+    """A digest of the shape, as JSON, and of every weight of a canonical state."""
+    parts: list[bytes | str] = [config]
+    for name in sorted(state):
+        parts += [name, state[name].numpy().tobytes()]
+    return digest(*parts)
 
 
 def fill_model(

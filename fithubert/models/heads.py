@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.config.students import StudentConfig
-from fithubert.models.time_reduction import repeat_frames
+from fithubert.models.frontend import repeat_frames
 
 
 class Upsampling(nn.Module):
@@ -37,14 +37,18 @@ class Upsampling(nn.Module):
 class LayerHead(nn.Module):
     """One layer's head: upsampling if the layer is reduced, then a linear projection (FitHuBERT).
 
-    `factor` is the layer's frame-rate reduction, 1 for a layer before the time reduction.
+    `factor` is the layer's frame-rate reduction, 1 for a layer before the time reduction. Without `teacher_width` there
+    are no parameters: the head is the layer itself at the teacher's rate (STaR compares layers of any width).
     """
 
-    def __init__(self, width: int, teacher_width: int, factor: int, upsampling: str) -> None:
+    def __init__(self, width: int, teacher_width: int | None, factor: int, upsampling: str) -> None:
         super().__init__()
         self.factor = factor
-        self.upsampling = _build_upsampling(width, factor, upsampling)
-        self.projection = nn.Linear(width, teacher_width)
+        self.upsampling = None if teacher_width is None else _build_upsampling(width, factor, upsampling)
+        # Only a linear one has weights; nobody asks the other for them.
+        self.projection: nn.Linear = (
+            nn.Identity() if teacher_width is None else nn.Linear(width, teacher_width)  # type: ignore[assignment]
+        )
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """(batch, num_frames, teacher feature) from `x` (batch, reduced time, feature)."""
@@ -55,16 +59,14 @@ class LayerHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """All heads of a student; `layers` are the student layers of its layer map's entries."""
+    """All heads of a student; `layers` are the student layers of its layer map's entries.
 
-    def __init__(self, layers: Sequence[int]) -> None:
+    `upsampling`: one that all of them share.
+    """
+
+    def __init__(self, layers: Sequence[int], upsampling: Upsampling | None = None) -> None:
         super().__init__()
-        self.layers = tuple(layers)
-
-    @property
-    def single(self) -> tuple[LayerHead, ...]:
-        """The heads that are one map of one layer each."""
-        return ()
+        self.layers, self.upsampling = tuple(layers), upsampling
 
     def forward(
         self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
@@ -73,11 +75,15 @@ class Heads(nn.Module):
 
         `states`: layers 0.. of the student up to the highest that is read, each at its own frame rate.
         """
+        return self.predict(states, num_frames, range(len(self.layers)) if wanted is None else wanted)
+
+    def predict(self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int]) -> tuple[Tensor, ...]:
+        """`forward` for the heads in `wanted`."""
         raise NotImplementedError
 
     def upsample(self, x: Tensor, num_frames: int, factor: int) -> Tensor:
         """`x` (batch, reduced time, feature) at the teacher's rate: by an upsampling of all heads, or repeated."""
-        return repeat_frames(x, factor, num_frames)
+        return repeat_frames(x, factor, num_frames) if self.upsampling is None else self.upsampling(x, num_frames)
 
     def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
         """The weights `state` of these heads without those of the heads before `first`."""
@@ -92,16 +98,9 @@ class LayerHeads(Heads):
         for index, head in enumerate(heads):
             self.add_module(str(index), head)
 
-    @property
-    def single(self) -> tuple[LayerHead, ...]:
-        return tuple(self.children())  # type: ignore[arg-type]
-
-    def forward(
-        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
-    ) -> tuple[Tensor, ...]:
-        heads = self.single
-        indices = range(len(heads)) if wanted is None else wanted
-        return tuple(heads[i](states[self.layers[i]], num_frames) for i in indices)
+    def predict(self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int]) -> tuple[Tensor, ...]:
+        heads = list(self.children())
+        return tuple(heads[i](states[self.layers[i]], num_frames) for i in wanted)
 
     def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
         cut = {}
@@ -119,30 +118,24 @@ class SharedHeads(Heads):
     """
 
     def __init__(self, layers: Sequence[int], config: StudentConfig) -> None:
-        super().__init__(layers)
         heads, count, width = config.heads, len(layers), config.width
-        self.factor = config.factor_of(layers[0])
-        self.upsampling = _build_upsampling(width, self.factor, heads.upsampling)
+        factor = config.factor_of(layers[0])
+        super().__init__(layers, _build_upsampling(width, factor, heads.upsampling))
+        self.factor = factor
         inner = heads.hidden_width or width
         self.hidden = nn.Linear(width, count * inner)
         bound = inner**-0.5
         self.weight = nn.Parameter(torch.empty(count, heads.teacher_width, inner).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, heads.teacher_width).uniform_(-bound, bound))
 
-    def forward(
-        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
-    ) -> tuple[Tensor, ...]:
+    def predict(self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int]) -> tuple[Tensor, ...]:
         # Projecting before repeating is the same with fewer products.
         x = states[-1] if self.upsampling is None else self.upsampling(states[-1], num_frames)
         hidden = F.gelu(self.hidden(x)).unflatten(2, (len(self.layers), -1))
-        indices = range(len(self.layers)) if wanted is None else wanted
-        outputs = (F.linear(hidden[:, :, i], self.weight[i], self.bias[i]) for i in indices)
+        outputs = (F.linear(hidden[:, :, i], self.weight[i], self.bias[i]) for i in wanted)
         if self.upsampling is not None:
             return tuple(outputs)
         return tuple(repeat_frames(y, self.factor, num_frames) for y in outputs)
-
-    def upsample(self, x: Tensor, num_frames: int, factor: int) -> Tensor:
-        return super().upsample(x, num_frames, factor) if self.upsampling is None else self.upsampling(x, num_frames)
 
     def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
         cut = dict(state)
@@ -151,33 +144,14 @@ class SharedHeads(Heads):
         return cut
 
 
-class NoHeads(Heads):
-    """The layers themselves at the teacher's frame rate, without parameters (STaR compares layers of any width)."""
-
-    def __init__(self, layers: Sequence[int], factors: Sequence[int]) -> None:
-        super().__init__(layers)
-        self.factors = tuple(factors)
-
-    def forward(
-        self, states: Sequence[Tensor], num_frames: int, wanted: Sequence[int] | None = None
-    ) -> tuple[Tensor, ...]:
-        indices = range(len(self.layers)) if wanted is None else wanted
-        return tuple(repeat_frames(states[self.layers[i]], self.factors[i], num_frames) for i in indices)
-
-    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
-        return {}
-
-
 def build_heads(config: StudentConfig) -> Heads:
     """The heads of a student of `config`'s shape, one for each entry of its layer map."""
     heads, layers = config.heads, [layer for layer, _ in config.heads.layer_map]
-    factors = [config.factor_of(layer) for layer in layers]
-    if heads.kind == "none":
-        return NoHeads(layers, factors)
     if heads.kind == "shared" and layers:
         return SharedHeads(layers, config)
+    width = None if heads.kind == "none" else heads.teacher_width
     return LayerHeads(
-        layers, [LayerHead(config.width, heads.teacher_width, factor, heads.upsampling) for factor in factors]
+        layers, [LayerHead(config.width, width, config.factor_of(layer), heads.upsampling) for layer in layers]
     )
 
 

@@ -1,20 +1,20 @@
 """The canonical HuBERT-family model: any checkpoint becomes this module, exact under padding.
 
-Source: Hsu et al. 2021; fairseq `HubertModel`; checked against torchaudio and transformers in tests/teachers.
-Differs: the group norm of the first convolution leaves padding out of its statistics (see `blocks.frontend`).
+Source: Hsu et al. 2021; fairseq `HubertModel`; checked against torchaudio and transformers in tests/importers.
+Differs: the group norm of the first convolution leaves padding out of its statistics (see `models.frontend`).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.config.teacher import HubertConfig, Precision
 from fithubert.errors import UserError
 from fithubert.files import digest
-from fithubert.frames import count_conv_frames, count_frames, padding_mask
-from fithubert.models.canonical import canonical_state
+from fithubert.frames import count_frames, padding_mask
+from fithubert.models.canonical import canonical_state, digest_model
 from fithubert.models.encoder import (
     EncoderLayer,
     EncoderLayerConfig,
@@ -24,7 +24,7 @@ from fithubert.models.encoder import (
     attention_mask,
 )
 from fithubert.models.frontend import ConvFrontend
-from fithubert.models.speech_model import SpeechOutput, join_outputs
+from fithubert.models.speech_model import SpeechOutput, run_one_by_one
 
 #: Features from which on a model counts as wide: HuBERT Base has 768.
 _WIDE = 512
@@ -74,12 +74,6 @@ class HubertModel(nn.Module):
         if masked is not None:
             x = torch.where(masked.mask[:, :, None], masked.embedding.to(x.dtype), x)
         return SpeechOutput(self.encode(x, frames, last_layer), frames)
-
-    def forward_unpadded(self, waveforms: Tensor, last_layer: int | None = None) -> tuple[Tensor, ...]:
-        """The same for waveforms (batch, samples) of one length, without any mask, as exporters need it."""
-        if self.config.normalise_waveform:
-            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:], eps=self.config.waveform_epsilon)
-        return self.encode(self.project(self.frontend.convolve(waveforms, None)), None, last_layer)
 
     def project(self, x: Tensor) -> Tensor:
         """The encoder's width for features `x` (batch, time, channel) of the front end, normed before it."""
@@ -188,15 +182,14 @@ class HubertTeacher:
     def _run_one_by_one(
         self, waveforms: Tensor, lengths: Tensor, last_layer: int | None, masked: MaskedFrames | None
     ) -> SpeechOutput:
-        alone = []
-        for row, count in enumerate(lengths.tolist()):
-            one = slice(row, row + 1)
-            hidden = masked
+        def run(row: int, waveform: Tensor) -> Sequence[Tensor]:
+            one, alone = slice(row, row + 1), masked
             if masked is not None:
-                frames = count_frames(count, self.convolutions)
-                hidden = MaskedFrames(masked.mask[one, :frames], masked.embedding)
-            alone.append(self.model(waveforms[one, :count], lengths[one], last_layer, hidden).hidden_states)
-        return join_outputs(alone, count_conv_frames(lengths, self.convolutions))
+                frames = count_frames(waveform.shape[1], self.convolutions)
+                alone = MaskedFrames(masked.mask[one, :frames], masked.embedding)
+            return self.model(waveform, lengths[one], last_layer, alone).hidden_states
+
+        return run_one_by_one(run, waveforms, lengths, self.convolutions)
 
 
 def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvStack:
@@ -208,9 +201,5 @@ def _build_positional(config: HubertConfig) -> PositionalConv | PositionalConvSt
 
 def fingerprint_weights(model: HubertModel) -> str:
     """A digest of the shape and of every weight, the same wherever the checkpoint came from."""
-    state = canonical_state(model)
     # Defaults are left out, so that an option that a later version adds leaves the fingerprints of before.
-    parts: list[bytes | str] = [model.config.model_dump_json(exclude_defaults=True)]
-    for name in sorted(state):
-        parts += [name, state[name].numpy().tobytes()]
-    return digest(*parts)
+    return digest_model(model.config.model_dump_json(exclude_defaults=True), canonical_state(model))

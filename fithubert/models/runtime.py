@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.config.teacher import Device, Precision, Runtime
 from fithubert.errors import UserError
-from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, count_conv_frames
+from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.speech_model import SpeechModel, SpeechOutput, join_outputs
+from fithubert.models.speech_model import SpeechModel, SpeechOutput, run_one_by_one
 from fithubert.models.student import Student
 from fithubert.models.weights import fingerprint, release
 
@@ -69,19 +70,20 @@ class OnnxTeacher:
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
-        depth = len(self.widths) - 1 if last_layer is None else last_layer
-        session = self._session(depth)
-        alone = []
-        for waveform, count in zip(waveforms, lengths.tolist(), strict=True):
-            states = session.run(None, {"waveforms": waveform[None, :count].numpy()})
-            alone.append([torch.from_numpy(state) for state in states])
-        return join_outputs(alone, count_conv_frames(lengths, self.convolutions))
+        session = self._session(len(self.widths) - 1 if last_layer is None else last_layer)
+
+        def run(_: int, waveform: Tensor) -> list[Tensor]:
+            return [torch.from_numpy(state) for state in session.run(None, {"waveforms": waveform.numpy()})]
+
+        return run_one_by_one(run, waveforms, lengths, self.convolutions)
 
     def _session(self, last_layer: int) -> Any:
         if last_layer not in self._sessions:
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "teacher.onnx"
-                _export(self._teacher.model, last_layer, path)
+                path, example = Path(folder) / "teacher.onnx", {"waveforms": torch.zeros(1, SAMPLE_RATE_HZ)}
+                names = [f"layer_{layer}" for layer in range(last_layer + 1)]
+                shapes = {"waveforms": {1: samples_dim()}}
+                write_graph(Unpadded(self._teacher.model, last_layer), example, names, shapes, path, external_data=True)
                 self._sessions[last_layer] = open_session(path)
         return self._sessions[last_layer]
 
@@ -139,22 +141,19 @@ def samples_dim(shortest: int = HUBERT_MIN_SAMPLES) -> torch.export.Dim:
     return torch.export.Dim("samples", min=shortest, max=3600 * SAMPLE_RATE_HZ)
 
 
-class _Unpadded(nn.Module):
-    """The exported module: waveforms of one length in, hidden states out."""
+class Unpadded(nn.Module):
+    """`model` for export: waveforms (batch, samples) of one length in, hidden states 0..`last_layer` out; no mask."""
 
     def __init__(self, model: HubertModel, last_layer: int) -> None:
         super().__init__()
         self.model, self.last_layer = model, last_layer
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, ...]:
-        return self.model.forward_unpadded(waveforms, self.last_layer)
-
-
-def _export(model: HubertModel, last_layer: int, path: Path) -> None:
-    outputs = [f"layer_{layer}" for layer in range(last_layer + 1)]
-    example = {"waveforms": torch.zeros(1, SAMPLE_RATE_HZ)}
-    shapes = {"waveforms": {1: samples_dim()}}
-    write_graph(_Unpadded(model, last_layer), example, outputs, shapes, path, external_data=True)
+        config = self.model.config
+        if config.normalise_waveform:
+            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:], eps=config.waveform_epsilon)
+        x = self.model.project(self.model.frontend.convolve(waveforms, None))
+        return self.model.encode(x, None, self.last_layer)
 
 
 def prepare_teacher(

@@ -1,7 +1,7 @@
 """A recipe's shape for any teacher, at a chosen number of parameters."""
 
-from collections.abc import Callable
-from math import lcm
+from bisect import bisect_right
+from math import ceil, floor, lcm
 from typing import Any
 
 from fithubert.config.students import StudentConfig
@@ -38,13 +38,15 @@ def scaled_shape(recipe: str, teacher: HubertConfig, teacher_parameters: int, si
     most = shaper.count(teacher.width, shaper.ffn_range(teacher.width)[1]) / teacher_parameters
     if not least <= size <= min(most, 1.0):
         raise UserError(
-            f"--size {size:g}: a {recipe} student of this teacher has {_round_up(least):g} to "
-            f"{_round_down(min(most, 1.0)):g} of its parameters"
+            f"--size {size:g}: a {recipe} student of this teacher has {ceil(least * 1000) / 1000:g} to "
+            f"{floor(min(most, 1.0) * 1000) / 1000:g} of its parameters"
         )
     found: list[tuple[float, int, int]] = []
     for step in dict.fromkeys((lcm(heads, teacher.pos_conv_groups), heads)):
         widths = range(narrowest if step == heads else step, teacher.width + 1, step)
-        for width in _neighbours(widths, wanted, shaper.count):
+        # The widest with at most `wanted` parameters, and the one after it.
+        place = bisect_right(widths, wanted, key=shaper.count)
+        for width in widths[max(0, place - 1) : place + 1]:
             ffn_width = shaper.fit_ffn(width, wanted)
             found.append((abs(shaper.count(width, ffn_width) / wanted - 1), width, ffn_width))
         if found and min(found)[0] <= _TOLERANCE:
@@ -112,23 +114,3 @@ class _Shaper:
         # A layer wider than the teacher's could not be cut from it.
         widest = max(channels for channels, _, _ in own)
         return [[max(4, min(widest, round(n * share / 4) * 4)), kernel, stride] for n, kernel, stride in layers]
-
-
-def _neighbours(widths: range, wanted: float, count: Callable[[int], int]) -> list[int]:
-    """The widest of `widths` with at most `wanted` parameters and the one after it, as far as they exist."""
-    low, high = 0, len(widths)
-    while low < high:
-        middle = (low + high) // 2
-        if count(widths[middle]) <= wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return [widths[place] for place in (low - 1, low) if 0 <= place < len(widths)]
-
-
-def _round_up(share: float) -> float:
-    return -int(-share * 1000 // 1) / 1000
-
-
-def _round_down(share: float) -> float:
-    return int(share * 1000) / 1000

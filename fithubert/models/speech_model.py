@@ -1,6 +1,6 @@
 """The call that every model of speech answers, `out = model(waveforms, lengths)`, and its baseline: filter banks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -27,13 +27,19 @@ class SpeechOutput:
     lengths: Tensor
 
 
-def join_outputs(alone: Sequence[Sequence[Tensor]], lengths: Tensor) -> SpeechOutput:
-    """One padded batch of utterances that ran one by one.
+def run_one_by_one(
+    run: Callable[[int, Tensor], Sequence[Tensor]],
+    waveforms: Tensor,
+    lengths: Tensor,
+    convolutions: Sequence[tuple[int, int]],
+) -> SpeechOutput:
+    """One padded batch of waveforms (batch, samples) without their padding; lengths (batch,) in samples.
 
-    `alone`: per utterance its layers, each (1, time, feature). `lengths`: (batch,) in frames.
+    `run(row, waveform)` gives the layers, each (1, time, feature), of the waveform (1, samples) in `row`.
     """
-    layers = zip(*alone, strict=True)
-    return SpeechOutput(tuple(pad_sequence([row[0] for row in layer], batch_first=True) for layer in layers), lengths)
+    alone = [run(row, waveforms[row : row + 1, :count]) for row, count in enumerate(lengths.tolist())]
+    states = tuple(pad_sequence([row[0] for row in layer], batch_first=True) for layer in zip(*alone, strict=True))
+    return SpeechOutput(states, count_conv_frames(lengths, convolutions))
 
 
 class SpeechModel(Protocol):

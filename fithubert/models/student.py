@@ -12,9 +12,8 @@ from fithubert.config.students import MaskingConfig, StudentConfig
 from fithubert.errors import UserError
 from fithubert.frames import count_samples, keep_whole, pad_waveforms
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
-from fithubert.models.frontend import ConvFrontend
+from fithubert.models.frontend import ConvFrontend, TimeReduction, repeat_frames
 from fithubert.models.heads import build_heads
-from fithubert.models.time_reduction import TimeReduction, repeat_frames
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,20 @@ from fithubert.config.base import validate
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
-from fithubert.files import atomic_directory, digest, read_json, write_json
-from fithubert.models.canonical import canonical_state, fill_model, prepare_for_inference
+from fithubert.files import atomic_directory, read_json, write_json
+from fithubert.models.canonical import canonical_state, digest_model, fill_model, prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import Student
 from fithubert.tensors import read_tensors, write_tensors
 
-STUDENT_FORMAT = "fithubert-student-1"
+STUDENT_FORMAT, TEACHER_FORMAT = "fithubert-student-1", "fithubert-teacher-1"
 #: The student that comes with the package.
 SHIPPED_STUDENT = "fithubert"
 _LATER_OPTIONS = ("second_softmax", "activation", "final_norm")
 #: All that the folder of a model holds.
-_FILES = ("config.json", "model.safetensors")
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+#: A teacher's file may have it or not: only masking distillation asks for it.
+_MASK_EMBEDDING = "mask_embedding"
 
 
 def save_student(
@@ -39,10 +41,8 @@ def save_student(
     """
     state = released_state(student) if release else canonical_state(student)
     config = student.config.released() if release else student.config
-    with atomic_directory(Path(directory), _FILES) as aside:
-        write_tensors(aside / "model.safetensors", state)
-        values = {"format": STUDENT_FORMAT, "student": config.model_dump(mode="json"), "record": record or {}}
-        write_json(aside / "config.json", values)
+    values = {"format": STUDENT_FORMAT, "student": config.model_dump(mode="json"), "record": record or {}}
+    _write_folder(Path(directory), values, state)
     return _fingerprint(config, state)
 
 
@@ -53,9 +53,11 @@ def load_student(directory: Path | str, *, for_training: bool = False) -> Studen
     `for_training` gives it in training mode with its weight norm. Raises UserError naming the file, and the tensor
     where one is wrong.
     """
-    directory = _find_student(Path(directory))
-    config = validate(StudentConfig, _read(directory)["student"], str(directory / "config.json"))
-    path = directory / "model.safetensors"
+    directory = Path(directory)
+    if directory == Path(SHIPPED_STUDENT) and not (directory / _CONFIG).exists():
+        directory = Path(__file__).resolve().parents[1] / "pretrained" / SHIPPED_STUDENT
+    values, path = _read_config(directory / _CONFIG, STUDENT_FORMAT, "student"), directory / _WEIGHTS
+    config = validate(StudentConfig, values["student"], str(directory / _CONFIG))
     state = read_tensors(path)
     # Folded before, not after, so that the weight is the saved one bit by bit.
     student = Student(config) if for_training else prepare_for_inference(Student(config))
@@ -63,15 +65,9 @@ def load_student(directory: Path | str, *, for_training: bool = False) -> Studen
     return student
 
 
-def _find_student(directory: Path) -> Path:
-    if directory == Path(SHIPPED_STUDENT) and not (directory / "config.json").exists():
-        return Path(__file__).resolve().parents[1] / "pretrained" / SHIPPED_STUDENT
-    return directory
-
-
 def read_record(directory: Path | str) -> dict[str, Any]:
     """The training record that `save_student` stored with the student in `directory`."""
-    return dict(_read(Path(directory)).get("record", {}))
+    return dict(_read_config(Path(directory) / _CONFIG, STUDENT_FORMAT, "student").get("record", {}))
 
 
 def released_state(student: Student) -> dict[str, Tensor]:
@@ -100,27 +96,7 @@ def fingerprint(student: Student) -> str:
 def _fingerprint(config: StudentConfig, state: Mapping[str, Tensor]) -> str:
     # Options of later versions are left out where they change nothing, so that older fingerprints stay.
     unchanged = {name for name in _LATER_OPTIONS if getattr(config, name) == StudentConfig.model_fields[name].default}
-    parts: list[bytes | str] = [config.model_dump_json(exclude=unchanged)]
-    for name in sorted(state):
-        parts += [name, state[name].numpy().tobytes()]
-    return digest(*parts)
-
-
-def _read(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    values = read_json(path)
-    if (
-        not isinstance(values, dict)
-        or values.get("format") != STUDENT_FORMAT
-        or not isinstance(values.get("student"), dict)
-    ):
-        raise UserError(f"{path}: not a student of this project (format {STUDENT_FORMAT!r} expected)")
-    return values
-
-
-TEACHER_FORMAT = "fithubert-teacher-1"
-#: May be there or not: only masking distillation asks for it.
-_MASK_EMBEDDING = "mask_embedding"
+    return digest_model(config.model_dump_json(exclude=unchanged), state)
 
 
 def save_teacher(
@@ -133,44 +109,40 @@ def save_teacher(
     state = canonical_state(teacher.model)
     if teacher.mask_embedding is not None:
         state[_MASK_EMBEDDING] = teacher.mask_embedding
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
-    with atomic_directory(directory, _FILES) as aside:
-        write_tensors(aside / "model.safetensors", state)
-        values = {
-            "format": TEACHER_FORMAT,
-            "name": teacher.name,
-            "model": teacher.model.config.model_dump(mode="json"),
-            "record": record or {},
-        }
-        write_json(aside / "config.json", values)
+    values = {"name": teacher.name, "model": teacher.model.config.model_dump(mode="json"), "record": record or {}}
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    _write_folder(directory, {"format": TEACHER_FORMAT, **values}, state)
 
 
 def read_teacher(directory: Path) -> HubertTeacher:
     """The teacher saved in `directory`; raises UserError naming the file, and the tensor if one is wrong."""
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory / 'config.json'}: no such file; `fithubert teacher` writes a teacher's folder")
-    values = read_json(directory / "config.json")
-    if not isinstance(values, dict) or values.get("format") != TEACHER_FORMAT:
-        raise UserError(
-            f"{directory / 'config.json'}: not a teacher of this project (format {TEACHER_FORMAT!r} expected)"
-        )
-    config = validate(HubertConfig, values.get("model", {}), str(directory / "config.json"))
-    model = prepare_for_inference(HubertModel(config))
-    return HubertTeacher(
-        model, str(values.get("name", directory.name)), load_weights(model, directory / "model.safetensors")
-    )
-
-
-def load_weights(model: HubertModel, path: Path) -> torch.Tensor | None:
-    """Fill `model` from a safetensors file, strictly; returns the mask embedding if the file has one."""
-    state = read_tensors(path)
+    path, weights = directory / _CONFIG, directory / _WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `fithubert teacher` writes a teacher's folder")
+    values = _read_config(path, TEACHER_FORMAT, "model")
+    config = validate(HubertConfig, values["model"], str(path))
+    model, state = prepare_for_inference(HubertModel(config)), read_tensors(weights)
     embedding = state.pop(_MASK_EMBEDDING, None)
-    fill_model(model, state, str(path))
-    if embedding is not None and embedding.shape != (model.config.width,):
-        raise UserError(
-            f"{path}: tensor {_MASK_EMBEDDING} has shape {tuple(embedding.shape)}, not ({model.config.width},)"
-        )
-    return embedding
+    fill_model(model, state, str(weights))
+    if embedding is not None and embedding.shape != (config.width,):
+        shape = tuple(embedding.shape)
+        raise UserError(f"{weights}: tensor {_MASK_EMBEDDING} has shape {shape}, not ({config.width},)")
+    return HubertTeacher(model, str(values.get("name", directory.name)), embedding)
+
+
+def _write_folder(directory: Path, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    with atomic_directory(directory, (_CONFIG, _WEIGHTS)) as aside:
+        write_tensors(aside / _WEIGHTS, state)
+        write_json(aside / _CONFIG, values)
+
+
+def _read_config(path: Path, form: str, shape: str) -> dict[str, Any]:
+    """The config.json of a model whose format is `form` and whose shape is in the section `shape`."""
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != form or not isinstance(values.get(shape), dict):
+        kind = "student" if form == STUDENT_FORMAT else "teacher"
+        raise UserError(f"{path}: not a {kind} of this project (format {form!r} expected)")
+    return values
 
 
 _INITIAL_WEIGHTS = {"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}

@@ -14,7 +14,7 @@ from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.data.prepare import prepare_corpus
 from fithubert.errors import UserError
 from fithubert.files import digest_json, only_writer, read_json, remove_leftovers, write_json
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.canonical import canonical_state, fill_model, prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.weights import save_teacher

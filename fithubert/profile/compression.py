@@ -11,7 +11,7 @@ from fithubert.config.teacher import HubertConfig
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import format_bytes
-from fithubert.importers.registry import NAMED, SOURCES
+from fithubert.importers import NAMED, SOURCES
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.scaling import scaled_shape

@@ -9,7 +9,7 @@ from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
 from fithubert.files import format_bytes
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.recipes import resolve
 from fithubert.profile.budget import (

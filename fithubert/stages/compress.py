@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from string import Template
 
 import yaml
 
@@ -14,10 +13,10 @@ from fithubert.data.listing import find_recordings, name_formats
 from fithubert.distill.targets import measure_spread, open_targets
 from fithubert.errors import UserError
 from fithubert.export.find import find_student
-from fithubert.export.folder import describe_export, describe_states, new_directory, read_template
+from fithubert.export.folder import describe_export, new_directory, write_readme
 from fithubert.files import atomic_file, check_replaceable, digest_json, only_writer, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
@@ -195,7 +194,6 @@ def _write_student(folder: Path, done: CompressMetrics, workspace: Workspace) ->
     words = {
         **describe_export(readout),
         "teacher": done.teacher,
-        "states": describe_states(readout),
         "parameters": f"{done.parameters:,}",
         "share": f"{done.parameters / done.teacher_parameters:.1%}",
         "macs": f"{done.macs / done.teacher_macs:.1%}",
@@ -205,5 +203,4 @@ def _write_student(folder: Path, done: CompressMetrics, workspace: Workspace) ->
     with new_directory(folder) as aside:
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(workspace.student(STUDENT) / name, aside / name)
-        card = Template(read_template("student", "README.md")).substitute(words)
-        (aside / "README.md").write_text(card, encoding="utf-8")
+        write_readme("student", aside, readout, words)

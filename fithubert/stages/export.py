@@ -13,9 +13,8 @@ from torch import Tensor
 from fithubert.errors import UserError
 from fithubert.export.find import find_student
 from fithubert.export.folder import describe_export, new_directory, write_portable
-from fithubert.export.huggingface import export_huggingface
 from fithubert.export.onnx import export_onnx
-from fithubert.export.s3prl import export_s3prl
+from fithubert.export.standalone import export_huggingface, export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fithubert.config.params import REFERENCES, Params
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student

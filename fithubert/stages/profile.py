@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from fithubert.config.params import Params
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import ReadOut

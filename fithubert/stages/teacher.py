@@ -9,7 +9,7 @@ from fithubert.config.params import Params
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms, receptive_field
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import prepare_teacher

@@ -15,8 +15,8 @@ from fithubert.config.students import HintParams, StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.errors import UserError
 from fithubert.files import read_json
+from fithubert.models.frontend import repeat_frames
 from fithubert.models.recipes import resolve
-from fithubert.models.time_reduction import repeat_frames
 from tests.distill.fakes import Recorder, StopAt, distill_params, reshaped, student_params, train
 from tests.kills import Stop
 

@@ -8,17 +8,24 @@ from torch import Tensor
 from fithubert.models.runtime import ReadOut
 from tests.models.shapes import strong, tiny
 
-#: What each of them reads: the last head, blocks without time reduction, blocks with, every head.
-RECIPES = ("fithubert", "distilhubert", "starhubert", "armhubert")
-
-
 #: Few layers, one of each kind: tracing them is what takes long.
 SMALL = {"conv_layers": [[8, 10, 5], [12, 1, 1], [16, 3, 2], [16, 2, 2]], "depth": 2}
+#: A student for each read-out by its name: its recipe, and what is changed of its shape.
+READOUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "last": ("fithubert", {}),
+    "layers": ("distilhubert", {}),
+    "layers_starhubert": ("starhubert", {}),
+    "projections": ("armhubert", {}),
+    "encoder": ("distilhubert", {"readout": "encoder", "time_reduction": {"kind": "conv1d"}}),
+    "outputs": ("starhubert", {"readout": "outputs"}),
+    "all": ("distilhubert", {"readout": "all", "heads": {"teacher_width": 32}}),
+}
 
 
-def tiny_readout(recipe: str, **changes: Any) -> ReadOut:
-    """A tiny student of `recipe`, with `changes` of its shape."""
-    return ReadOut(strong(tiny(recipe, **changes)), recipe)
+def tiny_readout(name: str, **changes: Any) -> ReadOut:
+    """The tiny student of `READOUTS` by its name, or of a recipe, with `changes` of its shape."""
+    recipe, shape = READOUTS.get(name, (name, {}))
+    return ReadOut(strong(tiny(recipe, **shape, **changes)), name)
 
 
 def draw_waveforms(*lengths: int) -> list[Tensor]:

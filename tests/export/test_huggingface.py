@@ -13,8 +13,8 @@ import torch
 
 pytest.importorskip("transformers")
 
-from fithubert.export.huggingface import export_huggingface
-from tests.export.students import RECIPES, draw_waveforms, read_alone, tiny_readout
+from fithubert.export.standalone import export_huggingface
+from tests.export.students import READOUTS, draw_waveforms, read_alone, tiny_readout
 
 LENGTHS = (16000, 400, 719, 720, 9999, 12345)
 
@@ -26,11 +26,11 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 from transformers import AutoFeatureExtractor, AutoModel
-folder, recipes = sys.argv[1], sys.argv[2:]
+folder, names = sys.argv[1], sys.argv[2:]
 waveforms = torch.load(folder + "/waveforms.pt", weights_only=True)
 said = {}
-for recipe in recipes:
-    at = f"{folder}/{recipe}"
+for name in names:
+    at = f"{folder}/{name}"
     model, info = AutoModel.from_pretrained(at, trust_remote_code=True, output_loading_info=True)
     model = model.eval()
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
@@ -56,15 +56,15 @@ for recipe in recipes:
     again = AutoModel.from_pretrained(at + "-saved", trust_remote_code=True).eval()
     with torch.no_grad():
         assert torch.equal(again(waveforms[0][None])[0], plain[0])
-    said[recipe] = {"states": list(out.hidden_states), "frames": frames, "plain": plain[0]}
+    said[name] = {"states": list(out.hidden_states), "frames": frames, "plain": plain[0]}
     try:
         model(inputs["input_values"], attention_mask=inputs["attention_mask"].flip(1))
     except ValueError as error:
-        said[recipe]["error"] = str(error)
+        said[name]["error"] = str(error)
 
 # fine-tuning with CTC, as HubertForCTC does
 torch.manual_seed(0)
-model = AutoModel.from_pretrained(f"{folder}/{recipes[0]}", trust_remote_code=True).train()
+model = AutoModel.from_pretrained(f"{folder}/{names[0]}", trust_remote_code=True).train()
 head = torch.nn.Linear(model.config.hidden_size, 6)
 optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=2e-3)
 inputs = extract([w.numpy() for w in waveforms[:1] + waveforms[4:]], sampling_rate=16000, padding=True,
@@ -90,28 +90,28 @@ torch.save(said, folder + "/said.pt")
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("hub")
-    for recipe in RECIPES:
-        export_huggingface(tiny_readout(recipe), folder / recipe)
+    for name in READOUTS:
+        export_huggingface(tiny_readout(name), folder / name)
     torch.save(draw_waveforms(*LENGTHS), folder / "waveforms.pt")
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home"), "PYTHONPATH": ""}
-    program = [sys.executable, "-P", "-c", PROGRAM, str(folder), *RECIPES]
+    program = [sys.executable, "-P", "-c", PROGRAM, str(folder), *READOUTS]
     done = subprocess.run(program, capture_output=True, text=True, env={**os.environ, **offline}, cwd=folder)
     assert done.returncode == 0, done.stderr
     return torch.load(folder / "said.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_it_says_what_the_readout_says_padded_or_not(recipe: str, said: dict[str, Any]) -> None:
-    readout = tiny_readout(recipe)
+@pytest.mark.parametrize("name", READOUTS)
+def test_it_says_what_the_readout_says_padded_or_not(name: str, said: dict[str, Any]) -> None:
+    readout = tiny_readout(name)
     for row, waveform in enumerate(draw_waveforms(*LENGTHS)):
         wanted = read_alone(readout, waveform)
-        assert len(said[recipe]["states"]) == len(wanted)
-        for batched, state in zip(said[recipe]["states"], wanted, strict=True):
-            assert said[recipe]["frames"][row] == len(state)
+        assert len(said[name]["states"]) == len(wanted)
+        for batched, state in zip(said[name]["states"], wanted, strict=True):
+            assert said[name]["frames"][row] == len(state)
             torch.testing.assert_close(batched[row, : len(state)], state, atol=1e-5, rtol=1e-5)
     first = read_alone(readout, draw_waveforms(*LENGTHS)[0])[-1]
-    torch.testing.assert_close(said[recipe]["plain"][0], first, atol=1e-5, rtol=1e-5)
-    assert "padding must come after" in said[recipe]["error"]
+    torch.testing.assert_close(said[name]["plain"][0], first, atol=1e-5, rtol=1e-5)
+    assert "padding must come after" in said[name]["error"]
 
 
 def test_it_fine_tunes_with_ctc_down_to_the_front_end(said: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
@@ -14,12 +13,11 @@ pytest.importorskip("onnxscript")
 
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.export.int8 import MAX_ERROR, quantise, quantise_within
-from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torch, export_onnx, measure_error
+from fithubert.export.int8 import MAX_ERROR, as_model, quantise, quantise_within, relative_errors
+from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent, check_against_torch, export_onnx
 from fithubert.frames import pad_waveforms
 from fithubert.models.runtime import ReadOut
-from fithubert.models.speech_model import SpeechModel, SpeechOutput
-from fithubert.models.student import Student
+from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from tests.export.students import SMALL, draw_waveforms, read_alone, tiny_readout
 from tests.models.shapes import strong, tiny
@@ -34,11 +32,6 @@ def no_time(models: Mapping[str, SpeechModel]) -> dict[str, float]:
 def as_speech(samples: int) -> torch.Tensor:
     """Noise that is loud and quiet by turns."""
     return draw_waveforms(samples)[0] * torch.logspace(-3, 0, samples)
-
-
-def as_model(student: Student) -> Any:
-    """A student as it is, where a read-out would copy it."""
-    return lambda waveforms, lengths: SpeechOutput(*student.read(waveforms, lengths))
 
 
 def real_speech() -> list[torch.Tensor]:
@@ -92,7 +85,7 @@ def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_bef
 ) -> None:
     readout, folder = exported
     student = OnnxStudent(folder, int8=True)
-    errors = measure_error(readout, student, [as_speech(20001)])
+    errors = relative_errors(readout, student, [as_speech(20001)])
     assert all(0 < error < 0.06 for error in errors)
     waveforms = [as_speech(length) for length in (9999, 16000, 400)]
     batch = student(*pad_waveforms(waveforms))
@@ -105,7 +98,7 @@ def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_bef
 
     quantised, kept = quantise_within(readout.student, [as_speech(16000)])
     assert kept == json.loads((folder / "config.json").read_text())["int8"]["float32"] == []
-    assert max(measure_error(as_model(quantised), student, [as_speech(20001)])) < 0.02
+    assert max(relative_errors(as_model(quantised), student, [as_speech(20001)])) < 0.02
 
 
 def test_int8_of_the_trained_student_is_near_at_every_loudness(tiny_corpus: Manifest) -> None:
@@ -125,8 +118,8 @@ def test_a_layer_that_int8_would_spoil_stays_in_float32() -> None:
     speech = [as_speech(16000)]
     quantised, kept = quantise_within(student, speech)
     assert kept == ["layers.1"]
-    assert measure_error(as_model(student), as_model(quantise(student)), speech)[-1] > MAX_ERROR
-    assert max(measure_error(as_model(student), as_model(quantised), speech)) <= MAX_ERROR
+    assert relative_errors(as_model(student), as_model(quantise(student)), speech)[-1] > MAX_ERROR
+    assert max(relative_errors(as_model(student), as_model(quantised), speech)) <= MAX_ERROR
 
 
 def test_the_folder_says_which_student_it_is_and_what_was_measured(exported: tuple[ReadOut, Path]) -> None:
@@ -163,7 +156,7 @@ def test_a_graph_that_differs_is_refused(exported: tuple[ReadOut, Path]) -> None
     other = ReadOut(readout.student, "other")
     with torch.no_grad():
         other.student.layers[-1].ffn_norm.bias.add_(0.1)  # type: ignore[union-attr, operator]
-        for head in other.student.heads.single:
+        for head in other.student.heads.children():
             head.projection.bias.add_(0.1)
     with pytest.raises(RuntimeError, match="differs from torch"):
         check_against_torch(other, OnnxStudent(folder))

@@ -12,8 +12,8 @@ import soundfile
 import torch
 
 from fithubert.errors import UserError
-from fithubert.export.s3prl import export_s3prl
-from tests.export.students import RECIPES, draw_waveforms, read_alone, tiny_readout
+from fithubert.export.standalone import export_s3prl
+from tests.export.students import READOUTS, draw_waveforms, read_alone, tiny_readout
 
 #: Lengths in samples: the shortest, odd ones, a frame more or less, equal ones; 800 is rounded up by s3prl.
 LENGTHS = (16000, 400, 719, 720, 721, 800, 9999, 16000, 12345)
@@ -66,9 +66,9 @@ def run_harness(folder: Path, waveforms: list[torch.Tensor], out: Path) -> dict:
     return torch.load(out / "said.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_an_upstream_keeps_the_contract_and_says_what_the_readout_says(recipe: str, tmp_path: Path) -> None:
-    readout = tiny_readout(recipe)
+@pytest.mark.parametrize("name", READOUTS)
+def test_an_upstream_keeps_the_contract_and_says_what_the_readout_says(name: str, tmp_path: Path) -> None:
+    readout = tiny_readout(name)
     export_s3prl(readout, tmp_path / "upstream")
     waveforms = draw_waveforms(*LENGTHS)
     said = run_harness(tmp_path / "upstream", waveforms, tmp_path)

@@ -7,18 +7,16 @@ sungnyun/ARMHuBERT (models/armhubert/reusing_module.py, models/maskhubert, model
 
 import argparse
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
+
+from tests.importers.pickled import foreign
 
 CONVOLUTIONS = ((8, 10, 5), (12, 1, 1), *[(12, 3, 2)] * 4, (16, 1, 1), *[(16, 2, 2)] * 2)
 HUBERT = ((8, 10, 5), *[(12, 3, 2)] * 4, *[(16, 2, 2)] * 2)
@@ -178,7 +176,12 @@ class Published:
         folder.mkdir(parents=True, exist_ok=True)
         moments = {0: {"step": 9, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}}
         options = {name: value for name, value in self.options.items() if name not in self.unwritten}
-        with _foreign() as (schedule, attributes):
+        kinds = {
+            "s3prl.optimizers.WarmupLinearSchedule": object,
+            "pytorch_lightning.utilities.parsing.AttributeDict": dict,
+        }
+        with foreign(kinds) as (schedule_kind, attributes_kind):
+            schedule, attributes = schedule_kind(), attributes_kind()
             schedule.warmup, schedule.t_total = 0.07, 200_000
             optimiser = {"state": moments, "param_groups": [{"lr": 2e-4, "params": [0], "schedule": schedule}]}
             if self.family == "distilhubert":
@@ -265,27 +268,3 @@ def _shapes(family: str, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
                 add(f"proj_head.{index}.upsampler", WIDTH, WIDTH, factor)
             add(f"proj_head.{index}.lin_proj", TEACHER, WIDTH)
     return shapes
-
-
-@contextmanager
-def _foreign() -> Iterator[list[Any]]:
-    """A schedule of s3prl and an attribute dictionary of Lightning; pickle finds their classes only inside."""
-    kinds = (
-        type("WarmupLinearSchedule", (), {"__module__": "s3prl.optimizers"}),
-        type("AttributeDict", (dict,), {"__module__": "pytorch_lightning.utilities.parsing"}),
-    )
-    hidden = {}
-    for kind in kinds:
-        parts = kind.__module__.split(".")
-        for name in (".".join(parts[:end]) for end in range(1, len(parts) + 1)):
-            hidden[name] = sys.modules.get(name)
-            sys.modules[name] = ModuleType(name)
-        setattr(sys.modules[kind.__module__], kind.__name__, kind)
-    try:
-        yield [kind() for kind in kinds]
-    finally:
-        for name, module in hidden.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module

@@ -8,6 +8,9 @@ import transformers
 from torch import Tensor, nn
 from torchaudio.models.wav2vec2.utils import import_huggingface_model
 
+from fithubert.importers import load_teacher
+from fithubert.models.hubert import HubertTeacher
+
 FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
 #: A few layers of odd sizes; kernels and strides are HuBERT's.
 SMALL: dict[str, Any] = {
@@ -18,6 +21,8 @@ SMALL: dict[str, Any] = {
     "intermediate_size": 48,
     "num_conv_pos_embedding_groups": 4,
 }
+#: The options of a Large model.
+STABLE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 _CLASSES: dict[str, tuple[Any, Any, Any]] = {
     "hubert": (transformers.HubertConfig, transformers.HubertModel, transformers.HubertForCTC),
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model, transformers.Wav2Vec2ForCTC),
@@ -47,6 +52,20 @@ def small(family: str, **options: Any) -> Any:
         "data2vec-audio": {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3},
     }.get(family, {"num_conv_pos_embeddings": 16})
     return build(family, **{**SMALL, "num_conv_pos_embeddings": 16, **special, **options})
+
+
+def draw_statistics(model: Any) -> None:
+    """Random statistics for the batch norm of `model`, if it has one."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2.0)
+
+
+def load(spec: str | Path) -> HubertTeacher:
+    """The HuBERT-like teacher that `spec` names."""
+    teacher = load_teacher(spec)
+    assert isinstance(teacher, HubertTeacher)
+    return teacher
 
 
 def save(model: Any, folder: Path, normalise: bool, **options: Any) -> Path:

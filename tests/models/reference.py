@@ -58,5 +58,5 @@ def pad_as_the_authors_do(monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(self, x, lengths) - x * ~inside[:, :, None]
 
     monkeypatch.setattr(MaskedGroupNorm, "forward", lambda self, x, lengths=None: torch.nn.GroupNorm.forward(self, x))
-    monkeypatch.setattr("fithubert.models.time_reduction.nothing_padded", lambda lengths, longest: True)
+    monkeypatch.setattr("fithubert.models.frontend.nothing_padded", lambda lengths, longest: True)
     monkeypatch.setattr(PositionalConv, "forward", zero_also_the_residual)

@@ -5,28 +5,14 @@ import torch
 import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.frames import count_frames, pad_waveforms
+from fithubert.importers.names import build_teacher
+from fithubert.importers.torchaudio import LAYOUT
 from fithubert.models.hubert import HubertModel, HubertTeacher
 
 CONV = ((8, 10, 5), (12, 3, 2), (12, 3, 2), (12, 3, 2), (16, 3, 2), (16, 2, 2), (16, 2, 2))
-_RENAMED = [
-    ("feature_extractor.conv_layers.", "frontend.layers."),
-    ("encoder.feature_projection.layer_norm.", "feature_norm."),
-    ("encoder.feature_projection.projection.", "projection."),
-    ("encoder.transformer.pos_conv_embed.conv.", "positional.conv."),
-    ("encoder.transformer.layer_norm.", "encoder_norm."),
-    ("encoder.transformer.layers.", "layers."),
-    (".attention.q_proj.", ".attention.query."),
-    (".attention.k_proj.", ".attention.key."),
-    (".attention.v_proj.", ".attention.value."),
-    (".attention.out_proj.", ".attention.out."),
-    (".final_layer_norm.", ".ffn_norm."),
-    (".feed_forward.intermediate_dense.", ".ffn_in."),
-    (".feed_forward.output_dense.", ".ffn_out."),
-]
 
 
 def tiny_config(norm_first: bool = False, conv_norm: str = "group", normalise: bool = False) -> HubertConfig:
@@ -43,19 +29,6 @@ def tiny_config(norm_first: bool = False, conv_norm: str = "group", normalise: b
         pos_conv_groups=4,
         normalise_waveform=normalise,
     )
-
-
-def from_torchaudio(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in state.items():
-        for old, new in _RENAMED:
-            name = name.replace(old, new)
-        if name.startswith("frontend.layers."):
-            name = name.replace(".layer_norm.", ".norm.")
-        elif name.startswith("layers."):
-            name = name.replace(".layer_norm.", ".attention_norm.")
-        renamed[name] = tensor
-    return renamed
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -83,11 +56,10 @@ def test_hidden_states_equal_torchaudio(norm_first: bool) -> None:
     ).eval()
     for parameter in reference.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    model = HubertModel(config).eval()
-    model.load_state_dict(from_torchaudio(reference.state_dict()))
+    teacher = build_teacher(config, reference.state_dict(), LAYOUT, "tiny", "torchaudio")
     waveform = torch.randn(1, 6000)
+    ours = teacher(waveform, torch.tensor([6000])).hidden_states[1:]
     with torch.inference_mode():
-        ours = model(waveform, torch.tensor([6000])).hidden_states[1:]
         theirs, _ = reference.extract_features(waveform)
         if norm_first:  # torchaudio leaves the final layer norm to forward()
             theirs[-1] = reference(waveform)[0]

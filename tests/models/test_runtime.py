@@ -7,7 +7,7 @@ from fithubert.errors import UserError
 from fithubert.frames import pad_waveforms
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.runtime import prepare_teacher
+from fithubert.models.runtime import Unpadded, prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from tests.importers import public
 from tests.models.test_hubert import tiny_config
@@ -45,7 +45,7 @@ def test_unpadded_is_padded_without_padding() -> None:
     teacher = HubertTeacher(HubertModel(tiny_config(True, "layer", True)), "tiny")
     waveforms = torch.stack([WAVEFORMS[0], 0.3 + WAVEFORMS[0].flip(0)])
     with torch.inference_mode():
-        unpadded = teacher.model.forward_unpadded(waveforms)
+        unpadded = Unpadded(teacher.model, 3)(waveforms)
     padded = teacher(waveforms, torch.tensor([7000, 7000])).hidden_states
     for one, other in zip(unpadded, padded, strict=True):
         assert public.relative_error(one, other) < 1e-5

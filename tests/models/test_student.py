@@ -1,17 +1,20 @@
-"""The laws of every student: frames, independence of the batch, gradients everywhere, lists, export."""
+"""The laws of every student: frames, independence of the batch, gradients everywhere, masking, lists, export."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from fithubert.config.students import MaskingConfig
 from fithubert.errors import UserError
-from fithubert.frames import count_frames, pad_waveforms
+from fithubert.frames import count_frames, pad_waveforms, padding_mask
 from fithubert.models.recipes import RECIPES
 from fithubert.models.runtime import ReadOut
-from fithubert.models.student import Student, build_student
+from fithubert.models.student import Student, StudentOutput, build_student, draw_mask
 from tests.models.shapes import strong, tiny
 
 REDUCTIONS = [("none", 2, 0)] + [
@@ -142,3 +145,79 @@ def test_a_reused_attention_map_is_the_one_of_the_layer_before() -> None:
     first = student.layers[0]
     torch.testing.assert_close(first(x, mask), first(x, mask, first.attention_map(x, mask)), atol=1e-5, rtol=1e-5)
     assert not any("layers.1.attention.query" in name for name in student.state_dict())
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 120), min_size=1, max_size=4),
+    share=st.floats(0.05, 0.95),
+    span=st.integers(1, 12),
+)
+def test_spans_keep_apart_and_inside_their_utterance(lengths: list[int], share: float, span: int) -> None:
+    mask = draw_mask(torch.tensor(lengths), 120, MaskingConfig(share=share, span_frames=span))
+    assert not mask[~padding_mask(torch.tensor(lengths), 120)].any()
+    for row, frames in zip(mask, lengths, strict=True):
+        runs = [len(run) for run in "".join("x" if hidden else " " for hidden in row).split()]
+        assert set(runs) <= {span}
+        assert len(runs) <= share * frames / span + 1
+
+
+def test_the_share_is_covered_on_average_and_draws_differ() -> None:
+    torch.manual_seed(0)
+    masks = torch.stack([draw_mask(torch.tensor([500]), 500, MaskingConfig(share=0.4)) for _ in range(30)])
+    assert abs(masks.float().mean() - 0.4) < 0.01
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 30
+
+
+def test_frames_are_hidden_in_training_only_and_by_the_learnt_embedding() -> None:
+    quiet = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "input_dropout": 0.0}
+    student = build_student(tiny("armhubert", **quiet))
+    waveform = torch.randn(1, 16_000)
+    trained, _ = student.hints(waveform)
+    used, _ = student.eval().hints(waveform)
+    assert not torch.allclose(trained[0], used[0])
+    none, everything = torch.zeros(1, 49, dtype=torch.bool), torch.ones(1, 49, dtype=torch.bool)
+    torch.testing.assert_close(student.hints(waveform, masked=none)[0], used)
+    hidden = [student.hints(torch.randn(1, 16_000), masked=everything)[0] for _ in range(2)]
+    torch.testing.assert_close(hidden[0], hidden[1])
+
+
+def test_masks_follow_the_random_state() -> None:
+    student = strong(tiny("maskhubert")).train()
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        outputs.append(student.hints(torch.randn(1, 16_000))[0])
+    torch.testing.assert_close(outputs[0], outputs[1], atol=0, rtol=0)
+
+
+#: Few convolutions: tracing them is what takes long.
+SMALL = {"conv_layers": [[8, 10, 5], [16, 64, 64]], "depth": 2}
+
+
+def assert_same_answers(student: Student, other: Callable[[Tensor, Tensor], StudentOutput]) -> None:
+    for lengths in ([5001], [3000, 2900, 400]):
+        inputs = torch.randn(len(lengths), lengths[0]) * 0.1, torch.tensor(lengths)
+        with torch.no_grad():
+            eager, theirs = student(*inputs), other(*inputs)
+        assert torch.equal(theirs.lengths, eager.lengths)
+        for row, count in enumerate(eager.lengths.tolist()):
+            for one, two in zip(
+                eager.hidden_states + eager.projections, theirs.hidden_states + theirs.projections, strict=True
+            ):
+                assert one.shape == two.shape
+                torch.testing.assert_close(one[row, :count], two[row, :count], atol=1e-5, rtol=1e-5)
+
+
+def test_a_student_is_exported_with_any_batch_and_length() -> None:
+    student = strong(tiny(**SMALL, time_reduction={"before_layer": 1}))
+    batch, samples = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("samples", min=3000, max=480_000)
+    example = torch.randn(2, 6000), torch.tensor([6000, 4000])
+    shapes = {"waveforms": {0: batch, 1: samples}, "lengths": {0: batch}}
+    assert_same_answers(student, torch.export.export(student, example, dynamic_shapes=shapes).module())
+
+
+def test_a_student_is_compiled_as_one_graph() -> None:
+    student = strong(tiny(**SMALL, time_reduction={"kind": "fc2", "factor": 4}))
+    # the capture is what may fail; the backend that generates code would take a minute
+    assert_same_answers(student, torch.compile(student, backend="eager", fullgraph=True, dynamic=True))

@@ -13,7 +13,7 @@ from fithubert.config.teacher import hubert_base
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import read_json
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.pretrain import pretrain_recipe
 from tests.models.test_hubert import CONV
 from tests.pretrain.tiny_run import tiny_params

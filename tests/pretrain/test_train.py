@@ -12,7 +12,7 @@ from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParam
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import only_writer, read_json
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from tests.pretrain.tiny_run import run, tiny_params
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fithubert.config.params import load_params
 from fithubert.config.search import SpaceParams, SweepParams
 from fithubert.errors import UserError
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student

@@ -8,7 +8,7 @@ import yaml
 from fithubert.config.params import Params
 from fithubert.config.search import SpaceParams, SweepParams, TrialBudget, trial_budget
 from fithubert.errors import UserError
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.weights import save_teacher
 from fithubert.search.front import FILES
 from fithubert.stages.cache import cache

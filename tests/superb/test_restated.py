@@ -13,7 +13,7 @@ from benchmarks.plain_superb import PlainTask, PlainTraining, hear_stored, plain
 from benchmarks.widen import widen_to_base
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
-from fithubert.importers.registry import load_teacher
+from fithubert.importers import load_teacher
 from fithubert.models.hubert import HubertTeacher
 from fithubert.superb.learners import BoundLearner
 from fithubert.superb.run import fit

@@ -14,10 +14,10 @@ from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.canonical import canonical_state
 from fithubert.models.encoder import PositionalConv
+from fithubert.models.frontend import repeat_frames
 from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
-from fithubert.models.time_reduction import repeat_frames
 
 #: Parts besides the convolutions and layers that may be copied.
 _PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
@@ -210,9 +210,10 @@ class _Cut:
         return channels, [reduction(x[None], _length(x))[0][0] for x in ours]
 
     def _fit_heads(self, layers: Sequence[Sequence[Tensor]], hidden: Sequence[Sequence[Tensor]]) -> None:
-        # Heads that share weights, or have none, are not fitted.
-        for head, (ours, theirs) in zip(self.student.heads.single, self.student.config.heads.layer_map, strict=False):
-            _fit_head(head, layers[ours], hidden[theirs])
+        config = self.student.config.heads
+        if config.kind == "per_layer":  # Heads that share weights, or have none, are not fitted.
+            for head, (ours, theirs) in zip(self.student.heads.children(), config.layer_map, strict=True):
+                _fit_head(head, layers[ours], hidden[theirs])  # type: ignore[arg-type]
 
 
 def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:

@@ -14,7 +14,6 @@ from .frontend import ConvFrontend  # noqa: F401
 from .heads import LayerHead  # noqa: F401
 from .shape import StudentConfig  # noqa: F401
 from .student import Student  # noqa: F401
-from .time_reduction import TimeReduction  # noqa: F401
 
 
 class FithubertModel(PreTrainedModel):

@@ -1,18 +1,18 @@
-"""A student as a model of transformers that brings its own code."""
+"""A student as a folder that runs without this package: a model of transformers, or an upstream of s3prl."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from fithubert.export.folder import (
     describe_export,
     describe_shape,
-    describe_states,
     new_directory,
-    read_template,
+    write_readme,
     write_source,
     write_templates,
 )
@@ -42,14 +42,11 @@ def export_huggingface(
         save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
         words = {
             **record,
-            "states": describe_states(readout),
             "depth": readout.student.config.depth,
             "parameters": f"{sum(tensor.numel() for tensor in weights.values()):,}",
             "scores": training + (_score_table(scores) if scores else _NO_SCORES),
         }
-        (aside / "README.md").write_text(
-            Template(read_template("huggingface", "README.md")).substitute(words), encoding="utf-8"
-        )
+        write_readme("huggingface", aside, readout, words)
     return record
 
 
@@ -86,3 +83,30 @@ def _score_table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = list(rows[0])
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     return "\n".join(lines + [f"| {' | '.join(str(row[key]) for key in head)} |" for row in rows])
+
+
+def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
+    """Write `out` with expert.py, hubconf.py, launch.py, weights, configuration and README; what is recorded.
+
+    s3prl users are often bound to an old torch, so nothing of this package is needed there: the student's source goes
+    along. `hidden_states` is what the read-out reads. Raises UserError if `out` is not new or empty.
+    """
+    upstream = "student_" + re.sub(r"\W", "_", readout.name)
+    with new_directory(out) as aside:
+        write_source(aside / "fithubert_student")
+        write_templates("s3prl", aside, {"student_upstream": upstream})
+        record = describe_export(readout)
+        write_json(aside / "config.json", {**record, "upstream": upstream, "student": describe_shape(readout.student)})
+        # Into an open file, so that a full disk is an error with a number.
+        with (aside / "model.pt").open("wb") as file:
+            torch.save(readout.student.state_dict(), file)
+        (aside / "requirements.txt").write_text("torch>=2.3\n", encoding="utf-8")
+        words = {
+            **record,
+            "version": record["fithubert"],
+            "upstream": upstream,
+            "folder": out.resolve(),
+            "launch": out.resolve() / "launch.py",
+        }
+        write_readme("s3prl", aside, readout, words)
+    return record

@@ -1,7 +1,8 @@
-"""Students on disk: what is saved is read, a release is smaller and says the same, broken files are named."""
+"""Models on disk: what is saved is read, a release is smaller and gives the same, what is broken is named."""
 
 import json
 import pickle
+from collections.abc import Callable
 from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
@@ -12,23 +13,44 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fithubert.errors import UserError
+from fithubert.importers import load_teacher
+from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student
-from fithubert.models.weights import fingerprint, load_student, parameter_counts, read_record, release, save_student
+from fithubert.models.weights import (
+    fingerprint,
+    load_student,
+    parameter_counts,
+    read_record,
+    read_teacher,
+    release,
+    save_student,
+    save_teacher,
+)
 from tests.models.shapes import strong, tiny
+from tests.models.test_hubert import tiny_config
 
 WAVEFORMS = [torch.randn(9000, generator=torch.Generator().manual_seed(1)) * 0.1, torch.zeros(4000)]
+LOADERS: dict[str, Callable[[Path], Any]] = {"student": load_student, "teacher": read_teacher}
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> tuple[Student, Path]:
+def student(tmp_path: Path) -> Student:
     student = strong(tiny())
     save_student(student, tmp_path / "student", record={"updates": 3})
-    return student, tmp_path / "student"
+    return student
 
 
-def test_a_release_says_the_same_and_drops_what_only_training_needs(saved: tuple[Student, Path]) -> None:
-    student, folder = saved
+@pytest.fixture
+def teacher(tmp_path: Path) -> HubertTeacher:
+    torch.manual_seed(0)
+    teacher = HubertTeacher(HubertModel(tiny_config()), "tiny", torch.randn(24))
+    save_teacher(teacher, tmp_path / "teacher")
+    return teacher
+
+
+def test_a_release_gives_the_same_without_what_only_training_needs(student: Student, tmp_path: Path) -> None:
+    folder = tmp_path / "student"
     again = load_student(folder)
     assert again.config.heads.layer_map == ((3, 3),)
     assert read_record(folder) == {"updates": 3}
@@ -68,8 +90,7 @@ def test_a_student_is_pickled_whole(released: bool) -> None:
 def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None:
     student = strong(tiny(recipe, readout=readout))
     model = ReadOut(student, "tiny")
-    lengths = torch.tensor([9000, 4000])
-    batch = torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), lengths
+    batch = torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), torch.tensor([9000, 4000])
     full = student(*batch)
     wanted = {"last": full.projections[-1:], "layers": full.hidden_states, "projections": full.projections}[readout]
     states = model(*batch)
@@ -79,9 +100,8 @@ def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None
     early = model(*batch, last_layer=0).hidden_states
     assert len(early) == 1
     torch.testing.assert_close(early[0], states.hidden_states[0])
-    released = student.config.released()
     assert sum(p.numel() for p in model.student.parameters()) <= parameter_counts(student.config).total
-    assert model.student.config == released
+    assert model.student.config == student.config.released()
 
 
 def test_the_fingerprint_follows_weights_and_readout() -> None:
@@ -96,48 +116,72 @@ def test_the_fingerprint_follows_weights_and_readout() -> None:
     assert ReadOut(student, "a").fingerprint != first
 
 
-def test_missing_extra_and_misshapen_tensors_are_named(saved: tuple[Student, Path]) -> None:
-    folder = saved[1]
-    path = folder / "model.safetensors"
+def test_a_teacher_is_read_with_its_mask_embedding_which_is_no_part_of_the_fingerprint(
+    teacher: HubertTeacher, tmp_path: Path
+) -> None:
+    again = load_teacher(tmp_path / "teacher")
+    assert isinstance(again, HubertTeacher)
+    assert again.fingerprint == teacher.fingerprint == HubertTeacher(teacher.model, "tiny").fingerprint
+    batch = torch.randn(1, 5000), torch.tensor([5000])
+    torch.testing.assert_close(again(*batch).hidden_states, teacher(*batch).hidden_states, atol=1e-6, rtol=1e-6)
+    assert torch.equal(again.mask_embedding, teacher.mask_embedding)
+    path = tmp_path / "teacher" / "model.safetensors"
+    save_file({**load_file(path), "mask_embedding": torch.ones(3)}, path)
+    with pytest.raises(UserError, match=r"mask_embedding has shape \(3,\), not \(24,\)"):
+        load_teacher(tmp_path / "teacher")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_wrong_tensors_and_truncated_files_are_named(
+    kind: str, student: Student, teacher: HubertTeacher, tmp_path: Path
+) -> None:
+    path = tmp_path / kind / "model.safetensors"
     state = load_file(path)
     bias = state.pop("encoder_norm.bias")
     for changed, words in (
         (state, r"encoder_norm\.bias is missing"),
-        ({**state, "encoder_norm.bias": bias[:3].clone()}, r"encoder_norm\.bias has shape \(3,\), not \(32,\)"),
+        ({**state, "encoder_norm.bias": bias[:3].clone()}, rf"encoder_norm\.bias has shape \(3,\), not \({len(bias)},"),
         ({**state, "encoder_norm.bias": bias, "stray": bias.clone()}, "stray does not belong"),
     ):
         save_file(changed, path)
         with pytest.raises(UserError, match=words):
-            load_student(folder)
+            LOADERS[kind](path.parent)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match=r"model\.safetensors: not a readable"):
-        load_student(folder)
+        LOADERS[kind](path.parent)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("kind", "change", "words"),
     [
-        ({"format": "other"}, "not a student of this project"),
-        ({"student": {"width": 32}}, "is required and missing"),
-        ({"student": 7}, "not a student of this project"),
+        ("student", {"format": "other"}, "not a student of this project"),
+        ("student", {"student": {"width": 32}}, "is required and missing"),
+        ("student", {"student": 7}, "not a student of this project"),
+        ("teacher", {"format": "other"}, "not a teacher of this project"),
+        ("teacher", {"model": {"width": 32}}, "is required and missing"),
     ],
 )
-def test_a_foreign_config_is_named(saved: tuple[Student, Path], change: dict[str, Any], words: str) -> None:
-    path = saved[1] / "config.json"
+def test_a_foreign_config_is_named(
+    kind: str, change: dict[str, Any], words: str, student: Student, teacher: HubertTeacher, tmp_path: Path
+) -> None:
+    path = tmp_path / kind / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=words):
-        load_student(saved[1])
+        LOADERS[kind](path.parent)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere/config\.json: no such file"):
-        load_student(tmp_path / "nowhere")
+def test_a_missing_folder_is_named_and_an_unknown_teacher_lists_the_names(tmp_path: Path) -> None:
+    for kind in LOADERS:
+        with pytest.raises(UserError, match=r"nowhere/config\.json: no such file"):
+            LOADERS[kind](tmp_path / "nowhere")
+    with pytest.raises(UserError, match="one of fbank, mini"):
+        load_teacher("hubert_enormous")
 
 
 def test_the_shipped_student_is_loaded_unless_a_folder_of_its_name_holds_another(
-    saved: tuple[Student, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert parameter_counts(load_student("fithubert").config).total == 1_423_312
     (tmp_path / "student").rename(tmp_path / "fithubert")
-    assert fingerprint(load_student("fithubert")) == fingerprint(saved[0])
+    assert fingerprint(load_student("fithubert")) == fingerprint(student)
