@@ -58,6 +58,7 @@ NOT_A_DEPENDENCY = {
     "fithubert/stages": "the other stages' way of opening their outputs",
     "fithubert/tensors.py": "the form of weight files, under a digest",
     "fithubert/threads.py": "the number of threads is a parameter",
+    "fithubert/workers.py": "how many run at once changes no result",
     "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
 }
 COPIED_TO_MLFLOW = ["data", "export", "frames.py", "importers", "models", "profile", "store", "superb", "training"]
@@ -68,7 +69,7 @@ NOT_OF_THIS_STAGE = {
     "cache": {
         "fithubert/importers": "the prepared teacher is read",
         "fithubert/superb": "the probe of the stage teacher",
-        "fithubert/training": "progress lines",
+        "fithubert/training": "progress lines, and ranks, which change no result",
     },
     "profile": {"fithubert/importers": "filter banks have no weights", "fithubert/training": "progress lines"},
     "superb": {"fithubert/models": "types of the feature store", "fithubert/training": "reading ahead and devices"},

@@ -15,7 +15,8 @@ def cache(
 ) -> None:
     """Write the teacher's hidden states of train and dev to data/cache.
 
-    If it was interrupted, the same command continues.
+    If it was interrupted, the same command continues. Several GPUs share the work under torchrun:
+    `torchrun --nproc-per-node 8 -m fithubert.cli cache`
 
     Example: `fithubert cache --codec float16`
     """

@@ -3,14 +3,10 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
 from scipy import stats
 
 from fithubert.config.params import Params
@@ -24,8 +20,8 @@ from fithubert.models.student import build_student
 from fithubert.profile.costs import Subject, profile_models
 from fithubert.records import AblationMetrics, AblationTrial, Comparison, ModelCosts, TimingSettings, VariantCost
 from fithubert.search.trial import Trial, TrialData, run_trial
-from fithubert.threads import threads_of_children
 from fithubert.training.progress import progress_line
+from fithubert.workers import run_side_by_side
 
 OpenData = Callable[[], TrialData]
 
@@ -69,8 +65,7 @@ def run_ablation(
     trials = [
         Trial(variant, student, entry.budget, seed) for seed in entry.seeds for variant, student in students.items()
     ]
-    with threads_of_children(1):
-        results = _run(name, trials, (params, open_data, folder))
+    results = _run(name, trials, (params, open_data, folder))
     costs = _profile(params, teacher, students)
     return AblationMetrics(
         of=entry.of,
@@ -99,26 +94,24 @@ def comparison_rows(metrics: AblationMetrics) -> list[dict[str, str]]:
 
 def _run(name: str, trials: list[Trial], setting: tuple[Params, OpenData, Path]) -> list[AblationTrial]:
     """The results of `trials` in their order. A failed trial does not stop the others."""
-    show = progress_line(f"ablation {name}")
+    heading = f"ablation {name}"
+    show = progress_line(heading)
     failed: list[str] = []
+    results: dict[str, AblationTrial] = {}
     workers = setting[0].ablation[name].workers
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_open, initargs=setting) as pool:
-        futures: dict[Future[AblationTrial], Trial] = {pool.submit(_run_one, trial): trial for trial in trials}
-        for done, future in enumerate(as_completed(futures), start=1):
-            trial = futures[future]
-            try:
-                future.result()
-            except UserError as error:
-                failed.append(f"{trial.name} (seed {trial.seed}): {error}")
-            except BrokenProcessPool:
-                raise UserError(
-                    f"ablation {name}: a trial's process was killed; the finished ones are kept, run it again"
-                ) from None
-            show(done, len(trials), f"{trial.name}, seed {trial.seed}")
+    # The result of a trial must not depend on how many run at once, so each has one thread.
+    done = run_side_by_side(heading, _run_one, trials, workers, 1, (_open, setting))
+    for count, (trial, result) in enumerate(done, start=1):
+        title = f"{trial.name}, seed {trial.seed}"
+        if isinstance(result, UserError):
+            failed.append(f"{trial.name} (seed {trial.seed}): {result}")
+        else:
+            results[title] = result
+        show(count, len(trials), title)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise UserError(f"ablation {name}: {failed[0]}{more}")
-    return [future.result() for future in futures]
+        raise UserError(f"{heading}: {failed[0]}{more}")
+    return [results[f"{trial.name}, seed {trial.seed}"] for trial in trials]
 
 
 #: The settings, the data and the folder that a worker process has opened.
@@ -127,8 +120,6 @@ _opened: tuple[Params, TrialData, Path] | None = None
 
 def _open(params: Params, open_data: OpenData, folder: Path) -> None:
     global _opened
-    # The result of a trial must not depend on how many run at once.
-    torch.set_num_threads(1)
     _opened = params, open_data(), folder
 
 

@@ -18,6 +18,7 @@ from fithubert.models.speech_model import SpeechModel
 from fithubert.records import StoreMetrics
 from fithubert.store import (
     CACHE_COMMANDS,
+    SHARD_PATTERN,
     Commands,
     StoreInfo,
     basis_name,
@@ -143,6 +144,17 @@ def extract_features(
         on_progress(done_seconds, total_seconds, f"{len(kept) + len(written)}{note}")
     metrics = write.measure_shards(out_dir, [shard.name for shard in own], info)
     return ExtractReport(metrics, tuple(written), tuple(kept), problems)
+
+
+def measure_store(directory: Path) -> StoreMetrics:
+    """The contents of a store that several workers have written; raises UserError if a shard is missing."""
+    _, info, index = read_index(directory)
+    names = sorted(path.name for path in directory.glob(SHARD_PATTERN))
+    if len(names) < len(index.shard_keys):
+        raise UserError(
+            f"{directory}: {len(names)} of {len(index.shard_keys)} shards; run `{index.commands.rebuild}` again"
+        )
+    return write.measure_shards(directory, names, info)
 
 
 def _resolve(

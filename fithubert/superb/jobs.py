@@ -1,13 +1,8 @@
 """Tasks of one feature store, side by side in processes: the results do not depend on how many run at once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
-
-import torch
 
 from fithubert.code_version import code_version
 from fithubert.config.superb import OfficialQuirks, TaskBudget
@@ -18,8 +13,8 @@ from fithubert.records import SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.learners import DEFAULT_OPTIONS, RunOptions
 from fithubert.superb.run import run_task
-from fithubert.threads import threads_of_children, torch_threads
 from fithubert.training.progress import progress_line
+from fithubert.workers import run_side_by_side
 
 #: Called with every result as it comes, in the process of the caller.
 OnResult = Callable[["TaskJob", SuperbMetrics], None]
@@ -73,46 +68,13 @@ def run_jobs(jobs: Sequence[TaskJob], workers: int, threads: int, on_result: OnR
 
     A failed job does not stop the others. Raises UserError with the reason of the first one that failed, at the end.
     """
+    share = max(1, min(workers, len(jobs)))
+    jobs = [replace(job, options=replace(job.options, memory_bytes=job.options.memory_bytes / share)) for job in jobs]
     failed = []
-    for job, result in _run_all(jobs, min(workers, len(jobs)), threads):
+    for job, result in run_side_by_side("superb", TaskJob.run, jobs, workers, threads):
         if isinstance(result, UserError):
             failed.append(f"{job.title}: {result}")
         else:
             on_result(job, result)
     if failed:
         raise UserError(failed[0] + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""))
-
-
-def _run_all(
-    jobs: Sequence[TaskJob], workers: int, threads: int
-) -> Iterator[tuple[TaskJob, SuperbMetrics | UserError]]:
-    """Each job with its result, as they come."""
-    if workers <= 1:
-        with torch_threads(threads):
-            for job in jobs:
-                yield job, _run(job)
-        return
-    with (
-        threads_of_children(threads),
-        ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
-        ) as pool,
-    ):
-        share = [
-            replace(job, options=replace(job.options, memory_bytes=job.options.memory_bytes / workers)) for job in jobs
-        ]
-        futures = {pool.submit(_run, job): job for job in share}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise UserError("superb: the process of a task was killed; finished tasks are kept, run it again") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _run(job: TaskJob) -> SuperbMetrics | UserError:
-    try:
-        return job.run()
-    except UserError as error:
-        return error

@@ -1,0 +1,74 @@
+"""Jobs side by side in processes that end with the process that started them, however that ends."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from threading import Thread
+from typing import Any, TypeVar
+
+from fithubert.errors import UserError
+from fithubert.threads import threads_of_children, torch_threads
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+#: Called once in every process with its arguments, before the first job.
+Begin = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+def run_side_by_side(
+    title: str,
+    run: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    threads: int,
+    begin: Begin | None = None,
+) -> Iterator[tuple[Job, Result | UserError]]:
+    """Each job with what `run` returned, or with the UserError that it raised, as they come.
+
+    Up to `workers` spawned processes run them, on `threads` threads each; a single one is this process. Jobs that have
+    not begun when the caller stops are dropped. Raises UserError, which begins with `title`, if a process was killed.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        with torch_threads(threads):
+            if begin is not None:
+                begin[0](*begin[1])
+            for job in jobs:
+                yield job, _try(run, job)
+        return
+    spawn = get_context("spawn")
+    with threads_of_children(threads), ProcessPoolExecutor(workers, spawn, _begin, (threads, begin)) as pool:
+        futures = {pool.submit(_try, run, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise UserError(f"{title}: a process was killed; what is finished is kept, run it again") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int, begin: Begin | None) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    # A pool's process ends with its parent only after the job that it has begun, which may take an hour.
+    Thread(target=_end_with_parent, daemon=True).start()
+    if begin is not None:
+        begin[0](*begin[1])
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _try(run: Callable[[Job], Result], job: Job) -> Result | UserError:
+    try:
+        return run(job)
+    except UserError as error:
+        return error
