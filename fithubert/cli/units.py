@@ -31,7 +31,8 @@ def units(
     layer: Annotated[int | None, typer.Option(help="The layer; default: that of --codebook, or the last.")] = None,
     clusters: Annotated[int | None, typer.Option(min=1, help="Number of units; default: 100.")] = None,
     codebook: Annotated[
-        Path | None, typer.Option(help="The folder of an existing codebook, instead of a new one.")
+        Path | None,
+        typer.Option(help="An existing codebook: a folder, or with --layer a published file (km.bin, .npy, .pt)."),
     ] = None,
     dedup: Annotated[bool, typer.Option("--dedup", help="Merge repeated units, and add their durations.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Draws the sample of frames and the first centres.")] = 1,
@@ -45,8 +46,9 @@ def units(
 
     One row per recording: path, seconds, frames, frame_rate_hz, units, and with --dedup durations in frames. The
     clusters are fitted on the recordings and kept in `STEM.codebook` next to OUT. With `--codebook`, other recordings
-    get the same units. The same recordings and seed give the same units. A recording of any length fits in memory: see
-    --max-seconds. An unusable one is named and skipped, and the command then ends with status 1.
+    get the same units. It may be one that others published, such as fairseq's `km.bin` for HuBERT Base, layer 6; it
+    is read without running anything in it. The same recordings and seed give the same units. A recording of any length
+    fits in memory: see --max-seconds. An unusable one is named and skipped, and the command then ends with status 1.
 
     Example: `fithubert units recordings/ --model teacher --layer 6 --clusters 100 --out units.parquet`
     """
@@ -54,14 +56,20 @@ def units(
         from fithubert.data.listing import list_recordings
         from fithubert.models.windows import Windows
         from fithubert.pretrain.discretise import UnitOptions, describe_codebook, provide_codebook, write_units
+        from fithubert.pretrain.units import CODEBOOK_FILES, published_codebook
         from fithubert.store.recordings import drop_short, make_folder
         from fithubert.training.progress import progress_line
 
         if out.exists():
             raise UserError(f"{out}: already exists; delete it, or choose another --out")
-        given = None if codebook is None else _load_codebook(codebook, layer, clusters)
+        published = codebook is not None and codebook.is_file() and codebook.name not in CODEBOOK_FILES
+        if published and layer is None:
+            raise UserError(f"--codebook {codebook}: a published file does not say its layer; give --layer too")
+        given = None if codebook is None or published else _load_codebook(codebook, layer, clusters)
         loaded = load_model(model, device)
         chosen = parse_layers(() if layer is None else (str(layer),), len(loaded.widths))[0]
+        if codebook is not None and published:
+            given = published_codebook(codebook, loaded.name, loaded.fingerprint, chosen, loaded.widths[chosen])
         listing = list_recordings(audio, on_progress=progress_line("checking recordings"))
         recordings, skipped = drop_short(loaded, listing)
         make_folder(out.parent)

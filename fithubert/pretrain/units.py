@@ -15,6 +15,7 @@ from torchaudio.functional import compute_deltas
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, digest, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.importers.codebooks import read_centres
 from fithubert.models.windows import Windows
 from fithubert.tensors import read_tensors, write_tensors
 
@@ -126,6 +127,8 @@ def measure_units(units: NDArray[np.int64], phones: NDArray[np.int64]) -> UnitQu
 
 FORMAT = "fithubert-codebook-1"
 _WEIGHTS = "codebook.safetensors"
+#: The names in the folder of a codebook.
+CODEBOOK_FILES = (_WEIGHTS, "config.json")
 _TENSORS = ("centres", "mean", "scale")
 
 
@@ -162,9 +165,23 @@ class Codebook:
         return digest(self.info.model_fingerprint, str(self.info.layer), *(t.numpy().tobytes() for t in tensors))
 
 
+def published_codebook(path: Path, model: str, model_fingerprint: str, layer: int, width: int) -> Codebook:
+    """The codebook in a file that somebody else published, for a layer (of `width` features) of the model it is of.
+
+    Raises UserError if the file cannot be read (`read_centres`), or has centres of another width.
+    """
+    centres = read_centres(path)
+    clusters, features = centres.shape
+    if features != width:
+        raise UserError(f"{path}: centres of {features} features, but layer {layer} of {model} has {width}")
+    recordings = f"published: {digest(path.read_bytes())}"
+    info = CodebookInfo(model, model_fingerprint, layer, clusters, 0, recordings, 0)
+    return Codebook(info, UnitModel(centres, torch.zeros(width), torch.ones(width)))
+
+
 def save_codebook(codebook: Codebook, directory: Path) -> None:
     """Write `codebook` to `directory`, both files or neither."""
-    with atomic_directory(directory, (_WEIGHTS, "config.json")) as temporary:
+    with atomic_directory(directory, CODEBOOK_FILES) as temporary:
         state = {name: getattr(codebook.units, name).contiguous() for name in _TENSORS}
         write_tensors(temporary / _WEIGHTS, state)
         info = {name: value for name, value in asdict(codebook.info).items() if value is not None}

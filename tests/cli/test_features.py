@@ -3,9 +3,12 @@
 import inspect
 from pathlib import Path
 
+import joblib
+import numpy as np
 import pandas
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
 import fithubert
 from fithubert.cli.features import features as features_command
@@ -145,6 +148,27 @@ def test_units_leave_a_codebook_that_gives_the_same_units(workspace: Path, tmp_p
     code, _, error = run(*base, "--out", str(first), workspace=workspace)
     assert code == 1
     assert f"{first}: already exists" in error
+
+
+def test_a_published_codebook_gives_the_units_of_its_author(workspace: Path, tmp_path: Path) -> None:
+    source, states = [str(workspace / "in"), "--model", "all_heads", "--layer", "1"], tmp_path / "states.parquet"
+    assert run("features", *source, "--out", str(states), workspace=workspace)[0] == 0
+    rows = pandas.read_parquet(states)
+    frames = [row.features.reshape(row.frames, row.width) for row in rows.itertuples()]
+    author = KMeans(6, n_init=1, random_state=1).fit(np.concatenate(frames))
+    joblib.dump(author, tmp_path / "km.bin")
+    book, out = ["--codebook", str(tmp_path / "km.bin")], tmp_path / "units.parquet"
+    assert run("units", *source, *book, "--out", str(out), workspace=workspace)[0] == 0
+    units = dict(zip(*pandas.read_parquet(out)[["path", "units"]].to_numpy().T, strict=True))
+    for path, mine in zip(rows.path, frames, strict=True):
+        np.testing.assert_array_equal(units[path], author.predict(mine))
+    for wrong, said in (
+        (["fbank", "--layer", "0"], f"{tmp_path / 'km.bin'}: centres of {frames[0].shape[1]} features, but layer 0 of"),
+        (["all_heads"], f"--codebook {tmp_path / 'km.bin'}: a published file does not say its layer; give --layer too"),
+    ):
+        arguments = [*source[:2], *wrong, *book, "--out", str(tmp_path / "others.parquet")]
+        code, _, error = run("units", *arguments, workspace=workspace)
+        assert (code, said in error) == (1, True), error
 
 
 def test_units_go_on_with_the_codebook_of_an_interrupted_run_and_no_other(workspace: Path, tmp_path: Path) -> None:
