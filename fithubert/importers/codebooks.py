@@ -117,13 +117,14 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 _INERT = ("sklearn.", "numpy.", "joblib.")
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """A pickle reader that imports nothing: numpy's arrays are rebuilt here, known objects are data, others refused.
+#: Python's own reader in Python, as joblib uses it: the bytes of joblib's arrays lie between the opcodes.
+_PythonReader: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
-    It is Python's own reader in Python, as joblib's, because the bytes of joblib's arrays lie between the opcodes.
-    """
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+class _Reader(_PythonReader):  # type: ignore[misc]
+    """A pickle reader that imports nothing: numpy's arrays are rebuilt here, known objects are data, others refused."""
+
+    dispatch = dict(_PythonReader.dispatch)
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
