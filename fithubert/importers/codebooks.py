@@ -72,7 +72,8 @@ class _Type(Inert):
 
     def resolve(self) -> "np.dtype[Any]":
         """The type that it names, if it is one of numbers."""
-        name, order = str(self.name), self.state[1] if isinstance(self.state, tuple) else "="
+        name = str(self.name)
+        order: Any = self.state[1] if isinstance(self.state, tuple) else "="
         if name[:1] not in ("f", "i", "u", "b"):
             raise UserError(f"refused, nothing was run: it holds an array of objects ({name})")
         return np.dtype(name).newbyteorder(order)
