@@ -110,7 +110,7 @@ def _run_iterations(
     records = []
     for number, iteration in enumerate(params.iterations, start=1):
         folder = work / f"iteration-{number}"
-        units = discover_units(iteration.units, params.seed, bank, hubert, folder / "units.npy", fabric)
+        units = discover_units(iteration.units, params.seed, bank, hubert, folder / "units.int32", fabric)
         quality = describe_units(units, bank.utterances)
         features, count = iteration.units.features, count_units(iteration.units, bank)
         source = features if isinstance(features, str) else f"layer {features}"

@@ -1,11 +1,12 @@
 """Waveforms and units of a corpus in memory-mapped files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from os import cpu_count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -38,22 +39,65 @@ if TYPE_CHECKING:
 _DECODED = 256
 
 
+def write_pieces(pieces: Iterable[NDArray[Any]], path: Path) -> None:
+    """Write arrays of one type to `path`, one after the other; behind them is a CRC-32 of each, for `PieceFile`."""
+    with open_atomically(path) as written:
+        checksums = []
+        for piece in pieces:
+            content = piece.tobytes()
+            checksums.append(crc32(content))
+            written.write(content)
+        written.write(np.array(checksums, "<u4").tobytes())
+
+
+class PieceFile:
+    """The arrays of `write_pieces`, of these lengths, in a memory-mapped file; each is checked when it is first read.
+
+    Raises UserError if the file is missing or of another size, and later for a damaged piece.
+    """
+
+    def __init__(self, path: Path, kind: str, lengths: Sequence[int]) -> None:
+        self.path = path
+        self._offsets = list(accumulate(lengths, initial=0))
+        if not is_whole(path, kind, lengths):
+            raise UserError(f"{path}: not of this corpus, or cut off; delete it to write it again")
+        size = np.dtype(kind).itemsize * self._offsets[-1]
+        content = np.memmap(path, np.uint8, mode="r")
+        self._values, self._checksums = content[:size].view(kind), content[size:].view("<u4")
+        self._checked = np.zeros(len(lengths), dtype=bool)
+
+    def piece(self, index: int) -> NDArray[Any]:
+        """The array with this number; raises UserError if its bytes have changed since they were written."""
+        found = self._values[self._offsets[index] : self._offsets[index + 1]]
+        if not self._checked[index]:
+            if crc32(found.tobytes()) != self._checksums[index]:
+                raise UserError(f"{self.path}: damaged; delete it to write it again")
+            self._checked[index] = True
+        return found
+
+
+def is_whole(path: Path, kind: str, lengths: Sequence[int]) -> bool:
+    """Whether `path` exists with the size of pieces of these lengths."""
+    return path.is_file() and path.stat().st_size == np.dtype(kind).itemsize * sum(lengths) + 4 * len(lengths)
+
+
 def write_waveforms(manifest: Manifest, path: Path) -> None:
     """Write every waveform of `manifest`, one after the other, to `path` as 16 bits: 115 MB an hour.
 
     An existing complete file is kept. The samples of 16-bit files are kept exactly; others are rounded.
     """
-    total = sum(u.num_samples for u in manifest)
-    if path.exists() and path.stat().st_size == 2 * total:
+    if is_whole(path, "<i2", [u.num_samples for u in manifest]):
         return
-    if not total:
+    if not any(u.num_samples for u in manifest):
         raise UserError("pretrain: there is no training audio; check the train split of the corpus")
-    utterances = manifest.utterances
-    with open_atomically(path) as written, ThreadPoolExecutor(cpu_count() or 1) as pool:
-        for start in range(0, len(utterances), _DECODED):
-            for waveform in pool.map(manifest.read, utterances[start : start + _DECODED]):
-                samples = (waveform * 32768).round().clamp(-32768, 32767)
-                written.write(samples.numpy().astype("<i2").tobytes())
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        write_pieces(_read_samples(manifest, pool), path)
+
+
+def _read_samples(manifest: Manifest, pool: ThreadPoolExecutor) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(manifest.utterances), _DECODED):
+        for waveform in pool.map(manifest.read, manifest.utterances[start : start + _DECODED]):
+            yield (waveform * 32768).round().clamp(-32768, 32767).numpy().astype("<i2")
 
 
 class WaveformBank:
@@ -62,40 +106,36 @@ class WaveformBank:
     def __init__(self, manifest: Manifest, path: Path) -> None:
         self.utterances = manifest.utterances
         self.num_frames = [count_frames(u.num_samples) for u in self.utterances]
-        self._samples = np.memmap(path, "<i2", mode="r")
-        self._offsets = list(accumulate((u.num_samples for u in self.utterances), initial=0))
+        self._samples = PieceFile(path, "<i2", [u.num_samples for u in self.utterances])
 
     @property
     def hours(self) -> float:
         """All audio together, in hours."""
-        return len(self._samples) / SAMPLE_RATE_HZ / 3600
+        return sum(u.num_samples for u in self.utterances) / SAMPLE_RATE_HZ / 3600
 
     def whole(self, index: int) -> Tensor:
         """The waveform (samples,) float32 of one utterance."""
-        return _as_waveform(self._samples[self._offsets[index] : self._offsets[index + 1]])
+        return _as_waveform(self._samples.piece(index))
 
     def crops(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
         """Waveforms (batch, samples) float32 and lengths (batch,) of crops that begin at frame boundaries."""
-        starts = [self._offsets[crop.index] + crop.start_frame * HUBERT_STRIDE_SAMPLES for crop in crops]
-        ends = [start + count_samples(crop.num_frames) for start, crop in zip(starts, crops, strict=True)]
-        return pad_waveforms([_as_waveform(self._samples[slice(*span)]) for span in zip(starts, ends, strict=True)])
+        starts = [crop.start_frame * HUBERT_STRIDE_SAMPLES for crop in crops]
+        parts = [
+            self._samples.piece(crop.index)[start : start + count_samples(crop.num_frames)]
+            for crop, start in zip(crops, starts, strict=True)
+        ]
+        return pad_waveforms([_as_waveform(part) for part in parts])
 
 
 class UnitBank:
     """The units of every utterance of a WaveformBank, from `path`, the file of `save_units`."""
 
     def __init__(self, path: Path, num_frames: Sequence[int]) -> None:
-        self._offsets = list(accumulate(num_frames, initial=0))
-        try:
-            self._units = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            raise UserError(f"{path}: not readable as units; delete it to compute them again") from None
-        if self._units.shape != (self._offsets[-1],):
-            raise UserError(f"{path}: holds {self._units.shape} units for {self._offsets[-1]} frames; delete it")
+        self._units = PieceFile(path, "<i4", num_frames)
 
     def whole(self, index: int) -> NDArray[np.int64]:
         """The units (time,) of one utterance."""
-        return self._units[self._offsets[index] : self._offsets[index + 1]].astype(np.int64)
+        return self._units.piece(index).astype(np.int64)
 
     def crops(self, crops: Sequence[Crop]) -> Tensor:
         """Units (batch, time) int64 of the crops, -1 after each one's end."""
@@ -104,11 +144,9 @@ class UnitBank:
         return pad_sequence(units, batch_first=True, padding_value=-1)
 
 
-def save_units(units: Tensor, path: Path) -> None:
-    """Write the units (frames,) of a corpus, utterance after utterance, to `path`."""
-    # To an open file, since numpy would add its own ending to the name.
-    with open_atomically(path) as written:
-        np.save(written, units.cpu().numpy().astype("<i4"), allow_pickle=False)
+def save_units(units: Tensor, path: Path, num_frames: Sequence[int]) -> None:
+    """Write the units (frames,) of a corpus, whose utterances have `num_frames`, to `path`."""
+    write_pieces((piece.numpy() for piece in units.to("cpu", torch.int32).split(list(num_frames))), path)
 
 
 def _as_waveform(samples: NDArray[np.int16]) -> Tensor:
@@ -127,11 +165,11 @@ def discover_units(
     The first rank fits them, every rank assigns its share. Raises UserError if there are too few frames.
     """
     if params.features == "phones":
-        on_first_rank(fabric, lambda: save_units(align_units(params, bank), path))
+        on_first_rank(fabric, lambda: save_units(align_units(params, bank), path, bank.num_frames))
     elif not on_first_rank(fabric, path.exists):
         units = on_first_rank(fabric, lambda: _fit(params, seed, bank, model, fabric.device))
         flat = sum_over_ranks(fabric, _assign_share(params, units, bank, model, fabric))
-        on_first_rank(fabric, lambda: save_units(flat, path))
+        on_first_rank(fabric, lambda: save_units(flat, path, bank.num_frames))
     return UnitBank(path, bank.num_frames)
 
 

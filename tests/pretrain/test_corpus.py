@@ -43,7 +43,7 @@ def test_waveforms_and_units_come_back_exactly(
     frames = [count_frames(n) for n in lengths]
     assert bank.num_frames == frames
     units = [torch.randint(0, 70_000, (n,)) for n in frames]
-    save_units(torch.cat(units), folder / "units")
+    save_units(torch.cat(units), folder / "units", frames)
     unit_bank = UnitBank(folder / "units", frames)
     for index, utterance in enumerate(manifest):
         assert torch.equal(bank.whole(index), manifest.read(utterance))
@@ -82,9 +82,26 @@ def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path: Path, monkeypat
 
 
 def test_units_for_another_corpus_are_refused(tmp_path: Path) -> None:
-    save_units(torch.zeros(4, dtype=torch.int64), tmp_path / "units")
-    with pytest.raises(UserError, match=r"units: holds \(4,\) units for 5 frames"):
-        UnitBank(tmp_path / "units", [5])
+    save_units(torch.zeros(4, dtype=torch.int64), tmp_path / "units", [4])
+    for frames in ([5], [2, 2]):
+        with pytest.raises(UserError, match="units: not of this corpus, or cut off; delete it to write it again"):
+            UnitBank(tmp_path / "units", frames)
+
+
+def test_every_changed_byte_is_found_before_it_is_used(tmp_path: Path) -> None:
+    manifest, units, frames = _Noise.of([700, 900]), torch.arange(3), [1, 2]
+    write_waveforms(manifest, tmp_path / "waveforms")
+    save_units(units, tmp_path / "units", frames)
+    banks = {"waveforms": lambda path: WaveformBank(manifest, path), "units": lambda path: UnitBank(path, frames)}
+    for name, open_bank in banks.items():
+        whole = (tmp_path / name).read_bytes()
+        for place in range(0, len(whole), 1 + len(whole) // 40):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            (tmp_path / name).write_bytes(changed)
+            bank = open_bank(tmp_path / name)
+            with pytest.raises(UserError, match=f"{name}: damaged; delete it to write it again"):
+                [bank.whole(index) for index in range(2)]
 
 
 @pytest.mark.parametrize("states", [1, 3])

@@ -28,7 +28,7 @@ def whole(tiny_corpus: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _assert_same(work: Path, whole: Path) -> None:
-    for name in ("iteration-1/units.npy", "iteration-2/units.npy", "teacher/model.safetensors", "teacher/config.json"):
+    for name in ("iteration-1/units.int32", "iteration-2/units.int32", "teacher/model.safetensors", "teacher/config.json"):
         assert (work / name).read_bytes() == (whole / name).read_bytes(), name
     ours, theirs = (last_weights(folder) for folder in (work, whole))
     assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.items())
@@ -82,7 +82,7 @@ def test_killed_by_the_system_and_resumed_is_never_killed(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("checkpoint.pt", "not readable as a checkpoint"), ("units.npy", "not readable as units; delete it")],
+    [("checkpoint.pt", "not readable as a checkpoint"), ("units.int32", "not of this corpus, or cut off; delete it")],
 )
 def test_a_damaged_file_is_named(tiny_corpus: Manifest, tmp_path: Path, whole: Path, name: str, said: str) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)

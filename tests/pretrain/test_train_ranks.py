@@ -37,7 +37,7 @@ def _run_ranks(ranks: int, corpus: Manifest, out: Path, *arguments: str) -> subp
 
 def _assert_close(work: Path, other: Path) -> None:
     for iteration in (1, 2):
-        name = f"iteration-{iteration}/units.npy"
+        name = f"iteration-{iteration}/units.int32"
         assert (work / name).read_bytes() == (other / name).read_bytes(), name
         assert_close(last_weights(work, iteration), last_weights(other, iteration))
 
@@ -55,7 +55,7 @@ def test_ranks_give_the_teacher_of_one_and_any_number_of_them_goes_on_after_a_de
     assert "SIGKILL" in died.stderr
     assert not (tmp_path / "two" / "teacher").exists()
     assert (tmp_path / "two" / left).exists()
-    assert (tmp_path / "two" / "iteration-1" / "units.npy").exists() == (place == "update:7")
+    assert (tmp_path / "two" / "iteration-1" / "units.int32").exists() == (place == "update:7")
     shutil.copytree(tmp_path / "two", tmp_path / "mixed")
 
     lines: list[str] = []

@@ -21,7 +21,7 @@ PLACES = kills.PLACES | {
     "waveforms": (corpus.Manifest, "read"),
     "fitting": (corpus, "fit_units"),
     "assigning": (corpus.UnitModel, "assign"),
-    "units": (corpus.np, "save"),
+    "units": (corpus, "save_units"),
     "teacher": (pretrain, "save_teacher"),
     "record": (pretrain, "write_json"),
 }
