@@ -28,7 +28,8 @@ def whole(tiny_corpus: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _assert_same(work: Path, whole: Path) -> None:
-    for name in ("iteration-1/units.int32", "iteration-2/units.int32", "teacher/model.safetensors", "teacher/config.json"):
+    units = [f"iteration-{number}/units.int32" for number in (1, 2)]
+    for name in (*units, "teacher/model.safetensors", "teacher/config.json"):
         assert (work / name).read_bytes() == (whole / name).read_bytes(), name
     ours, theirs = (last_weights(folder) for folder in (work, whole))
     assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.items())
