@@ -19,6 +19,7 @@ from fithubert.cli.options import (
 from fithubert.errors import UserError
 
 if TYPE_CHECKING:
+    from fithubert.models.speech_model import SpeechModel
     from fithubert.pretrain.units import Codebook
 
 _CLUSTERS = 100
@@ -56,20 +57,14 @@ def units(
         from fithubert.data.listing import list_recordings
         from fithubert.models.windows import Windows
         from fithubert.pretrain.discretise import UnitOptions, describe_codebook, provide_codebook, write_units
-        from fithubert.pretrain.units import CODEBOOK_FILES, published_codebook
         from fithubert.store.recordings import drop_short, make_folder
         from fithubert.training.progress import progress_line
 
         if out.exists():
             raise UserError(f"{out}: already exists; delete it, or choose another --out")
-        published = codebook is not None and codebook.is_file() and codebook.name not in CODEBOOK_FILES
-        if published and layer is None:
-            raise UserError(f"--codebook {codebook}: a published file does not say its layer; give --layer too")
-        given = None if codebook is None or published else _load_codebook(codebook, layer, clusters)
         loaded = load_model(model, device)
+        given = None if codebook is None else _load_codebook(codebook, layer, clusters, loaded)
         chosen = parse_layers(() if layer is None else (str(layer),), len(loaded.widths))[0]
-        if codebook is not None and published:
-            given = published_codebook(codebook, loaded.name, loaded.fingerprint, chosen, loaded.widths[chosen])
         listing = list_recordings(audio, on_progress=progress_line("checking recordings"))
         recordings, skipped = drop_short(loaded, listing)
         make_folder(out.parent)
@@ -89,12 +84,18 @@ def units(
     exit_on_skipped(skipped, listing.hidden)
 
 
-def _load_codebook(folder: Path, layer: int | None, clusters: int | None) -> "Codebook":
-    """The codebook in `folder`; raises UserError if an option contradicts it."""
-    from fithubert.pretrain.units import load_codebook
+def _load_codebook(path: Path, layer: int | None, clusters: int | None, model: "SpeechModel") -> "Codebook":
+    """The codebook in a folder, or a published one for `model`; raises UserError if an option contradicts it."""
+    from fithubert.pretrain.units import CODEBOOK_FILES, load_codebook, published_codebook
 
-    found = load_codebook(folder)
+    if path.is_file() and path.name not in CODEBOOK_FILES:
+        if layer is None:
+            raise UserError(f"--codebook {path}: a published file does not say its layer; give --layer too")
+        (chosen,) = parse_layers((str(layer),), len(model.widths))
+        found = published_codebook(path, model.name, model.fingerprint, chosen, model.widths[chosen])
+    else:
+        found = load_codebook(path)
     for name, wanted, has in (("--layer", layer, found.info.layer), ("--clusters", clusters, found.info.clusters)):
         if wanted not in (None, has):
-            raise UserError(f"{name} {wanted}: the codebook {folder} has {has}; leave {name} out")
+            raise UserError(f"{name} {wanted}: the codebook {path} has {has}; leave {name} out")
     return found
