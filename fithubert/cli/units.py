@@ -91,8 +91,8 @@ def _load_codebook(path: Path, layer: int | None, clusters: int | None, model: "
     if path.is_file() and path.name not in CODEBOOK_FILES:
         if layer is None:
             raise UserError(f"--codebook {path}: a published file does not say its layer; give --layer too")
-        (chosen,) = parse_layers((str(layer),), len(model.widths))
-        found = published_codebook(path, model.name, model.fingerprint, chosen, model.widths[chosen])
+        layer = parse_layers((str(layer),), len(model.widths))[0]
+        found = published_codebook(path, model.name, model.fingerprint, layer, model.widths[layer])
     else:
         found = load_codebook(path)
     for name, wanted, has in (("--layer", layer, found.info.layer), ("--clusters", clusters, found.info.clusters)):
