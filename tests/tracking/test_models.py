@@ -31,7 +31,7 @@ from fithubert.tracking.models import (
     register_student,
     write_model,
 )
-from tests.export.students import RECIPES, draw_waveforms, read_alone, tiny_readout
+from tests.export.students import draw_waveforms, read_alone, tiny_readout
 
 LENGTHS = (400, 719, 720, 4001, 16000, 16000)
 
@@ -67,7 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["fithubert", "distilhubert", "starhubert", "armhubert"])
 def test_a_model_says_what_the_read_out_says_of_each_alone(recipe: str, tmp_path: Path) -> None:
     readout = tiny_readout(recipe)
     write_model(track(readout), tmp_path / "model")
