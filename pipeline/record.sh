@@ -20,5 +20,4 @@ run_seed() {  # SEED DVC_ARGUMENTS...: one seed in a workspace of its own
 }
 (run_seed 1 superb superb_control depth profile)
 for seed in 2 3; do (run_seed "$seed" superb superb_control); done
-rm -rf "reports/record/$world"
 fithubert pool record/"$world"/seed{1,2,3} --out "reports/record/$world"

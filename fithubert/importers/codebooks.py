@@ -18,6 +18,7 @@ from fithubert.errors import UserError
 from fithubert.files import check_regular
 from fithubert.importers.torch_files import Inert, read_torch_file
 
+NumpyArray = np.ndarray[Any, np.dtype[Any]]
 _CENTRES = "cluster_centers_"
 #: The largest file that is read. 2,000 centres of 1,024 features take 16 MB.
 _MAX_BYTES = 2**30
@@ -95,7 +96,7 @@ class _Array(Inert):
 class _ArrayBehind(Inert):
     """Replaces joblib's note that the bytes of an array follow in the file."""
 
-    def read(self, file: IO[bytes]) -> "NumpyArray":
+    def read(self, file: IO[bytes]) -> NumpyArray:
         """The array; leaves the file behind its last byte."""
         note = self.state
         if note.get("numpy_array_alignment_bytes") is not None:
@@ -108,7 +109,6 @@ class _ArrayBehind(Inert):
         return np.frombuffer(data, kind).reshape(shape, order=note["order"])
 
 
-NumpyArray = np.ndarray[Any, np.dtype[Any]]
 _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): _ArrayBehind,
     ("numpy", "dtype"): _Type,

@@ -3,7 +3,7 @@
 from fithubert.records import load_summary
 from fithubert.report.figures import draw_front, draw_importance
 from fithubert.report.page import ReportFiles, render_front, write_report
-from fithubert.report.summary import ReportPlan, build_summary, compare_rows, gather, plan_report
+from fithubert.report.summary import ReportPlan, build_summary, compare_rows, gather, plan_report, read_scores
 
 __all__ = [
     "ReportFiles",
@@ -15,6 +15,7 @@ __all__ = [
     "gather",
     "load_summary",
     "plan_report",
+    "read_scores",
     "render_front",
     "write_report",
 ]

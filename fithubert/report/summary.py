@@ -110,13 +110,18 @@ def plan_report(params: Params) -> ReportPlan:
     )
 
 
+def read_scores(reports_dir: Path) -> dict[str, ModelScores]:
+    """model -> its scores with their resamples. Raises UserError that names a broken file."""
+    return {
+        name: add_resamples(found, reports_dir / "resamples" / f"{name}.npz")
+        for name, found in _read_folder(reports_dir / "metrics" / "superb", ModelScores).items()
+    }
+
+
 def gather(reports_dir: Path) -> Metrics:
     """All metrics and resamples below `reports_dir`. Raises UserError that names a broken file."""
     folder = reports_dir / "metrics"
-    scores = {
-        name: add_resamples(found, reports_dir / "resamples" / f"{name}.npz")
-        for name, found in _read_folder(folder / "superb", ModelScores).items()
-    }
+    scores = read_scores(reports_dir)
     return Metrics(
         prepare=_read_file(folder / "prepare.json", PrepareMetrics),
         teacher=_read_file(folder / "teacher.json", TeacherMetrics),

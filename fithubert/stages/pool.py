@@ -8,8 +8,8 @@ from pathlib import Path
 from fithubert.config.params import Params
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory
-from fithubert.records import ModelScores, add_resamples, write_resamples
-from fithubert.report import ReportFiles, plan_report, write_report
+from fithubert.records import write_resamples
+from fithubert.report import ReportFiles, plan_report, read_scores, write_report
 from fithubert.superb.pool import pool_scores
 from fithubert.workspace import Workspace
 
@@ -23,7 +23,7 @@ def pool(params: Params, runs: Sequence[Workspace], out: Path) -> ReportFiles:
     Models and tasks that a run lacks are left out and named. Raises UserError if the runs differ in corpus or protocol
     or share a seed, and if `out` holds anything else.
     """
-    scores = [_read_scores(run) for run in runs]
+    scores = [read_scores(run.reports) for run in runs]
     common = [name for name in scores[0] if all(name in run for run in scores)]
     left_out = sorted({name for run in scores for name in run} - set(common))
     if not common:
@@ -39,12 +39,3 @@ def pool(params: Params, runs: Sequence[Workspace], out: Path) -> ReportFiles:
             write_resamples(pooled, folder / "resamples" / f"{name}.npz")
         write_report(folder, replace(plan_report(params), dvc=False))
     return ReportFiles.of(out)
-
-
-def _read_scores(run: Workspace) -> dict[str, ModelScores]:
-    """model -> its scores with their resamples."""
-    folder = run.metrics("superb@any").parent
-    return {
-        path.stem: add_resamples(ModelScores.read(path), run.resamples(path.stem))
-        for path in sorted(folder.glob("*.json"))
-    }

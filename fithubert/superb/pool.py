@@ -8,7 +8,7 @@ import numpy as np
 from fithubert.errors import UserError
 from fithubert.files import digest_json
 from fithubert.records import ModelScores, SuperbMetrics
-from fithubert.superb.metrics import Score, combine
+from fithubert.superb.metrics import Score, combine, score_fields
 
 #: What must be equal for the scores of two runs to be of the same thing.
 _ALIKE = ("protocol", "corpus", "num_train", "num_dev", "num_test", "departures")
@@ -35,23 +35,22 @@ def _pool(runs: Sequence[SuperbMetrics]) -> SuperbMetrics:
     seeds = tuple(seed for run in runs for seed in run.seeds)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"{title}: two runs have the same seed ({', '.join(map(str, seeds))})")
-    keys = [key for key in first.resamples if all(key in run.resamples for run in runs)]
-    drawn = {key: combine(_values(runs, key), np.array([run.resamples[key] for run in runs])) for key in keys}
-    on_test: dict[str, Score] = {key.removeprefix("test/"): drawn[key] for key in keys if key.startswith("test/")}
-    if set(on_test) != set(first.metrics):
+    scores: dict[str, dict[str, Score]] = {"test": {}, "dev": {}}
+    for key in first.resamples:
+        split, _, name = key.partition("/")
+        if all(key in run.resamples for run in runs):
+            scores[split][name] = combine(_values(runs, key), np.array([run.resamples[key] for run in runs]))
+    if set(scores["test"]) != set(first.metrics):
         raise UserError(f"{title}: a run has no resamples; run `fithubert superb {first.model}` there")
     return replace(
         first,
-        metrics={name: score.value for name, score in on_test.items()},
-        intervals={name: (score.low, score.high) for name, score in on_test.items()},
-        seed_deviation={name: score.seed_deviation for name, score in on_test.items()},
+        **score_fields(scores["test"], scores["dev"]),
         dev={name: float(np.mean([run.dev[name] for run in runs])) for name in first.dev},
         layer_weights=tuple(np.mean([run.layer_weights for run in runs], axis=0).tolist()),
         selected_steps=tuple(step for run in runs for step in run.selected_steps),
         seeds=seeds,
         seconds=sum(run.seconds or 0.0 for run in runs),
         identity=digest_json([run.identity for run in runs]),
-        resamples={key: tuple(score.resamples.tolist()) for key, score in drawn.items()},
     )
 
 
