@@ -1,23 +1,37 @@
 #!/usr/bin/env bash
-# The recorded results: more students, three seeds for training and heads, pooled into reports/record/WORLD.
-# WORLD: `embedded` (synthetic speech) or `real` (../shared/data/real). A second call continues.
+# The recorded results: more students, one run per seed, pooled into reports/record/WORLD.
+# WORLD: `embedded` (synthetic speech) or `real` (../shared/data/real). SEED...: 1 2 3.
+# A second call continues. What pooling needs of a finished seed is kept in reports/record/seeds, so that seeds may run on
+# several machines; delete a seed's folder there to run it again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . pipeline/workspace.sh
+root=$PWD
 world=${1:-embedded}
+seeds=("${@:2}")
+[ ${#seeds[@]} -gt 0 ] || seeds=(1 2 3)
 case $world in
   embedded) settings=(budget=record) ;;
-  real) settings=(budget=record_real data=real "data.path=${REAL_SPEECH:-$PWD/../shared/data/real}") ;;
+  real) settings=(budget=record_real data=real "data.path=${REAL_SPEECH:-../../../shared/data/real}") ;;
   *) echo "error: record.sh $world: neither embedded nor real" >&2; exit 2 ;;
 esac
-export MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-sqlite:///$PWD/record/mlflow.db}
-run_seed() {  # SEED DVC_ARGUMENTS...: one seed in a workspace of its own
-  make_workspace "record/$world/seed$1" "${settings[@]}" "distill.seed=$1" "superb.seeds=[$1]"
-  # The stages that do not depend on the seed come from the cache of the first run.
-  dvc cache dir ../cache
-  shift
-  dvc repro "$@"
+export MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-sqlite:///$root/record/mlflow.db}
+kept=reports/record/seeds/$world
+run_seed() {  # SEED: one seed in a workspace of its own
+  local out=$root/$kept$1 stages=(superb superb_control)
+  # The teacher's own measurements do not depend on the seed.
+  [ "$1" != 1 ] || stages+=(depth profile)
+  make_workspace "record/$world$1" "${settings[@]}" "distill.seed=$1" "superb.seeds=[$1]"
+  # Stages that are equal in `make repro` or in another seed's run come from one cache.
+  dvc cache dir "$root/.dvc/cache"
+  dvc repro "${stages[@]}"
+  rm -rf "$out.part"
+  mkdir -p "$out.part/reports"
+  cp params.yaml "$out.part"
+  cp -r reports/metrics reports/resamples "$out.part/reports"
+  mv "$out.part" "$out"
 }
-(run_seed 1 superb superb_control depth profile)
-for seed in 2 3; do (run_seed "$seed" superb superb_control); done
-fithubert pool record/"$world"/seed{1,2,3} --out "reports/record/$world"
+for seed in "${seeds[@]}"; do
+  if [ -d "$kept$seed" ]; then echo "$kept$seed: kept from an earlier call"; else (run_seed "$seed"); fi
+done
+fithubert pool "$kept"? --out "reports/record/$world"
