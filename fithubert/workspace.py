@@ -86,8 +86,8 @@ def metrics_file(stage: str) -> Path:
     return Path("reports/metrics") / (f"{room}/{item}.json" if item else f"{room}.json")
 
 
-def load_checked(path: Path = Path("params.yaml"), changes: Sequence[str] = ()) -> Params:
-    """The parameters in `path` with `changes` (`section.key=value`), and every shape in them resolved once.
+def load_checked(path: Path | None = Path("params.yaml"), changes: Sequence[str] = ()) -> Params:
+    """The parameters of `load_params(path, changes)`, and every shape in them resolved once.
 
     Raises UserError in one line, so that a wrong shape is found before the corpus is made and not after.
     """

@@ -17,7 +17,7 @@ wait_without_spinning()
 
 #: Heading of `fithubert --help` -> its commands in order. A command is named like its file and its function.
 COMMANDS = {
-    "Corpus and teacher": ("prepare", "pretrain", "teacher", "cache"),
+    "Corpus and teacher": ("init", "prepare", "pretrain", "teacher", "cache"),
     "Students": ("compress", "plan", "distill", "ablation", "sweep", "import_", "export"),
     "Your own recordings": ("features", "units"),
     "Results": ("extract", "profile", "superb", "depth", "leaderboard", "report", "pool", "compare", "ui"),
@@ -57,7 +57,8 @@ class _Group(_WithoutFlagTypes, TyperGroup):  # type: ignore[misc]
 app = typer.Typer(
     cls=_Group,
     help="Distil HuBERT-family models into thin, deep, fast students, and measure how much quality they keep.\n\n"
-    "The commands run the stages of `dvc repro` without DVC, on the same params.yaml and folders.\n\n"
+    "The commands run the stages of `dvc repro` without DVC, on the same params.yaml and folders. `fithubert init` "
+    "writes a params.yaml; `fithubert compress` needs none.\n\n"
     "Example: `fithubert distill fithubert --workspace demo --set distill.updates=100`",
     epilog="The options above may also follow the command.",
     no_args_is_help=True,

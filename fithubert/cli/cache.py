@@ -22,7 +22,7 @@ def cache(
     """
     if repair and codec:
         raise typer.BadParameter("--repair keeps the codec of the cache; leave out --codec or --repair")
-    with stage(*to_changes({"cache.codec": codec})) as (params, workspace):
+    with stage(*to_changes({"cache.codec": codec}), needs_file=False) as (params, workspace):
         from fithubert.stages.cache import cache as run
 
         done = run(params, workspace, repair)

@@ -6,7 +6,7 @@ def depth() -> None:
 
     Example: `fithubert depth --set depth.seeds=[1,2,3]`
     """
-    with stage() as (params, workspace):
+    with stage(needs_file=False) as (params, workspace):
         from fithubert.stages.depth import depth as run
         from fithubert.stages.extract import extract
 

@@ -41,7 +41,7 @@ class Finding:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
-    """Check that a default `dvc repro` can run on this machine, and print how to fix each problem.
+    """Check that the stages can run on this machine, and print how to fix each problem.
 
     One line per finding: versions, extras, GPU, parameters, workspace, free space, existing results. A `problem` stops
     a run, and the exit status is then 1. A `note` is good to know. Nothing is changed or downloaded. For the links
@@ -62,7 +62,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
                 text = " ".join(f"{finding.text}{f': {finding.fix}' if finding.fix else ''}".split())
                 print(f"{finding.mark:<7}  {finding.topic:<{width}}  {text}")
             ending = "" if problems == 1 else "s"
-            print(f"\n{problems} problem{ending}" if problems else "\nready for `dvc repro`")
+            print(f"\n{problems} problem{ending}" if problems else "\nready")
         raise SystemExit(1 if problems else 0)
 
 
@@ -141,6 +141,8 @@ def _inspect_tracking() -> Finding:
 def _inspect_params(path: Path) -> Finding:
     from fithubert.workspace import load_checked
 
+    if path == Path("params.yaml") and not path.exists():
+        return Finding("note", "parameters", "no params.yaml in this folder", "`fithubert init` writes one")
     try:
         load_checked(path)
     except UserError as error:
@@ -172,10 +174,14 @@ def _inspect_results(workspace: "Workspace") -> list[Finding]:
         except UserError as error:
             found.append(Finding("problem", "corpus", str(error)))
     teacher = "exists" if (workspace.teacher / "config.json").is_file() else ""
-    results = {"corpus": corpus, "teacher": teacher, "students": ", ".join(workspace.list_students())}
-    for topic, text in results.items():
+    results = {
+        "corpus": (corpus, "prepare"),
+        "teacher": (teacher, "teacher"),
+        "students": (", ".join(workspace.list_students()), "distill"),
+    }
+    for topic, (text, command) in results.items():
         if text:
             found.append(Finding("ok", topic, text))
         elif topic not in [finding.topic for finding in found]:
-            found.append(Finding("note", topic, "none yet", "`dvc repro` makes it"))
+            found.append(Finding("note", topic, "none yet", f"`fithubert {command}` makes it"))
     return found

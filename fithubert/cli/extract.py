@@ -14,7 +14,7 @@ def extract(
 
     Example: `fithubert extract fithubert`
     """
-    with stage() as (params, workspace):
+    with stage(needs_file=False) as (params, workspace):
         from fithubert.stages.extract import extract as run
 
         done = run(params, workspace, model)

@@ -118,15 +118,21 @@ def to_changes(values: Mapping[str, object]) -> list[str]:
 
 
 @contextmanager
-def stage(*changes: str) -> Iterator[tuple["Params", "Workspace"]]:
+def stage(*changes: str, needs_file: bool = True) -> Iterator[tuple["Params", "Workspace"]]:
     """The checked parameters, with the command's own `changes`, and the workspace.
 
-    A mistake of the user ends the process with one line.
+    Without `needs_file`, a params.yaml that does not exist stands for the defaults. A mistake of the user ends the
+    process with one line.
     """
     with exit_on_user_error(options.debug):
         from fithubert.workspace import Workspace, load_checked
 
-        yield load_checked(options.params, (*changes, *options.changes)), Workspace(options.workspace)
+        path: Path | None = options.params
+        if not options.params.exists():
+            if needs_file or options.params != Options.params:
+                raise UserError(f"{options.params}: no such file; `fithubert init` writes one")
+            path = None
+        yield load_checked(path, (*changes, *options.changes)), Workspace(options.workspace)
 
 
 def exit_on_skipped(skipped: "Sequence[Skipped]", hidden: int) -> None:

@@ -25,7 +25,8 @@ def prepare(
     """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays in place.
 
     Unusable files of a folder are listed and skipped. librispeech, speech_commands and quesst14 can be downloaded; an
-    interrupted download resumes. `--set data.KEY=VALUE` chooses a part of a published corpus, as data.fold=2.
+    interrupted download resumes. `--set data.KEY=VALUE` chooses a part of a published corpus, as data.fold=2. With a
+    folder or --source, no params.yaml is needed.
 
     Example: `fithubert prepare --source librispeech --path /corpora`
     """
@@ -40,7 +41,7 @@ def prepare(
         changes = {"data": {"source": "folder", "path": str(folder)}}
     if transcripts is not None:
         changes["data.transcripts"] = str(transcripts)
-    with stage(*to_changes(changes)) as (params, workspace):
+    with stage(*to_changes(changes), needs_file=folder is None and source is None) as (params, workspace):
         from fithubert.stages.prepare import prepare as run
 
         done = run(params, workspace, download)

@@ -15,7 +15,7 @@ def profile(
 
     Example: `fithubert profile --set profile.rounds=3`
     """
-    with stage() as (params, workspace):
+    with stage(needs_file=not students) as (params, workspace):
         from fithubert.stages.profile import profile as run
 
         for name, cost in run(params, workspace, students or ()).models.items():

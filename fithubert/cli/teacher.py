@@ -18,7 +18,7 @@ def teacher(
 
     Example: `fithubert teacher torchaudio:HUBERT_BASE`
     """
-    with stage(*to_changes({"teacher.source": spec})) as (params, workspace):
+    with stage(*to_changes({"teacher.source": spec}), needs_file=spec is None) as (params, workspace):
         from fithubert.stages.teacher import teacher as run
 
         done = run(params, workspace)

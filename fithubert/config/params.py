@@ -1,6 +1,7 @@
 """params.yaml as typed models: one section per stage, named like the stage."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,17 +142,20 @@ class Params(StrictModel):
         return self
 
 
-def load_params(path: Path | str = "params.yaml", changes: Sequence[str] = ()) -> Params:
-    """The checked parameters in `path`.
+#: The sections that have no defaults, for a stage that needs none of them.
+_LEAST: dict[str, Any] = {"data": {"source": "synthetic"}, "students": {}, "superb": {"models": REFERENCES}}
+
+
+def load_params(path: Path | str | None = "params.yaml", changes: Sequence[str] = ()) -> Params:
+    """The checked parameters in `path`; None: only defaults, without students.
 
     `changes` are `section.key=value` with the value as YAML. They replace values of the file before the check. Raises
     UserError in one line that names the key and the valid keys.
     """
-    path = Path(path)
-    values = read_yaml(path)
+    values = deepcopy(_LEAST) if path is None else read_yaml(Path(path))
     for change in changes:
         _apply(values, change)
-    return validate(Params, values, str(path))
+    return validate(Params, values, "the defaults" if path is None else str(Path(path)))
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

@@ -50,7 +50,7 @@ def import_folder(
     holds nothing usable or overlaps `out_root`.
     """
     root = config.path
-    _check_places(root, out_root)
+    check_places(root, out_root)
     found = find_recordings(root)
     paths, skipped = found.paths, found.skipped
     if not paths and not skipped:
@@ -75,7 +75,8 @@ def import_folder(
     return Corpus(manifest, tuple(skipped))
 
 
-def _check_places(root: Path, out_root: Path) -> None:
+def check_places(root: Path, out_root: Path) -> None:
+    """Raise UserError unless `root` is a folder that does not overlap with the audio of a corpus in `out_root`."""
     if not root.is_dir():
         raise UserError(f"{root}: data.path is not a folder")
     source, audio = root.resolve(), (out_root / "audio").resolve()

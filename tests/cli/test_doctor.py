@@ -27,7 +27,7 @@ def test_an_empty_workspace_has_no_problem_and_stays_empty(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
     topics = {finding.topic for finding in found}
     assert topics >= {"fithubert", "torch", "torchaudio", "extras", "GPU", "parameters", "workspace", "disk", "corpus"}
-    assert Finding("note", "students", "none yet", "`dvc repro` makes it") in found
+    assert Finding("note", "students", "none yet", "`fithubert distill` makes it") in found
 
 
 def test_wrong_parameters_are_a_problem_in_aligned_lines(tmp_path: Path) -> None:
