@@ -35,7 +35,10 @@ def units(
         Path | None,
         typer.Option(help="An existing codebook: a folder, or with --layer a published file (km.bin, .npy, .pt)."),
     ] = None,
-    dedup: Annotated[bool, typer.Option("--dedup", help="Merge repeated units, and add their durations.")] = False,
+    dedup: Annotated[
+        bool, typer.Option("--dedup", "--run-length", help="Merge repeated units, and add their durations in frames.")
+    ] = False,
+    soft: Annotated[bool, typer.Option("--soft", help="Also write soft units: the share of every cluster.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Draws the sample of frames and the first centres.")] = 1,
     sample_frames: Annotated[int, typer.Option(min=1, help="Fit the clusters on at most this many frames.")] = 100_000,
     device: Device = "auto",
@@ -45,7 +48,8 @@ def units(
 ) -> None:
     """Write recordings as discrete units: k-means clusters of one layer, as HuBERT's targets and GSLM's tokens.
 
-    One row per recording: path, seconds, frames, frame_rate_hz, units, and with --dedup durations in frames. The
+    One row per recording: path, seconds, frames, frame_rate_hz, units; with --dedup durations in frames; with --soft
+    soft, frames x clusters numbers, frame by frame: softmax over the cosines to the clusters divided by 0.1. The
     clusters are fitted on the recordings and kept in `STEM.codebook` next to OUT. With `--codebook`, other recordings
     get the same units. It may be one that others published, such as fairseq's `km.bin` for HuBERT Base, layer 6; it
     is read without running anything in it. The same recordings and seed give the same units. A recording of any length
@@ -69,7 +73,7 @@ def units(
         recordings, skipped = drop_short(loaded, listing)
         make_folder(out.parent)
         windows = Windows(max_seconds, window_seconds, context_seconds)
-        how = UnitOptions(dedup, batch_seconds_of(device), windows=windows)
+        how = UnitOptions(dedup, soft, batch_seconds_of(device), windows=windows)
         folder = codebook or out.with_suffix(".codebook")
         if given is None:
             info = describe_codebook(loaded, recordings, chosen, clusters or _CLUSTERS, seed, sample_frames, windows)

@@ -38,12 +38,13 @@ OnProgress = Callable[[float, float], None]
 
 @dataclass(frozen=True)
 class UnitOptions:
-    """`dedup`: runs of one unit become one. `batch_seconds`: padded audio in one forward pass.
+    """`dedup`: runs of one unit become one. `soft`: soft units too. `batch_seconds`: padded audio in one forward pass.
 
     `window_seconds`: audio that is sorted by length and written together. `windows`: how long recordings are cut.
     """
 
     dedup: bool = False
+    soft: bool = False
     batch_seconds: float = CPU_BATCH_SECONDS
     window_seconds: float = 600.0
     windows: Windows = DEFAULT_WINDOWS
@@ -144,7 +145,8 @@ def write_units(
 
     path string; seconds double; frames int32; frame_rate_hz double; units list of int16 (int32 above 32,767
     clusters), one a frame. With `options.dedup`, runs of one unit are one unit, and durations is a list of int32, the
-    frames of each. The schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON.
+    frames of each. With `options.soft`, soft is a list of float: `UnitModel.soften` of every frame, frame by frame. The
+    schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON.
 
     Raises UserError if the codebook is of another model.
     """
@@ -152,19 +154,22 @@ def write_units(
     if info.model_fingerprint != model.fingerprint:
         raise UserError(f"--codebook: it was fitted on other weights ({info.model}) than those of {model.name}")
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
-    schema = units_schema(codebook, rate_hz, options.dedup, used_windows(recordings, options.windows))
+    schema = units_schema(codebook, rate_hz, options, used_windows(recordings, options.windows))
     rows = plan_rows(recordings, model)
     show = _show_frames(rows, on_progress)
     counts, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
             found: dict[int, list[Tensor]] = {row.index: [] for row in window}
+            shares: dict[int, list[Tensor]] = {row.index: [] for row in window}
             pieces = compute_pieces(model, recordings, window, (info.layer,), options.batch_seconds, options.windows)
             for row, (frames,) in pieces:
                 found[row.index].append(codebook.units.assign(frames.float()).cpu())
+                if options.soft:
+                    shares[row.index].append(codebook.units.soften(frames.float()).cpu())
                 show(len(frames))
             units = {index: torch.cat(parts) for index, parts in found.items()}
-            values = [_row_of(row, units[row.index], rate_hz, options.dedup) for row in window]
+            values = [_row_of(row, units[row.index], shares[row.index], rate_hz, options.dedup) for row in window]
             writer.write_table(pa.Table.from_pylist(values, schema))
             tokens += sum(len(value["units"]) for value in values)
             counts += torch.bincount(torch.cat(list(units.values())), minlength=info.clusters)
@@ -188,7 +193,7 @@ def _show_frames(rows: Sequence[PlannedRow], on_progress: OnProgress | None) -> 
     return show
 
 
-def units_schema(codebook: Codebook, rate_hz: float, dedup: bool, windows: Windows | None = None) -> pa.Schema:
+def units_schema(codebook: Codebook, rate_hz: float, options: UnitOptions, windows: Windows | None = None) -> pa.Schema:
     """The columns and the metadata of a file of units at `rate_hz` frames a second."""
     columns = [
         ("path", pa.string()),
@@ -197,17 +202,21 @@ def units_schema(codebook: Codebook, rate_hz: float, dedup: bool, windows: Windo
         ("frame_rate_hz", pa.float64()),
         ("units", pa.list_(pa.int16() if codebook.info.clusters <= 2**15 else pa.int32())),
     ]
-    columns += [("durations", pa.list_(pa.int32()))] if dedup else []
-    values = {**asdict(codebook.info), "codebook": codebook.fingerprint, "frame_rate_hz": rate_hz, "dedup": dedup}
+    columns += [("durations", pa.list_(pa.int32()))] if options.dedup else []
+    columns += [("soft", pa.list_(pa.float32()))] if options.soft else []
+    values = {**asdict(codebook.info), "codebook": codebook.fingerprint, "frame_rate_hz": rate_hz}
+    values |= {"dedup": options.dedup, "soft": options.soft}
     del values["windows"]  # Those of the codebook's own recordings; here they are those of this file, if any is cut.
     if windows is not None:
         values["windows"] = asdict(windows)
     return pa.schema(columns, {_INFO_KEY: json.dumps(values, sort_keys=True).encode()})
 
 
-def _row_of(row: PlannedRow, units: Tensor, rate_hz: float, dedup: bool) -> dict[str, Any]:
+def _row_of(row: PlannedRow, units: Tensor, soft: Sequence[Tensor], rate_hz: float, dedup: bool) -> dict[str, Any]:
     joined, durations = torch.unique_consecutive(units, return_counts=True)
     values = {"path": row.id, "seconds": row.num_samples / SAMPLE_RATE_HZ, "frames": row.num_frames}
     if dedup:
         values |= {"durations": durations.numpy()}
+    if soft:
+        values |= {"soft": torch.cat(list(soft)).flatten().numpy()}
     return {**values, "frame_rate_hz": rate_hz, "units": (joined if dedup else units).numpy()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.compliance import kaldi
@@ -23,6 +24,8 @@ from fithubert.tensors import read_tensors, write_tensors
 _ROUNDS = 30
 #: Frames for each cluster among which the first centres are chosen; more frames do not help.
 _START_FRAMES = 50
+#: By which the cosines of soft units are divided.
+_TEMPERATURE = 0.1
 
 
 def mfcc_frames(waveform: Tensor) -> Tensor:
@@ -49,9 +52,21 @@ class UnitModel:
 
     def assign(self, frames: Tensor) -> Tensor:
         """(time,) int64, the nearest centre of each frame (time, feature)."""
-        scaled = (frames - self.mean.to(frames)) / self.scale.to(frames)
-        centres = self.centres.to(scaled)
+        scaled, centres = self._scale(frames), self.centres.to(frames)
         return (centres.square().sum(1) - 2 * scaled @ centres.T).argmin(1)
+
+    def soften(self, frames: Tensor) -> Tensor:
+        """(time, clusters) soft units of frames (time, feature): the share of each centre; the shares add up to 1.
+
+        They are the softmax of the cosines between frame and centres, divided by 0.1. Source: bshall/hubert
+        (van Niekerk et al. 2022), `Hubert.logits`. Differs: there frames are projected and the centres are learnt with
+        the projection; here they are those of k-means. The largest share need not be that of the nearest centre.
+        """
+        scaled, centres = self._scale(frames), self.centres.to(frames)
+        return (F.normalize(scaled, dim=1) @ F.normalize(centres, dim=1).T / _TEMPERATURE).softmax(1)
+
+    def _scale(self, frames: Tensor) -> Tensor:
+        return (frames - self.mean.to(frames)) / self.scale.to(frames)
 
 
 def draw_utterances(num_frames: Sequence[int], sample_frames: int, seed: int) -> list[int]:

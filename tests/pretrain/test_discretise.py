@@ -100,6 +100,34 @@ def test_deduplicated_units_with_durations_are_the_units(recordings: ListedRecor
     assert done.tokens == sum(len(row["units"]) for row in joined) < done.frames
 
 
+def test_soft_units_are_those_of_the_public_formula_next_to_the_hard_ones(
+    recordings: ListedRecordings, tmp_path: Path
+) -> None:
+    """bshall/hubert: `torch.cosine_similarity(x.unsqueeze(2), embedding, dim=-1) / 0.1`, then softmax."""
+    codebook, plain = fit(recordings), {}
+    windows = Windows(whole_seconds=2.0, window_seconds=0.5, context_seconds=0.1)
+    for name, options in (
+        ("hard", UnitOptions()),
+        ("soft", UnitOptions(soft=True, dedup=True)),
+        ("cut", UnitOptions(soft=True, windows=windows)),
+    ):
+        write_units(FakeModel(), recordings, codebook, tmp_path / name, options)
+        plain[name] = pq.read_table(tmp_path / name).to_pylist()
+        info = json.loads(pq.read_schema(tmp_path / name).metadata[b"fithubert.units"])
+        assert info["soft"] == options.soft
+    for utterance, hard, soft, cut in zip(recordings, plain["hard"], plain["soft"], plain["cut"], strict=True):
+        waveform = recordings.read(utterance)
+        states = FakeModel()(waveform[None], torch.tensor([len(waveform)])).hidden_states[1].double()
+        scaled = (states - codebook.units.mean) / codebook.units.scale
+        centres = codebook.units.centres.double()[None, None]
+        wanted = torch.softmax(torch.cosine_similarity(scaled.unsqueeze(2), centres, dim=-1) / 0.1, dim=-1)[0]
+        found = torch.tensor(soft["soft"]).unflatten(0, (soft["frames"], 7))
+        torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(cut["soft"]), found.flatten(), atol=1e-5, rtol=1e-4)
+        assert np.repeat(soft["units"], soft["durations"]).tolist() == hard["units"]
+    assert "soft" not in plain["hard"][0]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(
     recordings: ListedRecordings, tmp_path: Path
 ) -> None:
@@ -154,6 +182,6 @@ def test_a_codebook_of_other_weights_is_refused_and_nothing_is_written(
 def test_more_clusters_than_int16_holds_are_int32(clusters: int) -> None:
     info = replace(describe_codebook(FakeModel(), ListedRecordings((), Path()), 0, 1), clusters=clusters)
     units = UnitModel(torch.zeros(1, 1), torch.zeros(1), torch.ones(1))
-    schema = units_schema(Codebook(info, units), 50.0, False)
+    schema = units_schema(Codebook(info, units), 50.0, UnitOptions())
     largest = np.iinfo(schema.field("units").type.value_type.to_pandas_dtype()).max
     assert largest >= clusters - 1
