@@ -20,7 +20,8 @@ from fithubert.errors import UserError
 
 if TYPE_CHECKING:
     from fithubert.models.speech_model import SpeechModel
-    from fithubert.pretrain.units import Codebook
+    from fithubert.pretrain.discretise import WrittenUnits
+    from fithubert.pretrain.units import Codebook, CodebookInfo
 
 _CLUSTERS = 100
 
@@ -80,12 +81,15 @@ def units(
             show = progress_line(f"clusters of {loaded.name}")
             given = provide_codebook(loaded, recordings, info, folder, show, how.batch_seconds)
         written = write_units(loaded, recordings, given, out, how, progress_line(f"units of {loaded.name}"))
-        print(
-            f"{out}: {written.recordings} recordings, {written.audio_seconds / 60:.1f} min; {written.tokens} units of "
-            f"{written.frames} frames, {written.used} of {given.info.clusters} clusters of layer {given.info.layer} of "
-            f"{given.info.model}; codebook {folder}"
-        )
+        print(f"{out}: {_describe(written, given.info)}; codebook {folder}")
     exit_on_skipped(skipped, listing.hidden)
+
+
+def _describe(written: "WrittenUnits", info: "CodebookInfo") -> str:
+    return (
+        f"{written.recordings} recordings, {written.audio_seconds / 60:.1f} min; {written.tokens} units of "
+        f"{written.frames} frames, {written.used} of {info.clusters} clusters of layer {info.layer} of {info.model}"
+    )
 
 
 def _load_codebook(path: Path, layer: int | None, clusters: int | None, model: "SpeechModel") -> "Codebook":
