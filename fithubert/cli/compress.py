@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import no_stage
+from fithubert.cli.options import HubName, no_stage
 
 
 def compress(
@@ -19,6 +19,7 @@ def compress(
     ] = None,
     recipe: Annotated[str, typer.Option(help="`fithubert`, `fithubert_lite` or `half_width`.")] = "fithubert",
     onnx: Annotated[bool, typer.Option("--onnx", help="Also export it, to OUT/student.onnx.")] = False,
+    hub_name: HubName = None,
     write_params: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the parameters for the other commands.")
     ] = None,
@@ -27,7 +28,9 @@ def compress(
 
     It prints the student's size and cost, plans a training that fits the hours on this machine, cuts the student from
     the teacher, trains it and prints the error of each layer on held-out recordings. OUT/student has the student with a
-    model card, OUT/work the workspace and the report. If it was interrupted, the same command continues.
+    model card, OUT/work the workspace and the report. With `--hub-name`, OUT/huggingface is uploaded too, with the
+    token of `hf auth login` or HF_TOKEN; a new repository is private. If it was interrupted, the same command
+    continues.
 
     Example: `fithubert compress mini recordings --out small --hours-budget 0.5`
     """
@@ -35,6 +38,7 @@ def compress(
         from fithubert.profile.compression import CompressOptions
         from fithubert.stages.compress import compress as run
 
-        run(CompressOptions(teacher, recordings, out, size, hours_budget, updates, recipe, onnx, write_params))
+        plan = (size, hours_budget, updates, recipe)
+        run(CompressOptions(teacher, recordings, out, *plan, onnx, write_params, hub_name))
         print(f"{out / 'student'}")
         print(f"{out / 'work' / 'reports' / 'index.html'}")

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import no_stage, options
+from fithubert.cli.options import HubName, no_stage, options
 from fithubert.errors import UserError
 
 
@@ -15,6 +15,7 @@ def export(
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="With mlflow: the name in MLflow's model registry.")
     ] = None,
+    hub_name: HubName = None,
 ) -> None:
     """Write a student for use elsewhere, with the same output as here.
 
@@ -23,11 +24,13 @@ def export(
     instead of HubertModel. `s3prl` is an upstream that s3prl runs unmodified, with a launcher. `mlflow` is for
     mlflow.pyfunc.load_model and `mlflow models serve`. With `--register` the student enters the model registry of the
     tracking store as `models:/NAME/VERSION`, and `--out` is optional. All but onnx contain the student's source and do
-    not need fithubert.
+    not need fithubert. With `--hub-name`, a huggingface export is uploaded with its model card, with the token of
+    `hf auth login` or HF_TOKEN; a new repository is private.
 
     Example: `fithubert export fithubert --to onnx --out build/onnx`
     """
     with no_stage():
+        from fithubert.export.hub import open_hub, push_folder
         from fithubert.stages.export import describe_int8
         from fithubert.stages.export import export as run
         from fithubert.stages.export import register as run_register
@@ -37,13 +40,18 @@ def export(
             raise UserError(f"--register works with --to mlflow, not with --to {to}")
         if out is None and register is None:
             raise UserError("name a folder that is new or empty with --out")
+        if hub_name is not None and (to != "huggingface" or out is None):
+            raise UserError("--hub-name works with --to huggingface and --out")
+        hub = None if hub_name is None else open_hub(hub_name)
         workspace = Workspace(options.workspace)
         if out is not None:
-            done = run(workspace, student, to, out, int8)
+            done = run(workspace, student, to, out, int8, hub_name)
             print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
             if int8:
                 print(describe_int8(done))
             if done.get("int8", {}).get("float32"):
                 print(f"int8: in float32 for the sake of the errors: {', '.join(done['int8']['float32'])}")
+            if hub is not None and hub_name is not None:
+                print(f"on the hub: {push_folder(hub, hub_name, out)}")
         if register is not None:
             print(f"models:/{register}/{run_register(workspace, student, register)}")

@@ -43,6 +43,12 @@ WindowSeconds = Annotated[float, typer.Option(min=0.025, help="The length of a w
 ContextSeconds = Annotated[
     float, typer.Option(min=0.0, help="More audio that the model gets on both sides of a window.")
 ]
+HubName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OWNER/NAME", help="Also upload it for transformers to this repository of the Hugging Face hub."
+    ),
+]
 
 
 @dataclass

@@ -24,13 +24,13 @@ _NO_SCORES = "None are known of these weights."
 
 
 def export_huggingface(
-    readout: ReadOut, out: Path, scores: Sequence[Mapping[str, Any]] = (), training: str = ""
+    readout: ReadOut, out: Path, scores: Sequence[Mapping[str, Any]] = (), training: str = "", place: str = "DIR"
 ) -> dict[str, Any]:
     """Write `out` for `AutoModel.from_pretrained(out, trust_remote_code=True)` and return what is recorded.
 
     transformers takes code from the folder of a model, so the student's own source goes along and this package is not
     needed there. `scores` are rows for the model card, all with the same keys; `training` is a paragraph before
-    them. Raises UserError if `out` is not new or empty.
+    them, and `place` the name by which its examples load the model. Raises UserError if `out` is not new or empty.
     """
     with new_directory(out) as aside:
         write_source(aside)
@@ -42,6 +42,7 @@ def export_huggingface(
         save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
         words = {
             **record,
+            "place": place,
             "depth": readout.student.config.depth,
             "parameters": f"{sum(tensor.numel() for tensor in weights.values()):,}",
             "scores": training + (_score_table(scores) if scores else _NO_SCORES),

@@ -40,7 +40,7 @@ _WIDE = 256
 class CompressOptions:
     """What to compress, and how far. `size`: share of the teacher's parameters. `updates`: None: what the hours allow.
 
-    `write_params`: a file for the parameters that are used.
+    `write_params`: a file for the parameters that are used. `hub_name`: OWNER/NAME of a repository of the hub.
     """
 
     teacher: str
@@ -52,6 +52,7 @@ class CompressOptions:
     recipe: str = "fithubert"
     onnx: bool = False
     write_params: Path | None = None
+    hub_name: str | None = None
 
     def check(self) -> None:
         """Raise UserError if a number is out of its range."""

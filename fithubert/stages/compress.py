@@ -14,6 +14,7 @@ from fithubert.distill.targets import measure_spread, open_targets
 from fithubert.errors import UserError
 from fithubert.export.find import find_student
 from fithubert.export.folder import describe_export, new_directory, write_readme
+from fithubert.export.hub import open_hub, push_folder
 from fithubert.files import atomic_file, check_replaceable, digest_json, only_writer, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers import load_teacher
@@ -26,7 +27,7 @@ from fithubert.profile.macs import count_macs
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
-from fithubert.stages.export import export
+from fithubert.stages.export import describe_errors, export
 from fithubert.stages.prepare import prepare
 from fithubert.stages.profile import profile
 from fithubert.stages.report import report
@@ -42,10 +43,13 @@ def compress(options: CompressOptions) -> CompressMetrics:
     """Make a student of `options.teacher` from `options.recordings` in `options.out`, and print every step.
 
     A killed call continues where it was, with the parameters that were planned first. `out` then has `student`, its
-    `params.yaml`, the workspace `work`, and `student.onnx` if requested. Raises UserError, before anything is written,
-    if the teacher or the size cannot be used, there are no recordings, or `out` holds something else.
+    `params.yaml`, the workspace `work`, and, if requested, `student.onnx` and `huggingface`, which is also uploaded.
+    Raises UserError, before anything is written, if the teacher or the size cannot be used, there are no recordings,
+    the hub refuses, or `out` holds something else.
     """
     options.check()
+    # Two hours later is too late to learn that the hub refuses the token.
+    hub = None if options.hub_name is None else open_hub(options.hub_name)
     listed = _list_recordings(options.recordings, options.out)
     loaded = load_teacher(options.teacher)
     if not isinstance(loaded, HubertTeacher):
@@ -56,7 +60,10 @@ def compress(options: CompressOptions) -> CompressMetrics:
     with _claim(options.out, job):
         params = _provide_params(options, loaded, base, workspace)
         _run_stages(params, workspace)
-        return _finish(params, options, metrics, workspace)
+        done = _finish(params, options, metrics, workspace)
+    if hub is not None and options.hub_name is not None:
+        print(f"on the hub: {push_folder(hub, options.hub_name, options.out / 'huggingface')}")
+    return done
 
 
 def _list_recordings(root: Path, out: Path) -> str:
@@ -173,6 +180,9 @@ def _finish(params: Params, options: CompressOptions, known: CompressMetrics, wo
     graph = options.out / "student.onnx"
     if options.onnx and not graph.exists():
         export(workspace, STUDENT, "onnx", graph)
+    written = options.out / "huggingface"
+    if options.hub_name is not None and not written.exists():
+        export(workspace, STUDENT, "huggingface", written, hub_name=options.hub_name)
     if not (workspace.reports / "index.html").is_file():
         report(params, workspace)
     return done
@@ -190,7 +200,6 @@ def _measure_errors(params: Params, workspace: Workspace, trained: DistillMetric
 def _write_student(folder: Path, done: CompressMetrics, workspace: Workspace) -> None:
     """The student with its model card."""
     readout = find_student(workspace, STUDENT)
-    lines = [f"| {layer} | {error:.1%} |" for layer, error in done.relative_error.items()]
     words = {
         **describe_export(readout),
         "teacher": done.teacher,
@@ -198,7 +207,7 @@ def _write_student(folder: Path, done: CompressMetrics, workspace: Workspace) ->
         "share": f"{done.parameters / done.teacher_parameters:.1%}",
         "macs": f"{done.macs / done.teacher_macs:.1%}",
         "updates": f"{done.updates:,}",
-        "errors": "\n".join(["| teacher layer | relative error |", "| --- | --- |", *lines]),
+        "errors": describe_errors(done),
     }
     with new_directory(folder) as aside:
         for name in ("config.json", "model.safetensors"):

@@ -19,7 +19,7 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.records import DistillMetrics, Summary, load_summary
+from fithubert.records import CompressMetrics, DistillMetrics, Summary, load_summary
 from fithubert.tasks import task_info
 from fithubert.tracking.models import TrackedStudent, register_student, write_model
 from fithubert.workspace import Workspace, check_name
@@ -29,11 +29,14 @@ FORMS = ("onnx", "huggingface", "s3prl", "mlflow")
 _UTTERANCES, _SECONDS, _ROUNDS = 16, 10.0, 7
 
 
-def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = False) -> dict[str, Any]:
+def export(
+    workspace: Workspace, student: str, to: str, out: Path, int8: bool = False, hub_name: str | None = None
+) -> dict[str, Any]:
     """Write `student`, a folder or a name in the workspace, to `out` in the form `to`; return what the export records.
 
-    `int8` (onnx only) also writes the int8 graph and measures its error on dev of the workspace's corpus. Raises
-    UserError if the student, form or corpus does not exist, or `out` is not new or empty.
+    `int8` (onnx only) also writes the int8 graph and measures its error on dev of the workspace's corpus. `hub_name`
+    (huggingface only) is the repository that the model card names. Raises UserError if the student, form or corpus does
+    not exist, or `out` is not new or empty.
     """
     check_name(to, FORMS, "form")
     if int8 and to != "onnx":
@@ -43,7 +46,7 @@ def export(workspace: Workspace, student: str, to: str, out: Path, int8: bool = 
         return export_onnx(readout, out, read_speech(workspace) if int8 else None, _time_models)
     if to == "huggingface":
         scores = _read_scores(workspace, readout.fingerprint)
-        return export_huggingface(readout, out, scores, _describe_training(workspace, readout))
+        return export_huggingface(readout, out, scores, _describe_training(workspace, readout), hub_name or "DIR")
     if to == "mlflow":
         with new_directory(out) as aside:
             write_model(tracked_student(readout), aside)
@@ -77,13 +80,25 @@ def describe_int8(record: Mapping[str, Any]) -> str:
     return line if time < plain else f"{line}; int8 is no faster on this machine, so use model.onnx here"
 
 
+def describe_errors(done: CompressMetrics) -> str:
+    """A table of the relative error of each teacher layer, in Markdown."""
+    lines = [f"| {layer} | {error:.1%} |" for layer, error in done.relative_error.items()]
+    return "\n".join(["| teacher layer | relative error |", "| --- | --- |", *lines])
+
+
 def _describe_training(workspace: Workspace, readout: ReadOut) -> str:
-    """A sentence about the training of these weights, if the workspace has its metrics; else empty."""
-    path = workspace.metrics(f"distill@{readout.name}")
+    """What is known about the training of these weights from the metrics of the workspace; else empty."""
+    path, text = workspace.metrics(f"distill@{readout.name}"), ""
     trained = DistillMetrics.read(path) if path.is_file() else None
-    if trained is None or trained.fingerprint != readout.fingerprint:
-        return ""
-    return f"These weights come from {trained.updates:,} updates, which read {trained.audio_hours:.3g} h of audio.\n\n"
+    if trained is not None and trained.fingerprint == readout.fingerprint:
+        hours = f"{trained.audio_hours:.3g} h of audio"
+        text = f"These weights come from {trained.updates:,} updates, which read {hours}.\n\n"
+    path = workspace.metrics("compress")
+    done = CompressMetrics.read(path) if path.is_file() else None
+    if done is not None and done.fingerprint == readout.fingerprint:
+        text += f"Errors of the predictions of the layers of {done.teacher} on held-out recordings (100 % is what a "
+        text += f"constant gives):\n\n{describe_errors(done)}\n\n"
+    return text
 
 
 def _read_scores(workspace: Workspace, fingerprint: str) -> list[dict[str, str]]:

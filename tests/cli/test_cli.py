@@ -142,6 +142,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
             "'nobody': not the folder of a student, and",
         ),
         (["export", "nobody", "--to", "coreml", "--out", "x"], "form 'coreml': not one of"),
+        (["export", "nobody", "--to", "onnx", "--out", "x", "--hub-name", "me/x"], "works with --to huggingface"),
         (["pretrain", "/no/recipe.yaml", "--out", "x"], "no such file"),
         (["compress", "mini", "/no/recordings", "--out", "x"], "/no/recordings: not a folder of recordings"),
     ],

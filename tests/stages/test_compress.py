@@ -16,6 +16,7 @@ from fithubert.profile.compression import CompressOptions
 from fithubert.records import CompressMetrics
 from fithubert.stages.compress import compress
 from tests.fakes import tiny_hubert
+from tests.http_server import TOKEN, serve_hub
 
 #: Killed in the sixth of ten updates, after the checkpoint of the fifth.
 KILLED = """
@@ -63,8 +64,14 @@ def test_a_killed_call_continues_and_gives_the_same_student(options: CompressOpt
 
 
 @pytest.mark.slow
-def test_without_updates_the_student_is_the_cut(options: CompressOptions, capsys: pytest.CaptureFixture[str]) -> None:
-    done = compress(replace(options, updates=0))
+def test_without_updates_the_student_is_the_cut(
+    options: CompressOptions, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_hub(monkeypatch) as hub:
+        done = compress(replace(options, updates=0, hub_name="me/small"))
+    card = hub.files["README.md"].decode()
+    assert 'from_pretrained("me/small", ' in card
+    assert f"| 2 | {done.relative_error[2]:.1%} |" in card
     assert done.updates == 0
     assert set(done.relative_error) == {1, 2}
     assert all(0 < error < 1 for error in done.relative_error.values())
@@ -74,8 +81,20 @@ def test_without_updates_the_student_is_the_cut(options: CompressOptions, capsys
     assert "relative error" in (options.out / "student" / "README.md").read_text(encoding="utf-8")
     assert (options.out / "work" / "reports" / "index.html").is_file()
     said = capsys.readouterr().out
+    assert said.endswith(f"on the hub: {hub.address}/me/small\n")
     assert said.index("student fithubert: 2 layers") < said.index("plan: ") < said.index("distilling")
     assert CompressMetrics.read(options.out / "work" / "reports" / "metrics" / "compress.json") == done
+
+
+def test_a_hub_that_refuses_is_found_before_anything_is_written(
+    options: CompressOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_hub(monkeypatch) as hub:
+        hub.refuses = {"/api/whoami-v2": 401}
+        with pytest.raises(UserError, match="the hub refuses the token") as caught:
+            compress(replace(options, hub_name="me/small"))
+    assert TOKEN not in str(caught.value)
+    assert not options.out.exists()
 
 
 @pytest.mark.parametrize(
