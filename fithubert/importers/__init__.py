@@ -10,6 +10,7 @@ from fithubert.errors import UserError
 from fithubert.files import read_json
 from fithubert.importers.fairseq import read_fairseq
 from fithubert.importers.huggingface import read_huggingface
+from fithubert.importers.torch_files import read_torch_file
 from fithubert.importers.torchaudio import read_torchaudio
 from fithubert.models.speech_model import FbankModel, SpeechModel
 from fithubert.models.weights import read_teacher
@@ -28,6 +29,14 @@ SOURCES: dict[str, Callable[[str], SpeechModel]] = {
     "torchaudio": read_torchaudio,
     "fairseq": lambda place: read_fairseq(Path(place)),
 }
+
+
+def names_teacher(spec: str) -> bool:
+    """Whether `spec` names a teacher, as `load_teacher` takes it, and not a file with the checkpoint of a student."""
+    path = Path(spec)
+    if not path.is_file():
+        return path.is_dir() or spec in NAMED or spec.partition(":")[0] in SOURCES
+    return not {"model", "model_weight"}.isdisjoint(read_torch_file(path))
 
 
 def load_teacher(spec: str | Path) -> SpeechModel:

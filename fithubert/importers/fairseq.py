@@ -1,8 +1,11 @@
-"""Teachers from the authors' own checkpoints: fairseq's .pt, s3prl's conversions of them, WavLM's from unilm."""
+"""Teachers from the authors' own checkpoints: fairseq's .pt, s3prl's conversions, WavLM's from unilm, ContentVec's."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from fithubert.config.base import validate
 from fithubert.config.teacher import HubertConfig
@@ -34,8 +37,8 @@ LAYOUT = Layout(
         "input_quantizer.",
         "project_q.",
         "project_inp.",
-        "final_proj.",
         "label_embs_concat",
+        "layer_proj.",
         "target_glu.",
         "_ema",
     ),
@@ -43,13 +46,14 @@ LAYOUT = Layout(
 #: The name prefix of the model in a fine-tuned checkpoint.
 _PREFIXES = ("w2v_encoder.w2v_model.", "w2v_model.")
 _UNDERSTOOD = {"activation_fn": "gelu", "layer_type": "transformer", "gru_rel_pos": True}
-_MODES = {"default": "group", "layer_norm": "layer"}
+_MODES = {"default": "group", "group_norm_masked": "group", "layer_norm": "layer"}
 
 
 def read_fairseq(path: Path) -> HubertTeacher:
     """The teacher in a checkpoint of HuBERT's, wav2vec 2.0's, data2vec's or WavLM's authors, or s3prl's form of one.
 
-    Nothing in the file runs; fine-tuned models come without their head. Shape and normalisation are those of the file's
+    ContentVec's are read in both of their forms; RVC's hubert_base.pt is one. Nothing in the file runs; fine-tuned
+    models come without their head. Shape and normalisation are those of the file's
     own configuration. Raises UserError naming the file and the option or tensor that is wrong.
     """
     values = read_torch_file(path)
@@ -58,7 +62,23 @@ def read_fairseq(path: Path) -> HubertTeacher:
         raise UserError(f"{path}: neither a fairseq checkpoint (cfg, model) nor s3prl's form of one (model_weight)")
     model, task = _configuration(values, str(path))
     config = validate(HubertConfig, _settings(model, task, str(path)), str(path))
-    return build_teacher(config, without_prefix(state, _PREFIXES), LAYOUT, path.stem, str(path))
+    state = without_prefix(state, _PREFIXES)
+    if model.get("encoder_layers_1"):
+        state = _without_speaker_layers(state, config.depth)
+    return build_teacher(config, state, LAYOUT, path.stem, str(path))
+
+
+def _without_speaker_layers(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """ContentVec's own form without the layers above the states, which know the speaker and serve pre-training only.
+
+    Source: auspicious3000/contentvec, `TransformerEncoder_1`; its "legacy" files have no such layers.
+    """
+
+    def serves_states(name: str) -> bool:
+        found = re.match(r"encoder\.layers\.(\d+)\.", name)
+        return not name.startswith("encoder.cond_layer_norm.") and (found is None or int(found[1]) < depth)
+
+    return {name: tensor for name, tensor in state.items() if serves_states(name)}
 
 
 def _configuration(values: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:

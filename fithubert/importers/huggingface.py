@@ -33,8 +33,7 @@ LAYOUT = Layout(
         *encoder_modules("attention", "layer_norm", "feed_forward.intermediate_dense", "feed_forward.output_dense"),
     ),
     mask_embedding="masked_spec_embed",
-    # `final_proj` is the projection of ContentVec's HubertModelWithFinalProj.
-    ignored=("lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter.", "final_proj."),
+    ignored=("lm_head.", "quantizer.", "project_q.", "project_hid.", "adapter."),
 )
 #: Options that change the hidden states, with the only value that is understood.
 _UNDERSTOOD = {
@@ -52,7 +51,8 @@ _PATTERNS = ["*config.json", *_WEIGHTS, *(f"{name}.index.json" for name in _WEIG
 def read_huggingface(place: str) -> HubertTeacher:
     """The teacher in directory `place`, or in the hub's repository of that name (`owner/name[@revision]`).
 
-    Families: HuBERT, wav2vec 2.0, WavLM, data2vec-audio; a head on top is left out. Waveforms are normalised if
+    Families: HuBERT, wav2vec 2.0, WavLM, data2vec-audio; a head on top is left out, but the projection of ContentVec's
+    `HubertModelWithFinalProj` (`final_proj`) is kept. Waveforms are normalised if
     the directory's own feature extractor says so. Raises UserError naming the file, option or tensor that is wrong.
     """
     directory = Path(place) if Path(place).is_dir() else _download(place)

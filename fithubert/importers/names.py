@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
-from fithubert.models.canonical import fill_model, prepare_for_inference
+from fithubert.models.canonical import fill_model, prepare_for_inference, take_projection
 from fithubert.models.hubert import HubertModel, HubertTeacher
 
 _PROJECTIONS = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
@@ -74,6 +74,8 @@ def build_teacher(
     `source` is the file for messages. Raises UserError naming the tensor that is missing, unknown or misshapen.
     """
     model = prepare_for_inference(HubertModel(config))
+    state = dict(state)
+    projection = take_projection(state, config.width, source)
     state = {key: tensor for key, tensor in state.items() if not key.startswith(layout.ignored)}
     embedding = state.pop(layout.mask_embedding, None)
     renamed, unknown = {}, []
@@ -86,7 +88,7 @@ def build_teacher(
     if unknown:
         raise UserError(f"{source}: tensor {min(unknown)} is of no known part of the model ({len(unknown)} such)")
     fill_model(model, renamed, source, layout.theirs)
-    return HubertTeacher(model, name, embedding)
+    return HubertTeacher(model, name, embedding, projection)
 
 
 def fold_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

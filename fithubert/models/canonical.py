@@ -12,6 +12,10 @@ from fithubert.models.encoder import WeightNormConv
 
 Model = TypeVar("Model", bound=nn.Module)
 _FOLDED = "positional.conv.weight"
+#: Weight (feature out, feature in) and bias (feature out,) of a linear map behind the states of a teacher.
+Projection = tuple[Tensor, Tensor]
+#: Their names in every form of checkpoint.
+_PROJECTION = ("final_proj.weight", "final_proj.bias")
 
 
 def prepare_for_inference(model: Model) -> Model:
@@ -23,6 +27,29 @@ def prepare_for_inference(model: Model) -> Model:
 def canonical_state(model: nn.Module) -> dict[str, Tensor]:
     """float32 CPU weights of a teacher or student by canonical name, the positional weight norm folded."""
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in _find_tensors(model).items()}
+
+
+def projection_state(projection: Projection | None) -> dict[str, Tensor]:
+    """The tensors of `projection` by name, none if it is None."""
+    return {} if projection is None else dict(zip(_PROJECTION, projection, strict=True))
+
+
+def take_projection(state: dict[str, Tensor], width: int, source: str) -> Projection | None:
+    """The projection of states of `width` features that `state` holds, removed from it; None if it holds none.
+
+    Raises UserError naming `source` and the tensor that is missing or misshapen.
+    """
+    found = {name: state.pop(name).float() for name in _PROJECTION if name in state}
+    if not found:
+        return None
+    for name in _PROJECTION:
+        if name not in found:
+            raise UserError(f"{source}: tensor {name} is missing")
+    weight, bias = found.values()
+    if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in (weight, bias))
+        raise UserError(f"{source}: final_proj has the shapes {shapes}, not (n, {width}) and (n,)")
+    return weight, bias
 
 
 def digest_model(config: str, state: Mapping[str, Tensor]) -> str:

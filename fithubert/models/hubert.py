@@ -14,7 +14,7 @@ from fithubert.config.teacher import HubertConfig, Precision
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import count_frames, padding_mask
-from fithubert.models.canonical import canonical_state, digest_model
+from fithubert.models.canonical import Projection, canonical_state, digest_model
 from fithubert.models.encoder import (
     EncoderLayer,
     EncoderLayerConfig,
@@ -122,13 +122,17 @@ def normalise_waveforms(waveforms: Tensor, lengths: Tensor, epsilon: float) -> T
 class HubertTeacher:
     """A frozen `HubertModel` that answers as a `SpeechModel`.
 
-    `mask_embedding` (feature,): replaced masked frames in pre-training; None if unknown. It is not part
-    of the hidden states of unmasked speech, and so not of the fingerprint.
+    `mask_embedding` (feature,): replaced masked frames in pre-training; None if unknown. `final_proj`: the linear map
+    of its states to the space in which pre-training compared them with its labels (ContentVec's and HuBERT's
+    `final_proj`, 256 wide); None if unknown. Neither is part of the hidden states of unmasked speech, and so not of the
+    fingerprint.
     """
 
-    def __init__(self, model: HubertModel, name: str, mask_embedding: Tensor | None = None) -> None:
+    def __init__(
+        self, model: HubertModel, name: str, mask_embedding: Tensor | None = None, final_proj: Projection | None = None
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.name = name
+        self.name, self.final_proj = name, final_proj
         self.mask_embedding = None if mask_embedding is None else mask_embedding.detach().float().cpu()
         self.widths = (model.config.width,) * (model.config.depth + 1)
         self.convolutions, self.frame_multiple = model.frontend.convolutions, 1

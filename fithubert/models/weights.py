@@ -16,7 +16,14 @@ from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory, read_json, write_json
-from fithubert.models.canonical import canonical_state, digest_model, fill_model, prepare_for_inference
+from fithubert.models.canonical import (
+    canonical_state,
+    digest_model,
+    fill_model,
+    prepare_for_inference,
+    projection_state,
+    take_projection,
+)
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.student import Student
 from fithubert.tensors import read_tensors, write_tensors
@@ -106,7 +113,7 @@ def save_teacher(
 
     `dtype` float16 halves the file; `record` is kept in config.json as it is (how the weights came about).
     """
-    state = canonical_state(teacher.model)
+    state = canonical_state(teacher.model) | projection_state(teacher.final_proj)
     if teacher.mask_embedding is not None:
         state[_MASK_EMBEDDING] = teacher.mask_embedding
     values = {"name": teacher.name, "model": teacher.model.config.model_dump(mode="json"), "record": record or {}}
@@ -122,12 +129,12 @@ def read_teacher(directory: Path) -> HubertTeacher:
     values = _read_config(path, TEACHER_FORMAT, "model")
     config = validate(HubertConfig, values["model"], str(path))
     model, state = prepare_for_inference(HubertModel(config)), read_tensors(weights)
-    embedding = state.pop(_MASK_EMBEDDING, None)
+    embedding, projection = state.pop(_MASK_EMBEDDING, None), take_projection(state, config.width, str(weights))
     fill_model(model, state, str(weights))
     if embedding is not None and embedding.shape != (config.width,):
         shape = tuple(embedding.shape)
         raise UserError(f"{weights}: tensor {_MASK_EMBEDDING} has shape {shape}, not ({config.width},)")
-    return HubertTeacher(model, str(values.get("name", directory.name)), embedding)
+    return HubertTeacher(model, str(values.get("name", directory.name)), embedding, projection)
 
 
 def _write_folder(directory: Path, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:

@@ -54,6 +54,15 @@ def small(family: str, **options: Any) -> Any:
     return build(family, **{**SMALL, "num_conv_pos_embeddings": 16, **special, **options})
 
 
+def with_final_proj(model: Any) -> Any:
+    """`model` as a `HubertModelWithFinalProj`, as ContentVec is published for transformers and as RVC reads it."""
+    width, projected = model.config.hidden_size, model.config.classifier_proj_size
+    model.final_proj = nn.Linear(width, projected)
+    for parameter in model.final_proj.parameters():
+        nn.init.normal_(parameter, std=0.15)
+    return model
+
+
 def draw_statistics(model: Any) -> None:
     """Random statistics for the batch norm of `model`, if it has one."""
     for buffer in model.buffers():

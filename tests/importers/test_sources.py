@@ -8,13 +8,16 @@ import pytest
 import torch
 import torchaudio
 from torchaudio.models.wav2vec2.utils.import_fairseq import _map_key
+from typer.testing import CliRunner
 
+from fithubert.cli import app
 from fithubert.errors import UserError
 from fithubert.importers import load_teacher
 from fithubert.models.canonical import canonical_state, fill_model, prepare_for_inference
 from fithubert.models.hubert import HubertModel, fingerprint_weights
 from fithubert.models.weights import save_teacher
 from tests.importers import public
+from tests.importers.pickled import foreign
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def fairseq_files(model: Any, normalise: bool) -> dict[str, dict[str, Any]]:
     finetuned = {f"w2v_encoder.w2v_model.{name}": tensor for name, tensor in state.items()}
     finetuned["w2v_encoder.proj.weight"] = torch.ones(3, 3)
     inner = {"model": options, "task": {"normalize": normalise}}
-    trained = {"quantizer.vars": torch.ones(2), "final_proj.bias": torch.ones(2), "label_embs_concat": torch.ones(2)}
+    trained = {"quantizer.vars": torch.ones(2), "label_embs_concat": torch.ones(2)}
     return {
         "hydra": {"cfg": {"model": options, "task": {"normalize": normalise}}, "model": {**state, **trained}},
         "namespace": {"args": flat, "cfg": None, "model": state},
@@ -102,6 +105,81 @@ def test_every_form_of_the_authors_files(tmp_path: Path, family: str, options: d
         assert teacher.model.config.normalise_waveform == normalise
         save_teacher(teacher, tmp_path / "ours")
         assert public.load(str(tmp_path / "ours")).fingerprint == teacher.fingerprint
+
+
+def contentvec_files(model: Any) -> dict[str, dict[str, Any]]:
+    """Checkpoints of ContentVec with the weights of a `HubertModelWithFinalProj`, by form; with a fairseq dictionary.
+
+    `legacy` is plain HuBERT's form, as RVC's hubert_base.pt; `own` has a layer more, which knows the speaker.
+    """
+    options, width = public.fairseq_options(model), model.config.hidden_size
+    state = {**public.fairseq_state(model), "label_embs_concat": torch.ones(5, model.config.classifier_proj_size)}
+    last, above = "encoder.layers.2.", "encoder.layers.3."
+    above = {name.replace(last, above): tensor for name, tensor in state.items() if name.startswith(last)}
+    for norm in ("encoder.layers.3.self_attn_layer_norm", "encoder.cond_layer_norm"):
+        above |= {f"{norm}.{part}.weight": torch.ones(width, 7) for part in ("weight_ln", "bias_ln")}
+    above |= {"layer_proj.weight": torch.ones(4, width), "layer_proj.bias": torch.ones(4)}
+    own = {**options, "encoder_layers_1": 1, "extractor_mode": "group_norm_masked"}
+    files = {"legacy": (options, state), "own": (own, {**state, **above})}
+    task = {"_name": "hubert_pretraining", "normalize": False}
+    return {
+        form: {"args": None, "cfg": {"model": model, "task": task}, "model": state}
+        for form, (model, state) in files.items()
+    }
+
+
+def test_contentvec_is_one_teacher_with_its_projection_in_every_form(tmp_path: Path) -> None:
+    model = public.with_final_proj(public.small("hubert", classifier_proj_size=10))
+    teachers = [public.load(public.save(model, tmp_path / "hf", normalise=False))]
+    with foreign({"fairseq.data.dictionary.Dictionary": object}) as (dictionary,):
+        for form, values in contentvec_files(model).items():
+            torch.save({**values, "task_state": {"dictionaries": [dictionary()]}}, tmp_path / f"{form}.pt")
+    teachers += [public.load(tmp_path / f"{form}.pt") for form in ("legacy", "own")]
+    save_teacher(teachers[0], tmp_path / "ours")
+    teachers.append(public.load(tmp_path / "ours"))
+    assert {teacher.fingerprint for teacher in teachers} == {teachers[0].fingerprint}
+    for teacher in teachers:
+        assert teacher.final_proj is not None
+        weight, bias = teacher.final_proj
+        assert torch.equal(weight, model.final_proj.weight)
+        assert torch.equal(bias, model.final_proj.bias)
+    plain = public.load(public.save(public.small("hubert"), tmp_path / "plain", normalise=False))
+    assert plain.final_proj is None
+
+
+def test_the_command_imports_a_teacher_of_any_source(tmp_path: Path) -> None:
+    model = public.with_final_proj(public.small("hubert", classifier_proj_size=10))
+    torch.save(contentvec_files(model)["legacy"], tmp_path / "hubert_base.pt")
+    public.save(model, tmp_path / "hf", normalise=False)
+    fingerprint = public.load(tmp_path / "hubert_base.pt").fingerprint
+    for number, spec in enumerate((tmp_path / "hubert_base.pt", f"hf:{tmp_path / 'hf'}", tmp_path / "hf")):
+        out = tmp_path / str(number)
+        done = CliRunner().invoke(app, ["import", str(spec), "--out", str(out)])
+        assert f"3 layers, 24 wide, final_proj 10 wide; {fingerprint}" in done.stdout
+        teacher = public.load(out)
+        assert teacher.fingerprint == fingerprint
+        assert teacher.final_proj is not None
+        assert torch.equal(teacher.final_proj[0], model.final_proj.weight)
+    for arguments, words in ((["hf:nothing"], "name its new folder with"), (["fbank", "--out", "x"], "no weights")):
+        done = CliRunner().invoke(app, ["import", *arguments])
+        assert (done.exit_code, words in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"final_proj.bias": None}, "tensor final_proj.bias is missing"),
+        ({"final_proj.weight": torch.ones(10, 23)}, r"final_proj has the shapes \(10, 23\) and \(10,\), not \(n, 24\)"),
+        ({"final_proj.bias": torch.ones(9)}, r"final_proj has the shapes \(10, 24\) and \(9,\)"),
+    ],
+)
+def test_a_wrong_projection_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    model = public.with_final_proj(public.small("hubert", classifier_proj_size=10))
+    values = contentvec_files(model)["legacy"]
+    state = {name: tensor for name, tensor in {**values["model"], **change}.items() if tensor is not None}
+    torch.save({**values, "model": state}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=rf"x\.pt: {words}"):
+        public.load(tmp_path / "x.pt")
 
 
 def test_the_names_of_the_test_are_those_that_torchaudio_knows() -> None:
