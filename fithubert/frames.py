@@ -1,10 +1,12 @@
-"""Frame arithmetic: convolution strides, time reduction, lengths and padding masks. All length arithmetic is here."""
+"""Frame arithmetic: strides, time reduction, lengths, masks of frames. All length arithmetic is here."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from fithubert.config.students import MaskingConfig
 
 SAMPLE_RATE_HZ = 16_000
 #: Kernel and stride of the seven HuBERT convolutions: one frame from 400 samples, a new one every 320.
@@ -76,3 +78,26 @@ def pad_waveforms(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """One zero-padded (batch, samples) tensor and the (batch,) int64 lengths of a list of 1-D waveforms."""
     lengths = torch.tensor([w.shape[0] for w in waveforms], dtype=torch.int64, device=waveforms[0].device)
     return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
+
+
+def draw_mask(
+    lengths: Tensor, num_frames: int, config: MaskingConfig, generator: torch.Generator | None = None
+) -> Tensor:
+    """(batch, num_frames) bool, True at masked frames, from `generator` or torch's own random state.
+
+    Spans of `span_frames` that neither touch nor overlap, as many as cover `share` of each utterance, or as fit
+    (fairseq `compute_mask_indices` with `no_mask_overlap`, `mask_min_space` 1). Differs from fairseq: every placement
+    is equally likely.
+    """
+    mask = torch.zeros(len(lengths), num_frames, dtype=torch.bool)
+    for row, frames in enumerate(lengths.tolist()):
+        spans = int(config.share * frames / config.span_frames + torch.rand((), generator=generator).item())
+        spans = min(spans, (frames + 1) // (config.span_frames + 1))
+        # the spans and the gap behind each taken out, what is left to choose is which frames begin one
+        choices = frames - spans * config.span_frames + 1
+        starts = (
+            torch.randperm(choices, generator=generator)[:spans].sort().values
+            + torch.arange(spans) * config.span_frames
+        )
+        mask[row, (starts[:, None] + torch.arange(config.span_frames)).flatten()] = True
+    return mask.to(lengths.device)

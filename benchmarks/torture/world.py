@@ -14,7 +14,7 @@ from fithubert.config.params import Params, load_params
 from fithubert.files import digest
 from fithubert.importers import load_teacher
 from fithubert.models.weights import save_teacher
-from fithubert.pretrain.units import Codebook, CodebookInfo, fit_units, save_codebook
+from fithubert.pretrain.units import Codebook, CodebookInfo, save_codebook
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
 from fithubert.stages.export import export
@@ -24,6 +24,7 @@ from fithubert.stages.report import report
 from fithubert.stages.superb import superb
 from fithubert.stages.teacher import teacher
 from fithubert.training.checkpoint import write_checkpoint
+from fithubert.training.units import fit_units
 from fithubert.workspace import Workspace
 from tests.fakes import tiny_hubert
 from tests.tiny_params import TINY_PARAMS

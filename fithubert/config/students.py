@@ -27,6 +27,14 @@ class MaskingConfig(StrictModel):
     span_frames: int = Field(10, gt=0)
 
 
+class UnitHeadConfig(StrictModel):
+    """The linear layer that scores the units of a teacher layer in training. Only `hints.units` sets it."""
+
+    #: The student layer that it reads, from 0.
+    layer: int = Field(ge=0)
+    clusters: Size
+
+
 class HeadsConfig(StrictModel):
     """The projection heads: which student layers they read and which teacher layers they predict.
 
@@ -89,6 +97,7 @@ class StudentConfig(StrictModel):
     input_dropout: float = Field(0.05, ge=0, lt=1)
     time_reduction: TimeReductionConfig = TimeReductionConfig()
     heads: HeadsConfig
+    units: UnitHeadConfig | None = None
     #: The hidden states that downstream tasks read. `last`: the last head (the paper). `layers`: layers 0 to L.
     #: `projections`: every head. As other authors' code has it, `encoder`: the last layer, upsampled by shared heads
     #: (FitHuBERT without layer-wise heads); `outputs`: layers 1 to L (STaRHuBERT); `all`: the projected features,
@@ -123,6 +132,8 @@ class StudentConfig(StrictModel):
                 raise ValueError(f"heads.layer_map: teacher layer {teacher_layer} is negative")
             if self.heads.kind == "shared" and student_layer != self.depth:
                 raise ValueError(f"heads.layer_map: shared heads read the last layer, {self.depth}, only")
+        if self.units is not None and self.units.layer > self.depth:
+            raise ValueError(f"hints.units.student_layer: {self.units.layer} is not in 0..{self.depth}")
         without_map = {0} | ({self.time_reduction.before_layer} if self.time_reduction.kind != "none" else set())
         for layer in self.reuse_attention:
             if layer in without_map or not 0 < layer < self.depth:
@@ -145,10 +156,15 @@ class StudentConfig(StrictModel):
     def repeats(self) -> tuple[int, ...]:
         """How many equal frames of each head follow one another, by its layer's reduced frame rate."""
         plain = self.heads.kind == "none" or self.heads.upsampling == "repeat"
-        return tuple(self.factor_of(layer) if plain else 1 for layer, _ in self.heads.layer_map)
+        return self.factors if plain else (1,) * len(self.factors)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """The factor by which the frame rate of each head's layer is reduced."""
+        return tuple(self.factor_of(layer) for layer, _ in self.heads.layer_map)
 
     def released(self) -> "StudentConfig":
-        """This architecture without the parts that only training needs: unread heads and the mask embedding."""
+        """This architecture without what only training needs: unread heads, the unit head, the mask embedding."""
         reduced = self.time_reduction.kind != "none" and self.heads.upsampling == "transposed_conv"
         if self.readout in ("projections", "all"):
             pairs = self.heads.layer_map
@@ -158,7 +174,24 @@ class StudentConfig(StrictModel):
         else:
             pairs = ()
         heads = self.heads.model_copy(update={"layer_map": pairs})
-        return self.model_copy(update={"heads": heads, "masking": None})
+        return self.model_copy(update={"heads": heads, "units": None, "masking": None})
+
+
+class UnitsParams(StrictModel):
+    """The hint `units`: the student names the k-means cluster of every frame of a teacher layer, by cross-entropy.
+
+    Source: HuBERT's targets (Hsu et al. 2021), as a hint without masks; DiceHuBERT (2507.02911) trains on them alone.
+    The clusters are fitted at the start of the training, on training speech, and kept in its checkpoints.
+    """
+
+    teacher_layer: int = Field(ge=0)
+    #: The student layer that a linear layer reads; None: the last. It scores each teacher frame that a frame of a
+    #: reduced layer stands for, and is dropped after training.
+    student_layer: int | None = Field(None, ge=0)
+    clusters: Size = 100
+    weight: float = Field(1.0, gt=0)
+    #: Training speech that the clusters are fitted on.
+    seconds: float = Field(300.0, gt=0)
 
 
 class HintParams(StrictModel):
@@ -179,12 +212,21 @@ class HintParams(StrictModel):
     #: ARMHuBERT's masking distillation: the targets of unmasked frames come from a teacher with masked input, those of
     #: masked frames from one with unmasked input. Needs `shape.masking` and live targets.
     masked_teacher: bool = False
+    #: Share of the updates after which frames are masked, and `masked_teacher` begins; 0 masks from the start.
+    masking_from: float = Field(0.0, ge=0, lt=1)
     #: Divide the sum by the number of heads.
     average_heads: bool = False
     #: Divide each term of a head by the scale of its teacher layer, measured on training speech at the start: `gram`
     #: and `intra_gram` by the mean squared product of two frames, `mse` by the variance, `l1` by its root. Then equal
-    #: relative errors cost the same on every layer. `cosine` has no scale.
+    #: relative errors cost the same on every layer. `units` is divided by the entropy of the units; `cosine` has no
+    #: scale.
     normalise: bool = False
+    #: Gram terms compare frames less their mean over the utterance, which holds the voice.
+    gram_centred: bool = False
+    #: What Gram terms compare with a teacher layer: the prediction of its head, or the student layer that the head
+    #: reads, at that layer's own frame rate. Without heads (`heads.kind: none`) both are the same.
+    gram_of: Literal["heads", "layers"] = "heads"
+    units: UnitsParams | None = None
 
     @model_validator(mode="after")
     def _check_terms(self) -> "HintParams":
@@ -192,6 +234,8 @@ class HintParams(StrictModel):
             raise ValueError("losses: needs at least one term, and no negative weight")
         if "intra_gram" in self.losses and self.random_hints is not None:
             raise ValueError("random_hints: intra_gram compares neighbouring heads, so it needs all heads")
+        if self.gram_of == "layers" and not self.losses.keys() - {"gram", "intra_gram"}:
+            raise ValueError("gram_of: layers leaves the heads untrained; add mse, or use heads.kind: none without it")
         if self.bottom_up_share and self.random_hints is not None:
             raise ValueError("bottom_up_share: cannot be combined with random_hints; leave one of them out")
         return self

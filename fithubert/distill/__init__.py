@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fithubert.config.base import validate
 from fithubert.config.params import DistillParams
-from fithubert.config.students import StudentParams
+from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import TrainingData, check_targets
+from fithubert.distill.units import fit_codebook
 from fithubert.distill.warmstart import set_first_weights
 from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
@@ -80,9 +82,9 @@ def train_student(
     distill_params = distill_params.model_copy(update={key: value for key, value in own.items() if value is not None})
     identity = _identity(student_params, distill_params, data)
     record = _record(student_params, distill_params, data)
-    config = resolve(student_params.recipe, student_params.shape)
-    check_targets(data, config, student_params.hints.masked_teacher, distill_params.shuffle)
-    hint_loss = HintLoss(student_params.hints, config.heads.layer_map, config.repeats)
+    config, hints = _with_unit_head(student_params), student_params.hints
+    check_targets(data, config, hints, distill_params.shuffle)
+    hint_loss = HintLoss(hints, config.heads.layer_map, config.repeats if hints.gram_of == "heads" else config.factors)
     idle = hint_loss.skips_heads or hint_loss.last_layer < config.depth or config.masking is not None
     fabric = open_fabric(options.accelerator, distill_params.precision, idle)
     identity["student"] = config.model_dump(mode="json")
@@ -92,11 +94,14 @@ def train_student(
     listeners = Listeners(options.listeners if fabric.is_global_zero else ())
     with deterministic_torch(), ends_with_its_ranks(fabric), ExitStack() as held:
         on_first_rank(fabric, lambda: held.enter_context(checkpoints.only_writer()))
+        # A checkpoint holds all weights and units, and a cut takes minutes at full size.
+        resumes = on_first_rank(fabric, checkpoints.holds_one)
         measure_scales(hint_loss, data, distill_params.seed, fabric)
+        if not resumes:
+            _fit_codebook(hint_loss, data, distill_params.seed, fabric)
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
-        # A checkpoint holds all weights, and a cut takes minutes at full size.
-        if not on_first_rank(fabric, checkpoints.holds_one):
+        if not resumes:
             set_first_weights(student, student_params, data, distill_params.seed, fabric.device)
         loop = TrainingLoop(Stepper(fabric, student, hint_loss, distill_params), data, checkpoints, listeners)
         ended = loop.run()
@@ -117,6 +122,25 @@ def measure_scales(hint_loss: HintLoss, data: TrainingData, seed: int, fabric: "
         layers = tuple(sorted({head.teacher_layer for head in hint_loss.layer_map}))
         sample = data.draw_hidden_states(layers, _SCALE_SECONDS, seed, fabric.device)
         hint_loss.scales = on_first_rank(fabric, lambda: hint_loss.measure_scales(sample))
+
+
+def _fit_codebook(hint_loss: HintLoss, data: TrainingData, seed: int, fabric: "Fabric") -> None:
+    """Give `hint_loss` the codebook of `hints.units`, fitted on train speech drawn with `seed`."""
+    units = hint_loss.params.units
+    if units is not None:
+        sample = data.draw_hidden_states((units.teacher_layer,), units.seconds, seed, fabric.device)
+        frames = (states[units.teacher_layer] for states in sample)
+        hint_loss.codebook = on_first_rank(fabric, lambda: fit_codebook(units, frames, seed))
+
+
+def _with_unit_head(params: StudentParams) -> StudentConfig:
+    """The shape that is trained: that of the student, with a unit head if its hints have one."""
+    config, units = resolve(params.recipe, params.shape), params.hints.units
+    if units is None:
+        return config
+    layer = config.depth if units.student_layer is None else units.student_layer
+    head = {"layer": layer, "clusters": units.clusters}
+    return validate(StudentConfig, {**config.model_dump(), "units": head}, "students")
 
 
 def _identity(student_params: StudentParams, distill_params: DistillParams, data: TrainingData) -> JsonObject:

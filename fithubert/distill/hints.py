@@ -6,13 +6,14 @@ an utterance. Padding contributes nothing, to the value or to a gradient (the au
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fithubert.config.students import HintParams
+from fithubert.distill.units import Codebook, unit_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 from fithubert.models.frontend import TimeReduction
@@ -105,8 +106,10 @@ class _Compared:
     target: Tensor
     frames: Tensor
 
-    def at_own_rate(self, factor: int) -> "_Compared":
+    def at_own_rate(self, factor: int, state: Tensor | None = None) -> "_Compared":
         """The prediction without the repetition of its frames by `factor`, and the target averaged over each group.
+
+        `state` (batch, reduced time, feature) takes the place of the prediction.
 
         A frame s repeated n times and a frame r repeated m times cost the sum over their n m pairs of (s.r - x.y)^2
         with the teacher's frames x and y. That is n m (s.r - mean x . mean y)^2 plus a sum in which the student has no
@@ -114,10 +117,19 @@ class _Compared:
         products, and is less by the variance of the teacher's products within such blocks.
         """
         if factor == 1:
-            return self
+            return self if state is None else replace(self, prediction=state[:, : self.prediction.shape[1]])
         means, _ = TimeReduction("mean", self.target.shape[2], factor)(self.target, self.frames.sum(1))
         frames = F.pad(self.frames, (0, factor - 1)).unfold(1, factor, factor).sum(2)
-        return _Compared(self.prediction[:, ::factor], means, frames)
+        return _Compared(self.prediction[:, ::factor] if state is None else state, means, frames)
+
+    def centred(self) -> "_Compared":
+        """The same less the means over the valid frames of each utterance, at the teacher's rate."""
+        weight = (self.frames / self.frames.sum(1, keepdim=True).clamp(min=1))[:, :, None]
+
+        def centre(x: Tensor) -> Tensor:
+            return x - torch.where(weight > 0, weight.to(x.dtype) * x, 0).sum(1, keepdim=True)
+
+        return replace(self, prediction=centre(self.prediction), target=centre(self.target))
 
 
 class HintLoss:
@@ -127,8 +139,9 @@ class HintLoss:
     DistilHuBERT: mean over heads of l1 + cosine. STaR: sum over layers of gram + intra_gram. Differs from them:
     padding contributes nothing. `intra_gram` of a head compares it with the entry before it in the layer map.
 
-    `repeats`: how many times each head repeats its layer's frames (`StudentConfig.repeats`; None: once each), which
-    Gram terms undo. `scales`: those of `measure_scales`, needed with `params.normalise`.
+    `repeats`: how many frames at the teacher's rate each frame stands for that Gram terms compare: how often a head
+    repeats its layer's frames (`StudentConfig.repeats`; None: once each), or the factor of the layer (`gram_of`).
+    `scales`: those of `measure_scales`, needed with `params.normalise`. `codebook`: needed with `params.units`.
     """
 
     def __init__(
@@ -137,11 +150,18 @@ class HintLoss:
         self.params, self.layer_map = params, tuple(Head(*entry) for entry in layer_map)
         self.repeats = (1,) * len(self.layer_map) if repeats is None else tuple(repeats)
         self.scales: Scales = {}
+        self.codebook: Codebook | None = None
         self._compares_pairs = not ANY_WIDTH.isdisjoint(params.losses)
         #: The highest student layer that a head reads.
         self.last_layer = max(head.student_layer for head in self.layer_map)
         #: Whether some updates leave out heads.
         self.skips_heads = params.random_hints is not None or params.bottom_up_share > 0
+
+    def layers_of(self, heads: Iterable[int]) -> tuple[int, ...]:
+        """The teacher layers that `heads` and the hint `units` need, in order."""
+        units = self.params.units
+        needed = {self.layer_map[head].teacher_layer for head in heads}
+        return tuple(sorted(needed | (set() if units is None else {units.teacher_layer})))
 
     def choose_heads(self, seed: int, epoch: int, share: float) -> tuple[int, ...]:
         """The heads that an update of `epoch` trains, as indices of the layer map; `share` of all updates are done.
@@ -163,27 +183,42 @@ class HintLoss:
         lengths: Tensor,
         targets: Mapping[int, Tensor],
         heads: Sequence[int] | None = None,
+        states: Sequence[Tensor] | None = None,
+        scores: Tensor | None = None,
     ) -> HintLosses:
         """The loss of `projections` (batch, time, feature) with `lengths` (batch,) frames against teacher layers.
 
         `targets` maps a teacher layer to (batch, time, feature), at least as long as the projections: longer ones are
         cut. `heads`: the indices in the layer map of the projections' heads, in order (None: all); the last of them
-        has the last head's weight.
+        has the last head's weight. `states`, `scores`: as in `Hinted`, needed for `gram_of: layers` and `units`.
         """
         heads = range(len(self.layer_map)) if heads is None else heads
         valid = padding_mask(lengths, projections[0].shape[1])
         total = projections[0].new_zeros(())
         layers: dict[Head, Tensor] = {}
         before: _Compared | None = None
-        for head, prediction in zip(heads, projections, strict=True):
+        for place, (head, prediction) in enumerate(zip(heads, projections, strict=True)):
             pair = self.layer_map[head]
             compared = _Compared(prediction, self._target(targets, pair, prediction), valid)
-            own = compared.at_own_rate(self.repeats[head]) if self._compares_pairs else compared
+            state = states[place] if states is not None and self.params.gram_of == "layers" else None
+            own = self._at_own_rate(head, compared, state) if self._compares_pairs else compared
             loss = self._head_loss(head, compared, own, before)
             total = total + (self.params.last_weight if head == heads[-1] else self.params.hint_weight) * loss
             layers[pair] = loss.detach()
             before = own
-        return HintLosses(total / len(layers) if self.params.average_heads else total, layers)
+        total = total / len(layers) if self.params.average_heads else total
+        if self.params.units is not None:
+            assert scores is not None
+            assert self.codebook is not None
+            target = targets[self.params.units.teacher_layer][:, : scores.shape[1]]
+            scale = self.codebook.entropy if self.params.normalise else 1.0
+            total = total + self.params.units.weight / scale * unit_loss(scores, target, valid, self.codebook.units)
+        return HintLosses(total, layers)
+
+    def _at_own_rate(self, head: int, compared: _Compared, state: Tensor | None = None) -> _Compared:
+        """The frames that the Gram terms of `head` compare."""
+        own = compared.at_own_rate(self.repeats[head], state)
+        return own.centred() if self.params.gram_centred else own
 
     def measure_scales(self, samples: Iterable[Mapping[int, Tensor]]) -> Scales:
         """The scales of `params.normalise` from the teacher's layers, (time, feature) each, of pieces of speech.
@@ -204,7 +239,7 @@ class HintLoss:
                 x = hidden[layer].double()
                 add("moments", head, x.sum(0), x.square().sum(), x.new_tensor(len(x)))
                 valid = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
-                own = _Compared(x[None], x[None], valid).at_own_rate(self.repeats[head])
+                own = self._at_own_rate(head, _Compared(x[None], x[None], valid))
                 for term, other in (("gram", own), ("intra_gram", before)):
                     if term in self.params.losses and other is not None:
                         squares = _temporal_gram(other.target, own.target).square()

@@ -14,7 +14,9 @@ from fithubert.config.params import DistillParams
 from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.targets import Request, Targets
-from fithubert.models.student import Student, draw_mask
+from fithubert.distill.units import Codebook
+from fithubert.frames import draw_mask
+from fithubert.models.student import Student
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training import delay_gradient_sync, sum_over_ranks
@@ -74,15 +76,11 @@ class Stepper:
     def plan_job(self, update: PlannedUpdate) -> Job:
         """The part of `update` that this rank runs, with its heads and the frames that the teacher must not read."""
         heads = self.hint_loss.choose_heads(self.params.seed, update.epoch, update.number / self.params.updates)
-        layers = self.layers_of(heads)
+        layers = self.hint_loss.layers_of(heads)
         first = self.params.accumulate * self.fabric.global_rank
         parts = split_update(update, self.num_parts)[first : first + self.params.accumulate]
         requests = tuple(Request(part.crops, layers, self._draw_mask(update, part)) for part in parts)
         return Job(update, heads, tuple(parts), requests)
-
-    def layers_of(self, heads: Iterable[int]) -> tuple[int, ...]:
-        """The teacher layers that `heads` predict, in order."""
-        return tuple(sorted({self.hint_loss.layer_map[head].teacher_layer for head in heads}))
 
     def backward(self, job: Job, batches: Iterable[HiddenStateBatch]) -> UpdateLoss:
         """Gradients of this rank's `batches`, one for each part, synchronised once, after the last of them."""
@@ -91,8 +89,11 @@ class Stepper:
         for part, batch in zip(job.parts, batches, strict=True):
             torch.manual_seed(derive_seed(self.params.seed, job.update.number, part.index))
             with delay_gradient_sync(self.fabric, self._wrapped, part is not job.parts[-1]):
-                projections, lengths = self._wrapped.hints(batch.waveforms, batch.lengths, job.heads, batch.masked)
-                losses = self.hint_loss(projections, lengths, batch.hidden_states, job.heads)
+                masked = batch.masked if self._masks(job.update) else batch.lengths.new_zeros(1, 1, dtype=torch.bool)
+                hinted = self._wrapped.hints(batch.waveforms, batch.lengths, job.heads, masked)
+                losses = self.hint_loss(
+                    hinted.projections, hinted.lengths, batch.hidden_states, job.heads, hinted.states, hinted.units
+                )
                 # DDP takes the mean over ranks; the parts' weights already sum to 1 over all of them.
                 self.fabric.backward(losses.total * (part.weight * self.fabric.world_size))
             table[part.index] = part.weight * _as_row(losses)
@@ -122,7 +123,7 @@ class Stepper:
         """The total loss, and each head's own, over the frames of `dev`, on the same batches every time."""
         self.evaluated.eval()
         heads = self.hint_loss.layer_map
-        layers = self.layers_of(range(len(heads)))
+        layers = self.hint_loss.layers_of(range(len(heads)))
         plan = plan_eval_batches(dev.num_frames, batch_frames=batch_frames)
         requests = (Request(tuple(crops), layers) for crops in plan[self.fabric.global_rank :: self.fabric.world_size])
         sums = torch.zeros(2 + len(heads), dtype=torch.float64, device=self.fabric.device)
@@ -131,8 +132,9 @@ class Stepper:
                 batch = dev.finish(read.to(self.fabric.device), request)
                 assert batch.waveforms is not None  # Targets always give them.
                 with self.fabric.autocast():
-                    projections, lengths = self.evaluated.hints(batch.waveforms, batch.lengths)
-                losses = self.hint_loss([y.float() for y in projections], lengths, batch.hidden_states)
+                    hinted = self.evaluated.hints(batch.waveforms, batch.lengths)
+                projections, states = ([x.float() for x in xs] for xs in (hinted.projections, hinted.states))
+                losses = self.hint_loss(projections, hinted.lengths, batch.hidden_states, None, states, hinted.units)
                 frames = batch.frame_lengths.sum().double()
                 sums += torch.cat([frames[None], frames * _as_row(losses)])
         num_frames, *totals = sum_over_ranks(self.fabric, sums).tolist()
@@ -146,18 +148,26 @@ class Stepper:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides its place in the plan."""
         average = None if self.evaluated is self.student else self.evaluated.state_dict()
-        return {**self.optimiser.state_dict(), "average": average}
+        codebook = self.hint_loss.codebook
+        units = None if codebook is None else codebook.state_dict()
+        return {**self.optimiser.state_dict(), "average": average, "units": units}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
         self.optimiser.load_state_dict(state)
         if self.evaluated is not self.student:
             self.evaluated.load_state_dict(state["average"])
+        if self.hint_loss.params.units is not None:
+            self.hint_loss.codebook = Codebook.from_state(state["units"])
+
+    def _masks(self, update: PlannedUpdate) -> bool:
+        """Whether a student that masks frames does so in `update`."""
+        return update.number >= self.hint_loss.params.masking_from * self.params.updates
 
     def _draw_mask(self, update: PlannedUpdate, part: Part) -> Tensor | None:
         """(batch, time) bool: frames that student and teacher do not read, if the teacher reads masked speech."""
         masking = self.student.config.masking
-        if not self.hint_loss.params.masked_teacher or masking is None:
+        if not self.hint_loss.params.masked_teacher or masking is None or not self._masks(update):
             return None
         generator = torch.Generator().manual_seed(derive_seed(self.params.seed, update.number, part.index))
         lengths = torch.tensor([crop.num_frames for crop in part.crops])

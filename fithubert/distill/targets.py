@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fithubert.config.params import CacheParams
-from fithubert.config.students import StudentConfig
+from fithubert.config.students import HintParams, StudentConfig
 from fithubert.config.teacher import Precision
 from fithubert.data.batching import Crop, group_consecutive, plan_eval_batches
 from fithubert.data.manifest import Manifest
@@ -258,13 +258,14 @@ def measure_spread(targets: Targets, layers: Sequence[int], device: str = "cpu")
 _SPREAD_FRAMES = 3000
 
 
-def check_targets(data: TrainingData, config: StudentConfig, masked_teacher: bool, shuffle: str) -> None:
+def check_targets(data: TrainingData, config: StudentConfig, hints: HintParams, shuffle: str) -> None:
     """Raise UserError if a student of shape `config` cannot learn from `data`: layers, widths, frame rate, masks."""
     for targets in (data.train, data.dev):
-        _check_fit(targets, config)
-    if masked_teacher and config.masking is None:
-        raise UserError("hints.masked_teacher: nothing is masked; give shape.masking or a recipe that masks")
-    if masked_teacher and not data.train.supports_masks:
+        _check_fit(targets, config, hints)
+    for name in ("masked_teacher", "masking_from"):
+        if getattr(hints, name) and config.masking is None:
+            raise UserError(f"hints.{name}: nothing is masked; give shape.masking or a recipe that masks")
+    if hints.masked_teacher and not data.train.supports_masks:
         raise UserError(
             "hints.masked_teacher: the teacher must read the masked speech; set distill.targets: live, with a teacher "
             "whose mask embedding is known"
@@ -273,7 +274,7 @@ def check_targets(data: TrainingData, config: StudentConfig, masked_teacher: boo
         raise UserError("distill.shuffle: shards needs cached targets; use corpus with live ones")
 
 
-def _check_fit(targets: Targets, config: StudentConfig) -> None:
+def _check_fit(targets: Targets, config: StudentConfig, hints: HintParams) -> None:
     heads = config.heads
     ours = receptive_field([(kernel, stride) for _, kernel, stride in config.conv_layers])
     theirs = receptive_field(targets.convolutions)
@@ -283,11 +284,13 @@ def _check_fit(targets: Targets, config: StudentConfig) -> None:
         )
     if not heads.layer_map:
         raise UserError("heads.layer_map: training needs at least one (student layer, teacher layer) pair")
-    for _, layer in heads.layer_map:
+    needed = [("heads.layer_map", layer) for _, layer in heads.layer_map]
+    needed += [] if hints.units is None else [("hints.units.teacher_layer", hints.units.teacher_layer)]
+    for name, layer in needed:
         if layer not in targets.widths:
             held = ", ".join(str(held) for held in sorted(targets.widths))
-            raise UserError(f"heads.layer_map: no targets for teacher layer {layer}, only for {held}")
-        if heads.kind != "none" and targets.widths[layer] != heads.teacher_width:
+            raise UserError(f"{name}: no targets for teacher layer {layer}, only for {held}")
+        if name == "heads.layer_map" and heads.kind != "none" and targets.widths[layer] != heads.teacher_width:
             width = targets.widths[layer]
             raise UserError(f"heads.teacher_width: {heads.teacher_width}, but teacher layer {layer} has {width}")
     if not any(targets.num_frames):

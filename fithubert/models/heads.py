@@ -1,6 +1,7 @@
 """Projection heads: from a student's layers to the teacher's width and frame rate."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +143,19 @@ class SharedHeads(Heads):
         for name in ("weight", "bias", "hidden.weight", "hidden.bias"):
             cut[name] = state[name][len(state[name]) // len(self.layers) * first :].clone()
         return cut
+
+
+class ScaledGradient(torch.autograd.Function):
+    """The same values, with their gradient multiplied by a factor (fairseq `GradMultiply`)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
 
 
 def build_heads(config: StudentConfig) -> Heads:

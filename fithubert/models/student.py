@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.config.students import MaskingConfig, StudentConfig
+from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
-from fithubert.frames import count_samples, keep_whole, pad_waveforms
+from fithubert.frames import count_samples, draw_mask, keep_whole, pad_waveforms
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
 from fithubert.models.frontend import ConvFrontend, TimeReduction, repeat_frames
-from fithubert.models.heads import build_heads
+from fithubert.models.heads import LayerHead, ScaledGradient, build_heads
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,20 @@ class Encoded:
     head_states: tuple[Tensor, ...]
     lengths: Tensor
     num_frames: int
+
+
+class Hinted(NamedTuple):
+    """What a training compares with the teacher, for the requested heads in order.
+
+    `projections`: (batch, time, teacher feature) each, at the teacher's rate. `lengths`: (batch,) valid frames.
+    `states`: the layers that the heads read, (batch, time, feature) each at its own rate. `units`: (batch, time,
+    clusters) scores at the teacher's rate, None without `config.units`.
+    """
+
+    projections: tuple[Tensor, ...]
+    lengths: Tensor
+    states: tuple[Tensor, ...]
+    units: Tensor | None
 
 
 class Student(nn.Module):
@@ -89,6 +103,10 @@ class Student(nn.Module):
             for index in range(config.depth)
         )
         self.heads = build_heads(config)
+        self.unit_head = None
+        if config.units is not None:
+            factor = config.factor_of(config.units.layer)
+            self.unit_head = LayerHead(config.width, config.units.clusters, factor, "transposed_conv")
 
     def forward(self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None) -> StudentOutput:
         """Hidden states and all projections of waveforms (batch, samples) float32 at 16 kHz.
@@ -107,16 +125,20 @@ class Student(nn.Module):
         lengths: Tensor | None = None,
         heads: Sequence[int] | None = None,
         masked: Tensor | None = None,
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The projections of `heads` (indices in the layer map; None: all) and the lengths in frames, nothing else.
+    ) -> Hinted:
+        """The outputs of `heads` (indices in the layer map; None: all) and of the unit head, nothing else.
 
-        `masked` (batch, time) bool marks frames of the teacher's rate whose place the mask embedding takes; None draws
-        them in training as `config.masking` says.
+        `masked` (batch, time) bool marks frames of the teacher's rate whose place the mask embedding takes, (1, 1) all
+        or none; None draws them in training as `config.masking` says.
         """
-        pairs = self.config.heads.layer_map
-        wanted = range(len(pairs)) if heads is None else heads
-        encoded = self.encode(waveforms, lengths, max((pairs[i][0] for i in wanted), default=0), masked)
-        return self.heads(encoded.head_states, encoded.num_frames, heads), encoded.lengths
+        pairs, units = self.config.heads.layer_map, self.config.units
+        layers = [pairs[i][0] for i in (range(len(pairs)) if heads is None else heads)]
+        deepest = max([*layers, 0 if units is None else units.layer])
+        encoded = self.encode(waveforms, lengths, deepest, masked)
+        states, frames = encoded.head_states, encoded.num_frames
+        scores = None if self.unit_head is None or units is None else self.unit_head(states[units.layer], frames)
+        outputs = self.heads(states, frames, heads)
+        return Hinted(outputs, encoded.lengths, tuple(states[layer] for layer in layers), scores)
 
     def read(
         self, waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None = None, last_layer: int | None = None
@@ -128,7 +150,7 @@ class Student(nn.Module):
         """
         readout, end = self.config.readout, None if last_layer is None else last_layer + 1
         if readout in ("last", "projections"):
-            return self.hints(waveforms, lengths, range(len(self.config.heads.layer_map))[:end])
+            return self.hints(waveforms, lengths, range(len(self.config.heads.layer_map))[:end])[:2]
         depth = end if readout == "outputs" else last_layer
         encoded = self.encode(waveforms, lengths, depth if readout in ("layers", "outputs") else None)
         layers, frames = self.at_teacher_rate(encoded), encoded.num_frames
@@ -178,8 +200,8 @@ class Student(nn.Module):
             x, attention_map = self._layer(index, x, mask, attention_map)
             if self.training and self.config.balance_gradients:
                 above = (self.config.depth - index) / (self.config.depth - index + 1)
-                x = _ScaledGradient.apply(x, above)
-                states.append(_ScaledGradient.apply(x, 1 - above))
+                x = ScaledGradient.apply(x, above)
+                states.append(ScaledGradient.apply(x, 1 - above))
             else:
                 states.append(x)
         layers = normed = tuple(states)
@@ -211,7 +233,7 @@ class Student(nn.Module):
         config = self.config
         x, lengths = self.frontend(waveforms, lengths)
         if self.training and config.frontend_gradient != 1.0:
-            x = _ScaledGradient.apply(x, config.frontend_gradient)
+            x = ScaledGradient.apply(x, config.frontend_gradient)
         if self.feature_norm is not None:
             x = self.feature_norm(x)
         if self.projection is not None:
@@ -251,45 +273,9 @@ def build_student(config: StudentConfig) -> Student:
     return Student(config)
 
 
-def draw_mask(
-    lengths: Tensor, num_frames: int, config: MaskingConfig, generator: torch.Generator | None = None
-) -> Tensor:
-    """(batch, num_frames) bool, True at masked frames, from `generator` or torch's own random state.
-
-    Spans of `span_frames` that neither touch nor overlap, as many as cover `share` of each utterance, or as fit
-    (fairseq `compute_mask_indices` with `no_mask_overlap`, `mask_min_space` 1). Differs from fairseq: every placement
-    is equally likely.
-    """
-    mask = torch.zeros(len(lengths), num_frames, dtype=torch.bool)
-    for row, frames in enumerate(lengths.tolist()):
-        spans = int(config.share * frames / config.span_frames + torch.rand((), generator=generator).item())
-        spans = min(spans, (frames + 1) // (config.span_frames + 1))
-        # the spans and the gap behind each taken out, what is left to choose is which frames begin one
-        choices = frames - spans * config.span_frames + 1
-        starts = (
-            torch.randperm(choices, generator=generator)[:spans].sort().values
-            + torch.arange(spans) * config.span_frames
-        )
-        mask[row, (starts[:, None] + torch.arange(config.span_frames)).flatten()] = True
-    return mask.to(lengths.device)
-
-
 def _as_batch(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     if not isinstance(waveforms, Tensor):
         return pad_waveforms(waveforms)
     if lengths is None:
         lengths = torch.full((waveforms.shape[0],), waveforms.shape[1], dtype=torch.int64, device=waveforms.device)
     return waveforms, lengths
-
-
-class _ScaledGradient(torch.autograd.Function):
-    """The same values, with their gradient multiplied by a factor (fairseq `GradMultiply`)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None

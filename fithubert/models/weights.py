@@ -31,11 +31,12 @@ from fithubert.tensors import read_tensors, write_tensors
 STUDENT_FORMAT, TEACHER_FORMAT = "fithubert-student-1", "fithubert-teacher-1"
 #: The student that comes with the package.
 SHIPPED_STUDENT = "fithubert"
-_LATER_OPTIONS = ("second_softmax", "activation", "final_norm")
+_LATER_OPTIONS = ("second_softmax", "activation", "final_norm", "units")
 #: All that the folder of a model holds.
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 #: A teacher's file may have it or not: only masking distillation asks for it.
 _MASK_EMBEDDING = "mask_embedding"
+_TRAINING_ONLY = (_MASK_EMBEDDING, "unit_head")
 
 
 def save_student(
@@ -43,8 +44,8 @@ def save_student(
 ) -> str:
     """Write `student` to `directory` as config.json + model.safetensors, both or neither; a digest of what was written.
 
-    `release` leaves out the parts that only training needs: unread heads and the mask embedding. `record`
-    is kept in config.json as it is (how the weights came about).
+    `release` leaves out the parts that only training needs: unread heads, the unit head and the mask embedding.
+    `record` is kept in config.json as it is (how the weights came about).
     """
     state = released_state(student) if release else canonical_state(student)
     config = student.config.released() if release else student.config
@@ -79,8 +80,8 @@ def read_record(directory: Path | str) -> dict[str, Any]:
 
 def released_state(student: Student) -> dict[str, Tensor]:
     """The canonical state of the student that `config.released()` describes."""
-    state, kept = canonical_state(student), len(student.config.released().heads.layer_map)
-    state.pop("mask_embedding", None)
+    kept = len(student.config.released().heads.layer_map)
+    state = {name: x for name, x in canonical_state(student).items() if name.split(".")[0] not in _TRAINING_ONLY}
     heads = {name.removeprefix("heads."): state.pop(name) for name in list(state) if name.startswith("heads.")}
     if kept:
         cut = student.heads.cut(heads, len(student.config.heads.layer_map) - kept)
@@ -181,9 +182,9 @@ def without_memory() -> Iterator[None]:
 class ParameterCounts:
     """Parameters of a model by use.
 
-    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads
-    and the mask embedding. `unused_in_reference`: an upsampler of the whole model that the authors' code builds and
-    counts but never uses; it is in neither total here.
+    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads,
+    the unit head and the mask embedding. `unused_in_reference`: an upsampler of the whole model that the authors' code
+    builds and counts but never uses; it is in neither total here.
     """
 
     trunk: int

@@ -29,8 +29,9 @@ from fithubert.frames import (
     pad_waveforms,
 )
 from fithubert.models.hubert import HubertModel
-from fithubert.pretrain.units import UnitModel, UnitQuality, draw_utterances, fit_units, measure_units, mfcc_frames
+from fithubert.pretrain.units import UnitQuality, draw_utterances, measure_units, mfcc_frames
 from fithubert.training import on_first_rank, sum_over_ranks
+from fithubert.training.units import UnitModel, fit_units
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

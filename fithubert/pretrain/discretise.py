@@ -22,11 +22,11 @@ from fithubert.pretrain.units import (
     Codebook,
     CodebookInfo,
     draw_utterances,
-    fit_units,
     load_codebook,
     save_codebook,
 )
 from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_pieces, plan_rows, used_windows
+from fithubert.training.units import fit_units
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
 SAMPLE_FRAMES = 100_000

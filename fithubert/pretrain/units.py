@@ -1,13 +1,11 @@
-"""Discrete units: k-means codebooks of frames, in memory and on disk."""
+"""Discrete units: frames to cluster, the quality of units, and codebooks on disk."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.compliance import kaldi
@@ -19,13 +17,7 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers.codebooks import read_centres
 from fithubert.models.windows import Windows
 from fithubert.tensors import read_tensors, write_tensors
-
-#: Rounds of k-means after which hardly any centre moves; it ends earlier if none does.
-_ROUNDS = 30
-#: Frames for each cluster among which the first centres are chosen; more frames do not help.
-_START_FRAMES = 50
-#: By which the cosines of soft units are divided.
-_TEMPERATURE = 0.1
+from fithubert.training.units import UnitModel
 
 
 def mfcc_frames(waveform: Tensor) -> Tensor:
@@ -42,33 +34,6 @@ def mfcc_frames(waveform: Tensor) -> Tensor:
     return (centred / centred.square().mean(0).sqrt().clamp(min=1e-3))[::2]
 
 
-@dataclass(frozen=True)
-class UnitModel:
-    """`centres` (clusters, feature) in the space of frames scaled by `mean` and `scale` (feature,)."""
-
-    centres: Tensor
-    mean: Tensor
-    scale: Tensor
-
-    def assign(self, frames: Tensor) -> Tensor:
-        """(time,) int64, the nearest centre of each frame (time, feature)."""
-        scaled, centres = self._scale(frames), self.centres.to(frames)
-        return (centres.square().sum(1) - 2 * scaled @ centres.T).argmin(1)
-
-    def soften(self, frames: Tensor) -> Tensor:
-        """(time, clusters) soft units of frames (time, feature): the share of each centre; the shares add up to 1.
-
-        They are the softmax of the cosines between frame and centres, divided by 0.1. Source: bshall/hubert
-        (van Niekerk et al. 2022), `Hubert.logits`. Differs: there frames are projected and the centres are learnt with
-        the projection; here they are those of k-means. The largest share need not be that of the nearest centre.
-        """
-        scaled, centres = self._scale(frames), self.centres.to(frames)
-        return (F.normalize(scaled, dim=1) @ F.normalize(centres, dim=1).T / _TEMPERATURE).softmax(1)
-
-    def _scale(self, frames: Tensor) -> Tensor:
-        return (frames - self.mean.to(frames)) / self.scale.to(frames)
-
-
 def draw_utterances(num_frames: Sequence[int], sample_frames: int, seed: int) -> list[int]:
     """Indices of utterances in an order drawn by `seed`, until they hold `sample_frames` or all are drawn."""
     drawn, seen = [], 0
@@ -78,32 +43,6 @@ def draw_utterances(num_frames: Sequence[int], sample_frames: int, seed: int) ->
         drawn.append(index)
         seen += num_frames[index]
     return drawn
-
-
-def fit_units(frames: Tensor, clusters: int, seed: int) -> UnitModel:
-    """k-means (scikit-learn's) on frames (time, feature), scaled per feature.
-
-    Differs from HuBERT's mini-batches with 20 starts: whole rounds from one start, k-means++ among some of the frames:
-    a lower error in less time (figures in experiments/LOG.md). Raises UserError if scikit-learn is not installed or
-    there are fewer frames than clusters.
-    """
-    try:
-        from sklearn.cluster import KMeans, kmeans_plusplus
-        from sklearn.exceptions import ConvergenceWarning
-    except ImportError:
-        raise UserError("k-means needs scikit-learn: pip install 'fithubert[pretrain]'") from None
-    if frames.shape[0] < clusters:
-        raise UserError(f"units: {clusters} clusters need at least as many frames; there are {frames.shape[0]}")
-    mean, scale = frames.mean(0), frames.std(0).clamp(min=1e-5)
-    scaled = ((frames - mean) / scale).cpu().numpy()
-    start, _ = kmeans_plusplus(
-        scaled[:: max(1, len(scaled) // (_START_FRAMES * clusters))], clusters, random_state=seed
-    )
-    with warnings.catch_warnings():
-        # It warns if there are fewer different frames than clusters, as in silence.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans = KMeans(clusters, init=start, n_init=1, max_iter=_ROUNDS).fit(scaled)
-    return UnitModel(torch.from_numpy(kmeans.cluster_centers_.astype(np.float32)), mean.cpu(), scale.cpu())
 
 
 @dataclass(frozen=True)

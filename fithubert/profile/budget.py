@@ -76,7 +76,7 @@ def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float
     optimizer = build_optimizer(learn, OptimizerSettings(params.learning_rate, params.weight_decay))
 
     def update() -> None:
-        projections, frames = learn.hints(waveforms, lengths)
+        projections, frames, *_ = learn.hints(waveforms, lengths)
         loss(projections, frames, targets).total.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

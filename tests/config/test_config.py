@@ -64,7 +64,7 @@ def test_a_wrong_composition_is_one_line(overrides: list[str], said: str) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("overrides", "width"), [([], 192), (PAPER, 768)])
+@pytest.mark.parametrize(("overrides", "width"), [([], 192), (["students=hints"], 192), (PAPER, 768)])
 def test_every_student_can_be_built_and_fits_the_teacher(overrides: list[str], width: int, tmp_path: Path) -> None:
     pytest.importorskip("hydra")
     (tmp_path / "params.yaml").write_text(compose(overrides))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,9 +40,10 @@ def utterances(layers: Sequence[Tensor], lengths: Tensor) -> list[dict[int, Tens
     common=st.floats(-2, 2),
     factor=st.integers(1, 3),
     error=st.floats(0.01, 3.0),
+    centred=st.booleans(),
 )
 def test_equal_relative_errors_cost_the_same_at_any_scale(
-    terms: set[str], exponents: tuple[float, ...], common: float, factor: int, error: float
+    terms: set[str], exponents: tuple[float, ...], common: float, factor: int, error: float, centred: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     teacher = torch.randn(2, 7, 4, generator=generator, dtype=torch.float64) + 0.5
@@ -50,7 +51,7 @@ def test_equal_relative_errors_cost_the_same_at_any_scale(
     lengths = torch.tensor([7, 5])
 
     def run(scales: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
-        loss = loss_of([factor] * 3, losses=dict.fromkeys(terms, 1.0), normalise=True)
+        loss = loss_of([factor] * 3, losses=dict.fromkeys(terms, 1.0), normalise=True, gram_centred=centred)
         targets = [scale * teacher for scale in scales]
         loss.scales = loss.measure_scales(utterances(targets, lengths))
         losses = loss([scale * student for scale in scales], lengths, dict(enumerate(targets)))
@@ -89,22 +90,25 @@ def test_a_layer_without_a_scale_is_refused() -> None:
     factor=st.integers(2, 4),
     reduced=st.integers(0, 2),
     terms=st.sets(st.sampled_from(("gram", "intra_gram")), min_size=1),
+    centred=st.booleans(),
 )
 def test_a_gram_at_the_students_rate_has_the_gradient_of_repeated_frames(
-    lengths: list[int], factor: int, reduced: int, terms: set[str]
+    lengths: list[int], factor: int, reduced: int, terms: set[str], centred: bool
 ) -> None:
     """Layers from `reduced` on have a lower rate.
 
     The values differ by the variance of the teacher's products within blocks: the mean squared product of two frames
     less that of two averages.
     """
+    # Centred, a single frame is nothing.
+    assume(not centred or max(lengths) > factor)
     count, frames = len(lengths), max(lengths)
     factors = [factor if layer >= reduced else 1 for layer in range(3)]
     targets = [torch.randn(count, frames, 5, dtype=torch.float64) for _ in factors]
     states = [torch.randn(count, -(-frames // n), 3, dtype=torch.float64, requires_grad=True) for n in factors]
     values, gradients, scales = [], [], []
     for repeats in (factors, [1] * 3):
-        loss = loss_of(repeats, losses=dict.fromkeys(terms, 1.0))
+        loss = loss_of(repeats, losses=dict.fromkeys(terms, 1.0), gram_centred=centred)
         projections = [repeat_frames(x, n, frames) for x, n in zip(states, factors, strict=True)]
         values.append(loss(projections, torch.tensor(lengths), dict(enumerate(targets))).total)
         gradients.append(torch.autograd.grad(values[-1], states))
@@ -113,6 +117,40 @@ def test_a_gram_at_the_students_rate_has_the_gradient_of_repeated_frames(
     for own, repeated in zip(*gradients, strict=True):
         torch.testing.assert_close(own, repeated)
     assert (values[1] - values[0]).item() == pytest.approx(scales[1] - scales[0], abs=1e-9)
+
+
+def test_a_centred_gram_does_not_see_what_an_utterance_has_in_common() -> None:
+    lengths, generator = torch.tensor([9, 6]), torch.Generator().manual_seed(0)
+    targets, states = ([torch.randn(2, 9, 4, generator=generator) for _ in range(3)] for _ in range(2))
+    terms = {"gram": 1.0, "intra_gram": 1.0}
+    for centred in (True, False):
+        loss = loss_of([2] * 3, losses=terms, gram_centred=centred)
+        value = loss(states, lengths, dict(enumerate(targets))).total
+        moved = [[x + torch.randn(2, 1, 4, generator=generator) for x in layers] for layers in (states, targets)]
+        other = loss(moved[0], lengths, dict(enumerate(moved[1]))).total
+        assert torch.isclose(value, other, rtol=1e-4) == centred
+    # Against products of frames that are centred here.
+    rows = [[x[row, :end] - x[row, :end].mean(0) for row, end in enumerate((9, 6))] for x in (states[0], targets[0])]
+    squares = [(own @ own.T / 4 - other @ other.T / 4).square() for own, other in zip(*rows, strict=True)]
+    expected = sum(x.sum() for x in squares) / sum(x.numel() for x in squares)
+    loss = HintLoss(HintParams(losses={"gram": 1.0}, gram_centred=True), ((0, 0),))
+    torch.testing.assert_close(loss(states[:1], lengths, {0: targets[0]}).total, expected)
+
+
+def test_gram_of_layers_is_the_gram_without_heads_beside_the_losses_of_the_heads() -> None:
+    """At the rate of the layers, of any width: two of three are reduced by 2."""
+    lengths, factors = torch.tensor([9, 6]), (1, 2, 2)
+    targets = {layer: torch.randn(2, 9, 4) for layer in range(3)}
+    predictions = [torch.randn(2, 9, 4) for _ in factors]
+    states = [torch.randn(2, -(-9 // factor), 7) for factor in factors]
+    repeated = [repeat_frames(x, factor, 9) for x, factor in zip(states, factors, strict=True)]
+    gram = {"gram": 0.5, "intra_gram": 0.25}
+    heads = loss_of(losses={"mse": 1.0})(predictions, lengths, targets).total
+    layers = loss_of(factors, losses=gram)(repeated, lengths, targets).total
+    both = loss_of(factors, losses={"mse": 1.0, **gram}, gram_of="layers")
+    torch.testing.assert_close(both(predictions, lengths, targets, states=states).total, heads + layers)
+    with pytest.raises(UserError, match="gram_of: layers leaves the heads untrained"):
+        loss_of(losses=gram, gram_of="layers")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fithubert.data.batching import Crop
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.step import Stepper, UpdateLoss, find_problem
 from fithubert.distill.targets import LiveTargets, TrainingData
@@ -19,6 +20,7 @@ from fithubert.models.student import build_student
 from fithubert.models.weights import fingerprint, load_student, parameter_counts, read_record
 from fithubert.training import open_fabric
 from fithubert.training.events import StepDone, TrainingListener
+from fithubert.training.updates import PlannedUpdate
 from tests.distill.fakes import (
     FakeTeacher,
     Recorder,
@@ -69,7 +71,7 @@ def test_the_dev_loss_is_that_of_the_saved_student(tmp_path: Path) -> None:
         for utterance in manifest.utterances:
             waveform = manifest.read(utterance)[None]
             lengths = torch.tensor([waveform.shape[1]])
-            projections, _ = student.hints(waveform, lengths)
+            projections, *_ = student.hints(waveform, lengths)
             error = projections[-1] - teacher(waveform, lengths).hidden_states[3]
             squares += error.square().mean(-1).sum().item()
             frames += error.shape[1]
@@ -148,6 +150,35 @@ def test_two_heads_on_one_teacher_layer_train_and_are_recorded_apart(tmp_path: P
     result = train(tmp_path / "student", student_params=params)
     assert set(result.ended.curve[0].to_json()["layer_losses"]) == {"1-3", "2-3"}
     assert set(read_record(result.directory)["curve"][0]["layer_losses"]) == {"1-3", "2-3"}
+
+
+def test_frames_are_masked_in_the_last_part_of_a_training(tmp_path: Path) -> None:
+    def run(name: str, masking: dict | None, masking_from: float) -> list[float]:
+        recorder = Recorder()
+        params = reshaped(student_params(masking_from=masking_from), masking=masking)
+        train(tmp_path / name, student_params=params, listeners=[recorder])
+        return [step.loss for step in recorder.steps]
+
+    spans = {"share": 0.5, "span_frames": 2}
+    always, late, never = (run(f"{start}", spans, start) for start in (0.0, 0.5, 0.99))
+    assert late[:6] == never[:6]
+    assert late[0] != always[0]
+    assert late[6] != never[6]
+    with pytest.raises(UserError, match=r"hints\.masking_from: nothing is masked; give shape\.masking"):
+        run("refused", None, 0.5)
+
+
+def test_the_teacher_of_masked_speech_begins_with_the_masks() -> None:
+    params, given = reshaped(student_params(masked_teacher=True, masking_from=0.5), masking={}), distill_params()
+    student = build_student(resolve(params.recipe, params.shape))
+    hint_loss = HintLoss(params.hints, student.config.heads.layer_map)
+    stepper = Stepper(open_fabric("cpu", "32-true", False), student, hint_loss, given)
+    masked = [
+        stepper.plan_job(PlannedUpdate(number, 0, number, (Crop(0, 0, 20),))).requests[0].masked for number in (5, 6)
+    ]
+    assert masked[0] is None
+    assert masked[1] is not None
+    assert masked[1].any()
 
 
 class _Broken(TrainingListener):

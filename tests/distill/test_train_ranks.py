@@ -1,5 +1,6 @@
 """Two ranks of gloo DDP give the student of one rank, and share its checkpoints."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fithubert.errors import UserError
-from tests.distill.fakes import Recorder, StopAt, cut_params, distill_params, tiny_teacher, train
+from tests.distill.fakes import Recorder, StopAt, cut_params, distill_params, student_params, tiny_teacher, train
 from tests.kills import Stop, assert_close, run_ranks
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,18 @@ def test_ranks_share_an_update_and_any_number_of_them_resumes_after_a_death(tmp_
 def test_ranks_cut_the_same_student(tmp_path: Path) -> None:
     train(tmp_path / "one", ONE_RANK, student_params=cut_params(), teacher=tiny_teacher())
     _finish(tmp_path / "two", "--cut")
+
+
+def test_ranks_share_units_and_grams_of_layers(tmp_path: Path) -> None:
+    hints = {
+        "losses": {"mse": 1.0, "gram": 1.0},
+        "gram_of": "layers",
+        "gram_centred": True,
+        "normalise": True,
+        "units": {"teacher_layer": 2, "clusters": 5, "seconds": 3.0},
+    }
+    train(tmp_path / "one", ONE_RANK, student_params=student_params(**hints))
+    _finish(tmp_path / "two", "--hints", json.dumps(hints))
 
 
 def test_a_run_cut_into_other_parts_is_refused(tmp_path: Path) -> None:

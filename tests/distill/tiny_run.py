@@ -1,6 +1,7 @@
 """`python -m tests.distill.tiny_run OUT [--kill PLACE:COUNT] [--set NAME=VALUE ...]`: it may kill itself."""
 
 import argparse
+import json
 from pathlib import Path
 
 from fithubert.errors import exit_on_user_error
@@ -12,8 +13,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--cut", action="store_true", help="start from a real teacher, cut to size")
+    parser.add_argument("--hints", type=json.loads, default={}, help="hints of the student, as JSON")
     with killed_run(parser) as arguments:
-        student = cut_params() if arguments.cut else student_params()
+        student = cut_params() if arguments.cut else student_params(**arguments.hints)
         teacher = tiny_teacher() if arguments.cut else None
         train(arguments.out, distill_params(**arguments.changes), student_params=student, teacher=teacher)
 

@@ -136,7 +136,7 @@ def test_fithubert_gradients(scale: str, monkeypatch: pytest.MonkeyPatch) -> Non
     for ours, theirs in (("0", "g"), ("1", "v")):  # the gradient of the direction depends on its length
         state[f"{_WEIGHT_NORM}{ours}"] = raw[f"student_model.encoder.pos_conv.0.weight_{theirs}"]
     student.load_state_dict(state)
-    projections, _ = student.train().hints(io["batch.wav"], lengths_of(io, "batch"))
+    projections, *_ = student.train().hints(io["batch.wav"], lengths_of(io, "batch"))
     everything = torch.tensor([projections[0].shape[1]] * 2)  # they average over padding as well
     targets = {layer + 1: hidden for layer, hidden in enumerate(recorded["teacher_hidden"])}
     losses = HintLoss(HintParams(), config.heads.layer_map)(projections, everything, targets)

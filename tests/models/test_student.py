@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fithubert.config.students import MaskingConfig
 from fithubert.errors import UserError
-from fithubert.frames import count_frames, pad_waveforms, padding_mask
+from fithubert.frames import count_frames, draw_mask, pad_waveforms, padding_mask
 from fithubert.models.recipes import RECIPES
 from fithubert.models.runtime import ReadOut
-from fithubert.models.student import Student, StudentOutput, build_student, draw_mask
+from fithubert.models.student import Student, StudentOutput, build_student
 from tests.models.shapes import strong, tiny
 
 REDUCTIONS = [("none", 2, 0)] + [
@@ -77,7 +77,7 @@ def test_every_parameter_receives_a_gradient(recipe: str, reduction: tuple[str, 
     if reduction is not None:
         changes["time_reduction"] = dict(zip(("kind", "factor", "before_layer"), reduction, strict=True))
     student = build_student(tiny(recipe, **changes))
-    projections, _ = student.hints([torch.randn(8000), torch.randn(7000)])
+    projections, *_ = student.hints([torch.randn(8000), torch.randn(7000)])
     sum(p[:, :20].square().mean() for p in projections).backward()
     without = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not [name for name in without if not name.endswith("attention.key.bias")]  # softmax does not see it
@@ -113,7 +113,7 @@ def test_hints_are_the_projections_of_forward() -> None:
     student = strong(tiny())
     waveforms = [torch.randn(9000), torch.randn(5000)]
     full = student(waveforms)
-    some, lengths = student.hints(waveforms, heads=(0, 2))
+    some, lengths, *_ = student.hints(waveforms, heads=(0, 2))
     assert torch.equal(lengths, full.lengths)
     torch.testing.assert_close(some, (full.projections[0], full.projections[2]))
 
@@ -173,8 +173,8 @@ def test_frames_are_hidden_in_training_only_and_by_the_learnt_embedding() -> Non
     quiet = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "input_dropout": 0.0}
     student = build_student(tiny("armhubert", **quiet))
     waveform = torch.randn(1, 16_000)
-    trained, _ = student.hints(waveform)
-    used, _ = student.eval().hints(waveform)
+    trained, *_ = student.hints(waveform)
+    used, *_ = student.eval().hints(waveform)
     assert not torch.allclose(trained[0], used[0])
     none, everything = torch.zeros(1, 49, dtype=torch.bool), torch.ones(1, 49, dtype=torch.bool)
     torch.testing.assert_close(student.hints(waveform, masked=none)[0], used)

@@ -22,7 +22,8 @@ from fithubert.pretrain.discretise import (
     units_schema,
     write_units,
 )
-from fithubert.pretrain.units import Codebook, UnitModel, load_codebook, save_codebook
+from fithubert.pretrain.units import Codebook, load_codebook, save_codebook
+from fithubert.training.units import UnitModel
 from tests.fakes import FakeModel
 from tests.recordings import write_folder
 
