@@ -8,7 +8,9 @@ from fithubert.errors import UserError
 
 
 def export(
-    student: Annotated[str, typer.Argument(help="A name in artifacts/students, or the folder of a student.")],
+    student: Annotated[
+        str, typer.Argument(help="A name in artifacts/students, the folder of a student, or the package's `fithubert`.")
+    ],
     to: Annotated[str, typer.Option(help="`onnx`, `huggingface`, `s3prl` or `mlflow`.")],
     out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="With onnx: also write a graph in int8.")] = False,

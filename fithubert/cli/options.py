@@ -31,8 +31,8 @@ Audio = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="A student (its name here, or its folder), a student exported to onnx, `teacher`, `mini`, `fbank`, "
-        "`hf:...`, `torchaudio:...`, a fairseq or s3prl file, or the folder of a teacher."
+        help="A student (its name here, or its folder), a student exported to onnx, the package's `fithubert` or "
+        "`mini`, `teacher`, `fbank`, `hf:...`, `torchaudio:...`, a fairseq or s3prl file, or the folder of a teacher."
     ),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")]

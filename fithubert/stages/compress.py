@@ -173,7 +173,7 @@ def _finish(params: Params, options: CompressOptions, known: CompressMetrics, wo
         errors = _measure_errors(params, workspace, trained)
         replace(known, fingerprint=trained.fingerprint, updates=trained.best_update, relative_error=errors).write(path)
     done = CompressMetrics.read(path)
-    for layer, error in done.relative_error.items():
+    for layer, error in sorted(done.relative_error.items()):
         print(f"layer {layer}: relative error {error:.1%} on held-out recordings")
     if not student.exists():
         _write_student(student, done, workspace)

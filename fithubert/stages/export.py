@@ -82,7 +82,8 @@ def describe_int8(record: Mapping[str, Any]) -> str:
 
 def describe_errors(done: CompressMetrics) -> str:
     """A table of the relative error of each teacher layer, in Markdown."""
-    lines = [f"| {layer} | {error:.1%} |" for layer, error in done.relative_error.items()]
+    # A JSON file sorts them as text.
+    lines = [f"| {layer} | {error:.1%} |" for layer, error in sorted(done.relative_error.items())]
     return "\n".join(["| teacher layer | relative error |", "| --- | --- |", *lines])
 
 

@@ -15,7 +15,8 @@ from fithubert.cli.features import features as features_command
 from fithubert.cli.units import units as units_command
 from fithubert.export import find
 from fithubert.export.onnx import export_onnx
-from fithubert.models.weights import save_student
+from fithubert.models.runtime import ReadOut
+from fithubert.models.weights import load_student, save_student
 from fithubert.models.windows import Windows
 from fithubert.pretrain.discretise import SAMPLE_FRAMES
 from fithubert.workspace import Workspace
@@ -107,6 +108,22 @@ def test_teachers_of_every_kind_go_to_load_teacher(
         find.find_model(Workspace(workspace), spec)
     find.find_model(Workspace(workspace), "teacher")
     assert asked == [*specs, str(workspace / "artifacts" / "teacher")]
+
+
+def test_the_packaged_student_is_found_unless_the_workspace_has_one_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fithubert").mkdir()  # as in the repository, where it is the package
+    packaged = ReadOut(load_student("fithubert"), "fithubert").fingerprint
+    for find_any in (find.find_model, find.find_student):
+        assert find_any(Workspace(Path()), "fithubert").fingerprint == packaged
+        assert "the student of the package; the workspace has none of this name" in capsys.readouterr().err
+    own = tiny_readout("fithubert")
+    save_student(own.student, Workspace(Path()).student("fithubert"))
+    for find_any in (find.find_model, find.find_student):
+        assert find_any(Workspace(Path()), "fithubert").fingerprint == own.fingerprint
+        assert capsys.readouterr().err == ""
 
 
 def test_the_folder_of_a_student_is_the_student(workspace: Path, tmp_path: Path) -> None:
