@@ -50,6 +50,12 @@ def receptive_field(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return field, step
 
 
+def hop_padding(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The samples to add before and after a waveform for one frame on the centre of each whole hop; HuBERT: 40, 40."""
+    field, step = receptive_field(convolutions)
+    return (field - step) // 2, (field - step + 1) // 2
+
+
 def count_samples(num_frames: int, convolutions: Sequence[tuple[int, int]] = HUBERT_CONVOLUTIONS) -> int:
     """The smallest number of samples that gives exactly `num_frames` frames."""
     field, step = receptive_field(convolutions)

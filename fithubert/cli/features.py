@@ -7,6 +7,7 @@ from fithubert.cli.options import (
     Audio,
     ContextSeconds,
     Device,
+    HopAlignedFrames,
     MaxSeconds,
     Model,
     WindowSeconds,
@@ -33,6 +34,7 @@ def features(
     max_seconds: MaxSeconds = 300.0,
     window_seconds: WindowSeconds = 60.0,
     context_seconds: ContextSeconds = 10.0,
+    hop_aligned: HopAlignedFrames = False,
 ) -> None:
     """Write hidden states of recordings to Parquet, which pandas, DuckDB and pyarrow read.
 
@@ -52,7 +54,7 @@ def features(
         from fithubert.workspace import check_name
 
         check_name(dtype, list(DTYPES), "dtype")
-        loaded = load_model(model, device)
+        loaded = load_model(model, device, hop_aligned)
         settings = FeatureSettings(
             parse_layers(layer or (), len(loaded.widths)),
             dtype,

@@ -49,6 +49,9 @@ HubName = Annotated[
         metavar="OWNER/NAME", help="Also upload it for transformers to this repository of the Hugging Face hub."
     ),
 ]
+HopAlignedFrames = Annotated[
+    bool, typer.Option("--hop-aligned", help="Zeros at both ends: one frame for every 320 samples, as in spectrograms.")
+]
 
 
 @dataclass
@@ -152,14 +155,16 @@ def exit_on_skipped(skipped: "Sequence[Skipped]", hidden: int) -> None:
         raise SystemExit(1)
 
 
-def load_model(name: str, device: str) -> "SpeechModel":
-    """The model that `--model` and `--device` name. Raises UserError that lists the valid names."""
+def load_model(name: str, device: str, hop_aligned: bool) -> "SpeechModel":
+    """The model that `--model`, `--device` and `--hop-aligned` name. Raises UserError that lists the valid names."""
     from fithubert.config.teacher import Device as devices
     from fithubert.export.find import find_model
+    from fithubert.models.runtime import HopAligned
     from fithubert.workspace import Workspace, check_name
 
     check_name(device, get_args(devices), "device")
-    return find_model(Workspace(options.workspace), name, cast("DeviceName", device))
+    model = find_model(Workspace(options.workspace), name, cast("DeviceName", device))
+    return HopAligned(model) if hop_aligned else model
 
 
 def batch_seconds_of(device: str) -> float:

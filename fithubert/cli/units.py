@@ -7,6 +7,7 @@ from fithubert.cli.options import (
     Audio,
     ContextSeconds,
     Device,
+    HopAlignedFrames,
     MaxSeconds,
     Model,
     WindowSeconds,
@@ -46,6 +47,7 @@ def units(
     max_seconds: MaxSeconds = 300.0,
     window_seconds: WindowSeconds = 60.0,
     context_seconds: ContextSeconds = 10.0,
+    hop_aligned: HopAlignedFrames = False,
 ) -> None:
     """Write recordings as discrete units: k-means clusters of one layer, as HuBERT's targets and GSLM's tokens.
 
@@ -67,7 +69,7 @@ def units(
 
         if out.exists():
             raise UserError(f"{out}: already exists; delete it, or choose another --out")
-        loaded = load_model(model, device)
+        loaded = load_model(model, device, hop_aligned)
         given = None if codebook is None else _load_codebook(codebook, layer, clusters, loaded)
         chosen = parse_layers(() if layer is None else (str(layer),), len(loaded.widths))[0]
         listing = list_recordings(audio, on_progress=progress_line("checking recordings"))

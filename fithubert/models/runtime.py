@@ -1,4 +1,4 @@
-"""How models are run: a student's read-out, a teacher's device, precision, torch.compile or ONNX Runtime."""
+"""How models are run: a student's read-out, hop-aligned frames, a teacher's device, torch.compile or ONNX Runtime."""
 
 import logging
 import tempfile
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fithubert.config.teacher import Device, Precision, Runtime
 from fithubert.errors import UserError
-from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
+from fithubert.files import digest
+from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, hop_padding, padding_mask, receptive_field
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput, run_one_by_one
 from fithubert.models.student import Student
@@ -51,6 +52,32 @@ class ReadOut:
         """
         waveforms, lengths = waveforms.to(self.device), lengths.to(self.device)
         return SpeechOutput(*self.student.read(waveforms, lengths, last_layer))
+
+
+class HopAligned:
+    """`model` with one frame for every whole hop: a HuBERT's count becomes samples // 320, that of a spectrogram.
+
+    HuBERT's own count is often one less, because a frame reads 400 samples. Zeros are added to both ends of the
+    waveform, and frame t is centred on samples 320 t to 320 (t + 1). Source: bshall/hubert, which pads by 40 on both
+    sides. The states differ from those of `model`, and so does the fingerprint.
+    """
+
+    def __init__(self, model: SpeechModel) -> None:
+        self._model, step = model, receptive_field(model.convolutions)[1]
+        self._ends = hop_padding(model.convolutions)
+        self.name, self.widths, self.frame_multiple = f"{model.name} hop-aligned", model.widths, model.frame_multiple
+        # The one convolution that gives the same count.
+        self.convolutions: tuple[tuple[int, int], ...] = ((step, step),)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the model's own, and of the alignment."""
+        return digest(self._model.fingerprint, "hop-aligned")
+
+    def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
+        """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""
+        silent = waveforms * padding_mask(lengths, waveforms.shape[1])
+        return self._model(F.pad(silent, self._ends), lengths + sum(self._ends), last_layer)
 
 
 class OnnxTeacher:

@@ -152,7 +152,7 @@ def write_units(
     """
     info = codebook.info
     if info.model_fingerprint != model.fingerprint:
-        raise UserError(f"--codebook: it was fitted on other weights ({info.model}) than those of {model.name}")
+        raise UserError(f"--codebook: it is of {info.model}, with other weights or frames than {model.name}")
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
     schema = units_schema(codebook, rate_hz, options, used_windows(recordings, options.windows))
     rows = plan_rows(recordings, model)

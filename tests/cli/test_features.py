@@ -76,6 +76,20 @@ def test_features_of_the_layers_that_are_named(
     assert set(pandas.read_parquet(out).frame_rate_hz) == {100.0 if model == "fbank" else 50.0}
 
 
+@pytest.mark.parametrize("longest", ["300", "0.5"])
+def test_hop_aligned_frames_count_the_hops(workspace: Path, tmp_path: Path, longest: str) -> None:
+    options = ["--hop-aligned", "--max-seconds", longest, "--window-seconds", "0.4", "--context-seconds", "0.2"]
+    for command, extra in (("features", []), ("units", ["--clusters", "5", "--soft"])):
+        arguments = [command, str(workspace / "in"), "--model", "all_heads", *options, *extra]
+        assert run(*arguments, "--out", str(tmp_path / command), workspace=workspace)[0] == 0
+        rows = pandas.read_parquet(tmp_path / command)
+        assert (rows.frames == (rows.seconds * 50).astype(int)).all()
+    assert (rows.soft.map(len) == rows.frames * 5).all()
+    book = ["--codebook", str(tmp_path / "units.codebook"), "--out", str(tmp_path / "x")]
+    code, _, error = run("units", str(workspace / "in"), "--model", "all_heads", *book, workspace=workspace)
+    assert (code, "it is of all_heads hop-aligned, with other weights or frames" in error) == (1, True)
+
+
 def test_an_exported_student_says_what_the_student_says(workspace: Path, tmp_path: Path) -> None:
     readout = tiny_readout("armhubert", **SMALL)
     save_student(readout.student, tmp_path / "student")
