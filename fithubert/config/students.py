@@ -52,11 +52,17 @@ class HeadsConfig(StrictModel):
     upsampling: Literal["transposed_conv", "repeat"] = "transposed_conv"
     #: Width of each prediction's part of the hidden projection of `shared` heads; None: the student's width.
     hidden_width: Size | None = None
+    #: Teacher layers whose heads a released student keeps although its read-out does not need them, and with them the
+    #: teacher's `final_proj`. Voice conversion by RVC's first version reads layer 9.
+    keep: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "HeadsConfig":
         if len(set(self.layer_map)) < len(self.layer_map):
             raise ValueError("layer_map: the same pair is listed twice")
+        for layer in self.keep:
+            if layer not in {teacher_layer for _, teacher_layer in self.layer_map}:
+                raise ValueError(f"keep: no head predicts teacher layer {layer}")
         return self
 
 
@@ -163,16 +169,21 @@ class StudentConfig(StrictModel):
         """The factor by which the frame rate of each head's layer is reduced."""
         return tuple(self.factor_of(layer) for layer, _ in self.heads.layer_map)
 
-    def released(self) -> "StudentConfig":
-        """This architecture without what only training needs: unread heads, the unit head, the mask embedding."""
+    @property
+    def read_pairs(self) -> tuple[tuple[int, int], ...]:
+        """The entries of the layer map whose heads the read-out needs."""
         reduced = self.time_reduction.kind != "none" and self.heads.upsampling == "transposed_conv"
         if self.readout in ("projections", "all"):
-            pairs = self.heads.layer_map
-        elif self.readout == "last" or (self.readout == "encoder" and reduced and self.heads.kind == "shared"):
+            return self.heads.layer_map
+        if self.readout == "last" or (self.readout == "encoder" and reduced and self.heads.kind == "shared"):
             # An upsampling that shared heads have in common lasts as long as one of them.
-            pairs = self.heads.layer_map[-1:]
-        else:
-            pairs = ()
+            return self.heads.layer_map[-1:]
+        return ()
+
+    def released(self) -> "StudentConfig":
+        """This architecture without what only training needs: other heads, the unit head, the mask embedding."""
+        read, keep = self.read_pairs, self.heads.keep
+        pairs = tuple(pair for pair in self.heads.layer_map if pair in read or pair[1] in keep)
         heads = self.heads.model_copy(update={"layer_map": pairs})
         return self.model_copy(update={"heads": heads, "units": None, "masking": None})
 

@@ -106,6 +106,8 @@ def train_student(
         loop = TrainingLoop(Stepper(fabric, student, hint_loss, distill_params), data, checkpoints, listeners)
         ended = loop.run()
         student.load_state_dict(loop.best)
+        if data.teacher is not None and config.heads.keep:
+            student.final_proj = data.teacher.final_proj
         record |= ended.to_record()
         fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
         on_first_rank(fabric, checkpoints.remove)

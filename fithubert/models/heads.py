@@ -86,8 +86,8 @@ class Heads(nn.Module):
         """`x` (batch, reduced time, feature) at the teacher's rate: by an upsampling of all heads, or repeated."""
         return repeat_frames(x, factor, num_frames) if self.upsampling is None else self.upsampling(x, num_frames)
 
-    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
-        """The weights `state` of these heads without those of the heads before `first`."""
+    def cut(self, state: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Tensor]:
+        """The weights `state` of these heads, of the heads `kept` only."""
         raise NotImplementedError
 
 
@@ -103,12 +103,12 @@ class LayerHeads(Heads):
         heads = list(self.children())
         return tuple(heads[i](states[self.layers[i]], num_frames) for i in wanted)
 
-    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
+    def cut(self, state: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Tensor]:
         cut = {}
         for name, tensor in state.items():
             index, _, rest = name.partition(".")
-            if int(index) >= first:
-                cut[f"{int(index) - first}.{rest}"] = tensor
+            if int(index) in kept:
+                cut[f"{kept.index(int(index))}.{rest}"] = tensor
         return cut
 
 
@@ -138,10 +138,10 @@ class SharedHeads(Heads):
             return tuple(outputs)
         return tuple(repeat_frames(y, self.factor, num_frames) for y in outputs)
 
-    def cut(self, state: Mapping[str, Tensor], first: int) -> dict[str, Tensor]:
+    def cut(self, state: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Tensor]:
         cut = dict(state)
         for name in ("weight", "bias", "hidden.weight", "hidden.bias"):
-            cut[name] = state[name][len(state[name]) // len(self.layers) * first :].clone()
+            cut[name] = state[name].unflatten(0, (len(self.layers), -1))[list(kept)].flatten(0, 1)
         return cut
 
 

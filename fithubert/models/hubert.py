@@ -26,6 +26,8 @@ from fithubert.models.encoder import (
 from fithubert.models.frontend import ConvFrontend
 from fithubert.models.speech_model import SpeechOutput, run_one_by_one
 
+#: The layer that RVC's first version reads through `final_proj`.
+PROJECTED_LAYER = 9
 #: Features from which on a model counts as wide: HuBERT Base has 768.
 _WIDE = 512
 

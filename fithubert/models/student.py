@@ -70,6 +70,9 @@ class Student(nn.Module):
     model, so that a teacher's weights fit if the shapes agree. In a pre-norm student the last state, and with it
     the last head, is taken after the final layer norm (the authors' code does so downstream but not in training),
     unless `final_norm` says otherwise.
+
+    `final_proj`: weight and bias of the teacher's linear map behind its states, which an export may put behind a head.
+    It is no parameter, and no part of the fingerprint.
     """
 
     def __init__(self, config: StudentConfig) -> None:
@@ -103,6 +106,7 @@ class Student(nn.Module):
             for index in range(config.depth)
         )
         self.heads = build_heads(config)
+        self.final_proj: tuple[Tensor, Tensor] | None = None
         self.unit_head = None
         if config.units is not None:
             factor = config.factor_of(config.units.layer)
@@ -150,7 +154,8 @@ class Student(nn.Module):
         """
         readout, end = self.config.readout, None if last_layer is None else last_layer + 1
         if readout in ("last", "projections"):
-            return self.hints(waveforms, lengths, range(len(self.config.heads.layer_map))[:end])[:2]
+            heads = range(len(self.config.heads.layer_map))
+            return self.hints(waveforms, lengths, heads[-1:] if readout == "last" else heads[:end])[:2]
         depth = end if readout == "outputs" else last_layer
         encoded = self.encode(waveforms, lengths, depth if readout in ("layers", "outputs") else None)
         layers, frames = self.at_teacher_rate(encoded), encoded.num_frames
@@ -169,9 +174,8 @@ class Student(nn.Module):
         width = config.width if config.heads.kind == "none" else config.heads.teacher_width
         heads = (width,) * len(config.heads.layer_map)
         layers = (config.width,) * (config.depth + 1)
-        return {"layers": layers, "outputs": layers[1:], "encoder": layers[:1], "all": layers + heads}.get(
-            config.readout, heads
-        )
+        widths = {"layers": layers, "outputs": layers[1:], "encoder": layers[:1], "all": layers + heads}
+        return {"last": heads[-1:], **widths}.get(config.readout, heads)
 
     def encode(
         self,

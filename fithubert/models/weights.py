@@ -50,7 +50,7 @@ def save_student(
     state = released_state(student) if release else canonical_state(student)
     config = student.config.released() if release else student.config
     values = {"format": STUDENT_FORMAT, "student": config.model_dump(mode="json"), "record": record or {}}
-    _write_folder(Path(directory), values, state)
+    _write_folder(Path(directory), values, state | projection_state(student.final_proj))
     return _fingerprint(config, state)
 
 
@@ -69,6 +69,7 @@ def load_student(directory: Path | str, *, for_training: bool = False) -> Studen
     state = read_tensors(path)
     # Folded before, not after, so that the weight is the saved one bit by bit.
     student = Student(config) if for_training else prepare_for_inference(Student(config))
+    student.final_proj = take_projection(state, config.heads.teacher_width, str(path))
     fill_model(student, state, str(path))
     return student
 
@@ -80,11 +81,12 @@ def read_record(directory: Path | str) -> dict[str, Any]:
 
 def released_state(student: Student) -> dict[str, Tensor]:
     """The canonical state of the student that `config.released()` describes."""
-    kept = len(student.config.released().heads.layer_map)
+    pairs, released = student.config.heads.layer_map, student.config.released().heads.layer_map
+    kept = [index for index, pair in enumerate(pairs) if pair in released]
     state = {name: x for name, x in canonical_state(student).items() if name.split(".")[0] not in _TRAINING_ONLY}
     heads = {name.removeprefix("heads."): state.pop(name) for name in list(state) if name.startswith("heads.")}
     if kept:
-        cut = student.heads.cut(heads, len(student.config.heads.layer_map) - kept)
+        cut = student.heads.cut(heads, kept)
         state |= {f"heads.{name}": tensor for name, tensor in cut.items()}
     return state
 
@@ -93,6 +95,7 @@ def release(student: Student) -> Student:
     """A copy of `student` for inference without the parts that only training needs, on the CPU."""
     copy = prepare_for_inference(Student(student.config.released()))
     fill_model(copy, released_state(student), "release")
+    copy.final_proj = student.final_proj
     return copy
 
 
@@ -103,8 +106,11 @@ def fingerprint(student: Student) -> str:
 
 def _fingerprint(config: StudentConfig, state: Mapping[str, Tensor]) -> str:
     # Options of later versions are left out where they change nothing, so that older fingerprints stay.
-    unchanged = {name for name in _LATER_OPTIONS if getattr(config, name) == StudentConfig.model_fields[name].default}
-    return digest_model(config.model_dump_json(exclude=unchanged), state)
+    fields = StudentConfig.model_fields
+    same: dict[str, Any] = {name: True for name in _LATER_OPTIONS if getattr(config, name) == fields[name].default}
+    if not config.heads.keep:
+        same["heads"] = {"keep"}
+    return digest_model(config.model_dump_json(exclude=same), state)
 
 
 def save_teacher(
@@ -182,9 +188,9 @@ def without_memory() -> Iterator[None]:
 class ParameterCounts:
     """Parameters of a model by use.
 
-    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs. `training_only`: the other heads,
-    the unit head and the mask embedding. `unused_in_reference`: an upsampler of the whole model that the authors' code
-    builds and counts but never uses; it is in neither total here.
+    `trunk`: everything but heads. `readout`: the heads that `config.readout` needs, and those that are kept.
+    `training_only`: the other heads, the unit head and the mask embedding. `unused_in_reference`: an upsampler of the
+    whole model that the authors' code builds and counts but never uses; it is in neither total here.
     """
 
     trunk: int

@@ -41,6 +41,7 @@ class CompressOptions:
     """What to compress, and how far. `size`: share of the teacher's parameters. `updates`: None: what the hours allow.
 
     `write_params`: a file for the parameters that are used. `hub_name`: OWNER/NAME of a repository of the hub.
+    `keep`: teacher layers whose heads the student keeps.
     """
 
     teacher: str
@@ -53,6 +54,7 @@ class CompressOptions:
     onnx: bool = False
     write_params: Path | None = None
     hub_name: str | None = None
+    keep: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Raise UserError if a number is out of its range."""
@@ -76,6 +78,8 @@ def plan_params(
     if options.updates == 0 and not can_cut:
         raise UserError("--updates 0: a student cannot be cut from this teacher's positional convolution; train it")
     shape = scaled_shape(options.recipe, teacher, parameters, options.size)
+    if options.keep:
+        shape["heads"] |= {"keep": list(options.keep)}
     # Short trainings do not overfit.
     shape |= dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout"), 0.0)
     every = max(1, min(200, updates // 10))

@@ -33,7 +33,7 @@ def count_macs(config: HubertConfig | StudentConfig, num_samples: int) -> dict[s
         gates = 0 if config.relative_buckets is None else frames * config.width * 2
         macs["transformer"] = config.depth * (_layer_macs(frames, config.width, config.ffn_width, reuse=False) + gates)
         return macs
-    reduction, pairs = config.time_reduction, config.released().heads.layer_map
+    reduction, pairs = config.time_reduction, config.read_pairs
     reduced = frames
     if reduction.kind != "none":
         reduced = frames // reduction.factor if reduction.drop_last_frame else -(-frames // reduction.factor)

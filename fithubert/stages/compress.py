@@ -18,7 +18,7 @@ from fithubert.export.hub import open_hub, push_folder
 from fithubert.files import atomic_file, check_replaceable, digest_json, only_writer, remove_leftovers
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers import load_teacher
-from fithubert.models.hubert import HubertTeacher
+from fithubert.models.hubert import PROJECTED_LAYER, HubertTeacher
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import released_counts
@@ -54,6 +54,8 @@ def compress(options: CompressOptions) -> CompressMetrics:
     loaded = load_teacher(options.teacher)
     if not isinstance(loaded, HubertTeacher):
         raise UserError(f"teacher {options.teacher!r}: has no layers to distil")
+    if loaded.final_proj is not None and loaded.model.config.depth >= PROJECTED_LAYER:
+        options = replace(options, keep=(PROJECTED_LAYER,))  # for the export to RVC
     metrics, base = _begin(options, loaded)
     job = CompressJob(loaded.fingerprint, listed, options.size, options.recipe, options.hours_budget, options.updates)
     workspace = Workspace(options.out / "work")

@@ -152,6 +152,19 @@ def test_two_heads_on_one_teacher_layer_train_and_are_recorded_apart(tmp_path: P
     assert set(read_record(result.directory)["curve"][0]["layer_losses"]) == {"1-3", "2-3"}
 
 
+@pytest.mark.parametrize("keep", [[], [1]])
+def test_a_student_that_keeps_a_head_carries_the_projection(keep: list[int], tmp_path: Path) -> None:
+    heads = {"teacher_width": 6, "layer_map": [[1, 1], [2, 3]], "keep": keep}
+    teacher = tiny_teacher()
+    teacher.final_proj = weight, _ = torch.randn(4, 6), torch.randn(4)
+    trained = train(
+        tmp_path, distill_params(updates=1), student_params=reshaped(student_params(), heads=heads), teacher=teacher
+    )
+    student = load_student(trained.directory)
+    assert student.config.heads.layer_map == (((1, 1), (2, 3)) if keep else ((2, 3),))
+    assert (student.final_proj is not None and torch.equal(student.final_proj[0], weight)) == bool(keep)
+
+
 def test_frames_are_masked_in_the_last_part_of_a_training(tmp_path: Path) -> None:
     def run(name: str, masking: dict | None, masking_from: float) -> list[float]:
         recorder = Recorder()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fithubert.errors import UserError
 from fithubert.importers import load_teacher
@@ -27,6 +28,7 @@ from fithubert.models.weights import (
     save_student,
     save_teacher,
 )
+from fithubert.profile.macs import count_macs
 from tests.models.shapes import strong, tiny
 from tests.models.test_hubert import tiny_config
 
@@ -90,18 +92,52 @@ def test_a_student_is_pickled_whole(released: bool) -> None:
 def test_readouts_are_the_students_own_layers(recipe: str, readout: str) -> None:
     student = strong(tiny(recipe, readout=readout))
     model = ReadOut(student, "tiny")
-    batch = torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), torch.tensor([9000, 4000])
-    full = student(*batch)
+    full = student(*batch())
     wanted = {"last": full.projections[-1:], "layers": full.hidden_states, "projections": full.projections}[readout]
-    states = model(*batch)
+    states = model(*batch())
     torch.testing.assert_close(states.hidden_states, wanted, atol=1e-5, rtol=1e-5)
     assert torch.equal(states.lengths, full.lengths)
     assert model.widths == tuple(x.shape[2] for x in states.hidden_states)
-    early = model(*batch, last_layer=0).hidden_states
+    early = model(*batch(), last_layer=0).hidden_states
     assert len(early) == 1
     torch.testing.assert_close(early[0], states.hidden_states[0])
     assert sum(p.numel() for p in model.student.parameters()) <= parameter_counts(student.config).total
     assert model.student.config == student.config.released()
+
+
+@pytest.mark.parametrize("recipe", ["fithubert", "distilhubert"])
+@pytest.mark.parametrize("readout", ["last", "layers"])
+def test_a_released_student_keeps_the_heads_it_is_asked_to_keep_and_the_projection(
+    recipe: str, readout: str, tmp_path: Path
+) -> None:
+    layer_map = [[1, 1], [2, 2], [3, 3]] if recipe == "fithubert" else [[3, 1], [3, 2], [3, 3]]
+    heads = {"layer_map": layer_map, "keep": [2]}
+    student = strong(tiny(recipe, readout=readout, heads=heads))
+    student.final_proj = torch.randn(5, 24), torch.randn(5)
+    save_student(student, tmp_path / "student")
+    kept, full = load_student(tmp_path / "student"), student(WAVEFORMS)
+    assert kept.config.heads.layer_map == tuple(tuple(p) for p in layer_map[1 : 3 if readout == "last" else 2])
+    torch.testing.assert_close(kept(WAVEFORMS).projections[0], full.projections[1], atol=1e-5, rtol=1e-5)
+    assert kept.final_proj is not None
+    assert all(torch.equal(one, two) for one, two in zip(kept.final_proj, student.final_proj, strict=True))
+    plain = strong(tiny(recipe, readout=readout, heads={**heads, "keep": []}))
+    plain.load_state_dict(student.state_dict())
+    ours, theirs = ReadOut(kept, "kept"), ReadOut(plain, "plain")
+    torch.testing.assert_close(ours(*batch()).hidden_states, theirs(*batch()).hidden_states, atol=1e-5, rtol=1e-5)
+    assert ours.widths == theirs.widths
+    assert ours.student.final_proj is not None
+    assert count_macs(kept.config, 16_000) == count_macs(plain.config, 16_000) == count_macs(student.config, 16_000)
+    student.final_proj = None
+    assert fingerprint(student) == fingerprint(kept) != fingerprint(plain)
+
+
+def test_a_head_that_does_not_exist_cannot_be_kept() -> None:
+    with pytest.raises(UserError, match=r"heads: .*keep: no head predicts teacher layer 9"):
+        tiny(heads={"keep": [9]})
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), torch.tensor([9000, 4000])
 
 
 def test_the_fingerprint_follows_weights_and_readout() -> None:
