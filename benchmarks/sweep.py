@@ -24,7 +24,7 @@ from fithubert.config.search import SpaceParams
 from fithubert.config.students import StudentParams
 from fithubert.errors import UserError
 from fithubert.files import write_json
-from fithubert.profile.macs import PARTS
+from fithubert.models.macs import PARTS
 from fithubert.search.front import hypervolume, read_result
 from fithubert.search.space import Limits, Speed
 from fithubert.search.study import Search, StudyPlace, create_study

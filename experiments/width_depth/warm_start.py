@@ -25,11 +25,11 @@ from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.step import Stepper
 from fithubert.distill.warmstart import set_first_weights
 from fithubert.errors import exit_on_user_error
+from fithubert.models.macs import REFERENCE_SECONDS
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import load_student, save_student
-from fithubert.profile.costs import REFERENCE_SECONDS
 from fithubert.search.space import count_reference_macs, find_choices, make_student
 from fithubert.search.trial import TrialData
 from fithubert.stages.ablation import open_trial_data

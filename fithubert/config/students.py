@@ -1,9 +1,9 @@
 """The section `students`: the architecture of a student, its hints and its start."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fithubert.config.base import Size, StrictModel, merge
 
@@ -66,6 +66,25 @@ class HeadsConfig(StrictModel):
         return self
 
 
+def _check_sizes(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    for size in value if isinstance(value, tuple) else (value,):
+        if not 0 < size <= 2**16:
+            raise ValueError(f"{size} is not in 1..{2**16}")
+    return value
+
+
+#: One number for all transformer layers, or one for each.
+PerLayer = Annotated[int | tuple[int, ...], AfterValidator(_check_sizes)]
+
+
+class LayerSizes(NamedTuple):
+    """One transformer layer: its attention heads, the features of each, and its feed-forward units."""
+
+    heads: int
+    head_width: int
+    ffn_width: int
+
+
 class StudentConfig(StrictModel):
     """The architecture of a student. Sizes are counts of channels, features, layers or frames."""
 
@@ -77,8 +96,11 @@ class StudentConfig(StrictModel):
     feature_norm: bool = True
     width: Size
     depth: int = Field(gt=0, le=1000)
-    ffn_width: Size
-    attention_heads: Size
+    #: Feed-forward units and attention heads of every transformer layer, or a list with one number for each.
+    ffn_width: PerLayer
+    attention_heads: PerLayer
+    #: Features of one attention head; None: the width is divided among the heads.
+    head_width: Size | None = None
     #: Transformer layers, counted from 0, that reuse the attention map of the layer before (ARMHuBERT).
     reuse_attention: tuple[int, ...] = ()
     #: A reused map goes through softmax a second time, as in ARMHuBERT's public code.
@@ -122,8 +144,7 @@ class StudentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "StudentConfig":
-        if self.width % self.attention_heads:
-            raise ValueError(f"attention_heads {self.attention_heads} does not divide width {self.width}")
+        self._check_layers()
         if self.width % self.pos_conv_groups:
             raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
         if self.time_reduction.kind != "none" and self.time_reduction.before_layer >= self.depth:
@@ -140,11 +161,29 @@ class StudentConfig(StrictModel):
                 raise ValueError(f"heads.layer_map: shared heads read the last layer, {self.depth}, only")
         if self.units is not None and self.units.layer > self.depth:
             raise ValueError(f"hints.units.student_layer: {self.units.layer} is not in 0..{self.depth}")
+        return self
+
+    def _check_layers(self) -> None:
+        """Raise ValueError if the sizes of a transformer layer, or the attention map that it reuses, do not fit."""
+        for name in ("ffn_width", "attention_heads"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.depth:
+                raise ValueError(f"{name}: {len(value)} numbers for {self.depth} layers; give one for each layer")
+        for heads in _per_layer(self.attention_heads, self.depth):
+            if self.head_width is None and self.width % heads:
+                raise ValueError(f"attention_heads {heads} does not divide width {self.width}; set head_width")
         without_map = {0} | ({self.time_reduction.before_layer} if self.time_reduction.kind != "none" else set())
         for layer in self.reuse_attention:
             if layer in without_map or not 0 < layer < self.depth:
                 raise ValueError(f"reuse_attention: layer {layer} has no layer before it at the same frame rate")
-        return self
+            if self.layer_sizes[layer].heads != self.layer_sizes[layer - 1].heads:
+                raise ValueError(f"reuse_attention: layer {layer} must have as many heads as layer {layer - 1}")
+
+    @property
+    def layer_sizes(self) -> tuple[LayerSizes, ...]:
+        """The sizes of every transformer layer."""
+        heads, units = (_per_layer(value, self.depth) for value in (self.attention_heads, self.ffn_width))
+        return tuple(LayerSizes(n, self.head_width or self.width // n, m) for n, m in zip(heads, units, strict=True))
 
     @property
     def first_reduced(self) -> int:
@@ -203,6 +242,10 @@ class UnitsParams(StrictModel):
     weight: float = Field(1.0, gt=0)
     #: Training speech that the clusters are fitted on.
     seconds: float = Field(300.0, gt=0)
+
+
+def _per_layer(value: int | tuple[int, ...], depth: int) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,) * depth
 
 
 class HintParams(StrictModel):

@@ -178,16 +178,18 @@ class EncoderLayerConfig:
     width: int
     ffn_width: int
     attention_heads: int
-    norm_first: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     #: No queries and keys of its own: the layer attends as an earlier one did (ARMHuBERT).
     reuse_attention: bool = False
+    norm_first: bool = False
     #: Attention takes a position bias, gated by its input (WavLM).
     gated_positions: bool = False
     #: The function between the two maps of the feed-forward, by its name in torch.nn.functional.
     activation: str = "gelu"
+    #: Features of one attention head; None: the width is divided among the heads.
+    head_width: int | None = None
 
 
 def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
@@ -203,19 +205,20 @@ def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
 class SelfAttention(nn.Module):
     """Multi-head self-attention with separate projections (fairseq `MultiheadAttention`).
 
-    `reuse`: without queries and keys; such a layer can only be given the attention map of another. `gated`: takes a
-    position bias, of which each query takes its share (WavLM).
+    With `reuse_attention` it has no queries and keys and must be given the attention map of another layer.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, reuse: bool = False, gated: bool = False) -> None:
+    def __init__(self, config: EncoderLayerConfig) -> None:
         super().__init__()
-        self.heads, self.dropout, self.reuse = heads, dropout, reuse
-        if not reuse:
-            self.query = nn.Linear(width, width)
-            self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.gate = PositionGate(width // heads, heads) if gated else None
+        width, self.heads = config.width, config.attention_heads
+        self.dropout, self.reuse = config.attention_dropout, config.reuse_attention
+        inner = self.heads * (config.head_width or width // self.heads)
+        if not self.reuse:
+            self.query = nn.Linear(width, inner)
+            self.key = nn.Linear(width, inner)
+        self.value = nn.Linear(width, inner)
+        self.out = nn.Linear(inner, width)
+        self.gate = PositionGate(inner // self.heads, self.heads) if config.gated_positions else None
 
     def forward(
         self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None, position_bias: Tensor | None = None
@@ -228,7 +231,7 @@ class SelfAttention(nn.Module):
         return self.out(self.context(x, self._gated(x, mask, position_bias), attention_map))
 
     def context(self, x: Tensor, mask: Tensor | None, attention_map: Tensor | None = None) -> Tensor:
-        """The input of `out`: the attended values of all heads, concatenated, (batch, time, feature)."""
+        """The input of `out`: the attended values of all heads, concatenated, (batch, time, head * head feature)."""
         value, dropout = self._split(self.value(x)), self.dropout if self.training else 0.0
         if attention_map is None:
             query, key = self._split(self.query(x)), self._split(self.key(x))
@@ -262,13 +265,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: EncoderLayerConfig) -> None:
         super().__init__()
         self.norm_first, self.activation = config.norm_first, getattr(F, config.activation)
-        self.attention = SelfAttention(
-            config.width,
-            config.attention_heads,
-            config.attention_dropout,
-            config.reuse_attention,
-            config.gated_positions,
-        )
+        self.attention = SelfAttention(config)
         self.attention_norm = nn.LayerNorm(config.width)
         self.ffn_in = nn.Linear(config.width, config.ffn_width)
         self.ffn_out = nn.Linear(config.ffn_width, config.width)

@@ -91,7 +91,7 @@ class _Shaper:
     def own_ffn(self, width: int) -> int:
         """The recipe's feed-forward width, which is as much narrower than this teacher's as than HuBERT Base's."""
         base, teacher = hubert_base(), self.teacher
-        of_recipe = self.base.ffn_width / self.base.width
+        of_recipe = self.base.layer_sizes[0].ffn_width / self.base.width
         return max(1, round(width * of_recipe * (teacher.ffn_width / teacher.width) / (base.ffn_width / base.width)))
 
     def ffn_range(self, width: int) -> tuple[int, int]:

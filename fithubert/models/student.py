@@ -1,8 +1,8 @@
 """The student: front end, projection, positional convolution, time reduction, transformer layers, heads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,20 +91,13 @@ class Student(nn.Module):
             self.time_reduction = TimeReduction(
                 reduction.kind, config.width, reduction.factor, reduction.drop_last_frame
             )
-        layer = EncoderLayerConfig(
-            width=config.width,
-            ffn_width=config.ffn_width,
-            attention_heads=config.attention_heads,
-            norm_first=config.layer_norm_first,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            activation_dropout=config.activation_dropout,
-            activation=config.activation,
-        )
-        self.layers = nn.ModuleList(
-            EncoderLayer(replace(layer, reuse_attention=index in config.reuse_attention))
-            for index in range(config.depth)
-        )
+        rates = (config.dropout, config.attention_dropout, config.activation_dropout)
+        kind: dict[str, Any] = {"norm_first": config.layer_norm_first, "activation": config.activation}
+        self.layers = nn.ModuleList()
+        for index, (heads, head_width, units) in enumerate(config.layer_sizes):
+            reuse = index in config.reuse_attention
+            layer = EncoderLayerConfig(config.width, units, heads, *rates, reuse, head_width=head_width, **kind)
+            self.layers.append(EncoderLayer(layer))
         self.heads = build_heads(config)
         self.final_proj: tuple[Tensor, Tensor] | None = None
         self.unit_head = None

@@ -17,8 +17,8 @@ from fithubert.distill.hints import HintLoss
 from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_field
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.macs import count_macs
 from fithubert.models.student import build_student
-from fithubert.profile.macs import count_macs
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
 from fithubert.threads import torch_threads
 from fithubert.training.updates import OptimizerSettings, build_optimizer

@@ -20,12 +20,12 @@ from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.macs import PARTS, REFERENCE_SECONDS
 from fithubert.models.recipes import RECIPES
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, parameter_counts
-from fithubert.profile.macs import PARTS
 from fithubert.profile.timing import (
     find_module,
     paired_ratio,
@@ -36,9 +36,6 @@ from fithubert.profile.timing import (
 from fithubert.records import Machine, ModelCost, ModelCosts, Parameters, PartCost
 from fithubert.threads import torch_threads
 
-#: The costs per second of audio are those of one utterance of this length. Attention grows with the length: at 10 s its
-#: share is that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.
-REFERENCE_SECONDS = 10.0
 #: The part that a module belongs to, by the attribute that holds it. The norms of a part belong to it.
 _PART_OF_ATTRIBUTE = {
     "frontend": "front_end",

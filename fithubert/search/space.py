@@ -13,12 +13,12 @@ from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
+from fithubert.models.macs import PARTS, REFERENCE_SECONDS, count_macs
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
 from fithubert.models.weights import released_counts
-from fithubert.profile.costs import REFERENCE_SECONDS, time_parts
-from fithubert.profile.macs import PARTS, count_macs
+from fithubert.profile.costs import time_parts
 from fithubert.profile.timing import paired_ratio, time_in_turn
 from fithubert.threads import torch_threads
 
@@ -62,6 +62,7 @@ def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> Stu
         "width": choices["width"],
         "ffn_width": choices["ffn_width"],
         "attention_heads": choices["attention_heads"],
+        "head_width": None,
         "conv_layers": [
             [max(_CHANNELS, round(channels * choices["front_end"] / _CHANNELS) * _CHANNELS), kernel, stride]
             for channels, kernel, stride in base.conv_layers

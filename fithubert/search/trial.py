@@ -15,9 +15,9 @@ from fithubert.data.manifest import Manifest
 from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import TrainingData
 from fithubert.files import digest_json, read_json, write_json
+from fithubert.models.macs import REFERENCE_SECONDS
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.weights import load_student
-from fithubert.profile.costs import REFERENCE_SECONDS
 from fithubert.records import AblationTrial, TaskScore
 from fithubert.search.space import count_reference_macs
 from fithubert.store.extract import ExtractSettings, extract_features

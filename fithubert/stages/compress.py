@@ -19,11 +19,11 @@ from fithubert.files import atomic_file, check_replaceable, digest_json, only_wr
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers import load_teacher
 from fithubert.models.hubert import PROJECTED_LAYER, HubertTeacher
+from fithubert.models.macs import count_macs
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import released_counts
 from fithubert.profile.compression import STUDENT, CompressOptions, plan_params, plan_training
-from fithubert.profile.macs import count_macs
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill

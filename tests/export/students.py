@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fithubert.models.runtime import ReadOut
-from tests.models.shapes import strong, tiny
+from tests.models.shapes import PRUNED, strong, tiny
 
 #: Few layers, one of each kind: tracing them is what takes long.
 SMALL = {"conv_layers": [[8, 10, 5], [12, 1, 1], [16, 3, 2], [16, 2, 2]], "depth": 2}
@@ -18,6 +18,7 @@ READOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "projections": ("armhubert", {}),
     "encoder": ("distilhubert", {"readout": "encoder", "time_reduction": {"kind": "conv1d"}}),
     "outputs": ("starhubert", {"readout": "outputs"}),
+    "pruned": ("fithubert", PRUNED),
     "all": ("distilhubert", {"readout": "all", "heads": {"teacher_width": 32}}),
 }
 

@@ -20,7 +20,7 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student
 from tests.export.students import SMALL, draw_waveforms, read_alone, tiny_readout
-from tests.models.shapes import strong, tiny
+from tests.models.shapes import PRUNED, strong, tiny
 
 LENGTHS = (400, 401, 719, 720, 721, 1039, 5001, 7777, 16000, 16001)
 
@@ -45,8 +45,8 @@ def real_speech() -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReadOut, Path]:
-    """FitHuBERT in both forms."""
-    readout = tiny_readout("fithubert", **SMALL)
+    """FitHuBERT, with layers of different sizes, in both forms."""
+    readout = tiny_readout("fithubert", **{**SMALL, **PRUNED})
     folder = tmp_path_factory.mktemp("fithubert") / "onnx"
     export_onnx(readout, folder, [as_speech(16000)], no_time)
     return readout, folder

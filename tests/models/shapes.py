@@ -18,6 +18,14 @@ TINY: dict[str, Any] = {
     "pos_conv_groups": 4,
     "heads": {"teacher_width": 24},
 }
+#: Two layers of different sizes, as pruning leaves them, in a width that no number of heads divides.
+PRUNED: dict[str, Any] = {
+    "width": 28,
+    "depth": 2,
+    "ffn_width": [30, 7],
+    "attention_heads": [3, 1],
+    "head_width": 5,
+}
 
 
 def tiny(recipe: str = "fithubert", **changes: Any) -> StudentConfig:

@@ -32,7 +32,7 @@ def test_group_norm_leaves_padding_out() -> None:
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_encoder_layer_equals_torchs(norm_first: bool) -> None:
-    ours = EncoderLayer(EncoderLayerConfig(16, 24, 4, norm_first)).eval()
+    ours = EncoderLayer(EncoderLayerConfig(16, 24, 4, norm_first=norm_first)).eval()
     theirs = nn.TransformerEncoderLayer(
         16, 4, 24, activation="gelu", batch_first=True, norm_first=norm_first, dropout=0.0
     )
@@ -55,7 +55,7 @@ def test_encoder_layer_equals_torchs(norm_first: bool) -> None:
 
 
 def test_attention_by_its_own_map_is_attention() -> None:
-    attention = SelfAttention(16, 4, dropout=0.0)
+    attention = SelfAttention(EncoderLayerConfig(16, 24, 4))
     nn.init.normal_(attention.query.weight)
     x, mask = torch.randn(2, 12, 16), attention_mask(LENGTHS, 12)
     weights = attention.weights(x, mask)

@@ -6,9 +6,9 @@ import pytest
 
 from fithubert.errors import UserError
 from fithubert.frames import receptive_field
+from fithubert.models.macs import count_macs
 from fithubert.models.recipes import RECIPES, resolve
 from fithubert.models.weights import parameter_counts
-from fithubert.profile.macs import count_macs
 from tests.models.reference import folder, needs_reference
 
 #: Recipe -> (what is counted, the exact number, the published number in millions).

@@ -16,6 +16,7 @@ from torch import Tensor
 from fithubert.errors import UserError
 from fithubert.importers import load_teacher
 from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.macs import count_macs
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student
 from fithubert.models.weights import (
@@ -28,8 +29,7 @@ from fithubert.models.weights import (
     save_student,
     save_teacher,
 )
-from fithubert.profile.macs import count_macs
-from tests.models.shapes import strong, tiny
+from tests.models.shapes import PRUNED, strong, tiny
 from tests.models.test_hubert import tiny_config
 
 WAVEFORMS = [torch.randn(9000, generator=torch.Generator().manual_seed(1)) * 0.1, torch.zeros(4000)]
@@ -138,6 +138,32 @@ def test_a_head_that_does_not_exist_cannot_be_kept() -> None:
 
 def batch() -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(WAVEFORMS, batch_first=True), torch.tensor([9000, 4000])
+
+
+def test_layers_of_different_sizes_are_saved_and_counted(tmp_path: Path) -> None:
+    student = strong(tiny(**PRUNED))
+    assert [tuple(layer.attention.value.weight.shape) for layer in student.layers] == [(15, 28), (5, 28)]
+    assert [tuple(layer.ffn_in.weight.shape) for layer in student.layers] == [(30, 28), (7, 28)]
+    save_student(student, tmp_path / "student", release=False)
+    again = load_student(tmp_path / "student")
+    assert again.config == student.config
+    assert fingerprint(again) == fingerprint(student)
+    assert parameter_counts(student.config).trained == sum(p.numel() for p in student.parameters())
+    torch.testing.assert_close(again(WAVEFORMS).projections, student(WAVEFORMS).projections)
+
+
+def test_a_student_with_the_same_number_in_every_layer_keeps_its_fingerprint(tmp_path: Path) -> None:
+    student = release(Student(tiny()))
+    with torch.no_grad():
+        for number, parameter in enumerate(student.parameters()):
+            parameter.fill_(number / 64)
+    assert fingerprint(student) == "c5c1d2a2102997fe964aa331e53050e4"
+    save_student(student, tmp_path / "student")
+    path = tmp_path / "student" / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    del values["student"]["head_width"]  # Folders of earlier versions do not have it.
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert fingerprint(load_student(tmp_path / "student")) == fingerprint(student)
 
 
 def test_the_fingerprint_follows_weights_and_readout() -> None:

@@ -14,12 +14,12 @@ from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
 from fithubert.models import recipes
 from fithubert.models.hubert import HubertModel, HubertTeacher
+from fithubert.models.macs import PARTS, count_macs
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import FbankModel, SpeechOutput
 from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, parameter_counts
 from fithubert.profile.costs import Subject, count_parts, profile_models, time_parts
-from fithubert.profile.macs import PARTS, count_macs
 from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, weight_bytes
 from fithubert.threads import torch_threads
 
@@ -59,6 +59,7 @@ STUDENTS = {
     "shared": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="projections"),
     "shallow head": small_student(heads={"layer_map": ((3, 3), (1, 1))}),
     "no projection": small_student(width=24),
+    "sizes by layer": small_student(ffn_width=(7, 60, 33), attention_heads=(1, 3, 2), head_width=5),
     "encoder": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="encoder"),
     "outputs": small_student(
         heads={"kind": "none", "layer_map": ((3, 3),)}, time_reduction={"kind": "none"}, readout="outputs"

@@ -9,8 +9,8 @@ from typing import Any
 
 from fithubert.config.search import SweepParams
 from fithubert.config.students import StudentParams
+from fithubert.models.macs import PARTS
 from fithubert.models.recipes import resolve
-from fithubert.profile.macs import PARTS
 from fithubert.records import Head
 from fithubert.search.space import Limits, Speed
 from fithubert.search.study import Search, StudyPlace, create_study

@@ -56,6 +56,10 @@ def test_default_space_contains_the_scaled_paper_shape() -> None:
     assert resolve(student.recipe, student.shape) == resolve(of.recipe, of.shape)
     check_space(params.sweep.space, of, 12, 192)
     assert find_choices(of, SpaceParams(width=(48,))) is None
+    layers = of.changed({"shape": {"ffn_width": [60, 120] * 6, "head_width": 7}})
+    assert find_choices(layers, params.sweep.space) is None
+    uniform = make_student(layers, choices, 12)
+    assert resolve(uniform.recipe, uniform.shape) == resolve(of.recipe, of.shape)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ def test_a_thin_student_is_closer_than_the_teachers_mean(kind: str, before_layer
         ("fithubert", {"depth": 2, "heads": {"layer_map": [[1, 1], [2, 3]]}}),
         ("fithubert", {"attention_heads": 2}),
         ("fithubert", {"attention_heads": 8, "ffn_width": 64}),
+        ("fithubert", {"attention_heads": [2, 3, 4], "head_width": 5, "ffn_width": [30, 12, 48]}),
         ("fithubert", {"heads": {"upsampling": "repeat"}}),
         ("fithubert", {"pos_conv_kernel": 8, "feature_norm": False}),
     ],

@@ -4,7 +4,11 @@ from types import SimpleNamespace
 
 
 class StudentConfig(SimpleNamespace):
-    """The fields of fithubert's StudentConfig; `factors`: by how much the frame rate of each layer 0..L is reduced."""
+    """The fields of fithubert's StudentConfig and two of its properties.
+
+    `factors`: by how much the frame rate of each layer 0..L is reduced. `layer_sizes`: attention heads, features of
+    each, and feed-forward units of each transformer layer.
+    """
 
     def factor_of(self, layer):
         """By how much the frame rate of `layer`'s state is reduced."""
