@@ -24,8 +24,8 @@ import torch.nn.functional as F
 
 from benchmarks.store import WideTeacher
 from benchmarks.tables import write_tables
+from fithubert.config.hints import HintParams
 from fithubert.config.params import DistillParams
-from fithubert.config.students import HintParams
 from fithubert.config.teacher import hubert_base
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.data.manifest import Manifest

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fithubert.config.students import HintParams
+from fithubert.config.hints import HintParams
 from fithubert.distill.units import Codebook, unit_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask

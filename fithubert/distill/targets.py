@@ -7,8 +7,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from fithubert.config.hints import HintParams
 from fithubert.config.params import CacheParams
-from fithubert.config.students import HintParams, StudentConfig
+from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import Precision
 from fithubert.data.batching import Crop, group_consecutive, plan_eval_batches
 from fithubert.data.manifest import Manifest

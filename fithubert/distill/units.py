@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fithubert.config.students import UnitsParams
+from fithubert.config.hints import UnitsParams
 from fithubert.training.units import UnitModel, fit_units
 
 

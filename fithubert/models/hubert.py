@@ -44,8 +44,8 @@ class HubertModel(nn.Module):
         self.positional = _build_positional(config)
         self.encoder_norm = nn.LayerNorm(config.width)
         gated = config.relative_buckets is not None
-        kind = {"norm_first": config.norm_first, "gated_positions": gated}
-        layer = EncoderLayerConfig(config.width, config.ffn_width, config.attention_heads, dropout, dropout, **kind)
+        sizes = (config.width, config.ffn_width, config.attention_heads)
+        layer = EncoderLayerConfig(*sizes, dropout, dropout, norm_first=config.norm_first, gated_positions=gated)
         self.layers = nn.ModuleList(EncoderLayer(layer) for _ in range(config.depth))
         self.relative: RelativePositions | None = None
         if config.relative_buckets is not None:

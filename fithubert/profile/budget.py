@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from fithubert.config.hints import HintParams
 from fithubert.config.params import DistillParams
-from fithubert.config.students import HintParams, StudentConfig
+from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.hints import HintLoss
 from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_field

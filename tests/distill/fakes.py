@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fithubert.config.hints import HintParams
 from fithubert.config.params import DistillParams
-from fithubert.config.students import HintParams, StudentParams
+from fithubert.config.students import StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import LiveTargets, TrainingData

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fithubert.config.base import validate
-from fithubert.config.students import HintParams, StudentParams
+from fithubert.config.hints import HintParams
+from fithubert.config.students import StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.errors import UserError
 from fithubert.files import read_json

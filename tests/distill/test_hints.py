@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fithubert.config.base import validate
-from fithubert.config.students import HintParams
+from fithubert.config.hints import HintParams
 from fithubert.distill.hints import (
     LOSSES,
     HintLoss,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fithubert.config.students import HintParams, UnitsParams
+from fithubert.config.hints import HintParams, UnitsParams
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.units import Codebook, fit_codebook, unit_loss
 from fithubert.errors import UserError

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fithubert.config.students import HintParams
+from fithubert.config.hints import HintParams
 from fithubert.distill.hints import HintLoss
 from fithubert.importers.fairseq import LAYOUT
 from fithubert.importers.published import import_published
