@@ -3,18 +3,25 @@ from typing import Annotated
 
 import typer
 
-from fithubert.cli.options import stage
+from fithubert.cli.options import stage, to_changes
 from fithubert.errors import UserError
 
 
 def superb(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(help="`fbank`, `teacher`, an entry of `students` or `superb.controls`, or an imported student."),
-    ],
+    ] = None,
     task: Annotated[
         str | None,
         typer.Argument(help="An entry of `superb.tasks` in params: pr, ks, sid ...; without it, all of them."),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Instead of MODEL: `superb.models` and `superb.controls`, on all tasks."),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tasks that run at once; default: `superb.workers` of params.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="First prepare the task's own corpus from this folder.")] = None,
     official: Annotated[bool, typer.Option("--official", help="Use SUPERB's own protocol and full budget.")] = False,
@@ -22,16 +29,19 @@ def superb(
 ) -> None:
     """Score one model on one SUPERB task or on all; its hidden states are extracted first if they are missing.
 
-    A score that would come out the same is kept. `--set superb.workers=4` runs four tasks at once. `--set` also gives
-    details of a corpus: data.lexicon (pr), data.fold and data.lists (er), data.labels (sd).
+    A score that would come out the same is kept. `--set` also gives details of a corpus: data.lexicon (pr), data.fold
+    and data.lists (er), data.labels (sd).
 
     Example: `fithubert superb fithubert pr`
     """
     from fithubert.stages.superb import describe_task
 
+    if everything == (model is not None):
+        raise typer.BadParameter("name a MODEL, or give --all instead")
     if task is None and (data is not None or official):
         raise typer.BadParameter("--data and --official need a TASK: each has its own corpus and budget")
-    with stage(*describe_task(task, data, official, seeds)) as (params, workspace):
+    changes = [*describe_task(task, data, official, seeds), *to_changes({"superb.workers": workers})]
+    with stage(*changes) as (params, workspace):
         from fithubert.stages.extract import extract
         from fithubert.stages.prepare import prepare as prepare_corpus
         from fithubert.stages.superb import superb as run
@@ -47,7 +57,12 @@ def superb(
             )
         if data is not None:
             prepare_corpus(params, workspace)
-        extract(params, workspace, "teacher" if model in params.superb.controls else model)
-        for score in run(params, workspace, model, task).tasks.values():
-            for departure in score.departures:
-                print(f"  not the official protocol: {departure}")
+        models = (*params.superb.models, *params.superb.controls) if model is None else (model,)
+        for name in models:
+            if name in params.students:
+                workspace.finished_student(name)
+        for name in models:
+            extract(params, workspace, "teacher" if name in params.superb.controls else name)
+            for score in run(params, workspace, name, task).tasks.values():
+                for departure in score.departures:
+                    print(f"  not the official protocol: {departure}")

@@ -129,6 +129,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["ablation", "time_reduction"], "artifacts/teacher/config.json: no such file; `fithubert teacher` writes"),
         (["--set", "sweep.of=big", "sweep"], "sweep.of 'big': not one of fithubert, "),
         (["--set", "nonsense", "compare"], "--set nonsense: this command reads no parameters"),
+        (["superb", "--all"], "artifacts/students/fithubert: no finished student; run `fithubert distill fithubert`"),
         (["superb", "teacher", "kws"], "task 'kws': not one of pr, "),
         (
             ["--set", "superb.tasks={sid: {steps: 1}}", "superb", "teacher", "ks"],

@@ -38,7 +38,7 @@ def test_commands_that_are_not_run_exist(fence: Fence) -> None:
     [
         "fithubert distil small",
         "fithubert plan --hours many",
-        "fithubert superb",
+        "fithubert export",
         "fithubert --set distill.update=3 distill small",
         "torchrun --nproc-per-node 8 -m fithubert.trainer distill small",
         "python -m pipeline.compose teacher=hubert_bass",
