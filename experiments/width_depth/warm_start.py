@@ -108,7 +108,7 @@ def draw_shapes(params: Params, teacher_depth: int) -> list[dict[str, Any]]:
     assert own is not None
     generator, shapes = random.Random(DRAW_SEED), [own]
     while len(shapes) < SHAPES:
-        drawn = {name: generator.choice(values) for name, values in space} | {"readout": own["readout"]}
+        drawn = {name: generator.choice(values) for name, values in space.choices.items()} | {"readout": own["readout"]}
         if macs_per_second(make_student(student, drawn, teacher_depth)) <= MOST_COST * macs_per_second(student):
             shapes.append(drawn)
     return shapes

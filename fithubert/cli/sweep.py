@@ -35,7 +35,9 @@ def sweep(
         float | None,
         typer.Option(min=0.0, metavar="SHARE", help="Estimated latency at most, as a share of the teacher's."),
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="A YAML file of shapes; default: `sweep.space` of params.")] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="YAML: choices of each key; default: `sweep.space` of params.")
+    ] = None,
     warm_start: Annotated[
         bool | None,
         typer.Option(

@@ -1,13 +1,13 @@
 """params.yaml as typed models: one section per stage, named like the stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from fithubert.config.base import Name, StrictModel, describe_error, parse_yaml, read_yaml, validate
+from fithubert.config.base import Name, StrictModel, describe_error, merge, parse_yaml, read_yaml, validate
 from fithubert.config.data import DataParams
 from fithubert.config.search import AblationParams, SweepParams
 from fithubert.config.students import StudentParams
@@ -19,6 +19,8 @@ from fithubert.errors import UserError
 REFERENCES = ("fbank", "teacher")
 #: How hidden states are stored (fithubert.store.codec).
 Codec = Literal["float16", "int8", "pca_int8", "float32"]
+#: Settings that all students share, and those for which a student has keys of its own.
+_NOT_OF_A_STUDENT = frozenset({"targets", "seed", "learning_rate", "updates"})
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -35,8 +37,26 @@ class CacheParams(StrictModel):
     batch_seconds: float = Field(120.0, gt=0)
 
 
+class AugmentParams(StrictModel):
+    """Noise and rooms on the student's input in training, drawn for each utterance and epoch; targets stay clean."""
+
+    noise_share: float = Field(0.5, ge=0, le=1)
+    #: Bounds of the signal-to-noise ratios.
+    noise_db: tuple[float, float] = (5.0, 20.0)
+    room_share: float = Field(0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> "AugmentParams":
+        if self.noise_db[0] > self.noise_db[1]:
+            raise ValueError("noise_db: the first bound is above the second")
+        return self
+
+
 class DistillParams(StrictModel):
-    """How every student is trained. An update reads at most `batch_seconds` of padded audio."""
+    """How every student is trained. An update reads at most `batch_seconds` of padded audio.
+
+    A student may have settings of its own (`students.NAME.distill`).
+    """
 
     targets: Literal["cached", "live"] = "cached"
     seed: int = Field(1, ge=0)
@@ -67,6 +87,21 @@ class DistillParams(StrictModel):
     keep_checkpoints: int = Field(2, gt=0)
     #: Batches read ahead of need.
     prefetch_batches: int = Field(4, gt=0)
+    #: None trains on the speech as it is.
+    augment: AugmentParams | None = None
+
+    def for_student(self, student: StudentParams) -> "DistillParams":
+        """These settings with those that `student` has of its own. Raises ValueError that names a key that is none."""
+        for name in student.distill:
+            if name not in type(self).model_fields or name in _NOT_OF_A_STUDENT:
+                known = ", ".join(sorted(type(self).model_fields.keys() - _NOT_OF_A_STUDENT))
+                raise ValueError(
+                    f"distill.{name}: not a setting of one student; those are {known}, and the student's keys "
+                    "learning_rate and updates"
+                )
+        own = {"learning_rate": student.learning_rate, "updates": student.updates}
+        changes = {**student.distill, **{name: value for name, value in own.items() if value is not None}}
+        return type(self).model_validate(merge(self.model_dump(), changes)) if changes else self
 
 
 class ExtractParams(StrictModel):
@@ -127,19 +162,26 @@ class Params(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _check_ablation(self) -> "Params":
+    def _check_students(self) -> "Params":
+        for name in self.students:
+            self._check_change(f"students.{name}", name, {})
         for name, entry in self.ablation.items():
             if entry.of not in self.students:
                 raise ValueError(f"ablation.{name}.of: {entry.of!r} is not one of {', '.join(self.students)}")
             for variant, changes in entry.variants.items():
-                try:
-                    self.students[entry.of].changed(changes)
-                except ValidationError as error:
-                    words = describe_error(error, StudentParams)
-                    raise ValueError(f"ablation.{name}.variants.{variant}: {words}") from None
-                except ValueError as error:
-                    raise ValueError(f"ablation.{name}.variants.{variant}: {error}") from None
+                self._check_change(f"ablation.{name}.variants.{variant}", entry.of, changes)
         return self
+
+    def _check_change(self, place: str, of: str, changes: Mapping[str, Any]) -> None:
+        """Raise ValueError that names `place` if the student `of` with `changes` is none."""
+        try:
+            self.distill.for_student(self.students[of].changed(changes))
+        except ValidationError as error:
+            distill = error.title == DistillParams.__name__
+            words = describe_error(error, DistillParams if distill else StudentParams)
+            raise ValueError(f"{place}: {'distill.' if distill else ''}{words}") from None
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
 
 
 #: The sections that have no defaults, for a stage that needs none of them.

@@ -1,10 +1,13 @@
 """The sections `ablation` and `sweep`: variants and shapes of one student, and the budget of a short trial."""
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from fithubert.config.base import Name, Seed, StrictModel
+from fithubert.config.students import StudentParams
 from fithubert.config.superb import TaskBudget, mini_budgets
 
 Count = Annotated[int, Field(gt=0)]
@@ -49,11 +52,15 @@ class AblationParams(StrictModel):
 
 
 class SpaceParams(StrictModel):
-    """The shapes that a sweep chooses from. Every list holds the values of one choice; every combination is valid.
+    """What a sweep chooses from. Every list holds the values of one choice; every combination of shapes is valid.
 
     Evenly spaced numbers are modelled as numbers, other values as categories without an order.
 
     The default is scaled to the embedded teacher (192 wide, 12 deep) and contains the paper's shape scaled to it.
+
+    Besides the lists of shapes, a space may name any other key of the student or of `distill`, dotted as after `--set`:
+    `hints.normalise`, `hints.losses.gram`, `shape.dropout`, `init`, `distill.learning_rate`. Mappings among its
+    values are merged into the student's key by key. A space of such keys alone keeps the student's shape.
     """
 
     depth: tuple[Count, ...] = Field((2, 4, 6, 8, 10, 12), min_length=1)
@@ -70,16 +77,55 @@ class SpaceParams(StrictModel):
     position: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0, 0.25, 0.5), min_length=1)
     readout: tuple[Literal["last", "layers", "projections"], ...] = Field(("last", "projections"), min_length=1)
 
+    #: The lists of other keys, as the before-validator collects them.
+    keys: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+    #: Keep the shape of `of` and choose `keys` only.
+    own_shape: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        rest = {name: value for name, value in values.items() if name in cls.model_fields or not _is_key(str(name))}
+        keys = {name: value for name, value in values.items() if name not in rest}
+        if keys:
+            rest["own_shape"] = rest.get("own_shape", not rest.keys() - {"keys"})
+            rest["keys"] = {**rest.get("keys", {}), **keys}
+        return rest
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Choice -> its values; lists and mappings are JSON, as a database stores them."""
+        shapes = {} if self.own_shape else {n: v for n, v in self if n not in ("keys", "own_shape")}
+        return shapes | {name: tuple(map(as_choice, values)) for name, values in self.keys.items()}
+
     @model_validator(mode="after")
     def _check_combinations(self) -> "SpaceParams":
-        for name, values in self:
+        for name, values in self.choices.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: a value is listed twice")
-        for width in self.width:
+        for width in () if self.own_shape else self.width:
             for heads in self.attention_heads:
                 if width % heads:
                     raise ValueError(f"attention_heads: {heads} does not divide width {width}")
         return self
+
+
+def _is_key(name: str) -> bool:
+    """Whether `name` is a key of a student or of `distill`."""
+    first, _, rest = name.partition(".")
+    return first in StudentParams.model_fields if rest else first in ("recipe", "init", "init_seconds")
+
+
+def as_choice(value: Any) -> Any:
+    """A value as a choice: a scalar, or the JSON of a list or a mapping."""
+    return json.dumps(value) if isinstance(value, list | tuple | Mapping) else value
+
+
+def from_choice(value: Any) -> Any:
+    """The value that `as_choice` was given."""
+    return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
 
 class SweepParams(StrictModel):

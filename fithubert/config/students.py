@@ -247,6 +247,8 @@ class StudentParams(StrictModel):
     learning_rate: float | None = Field(None, gt=0)
     #: 0 leaves the initial weights as they are; None: those of `distill`.
     updates: int | None = Field(None, ge=0)
+    #: Other keys of `distill` that differ for this student.
+    distill: dict[str, Any] = {}
 
     def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
         """A copy with some fields changed; sections are merged key by key. Raises ValueError for an unknown key."""

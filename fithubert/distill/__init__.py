@@ -78,8 +78,7 @@ def train_student(
     not finite or explodes (its utterances are then in a file next to the checkpoints), and if another rank has died.
     """
     options = options or TrainingOptions()
-    own = {"learning_rate": student_params.learning_rate, "updates": student_params.updates}
-    distill_params = distill_params.model_copy(update={key: value for key, value in own.items() if value is not None})
+    distill_params = distill_params.for_student(student_params)
     identity = _identity(student_params, distill_params, data)
     record = _record(student_params, distill_params, data)
     config, hints = _with_unit_head(student_params), student_params.hints

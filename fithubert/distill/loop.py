@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 from fithubert.data.batching import Crop, plan_batches
+from fithubert.distill.augment import Surroundings, add_surroundings, draw_surroundings
 from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
-from fithubert.distill.targets import TrainingData
+from fithubert.distill.targets import Request, TrainingData
 from fithubert.errors import UserError
 from fithubert.files import write_json
+from fithubert.frames import count_samples
 from fithubert.models.weights import parameter_counts
 from fithubert.records import CurvePoint, Head
 from fithubert.store.read import HiddenStateBatch
@@ -28,6 +30,9 @@ from fithubert.training.events import (
     TrainingStarted,
 )
 from fithubert.training.updates import Standing, learning_rate_share, prefetch
+
+#: What is read ahead for one forward pass: its batch, and the surroundings of its crops if they have any.
+Read = tuple[HiddenStateBatch, list[Surroundings]]
 
 
 @dataclass
@@ -99,12 +104,40 @@ class TrainingLoop:
                 begun = monotonic()
         return self._end("early_stop" if standing.stopped_early else "finished")
 
-    def _jobs(self) -> Iterator[tuple[Job, list[HiddenStateBatch]]]:
+    def _jobs(self) -> Iterator[tuple[Job, list[Read]]]:
         """The remaining updates, each with the batches of this rank."""
         updates = self.standing.update if self.standing.stopped_early else self.params.updates
         for update in self.standing.plan_rest(self._plan_epoch, updates):
             job = self.stepper.plan_job(update)
-            yield job, [self.data.train.read(request) for request in job.requests]
+            yield (
+                job,
+                [(self.data.train.read(request), self._draw_surroundings(job, request)) for request in job.requests],
+            )
+
+    def _draw_surroundings(self, job: Job, request: Request) -> list[Surroundings]:
+        """The surroundings of each crop; empty if the speech stays as it is."""
+        params, train = self.params, self.data.train
+        if params.augment is None:
+            return []
+        return [
+            draw_surroundings(
+                params.augment,
+                params.seed,
+                job.update.epoch,
+                train.ids[crop.index],
+                count_samples(crop.num_frames, train.convolutions),
+            )
+            for crop in request.crops
+        ]
+
+    def _finish(self, read: Read, request: Request) -> HiddenStateBatch:
+        """The complete batch, on the device."""
+        batch, drawn = read
+        batch = self.data.train.finish(batch.to(self.fabric.device), request)
+        if not drawn:
+            return batch
+        assert batch.waveforms is not None  # Targets always give them.
+        return replace(batch, waveforms=add_surroundings(batch.waveforms, drawn, batch.lengths.tolist()))
 
     def _plan_epoch(self, epoch: int) -> Sequence[Sequence[Crop]]:
         crop = self.params.crop_seconds
@@ -120,13 +153,12 @@ class TrainingLoop:
     def _frames(self, seconds: float) -> int:
         return max(1, round(seconds / self.data.seconds_per_frame))
 
-    def _update(self, job: Job, batches: Sequence[HiddenStateBatch], begun: float) -> None:
+    def _update(self, job: Job, batches: Sequence[Read], begun: float) -> None:
         """One optimiser step from this rank's `batches`; `begun`: when the update before was done."""
         standing, params, update = self.standing, self.params, job.update
         wait_seconds = monotonic() - begun
         self._waited += wait_seconds
-        requested = zip(batches, job.requests, strict=True)
-        ready = (self.data.train.finish(batch.to(self.fabric.device), request) for batch, request in requested)
+        ready = (self._finish(read, request) for read, request in zip(batches, job.requests, strict=True))
         loss = self.stepper.backward(job, ready)
         first_loss = loss.total if standing.first_loss is None else standing.first_loss
         problem = find_problem(loss, params, first_loss)

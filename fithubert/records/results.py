@@ -106,7 +106,7 @@ class SweepPoint(Record):
 
     name: str
     on_front: bool
-    choices: Mapping[str, bool | int | float | str]
+    choices: Mapping[str, bool | int | float | str | None]
     values: Mapping[str, int | float]
     metrics: Mapping[str, int | float]
     curve: tuple[tuple[int, float], ...]

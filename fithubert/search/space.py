@@ -1,4 +1,4 @@
-"""The shapes that a sweep searches, and their costs."""
+"""The shapes and settings that a sweep searches, and their costs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,8 +6,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fithubert.config.base import read_yaml, validate
-from fithubert.config.search import SpaceParams
+from pydantic import ValidationError
+
+from fithubert.config.base import describe_error, read_yaml, validate
+from fithubert.config.params import DistillParams
+from fithubert.config.search import SpaceParams, as_choice, from_choice
 from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
@@ -26,6 +29,14 @@ from fithubert.threads import torch_threads
 Choices = Mapping[str, Any]
 #: Channels of the front end are multiples of this.
 _CHANNELS = 4
+#: Keys that `TrialBudget` decides, and those of a shape that the lists of `SpaceParams` decide.
+_OF_THE_BUDGET = frozenset(f"distill.{name}" for name in ("updates", "dev_every_updates", "checkpoint_every_updates"))
+_OF_THE_SHAPES = tuple(
+    f"shape.{name}"
+    for name in ("depth", "width", "ffn_width", "attention_heads", "conv_layers", "time_reduction", "readout")
+)
+#: Keys of `distill` that a student has of its own.
+_OWN_KEYS = ("distill.learning_rate",)
 
 
 def read_space(path: Path) -> SpaceParams:
@@ -34,7 +45,23 @@ def read_space(path: Path) -> SpaceParams:
 
 
 def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teacher_width: int) -> None:
-    """Raise UserError if a shape of `space` cannot be built, or cannot start as the student `of` does."""
+    """Raise UserError if a choice of `space` cannot be built, or cannot start as the student `of` does.
+
+    Values of other keys than shapes are checked one by one; trials leave out combinations that cannot be built.
+    """
+    for name, values in space.keys.items():
+        if name in _OF_THE_BUDGET or (not space.own_shape and name.startswith(_OF_THE_SHAPES)):
+            raise UserError(f"space.{name}: sweep.budget or a list of shapes decides it; leave it out")
+        for value in values:
+            try:
+                build_choices(of, {name: value})
+            except ValidationError as error:
+                model = DistillParams if error.title == DistillParams.__name__ else StudentParams
+                raise UserError(f"space.{name}: {describe_error(error, model)}") from None
+            except (UserError, ValueError) as error:
+                raise UserError(f"space.{name}: {error}") from None
+    if space.own_shape:
+        return
     groups = resolve(of.recipe, of.shape).pos_conv_groups
     for width in space.width:
         if width % groups:
@@ -50,8 +77,36 @@ def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teach
         raise UserError(f"space.width: {max(space.width)} is wider than the teacher, {teacher_width}; use init: random")
 
 
+def build_choices(of: StudentParams, keys: Mapping[str, Any]) -> StudentParams:
+    """The student `of` with values for dotted `keys`. Raises UserError or ValueError if there is no such student."""
+    changes: dict[str, Any] = {}
+    for name, value in keys.items():
+        # The student's own rate and updates are keys of the student and would win.
+        *sections, last = name.removeprefix("distill.").split(".") if name in _OWN_KEYS else name.split(".")
+        section = changes
+        for each in sections:
+            section = section.setdefault(each, {})
+            if not isinstance(section, dict):
+                raise UserError(f"space.{name}: {each} is the value of another key")
+        section[last] = from_choice(value)
+    student = of.changed(changes)
+    DistillParams().for_student(student)
+    resolve(student.recipe, student.shape)
+    return student
+
+
 def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> StudentParams:
-    """The student `of` with `choices` applied. Its heads predict evenly spaced teacher layers."""
+    """The student `of` with `choices` applied. If they have shapes, its heads predict evenly spaced teacher layers.
+
+    Raises UserError or ValueError if keys of `choices` do not go together.
+    """
+    keys = {name: value for name, value in choices.items() if name not in SpaceParams.model_fields}
+    if "depth" in choices:
+        of = _make_shape(of, choices, teacher_depth)
+    return build_choices(of, keys) if keys else of
+
+
+def _make_shape(of: StudentParams, choices: Choices, teacher_depth: int) -> StudentParams:
     base, depth = resolve(of.recipe, of.shape), choices["depth"]
     kind = choices["time_reduction"]
     reduction: dict[str, Any] = {"kind": kind}
@@ -76,9 +131,19 @@ def make_student(of: StudentParams, choices: Choices, teacher_depth: int) -> Stu
     return merged.changed({"shape": shape})
 
 
-def find_choices(of: StudentParams, space: SpaceParams) -> dict[str, Any] | None:
-    """The choices that give the shape of `of`, or None if `space` does not contain it."""
+def find_choices(of: StudentParams, space: SpaceParams, distill: DistillParams | None = None) -> dict[str, Any] | None:
+    """The choices that give the student `of` itself, or None if `space` does not contain it.
+
+    `distill`: the settings that all students share; None: the defaults.
+    """
     config = resolve(of.recipe, of.shape)
+    own = {**of.model_dump(mode="json"), "shape": config.model_dump(mode="json")}
+    own["distill"] = (distill or DistillParams()).for_student(of).model_dump(mode="json")
+    keys = {name: as_choice(_look_up(own, name)) for name in space.keys}
+    if any(value not in space.choices[name] for name, value in keys.items()):
+        return None
+    if space.own_shape:
+        return keys
     reduction = config.time_reduction
     wanted: dict[str, Any] = {
         "depth": config.depth,
@@ -94,7 +159,14 @@ def find_choices(of: StudentParams, space: SpaceParams) -> dict[str, Any] | None
     positions = [share for share in space.position if int(share * config.depth) == layer]
     if not positions or any(value not in getattr(space, name) for name, value in wanted.items()):
         return None
-    return {**wanted, "position": positions[0]}
+    return {**wanted, "position": positions[0], **keys}
+
+
+def _look_up(values: Any, name: str) -> Any:
+    """The value at a dotted name; an optional loss that is not named weighs nothing."""
+    for part in name.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return 0.0 if values is None and name.startswith("hints.losses.") else values
 
 
 @dataclass(frozen=True)

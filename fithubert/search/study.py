@@ -155,7 +155,7 @@ class ShapeSampler(BaseSampler):
         self, space: SpaceParams, seed: int, refuses: Callable[[Choices], bool], random: bool, attempts: int
     ) -> None:
         self.exhausted = False
-        self._space = {name: _distribution(values) for name, values in space}
+        self._space = {name: _distribution(values) for name, values in space.choices.items()}
         self._several = {name: choice for name, choice in self._space.items() if not choice.single()}
         self._refuses, self._attempts = refuses, attempts
         self._random = RandomSampler(seed=seed + 1)
@@ -219,7 +219,8 @@ def _less_is_better(objective: str) -> bool:
 
 def _distribution(values: Sequence[Any]) -> BaseDistribution:
     """Evenly spaced numbers are modelled as numbers, others as categories."""
-    ordered = sorted(values) if not isinstance(values[0], str) else []
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    ordered = sorted(values) if numbers else []
     steps = {round(high - low, 9) for low, high in pairwise(ordered)}
     if len(steps) != 1:
         return CategoricalDistribution(values)

@@ -109,7 +109,7 @@ class Worker:
         if self._run_trial is None:
             self._run_trial = self._open_trials()
         name = f"trial-{first_number(self._frozen(trial)):04d}"
-        rule = self._make_rule(trial, costs)
+        rule = self._make_rule(trial, student, costs)
         try:
             figures = self._run_trial(name, student, search.folder / name, rule)
         except StopTraining as stop:
@@ -131,8 +131,11 @@ class Worker:
         return student, count_costs(student, self.search.speed)
 
     def _refuses(self, choices: Choices) -> bool:
-        """Whether a shape is above a limit or was tried before."""
-        student, costs = self._make_student(choices)
+        """Whether a shape is above a limit or was tried before, or cannot be built."""
+        try:
+            student, costs = self._make_student(choices)
+        except (UserError, ValueError):
+            return True
         return _digest(student) in self._tried or self.search.limits.exceeded_by(costs)
 
     def _check_again(self, trial: Trial, student: StudentParams, costs: Costs) -> None:
@@ -179,11 +182,14 @@ class Worker:
             time.sleep(self._poll_seconds)
         return False
 
-    def _make_rule(self, trial: Trial, costs: Costs) -> StoppingRule:
+    def _make_rule(self, trial: Trial, student: StudentParams, costs: Costs) -> StoppingRule:
+        # Losses of other hints are other quantities.
+        hints = describe_student(student).get("hints")
         names = [name for name in self.search.settings.objectives if name in COSTS]
 
         def read_finished() -> list[FinishedTrial]:
-            trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            trials = [trial for trial in complete if trial.user_attrs["student"].get("hints") == hints]
             return [FinishedTrial(tuple(t.user_attrs["costs"][n] for n in names), read_curve(t)) for t in trials]
 
         return StoppingRule(

@@ -75,6 +75,8 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
     teacher = read_teacher(workspace.teacher)
     shape = teacher.model.config
     check_space(settings.space, student, shape.depth, shape.width)
+    if "dev_loss" in settings.objectives and any(key.startswith("hints.") for key in settings.space.keys):
+        raise UserError("sweep.objectives: dev_loss cannot compare different hints; name tasks instead, as pr")
     described = {
         **settings.model_dump(mode="json"),
         "student": describe_student(student),
@@ -83,7 +85,7 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
         "corpus": workspace.load_manifest().fingerprint,
     }
     place = StudyPlace(options.study, storage_url(workspace, options.study, options.storage))
-    own_choices = find_choices(student, settings.space)
+    own_choices = find_choices(student, settings.space, params.distill)
     study, created = create_study(
         place,
         settings.objectives,

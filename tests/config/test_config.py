@@ -76,6 +76,12 @@ def test_every_student_can_be_built_and_fits_the_teacher(overrides: list[str], w
     ("change", "said"),
     [
         ("distill.updats=5", r"distill.updats: unknown key; valid keys: targets, seed"),
+        ("students.fithubert.distill={seed: 5}", r"students.fithubert: distill.seed: not a setting of one student"),
+        (
+            "students.fithubert.distill={crop_seconds: -1}",
+            r"distill.crop_seconds: .*greater than 0",
+        ),
+        ("distill.augment.noise_db=[9, 5]", r"distill.augment: noise_db: the first bound is above the second"),
         ("distill.updates=-5", r"distill.updates: .*greater than or equal to 0"),
         ("superb.tasks.pr.steps=many", r"superb.tasks.pr.steps"),
         ("data.hours=none", r"data.synthetic.hours"),

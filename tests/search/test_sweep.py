@@ -171,7 +171,9 @@ def test_a_hundred_infeasible_shapes_cost_little_and_are_neither_built_nor_store
 
 def test_a_first_shape_above_a_limit_is_refused_and_the_others_are_drawn_within_it(tmp_path: Path) -> None:
     search = make_search(tmp_path, trials=3, limits=Limits(params=600_000))
-    largest = {name: max(values) for name, values in SpaceParams() if name not in ("time_reduction", "readout")}
+    largest = {
+        name: max(values) for name, values in SpaceParams().choices.items() if name not in ("time_reduction", "readout")
+    }
     first = {**largest, "time_reduction": "none", "readout": "projections"}
     search.place.join().enqueue_trial(first)
     work(search)
@@ -183,11 +185,32 @@ def test_limits_hold_and_an_exhausted_space_is_an_error(tmp_path: Path) -> None:
     search = make_search(tmp_path, trials=8, limits=Limits(params=900_000))
     work(search)
     assert all(point.metrics["params"] <= 900_000 for point in read_result(search.place.join()).points)
-    one = SpaceParams(**{name: values[:1] for name, values in SpaceParams()})
+    one = SpaceParams(**{name: values[:1] for name, values in SpaceParams().choices.items()})
     other = make_search(tmp_path / "b", trials=2, settings=SweepParams(trials=2, space=one))
     with pytest.raises(UserError, match="widen"):
         work(other, attempts=20)
     assert len(trained(other)) == 1
+
+
+def test_a_study_of_settings_keeps_the_shape(tmp_path: Path) -> None:
+    keys = {
+        "hints.normalise": [False, True],
+        "hints.losses": [{"mse": 1.0}, {"gram": 1.0}],
+        "distill.learning_rate": [1e-3],
+    }
+    search = make_search(tmp_path, trials=4, settings=SweepParams(trials=4, space=SpaceParams.model_validate(keys)))
+    work(search)
+    check_consistent(search)
+    students = [trial.user_attrs["student"] for trial in search.place.join().trials]
+    assert all(student["shape"] == STUDENT.shape for student in students)
+    hints = [student.get("hints", {}) for student in students]
+    assert sorted((each.get("normalise", False), "gram" in each.get("losses", {})) for each in hints) == [
+        (False, False),
+        (False, True),
+        (True, False),
+        (True, True),
+    ]
+    assert {student["learning_rate"] for student in students} == {1e-3}
 
 
 def test_a_full_disk_is_one_line_and_the_study_continues_on_a_disk_with_room(tmp_path: Path) -> None:
