@@ -232,6 +232,29 @@ def _per_layer(value: int | tuple[int, ...], depth: int) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,) * depth
 
 
+class PruneParams(StrictModel):
+    """Learned pruning to a number of multiply-accumulates per second of audio (of 10 s), or a share of the teacher's.
+
+    Source: DPHuBERT (Peng et al. 2023). It prunes to a number of parameters in two thirds of the updates, which reach
+    the target after a tenth; this is its peak learning rate for 50,000 of them.
+    """
+
+    macs_per_second: float | None = Field(None, gt=0)
+    share: float | None = Field(None, gt=0)
+    #: Share of the updates that prune. The others train the smaller student, with a warm-up of their own.
+    updates_share: float = Field(0.5, gt=0, lt=1)
+    #: Share of the pruning updates in which the permitted cost falls to the target.
+    ramp_share: float = Field(0.5, gt=0, le=1)
+    #: The learning rate of the gates and of the multipliers, without a schedule. Fewer updates need a higher one.
+    learning_rate: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _check_target(self) -> "PruneParams":
+        if (self.macs_per_second is None) == (self.share is None):
+            raise ValueError("give one of macs_per_second and share")
+        return self
+
+
 class StudentParams(StrictModel):
     """One student: a recipe, the changes to it, its hints and its initial weights."""
 
@@ -240,8 +263,10 @@ class StudentParams(StrictModel):
     shape: dict[str, Any] = {}
     hints: HintParams = HintParams()
     #: Initial weights: random; a copy of the lowest teacher layers; or the whole teacher, cut to the student's size.
-    init: Literal["random", "teacher_layers", "cut_teacher"] = "random"
-    #: Seconds of train speech on which `cut_teacher` fits the layers of the student.
+    #: `prune` is `cut_teacher` with a student that then becomes smaller while it learns: `shape` is that at the start.
+    init: Literal["random", "teacher_layers", "cut_teacher", "prune"] = "random"
+    prune: PruneParams | None = None
+    #: Seconds of train speech on which `cut_teacher` and `prune` fit the layers of the student.
     init_seconds: float = Field(300.0, gt=0)
     #: The peak learning rate for these initial weights; None: that of `distill`.
     learning_rate: float | None = Field(None, gt=0)
@@ -249,6 +274,12 @@ class StudentParams(StrictModel):
     updates: int | None = Field(None, ge=0)
     #: Other keys of `distill` that differ for this student.
     distill: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check_prune(self) -> "StudentParams":
+        if (self.init == "prune") != (self.prune is not None):
+            raise ValueError("prune: goes with init: prune, which needs prune.macs_per_second or prune.share")
+        return self
 
     def changed(self, changes: Mapping[str, Any]) -> "StudentParams":
         """A copy with some fields changed; sections are merged key by key. Raises ValueError for an unknown key."""

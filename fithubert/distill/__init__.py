@@ -13,10 +13,12 @@ from fithubert.config.params import DistillParams
 from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
+from fithubert.distill.pruning import GatedStudent, Pruning
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import TrainingData, check_targets
 from fithubert.distill.units import fit_codebook
-from fithubert.distill.warmstart import set_first_weights
+from fithubert.distill.warmstart import FITTED, set_first_weights
+from fithubert.errors import UserError
 from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import save_student
@@ -85,6 +87,11 @@ def train_student(
     check_targets(data, config, hints, distill_params.shuffle)
     hint_loss = HintLoss(hints, config.heads.layer_map, config.repeats if hints.gram_of == "heads" else config.factors)
     idle = hint_loss.skips_heads or hint_loss.last_layer < config.depth or config.masking is not None
+    if student_params.prune is not None and idle:
+        raise UserError(
+            "init prune: every layer must be trained in every update; a head must read the last layer, and masking, "
+            "hints.random_hints and hints.bottom_up_share must be left out"
+        )
     fabric = open_fabric(options.accelerator, distill_params.precision, idle)
     identity["student"] = config.model_dump(mode="json")
     identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
@@ -100,10 +107,15 @@ def train_student(
             _fit_codebook(hint_loss, data, distill_params.seed, fabric)
         torch.manual_seed(distill_params.seed)
         student = build_student(config)
+        pruning = _plan_pruning(student, student_params, distill_params.updates, data)
         if not resumes:
             set_first_weights(student, student_params, data, distill_params.seed, fabric.device)
-        loop = TrainingLoop(Stepper(fabric, student, hint_loss, distill_params), data, checkpoints, listeners)
+        trained = student if pruning is None else pruning.gated
+        stepper = Stepper(fabric, trained, hint_loss, distill_params, pruning)
+        loop = TrainingLoop(stepper, data, checkpoints, listeners)
         ended = loop.run()
+        assert isinstance(loop.stepper.student, Student)  # Without gates, as the training has ended.
+        student = loop.stepper.student
         student.load_state_dict(loop.best)
         if data.teacher is not None and config.heads.keep:
             student.final_proj = data.teacher.final_proj
@@ -111,6 +123,18 @@ def train_student(
         fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
         on_first_rank(fabric, checkpoints.remove)
     return TrainResult(out_dir, student, fingerprint, ended)
+
+
+def _plan_pruning(student: Student, params: StudentParams, updates: int, data: TrainingData) -> Pruning | None:
+    """The pruning of `student`, or None if `params` has none; raises UserError if it cannot be pruned as planned."""
+    if params.prune is None:
+        return None
+    if data.teacher is None:
+        raise UserError("init prune needs the teacher's weights; give teacher or use init: random")
+    pruning_updates = max(1, round(params.prune.updates_share * updates))
+    if pruning_updates >= updates:
+        raise UserError(f"init prune: {updates} updates leave none to train the pruned student; raise updates")
+    return Pruning(GatedStudent(student), params.prune, data.teacher.model.config, pruning_updates)
 
 
 def measure_scales(hint_loss: HintLoss, data: TrainingData, seed: int, fabric: "Fabric") -> None:
@@ -150,7 +174,8 @@ def _identity(student_params: StudentParams, distill_params: DistillParams, data
     return {
         "hints": student_params.hints.model_dump(mode="json"),
         "init": init,
-        "init_seconds": student_params.init_seconds if init == "cut_teacher" else None,
+        "init_seconds": student_params.init_seconds if init in FITTED else None,
+        "prune": None if student_params.prune is None else student_params.prune.model_dump(mode="json"),
         "distill": distill_params.model_dump(mode="json", exclude=_FREE),
         "train targets": data.train.fingerprint,
         "dev targets": data.dev.fingerprint,
@@ -163,7 +188,8 @@ def _record(student_params: StudentParams, distill_params: DistillParams, data: 
     return {
         "recipe": student_params.recipe,
         "init": student_params.init,
-        "init_seconds": student_params.init_seconds if student_params.init == "cut_teacher" else 0.0,
+        "init_seconds": student_params.init_seconds if student_params.init in FITTED else 0.0,
+        **({} if student_params.prune is None else {"prune": student_params.prune.model_dump(mode="json")}),
         "hints": student_params.hints.model_dump(mode="json"),
         "distill": distill_params.model_dump(mode="json"),
         "seed": distill_params.seed,

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from fithubert.config.students import StudentConfig
 from fithubert.data.batching import Crop, plan_batches
 from fithubert.distill.augment import Surroundings, add_surroundings, draw_surroundings
 from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
@@ -15,6 +16,7 @@ from fithubert.distill.targets import Request, TrainingData
 from fithubert.errors import UserError
 from fithubert.files import write_json
 from fithubert.frames import count_samples
+from fithubert.models.student import Student, build_student
 from fithubert.models.weights import parameter_counts
 from fithubert.records import CurvePoint, Head
 from fithubert.store.read import HiddenStateBatch
@@ -63,7 +65,8 @@ class Progress(Standing):
 class TrainingLoop:
     """One training from its first update, or its last checkpoint, to its end.
 
-    Only the teacher layers that the heads of an update predict are read.
+    Only the teacher layers that the heads of an update predict are read. If the stepper prunes, its student is replaced
+    by the smaller one after that part of the updates; only the smaller one can be the best.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class TrainingLoop:
     ) -> None:
         self.stepper, self.data, self.checkpoints, self.listeners = stepper, data, checkpoints, listeners
         self.params, self.fabric = stepper.params, stepper.fabric
+        self._pruned_at = 0 if stepper.pruning is None else stepper.pruning.updates
         self.standing = Progress()
         #: The weights with the lowest dev loss so far.
         self.best: dict[str, Tensor] = {}
@@ -95,6 +99,8 @@ class TrainingLoop:
         with closing(prefetch(self._jobs(), params.prefetch_batches)) as jobs:
             for job, batches in jobs:
                 self._update(job, batches, begun)
+                if self.stepper.pruning is not None and standing.update == self._pruned_at:
+                    self._continue_with(self.stepper.pruning.fold())
                 if standing.update % params.dev_every_updates == 0 or standing.update == params.updates:
                     self._evaluate()
                 if standing.update % params.checkpoint_every_updates == 0:
@@ -164,8 +170,7 @@ class TrainingLoop:
         problem = find_problem(loss, params, first_loss)
         if problem is not None:
             self._stop(problem, job, loss)
-        warmup_updates = round(params.warmup_share * params.updates)
-        rate = params.learning_rate * learning_rate_share(standing.update, params.updates, warmup_updates)
+        rate = self._learning_rate()
         self.stepper.apply(rate)
         standing.first_loss = first_loss
         standing.advance(update)
@@ -186,6 +191,17 @@ class TrainingLoop:
             )
         )
 
+    def _learning_rate(self) -> float:
+        """The rate of the next update; the smaller student has a warm-up of its own."""
+        update, params = self.standing.update, self.params
+        first, end = (0, self._pruned_at) if update < self._pruned_at else (self._pruned_at, params.updates)
+        warmup_updates = round(params.warmup_share * (end - first))
+        return params.learning_rate * learning_rate_share(update - first, end - first, warmup_updates)
+
+    def _continue_with(self, student: Student) -> None:
+        """Train the smaller `student` from now on."""
+        self.stepper = Stepper(self.fabric, student, self.stepper.hint_loss, self.params)
+
     def _stop(self, problem: str, job: Job, loss: UpdateLoss) -> NoReturn:
         """Record the contents of the update and end the training; the weights are still those before it."""
         number = job.update.number
@@ -202,16 +218,17 @@ class TrainingLoop:
         return self.stepper.evaluate(self.data.dev, self._frames(self.params.batch_seconds))
 
     def _evaluate(self) -> None:
-        """Dev loss on the fixed batches; keeps the weights if it is the lowest so far."""
+        """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
         dev_loss, head_losses = self._dev_losses()
         train_loss = standing.loss_sum / max(1, standing.loss_count)
         standing.loss_sum, standing.loss_count = 0.0, 0
-        best = dev_loss < standing.best_loss
+        pruning = self.stepper.pruning is not None
+        best = dev_loss < standing.best_loss and not pruning
         if best:
             standing.best_loss, standing.best_update, standing.evaluations_without_gain = dev_loss, standing.update, 0
             self.best = self.stepper.weights()
-        else:
+        elif not pruning:
             standing.evaluations_without_gain += 1
         standing.stopped_early = standing.evaluations_without_gain >= self.params.patience
         seconds = self._audio_seconds(), self._seconds()
@@ -223,13 +240,16 @@ class TrainingLoop:
         if not self.fabric.is_global_zero:
             return
         progress = {**self.standing.to_json(), "seconds": self._seconds()}
-        self.checkpoints.save(
-            self.standing.update, {"progress": progress, "best": self.best, **self.stepper.state_dict()}
-        )
+        contents = {"progress": progress, "best": self.best, **self.stepper.state_dict()}
+        if 0 < self._pruned_at <= self.standing.update:
+            contents["pruned"] = self.stepper.student.config.model_dump(mode="json")
+        self.checkpoints.save(self.standing.update, contents)
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one, and report the start of the training."""
         checkpoint = on_first_rank(self.fabric, self.checkpoints.load_latest)
+        if checkpoint is not None and "pruned" in checkpoint:
+            self._continue_with(build_student(StudentConfig.model_validate(checkpoint["pruned"])))
         if checkpoint is None:
             self.best = self.stepper.weights()
         else:

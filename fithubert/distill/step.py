@@ -13,6 +13,7 @@ from torch import Tensor
 from fithubert.config.params import DistillParams
 from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss, HintLosses
+from fithubert.distill.pruning import GatedStudent, Pruning
 from fithubert.distill.targets import Request, Targets
 from fithubert.distill.units import Codebook
 from fithubert.frames import draw_mask
@@ -59,14 +60,27 @@ class UpdateLoss:
 
 
 class Stepper:
-    """Owns the wrapped student, the optimiser and the moving average; runs updates and evaluations."""
+    """Owns the wrapped student, the optimiser and the moving average; runs updates and evaluations.
 
-    def __init__(self, fabric: "Fabric", student: Student, hint_loss: HintLoss, params: DistillParams) -> None:
+    `student`: with gates if there is a `pruning`.
+    """
+
+    def __init__(
+        self,
+        fabric: "Fabric",
+        student: Student | GatedStudent,
+        hint_loss: HintLoss,
+        params: DistillParams,
+        pruning: Pruning | None = None,
+    ) -> None:
         self.fabric, self.student, self.hint_loss, self.params = fabric, student, hint_loss, params
+        self.pruning = pruning
         settings = OptimizerSettings(
             params.learning_rate, params.weight_decay, params.betas, params.epsilon, params.precision != "16-mixed"
         )
-        self.optimiser = Optimiser(fabric, student, settings)
+        if pruning is not None:
+            pruning.multipliers.data = pruning.multipliers.data.to(fabric.device)
+        self.optimiser = Optimiser(fabric, student, settings, [] if pruning is None else pruning.groups)
         self._wrapped = self.optimiser.wrapped
         self._wrapped.mark_forward_method("hints")
         #: The model that is evaluated: a moving average of the student, or the student itself.
@@ -95,7 +109,11 @@ class Stepper:
                     hinted.projections, hinted.lengths, batch.hidden_states, job.heads, hinted.states, hinted.units
                 )
                 # DDP takes the mean over ranks; the parts' weights already sum to 1 over all of them.
-                self.fabric.backward(losses.total * (part.weight * self.fabric.world_size))
+                loss = losses.total * (part.weight * self.fabric.world_size)
+                if self.pruning is not None:
+                    # Whole on every rank, since DDP does not synchronise the multipliers.
+                    loss = loss + self.pruning.penalty(job.update.number) / len(job.parts)
+                self.fabric.backward(loss)
             table[part.index] = part.weight * _as_row(losses)
         table = sum_over_ranks(self.fabric, table)
         norm = self._clip()
@@ -150,11 +168,14 @@ class Stepper:
         average = None if self.evaluated is self.student else self.evaluated.state_dict()
         codebook = self.hint_loss.codebook
         units = None if codebook is None else codebook.state_dict()
-        return {**self.optimiser.state_dict(), "average": average, "units": units}
+        multipliers = {} if self.pruning is None else {"multipliers": self.pruning.multipliers.data}
+        return {**self.optimiser.state_dict(), "average": average, "units": units, **multipliers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
         self.optimiser.load_state_dict(state)
+        if self.pruning is not None:
+            self.pruning.multipliers.data.copy_(state["multipliers"])
         if self.evaluated is not self.student:
             self.evaluated.load_state_dict(state["average"])
         if self.hint_loss.params.units is not None:

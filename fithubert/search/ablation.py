@@ -16,7 +16,7 @@ from fithubert.errors import UserError
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
-from fithubert.models.student import build_student
+from fithubert.models.weights import load_student
 from fithubert.profile.costs import Subject, profile_models
 from fithubert.records import AblationMetrics, AblationTrial, Comparison, ModelCosts, TimingSettings, VariantCost
 from fithubert.search.trial import Trial, TrialData, run_trial
@@ -66,7 +66,8 @@ def run_ablation(
         Trial(variant, student, entry.budget, seed) for seed in entry.seeds for variant, student in students.items()
     ]
     results = _run(name, trials, (params, open_data, folder))
-    costs = _profile(params, teacher, students)
+    # Of the first seed: a variant that is pruned learns its shape.
+    costs = _profile(params, teacher, {name: folder / name / f"seed-{entry.seeds[0]}" / "student" for name in students})
     return AblationMetrics(
         of=entry.of,
         updates=entry.budget.updates,
@@ -137,12 +138,11 @@ def _remove_others(folder: Path, entry: AblationParams) -> None:
             shutil.rmtree(path)
 
 
-def _profile(params: Params, teacher: HubertTeacher, students: Mapping[str, StudentParams]) -> ModelCosts:
-    """The costs of the teacher and all variants, timed in turn. They do not depend on a student's weights."""
+def _profile(params: Params, teacher: HubertTeacher, students: Mapping[str, Path]) -> ModelCosts:
+    """The costs of the teacher and of the students in the folders of all variants, timed in turn."""
     subjects = {"teacher": Subject(teacher)}
     for variant, student in students.items():
-        built = build_student(resolve(student.recipe, student.shape))
-        subjects[variant] = Subject(ReadOut(built, variant))
+        subjects[variant] = Subject(ReadOut(load_student(student), variant))
     settings = params.profile.model_copy(update={"seconds": (max(params.profile.seconds),)})
     return profile_models(subjects, settings, on_round=progress_line("ablation: cost of the variants"))
 

@@ -69,8 +69,9 @@ def check_space(space: SpaceParams, of: StudentParams, teacher_depth: int, teach
                 f"space.width: {width} is not a multiple of {groups}, the groups of the positional convolution; set "
                 "shape.pos_conv_groups of the student that sweep.of names, or other widths"
             )
-    if of.init == "teacher_layers":
-        raise UserError("sweep: a student with init teacher_layers has its teacher's shape; set sweep.of to another")
+    if of.init in ("teacher_layers", "prune"):
+        shape = "has its teacher's shape" if of.init == "teacher_layers" else "learns its shape"
+        raise UserError(f"sweep: a student with init {of.init} {shape}; set sweep.of to another")
     if max(space.depth) > teacher_depth:
         raise UserError(f"space.depth: {max(space.depth)} is deeper than the teacher, {teacher_depth}")
     if of.init == "cut_teacher" and max(space.width) > teacher_width:

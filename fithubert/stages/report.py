@@ -47,8 +47,10 @@ def model_shapes(params: Params, workspace: Workspace) -> dict[str, ModelShape]:
     """The shape of every student of `params`, and of the teacher if it exists."""
     shapes = {}
     for name, student in params.students.items():
-        config = resolve(student.recipe, student.shape)
-        shapes[name] = ModelShape(config.depth, config.width, _name_reduction(config.time_reduction))
+        config, saved = resolve(student.recipe, student.shape), workspace.student(name) / "config.json"
+        # A student that is pruned learns its width.
+        width = read_json(saved)["student"]["width"] if student.prune is not None and saved.is_file() else config.width
+        shapes[name] = ModelShape(config.depth, width, _name_reduction(config.time_reduction))
     teacher = workspace.teacher / "config.json"
     if teacher.is_file():
         model = read_json(teacher)["model"]

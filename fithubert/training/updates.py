@@ -4,7 +4,7 @@ The crops are a pure function of the seed, whatever the number of ranks and forw
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -138,15 +138,19 @@ class OptimizerSettings:
     fused: bool = True
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+def build_optimizer(
+    model: nn.Module, settings: OptimizerSettings, others: Sequence[Mapping[str, Any]] = ()
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, with weight decay on matrices only, not on biases, norms and gains.
 
-    Differs: fairseq decays every parameter.
+    `others`: groups with arguments of their own, in or outside the model. Differs: fairseq decays every parameter.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    apart = {id(parameter) for group in others for parameter in group["params"]}
+    trainable = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trainable if p.ndim > 1]},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        *map(dict, others),
     ]
     return torch.optim.AdamW(groups, **vars(settings))
 
@@ -163,11 +167,21 @@ def learning_rate_share(update: int, updates: int, warmup_updates: int) -> float
 
 
 class Optimiser:
-    """AdamW for the weights of `model`. `wrapped` is the model as Fabric runs it, on its device and over all ranks."""
+    """AdamW for the weights of `model`. `wrapped` is the model as Fabric runs it, on its device and over all ranks.
 
-    def __init__(self, fabric: "Fabric", model: nn.Module, settings: OptimizerSettings) -> None:
+    `others`: groups as in `build_optimizer`, whose learning rates stay as they are.
+    """
+
+    def __init__(
+        self,
+        fabric: "Fabric",
+        model: nn.Module,
+        settings: OptimizerSettings,
+        others: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._fabric, self._model = fabric, model
-        self._adam = build_optimizer(model, settings)
+        self._adam = build_optimizer(model, settings, others)
+        self._scheduled = len(self._adam.param_groups) - len(others)
         self.wrapped, self._step = fabric.setup(model, self._adam)
 
     def clip(self, max_norm: float) -> Tensor:
@@ -178,7 +192,7 @@ class Optimiser:
 
     def apply(self, learning_rate: float) -> None:
         """One step with the current gradients, which are deleted."""
-        for group in self._adam.param_groups:
+        for group in self._adam.param_groups[: self._scheduled]:
             group["lr"] = learning_rate
         self._step.step()
         self._step.zero_grad(set_to_none=True)

@@ -26,6 +26,7 @@ def test_params_yaml_is_the_default_composition() -> None:
     [
         ["data=tiny", "budget=demo"],
         ["students=paper", "budget=demo"],
+        ["students=pruned", "budget=demo"],
         ["data=folder", "data.path=/recordings"],
         ["distill.updates=7"],
         PAPER,

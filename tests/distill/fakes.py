@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fithubert.config.hints import HintParams
 from fithubert.config.params import DistillParams
-from fithubert.config.students import StudentParams
+from fithubert.config.students import PruneParams, StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import LiveTargets, TrainingData
@@ -94,6 +94,13 @@ def cut_params(dropout: float = 0.1) -> StudentParams:
     """A student thin enough to be cut from `tiny_teacher`."""
     params = reshaped(student_params(dropout), width=4)
     return params.model_copy(update={"init": "cut_teacher", "init_seconds": 2.0})
+
+
+def prune_params(dropout: float = 0.1) -> StudentParams:
+    """A student as wide as `tiny_teacher` that is pruned to less than half of its cost."""
+    shape = {**student_params(dropout).shape, "width": WIDTH, "ffn_width": 12, "head_width": 3}
+    prune = {"macs_per_second": 2e5, "learning_rate": 0.3, "updates_share": 0.5, "ramp_share": 0.2}
+    return StudentParams(recipe="fithubert", shape=shape, init="prune", init_seconds=2.0, prune=PruneParams(**prune))
 
 
 def distill_params(**changes: Any) -> DistillParams:

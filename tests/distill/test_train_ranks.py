@@ -9,7 +9,16 @@ import pytest
 from safetensors.torch import load_file
 
 from fithubert.errors import UserError
-from tests.distill.fakes import Recorder, StopAt, cut_params, distill_params, student_params, tiny_teacher, train
+from tests.distill.fakes import (
+    Recorder,
+    StopAt,
+    cut_params,
+    distill_params,
+    prune_params,
+    student_params,
+    tiny_teacher,
+    train,
+)
 from tests.kills import Stop, assert_close, run_ranks
 
 pytestmark = pytest.mark.slow
@@ -57,6 +66,13 @@ def test_ranks_share_an_update_and_any_number_of_them_resumes_after_a_death(tmp_
 def test_ranks_cut_the_same_student(tmp_path: Path) -> None:
     train(tmp_path / "one", ONE_RANK, student_params=cut_params(), teacher=tiny_teacher())
     _finish(tmp_path / "two", "--cut")
+
+
+def test_ranks_prune_to_the_same_student(tmp_path: Path) -> None:
+    train(tmp_path / "one", ONE_RANK, student_params=prune_params(), teacher=tiny_teacher())
+    _finish(tmp_path / "two", "--prune")
+    shapes = (json.loads((tmp_path / name / "config.json").read_text())["student"] for name in ("one", "two"))
+    assert next(shapes) == next(shapes)
 
 
 def test_ranks_share_units_and_grams_of_layers(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
 
+#: The kinds of `StudentParams.init` that `cut_teacher` makes.
+FITTED = ("cut_teacher", "prune")
 #: Parts besides the convolutions and layers that may be copied.
 _PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
 
@@ -28,8 +30,8 @@ def set_first_weights(
 ) -> None:
     """Give the newly built `student` the weights that `params.init` names.
 
-    `cut_teacher` reads `params.init_seconds` of training utterances, drawn by `seed`, on `device`. Raises UserError if
-    the teacher is needed and missing, or does not fit.
+    `cut_teacher` and `prune` read `params.init_seconds` of training utterances, drawn by `seed`, on `device`. Raises
+    UserError if the teacher is needed and missing, or does not fit.
     """
     teacher = data.teacher
     if params.init == "random":
