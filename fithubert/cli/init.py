@@ -12,15 +12,32 @@ from fithubert.errors import UserError
 _TEMPLATE = Path(__file__).parents[1] / "config" / "init.yaml"
 #: Folders that the stages write.
 _WRITTEN = ("data", "artifacts", "reports")
-_EMBEDDED = (
-    "the embedded corpus",
-    """\
+_EMBEDDED = {
+    "data": """\
   # Synthetic speech with labels for all ten tasks. For recordings: {source: folder, path: FOLDER}.
   source: synthetic
   hours: 0.5
   speakers: 48
   seed: 1""",
-)
+    "sweep": "sweep: {of: small}",
+}
+_FOLDER = {
+    "data": """\
+  source: folder
+  # Relative to the folder in which the commands run. The first level of folders names the speakers.
+  path: %s
+  # A file of `path<TAB>text` lines, or a table of Common Voice; it makes speech recognition (asr) a task.
+  transcripts: null
+  dev_share: 0.1
+  test_share: 0.1
+  seed: 1""",
+    "sweep": """\
+sweep:
+  of: small
+  # The default objective, phone errors, needs phone labels. `sid` can be one too, if `tasks` has it.
+  objectives: [dev_loss, macs_per_second]
+  budget: {updates: 100, dev_every_updates: 25, init_seconds: 30, tasks: {}}""",
+}
 
 
 def init(
@@ -42,15 +59,15 @@ def init(
         path = options.params
         if os.path.lexists(path):
             raise UserError(f"{path}: already exists, and is left as it is; name another file with --params")
-        corpus, section = _describe_corpus(folder)
-        text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(data=section)
+        corpus, sections = _describe_corpus(folder)
+        text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(sections)
         with atomic_file(path, replace=False) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path}: {corpus}, teacher mini, student small\nnext: fithubert prepare")
 
 
-def _describe_corpus(folder: Path | None) -> tuple[str, str]:
-    """The corpus in words, and the section `data`; raises UserError if it is unclear which folder is meant."""
+def _describe_corpus(folder: Path | None) -> tuple[str, dict[str, str]]:
+    """The corpus in words, and the sections that depend on it; raises UserError if it is unclear which is meant."""
     from fithubert.data.folder import check_places
     from fithubert.data.listing import find_recordings, is_hidden, name_formats
     from fithubert.workspace import Workspace
@@ -64,20 +81,11 @@ def _describe_corpus(folder: Path | None) -> tuple[str, str]:
             names = ", ".join(entry.name for entry in found)
             raise UserError(f"recordings lie in {names}: name one, as `fithubert init {found[0]}`")
         if not found:
-            return _EMBEDDED
+            return "the embedded corpus", _EMBEDDED
         folder = found[0]
     check_places(folder, workspace.data)
     count = len(find_recordings(folder).paths)
     if not count:
         raise UserError(f"{folder}: holds no recordings ({name_formats()})")
-    section = [
-        "  source: folder",
-        "  # Relative to the folder in which the commands run. The first level of folders names the speakers.",
-        f"  path: {json.dumps(str(folder), ensure_ascii=False)}",
-        "  # A file of `path<TAB>text` lines, or a table of Common Voice; it makes speech recognition (asr) a task.",
-        "  transcripts: null",
-        "  dev_share: 0.1",
-        "  test_share: 0.1",
-        "  seed: 1",
-    ]
-    return f"{count} recording{'' if count == 1 else 's'} in {folder}", "\n".join(section)
+    sections = {**_FOLDER, "data": _FOLDER["data"] % json.dumps(str(folder), ensure_ascii=False)}
+    return f"{count} recording{'' if count == 1 else 's'} in {folder}", sections

@@ -13,6 +13,7 @@ from fithubert.cli import COMMANDS, app
 from fithubert.config.data import FolderData, SyntheticData
 from fithubert.data.manifest import Manifest
 from fithubert.models.weights import save_teacher
+from fithubert.search.space import check_space
 from fithubert.workspace import load_checked
 from tests.cli.test_cli import NAMES, ROOT
 from tests.docs.commands import check_commands
@@ -61,9 +62,13 @@ def test_init_takes_the_folder_that_holds_recordings(here: Run, tmp_path: Path, 
     (tmp_path / "notes").mkdir()
     code, said, _ = here("init", *([name] if given else []))
     assert (code, said.splitlines()[0]) == (0, f"params.yaml: 1 recording in {name}, teacher mini, student small")
-    data = load_checked(tmp_path / "params.yaml").data
-    assert isinstance(data, FolderData)
-    assert data.path == Path(name)
+    params = load_checked(tmp_path / "params.yaml")
+    assert isinstance(params.data, FolderData)
+    assert params.data.path == Path(name)
+    # A sweep of recordings needs no labels, and every shape of its space fits the student and the teacher.
+    assert params.sweep.objectives == ("dev_loss", "macs_per_second")
+    assert params.sweep.budget.tasks == {}
+    check_space(params.sweep.space, params.students[params.sweep.of], 12, 192)
 
 
 def test_init_asks_which_folder_is_meant_and_refuses_one_without_recordings(here: Run, tmp_path: Path) -> None:

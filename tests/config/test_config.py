@@ -1,5 +1,8 @@
 """params.yaml, its presets, and what a wrong value is told."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,19 @@ def test_a_wrong_change_is_one_line(change: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as error:
         load_params(ROOT / "params.yaml", [change])
     assert "\n" not in str(error.value)
+
+
+def test_a_file_is_read_as_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert "{title: fithubert}" in text
+    text = "# \u00c4nderung\n" + text.replace("{title: fithubert}", "{title: \u00c4nderung}")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    program = "from fithubert.config.params import load_params; print(ascii(load_params('params.yaml').report.title))"
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, **plain}, capture_output=True, text=True
+    )
+    assert done.stdout == "'\\xc4nderung'\n", done.stderr
 
 
 def test_a_change_may_name_a_section_that_the_file_leaves_out(tmp_path: Path) -> None:

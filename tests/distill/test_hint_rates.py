@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fithubert.config.base import validate
 from fithubert.config.hints import HintParams
+from fithubert.config.params import DistillParams
 from fithubert.config.students import StudentParams
 from fithubert.distill.hints import HintLoss
 from fithubert.errors import UserError
@@ -75,6 +76,22 @@ def test_a_student_without_information_costs_one() -> None:
         constant = [torch.zeros_like(x) if term == "gram" else x.mean((0, 1)).expand_as(x) for x in layers]
         losses = loss(constant, lengths, dict(enumerate(layers)))
         assert [float(value) for value in losses.heads.values()] == pytest.approx([1.0] * 3, rel=1e-4)
+
+
+def test_normalised_gram_losses_have_gradients_above_adamws_epsilon() -> None:
+    """At the scale of HuBERT's features plain ones are below it, and AdamW's steps shrink with them."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = [0.02 * torch.randn(1, 100, 64, generator=generator) for _ in THREE]
+    epsilon, lengths, sizes = DistillParams().epsilon, torch.tensor([100]), []
+    for normalise in (False, True):
+        loss = loss_of(losses={"gram": 1.0}, normalise=normalise)
+        if normalise:
+            loss.scales = loss.measure_scales(utterances(teacher, lengths))
+        student = [(0.5 * layer).requires_grad_() for layer in teacher]
+        loss(student, lengths, dict(enumerate(teacher))).total.backward()
+        sizes.append(float(torch.stack([layer.grad for layer in student if layer.grad is not None]).abs().mean()))
+    assert sizes[0] < epsilon / 10
+    assert sizes[1] > 10 * epsilon
 
 
 def test_a_layer_without_a_scale_is_refused() -> None:
