@@ -24,6 +24,8 @@ def cache(
         raise typer.BadParameter("--repair keeps the codec of the cache; leave out --codec or --repair")
     with stage(*to_changes({"cache.codec": codec}), needs_file=False) as (params, workspace):
         from fithubert.stages.cache import cache as run
+        from fithubert.tracking.sender import is_first_rank
 
         done = run(params, workspace, repair)
-        print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")
+        if is_first_rank():
+            print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")

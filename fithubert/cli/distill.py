@@ -20,7 +20,9 @@ def distill(
     """
     with stage(*to_changes({"distill.updates": updates, "distill.targets": targets})) as (params, workspace):
         from fithubert.stages.distill import distill as run
+        from fithubert.tracking.sender import is_first_rank
 
         done = run(params, workspace, student)
-        print(f"{student}: dev loss {done.best_dev_loss:.4f} at update {done.best_update} ({done.end})")
-        print(f"{workspace.student(student)}")
+        if is_first_rank():
+            print(f"{student}: dev loss {done.best_dev_loss:.4f} at update {done.best_update} ({done.end})")
+            print(f"{workspace.student(student)}")

@@ -35,6 +35,7 @@ def test_two_ranks_write_the_cache_of_one(workspace: Workspace) -> None:
     done = run_ranks(2, "fithubert.cli", "cache", *folders, *changes)
     assert done.returncode == 0, done.stderr
     assert "cache train (rank 1)" in done.stderr
+    assert done.stdout.count("MB for train") == 1
     assert read_results(workspace) == alone
 
 
