@@ -1,15 +1,18 @@
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fithubert.cli.options import HubName, no_stage, options
+from fithubert.cli.options import HopAlignedFrames, HubName, no_stage, options
 from fithubert.errors import UserError
+
+if TYPE_CHECKING:
+    from fithubert.workspace import Workspace
 
 
 def export(
     student: Annotated[
-        str, typer.Argument(help="A name in artifacts/students, the folder of a student, or the package's `fithubert`.")
+        str, typer.Argument(help="A student: its name or folder, or `fithubert`; or a teacher (--layout).")
     ],
     to: Annotated[str, typer.Option(help="`onnx`, `huggingface`, `s3prl` or `mlflow`.")],
     out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
@@ -18,13 +21,18 @@ def export(
         str | None, typer.Option(metavar="NAME", help="With mlflow: the name in MLflow's model registry.")
     ] = None,
     hub_name: HubName = None,
+    layout: Annotated[str | None, typer.Option(help="With onnx: `rvc`, graphs as RVC reads them.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="With --layout: take final_proj from this teacher.")] = None,
+    hop_aligned: HopAlignedFrames = False,
 ) -> None:
     """Write a student for use elsewhere, with the same output as here.
 
     `onnx` is a graph for any batch and length, checked against torch. With `--int8`, the error of the int8 graph is
     measured on the corpus of the workspace. `huggingface` is for AutoModel.from_pretrained with trust_remote_code,
     instead of HubertModel. `s3prl` is an upstream that s3prl runs unmodified, with a launcher. `mlflow` is for
-    mlflow.pyfunc.load_model and `mlflow models serve`. With `--register` the student enters the model registry of the
+    mlflow.pyfunc.load_model and `mlflow models serve`. With `--layout rvc` a student or a teacher becomes the front end
+    of voice conversion: `vec-768-layer-12.onnx` (RVC v2) and `vec-256-layer-9.onnx` (v1, through the teacher's
+    final_proj). With `--register` the student enters the model registry of the
     tracking store as `models:/NAME/VERSION`, and `--out` is optional. All but onnx contain the student's source and do
     not need fithubert. With `--hub-name`, a huggingface export is uploaded with its model card, with the token of
     `hf auth login` or HF_TOKEN; a new repository is private.
@@ -46,14 +54,26 @@ def export(
             raise UserError("--hub-name works with --to huggingface and --out")
         hub = None if hub_name is None else open_hub(hub_name)
         workspace = Workspace(options.workspace)
-        if out is not None:
+        if layout is not None or teacher is not None or hop_aligned:
+            if layout != "rvc" or to != "onnx" or int8 or out is None:
+                raise UserError(
+                    "--teacher and --hop-aligned work with --layout rvc, which needs --to onnx and --out only"
+                )
+            _export_front_end(workspace, student, out, teacher, hop_aligned)
+        elif out is not None:
             done = run(workspace, student, to, out, int8, hub_name)
             print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
             if int8:
                 print(describe_int8(done))
-            if done.get("int8", {}).get("float32"):
-                print(f"int8: in float32 for the sake of the errors: {', '.join(done['int8']['float32'])}")
             if hub is not None and hub_name is not None:
                 print(f"on the hub: {push_folder(hub, hub_name, out)}")
         if register is not None:
             print(f"models:/{register}/{run_register(workspace, student, register)}")
+
+
+def _export_front_end(workspace: "Workspace", model: str, out: Path, teacher: str | None, hop_aligned: bool) -> None:
+    from fithubert.export.rvc import describe_graphs
+    from fithubert.stages.export import export_front_end
+
+    done = export_front_end(workspace, model, out, teacher, hop_aligned)
+    print("\n".join([f"{out}: {done['name']} {done['fingerprint']}", *describe_graphs(done)]))

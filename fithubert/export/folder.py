@@ -52,10 +52,11 @@ def write_templates(kind: str, folder: Path, replace: dict[str, str] | None = No
         (folder / path.name).write_text(text, encoding="utf-8")
 
 
-def write_readme(kind: str, folder: Path, readout: ReadOut, words: Mapping[str, Any]) -> None:
-    """Write README.md to `folder` from the one in `templates/kind`, in which $states and `words` are filled in."""
+def write_readme(kind: str, folder: Path, readout: ReadOut | None, words: Mapping[str, Any]) -> None:
+    """Write README.md to `folder` from the one in `templates/kind`, with `words` and a student's $states filled in."""
     template = Template((_TEMPLATES / kind / "README.md").read_text(encoding="utf-8"))
-    text = template.substitute({"states": describe_states(readout), **words})
+    states = {} if readout is None else {"states": describe_states(readout)}
+    text = template.substitute({**states, **words})
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -50,9 +50,9 @@ def _drop_nan_guards(graph: Any) -> None:
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 #: Samples beyond the shortest input on which every export is compared with torch, alone and as one padded batch.
-_CHECKED_LENGTHS = (0, 1, 319, 320, 321, 2001, 7777, 16000, 20003, 40000)
+CHECKED_LENGTHS = (0, 1, 319, 320, 321, 2001, 7777, 16000, 20003, 40000)
 #: A larger difference is no rounding.
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 _MAX_BATCH = 4096
 
 #: Latency of each model by name, relative to the first.
@@ -144,7 +144,7 @@ def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
     """The largest difference on ten lengths, alone and as one padded batch; raises RuntimeError if it is large."""
     shortest = readout.student.shortest_samples
     generator = torch.Generator().manual_seed(0)
-    waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in _CHECKED_LENGTHS]
+    waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in CHECKED_LENGTHS]
     batches = [pad_waveforms([waveform]) for waveform in waveforms] + [pad_waveforms(waveforms)]
     worst = 0.0
     for padded, lengths in batches:
@@ -154,7 +154,7 @@ def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
         for one, two in zip(ours.hidden_states, theirs.hidden_states, strict=True):
             for row, count in enumerate(ours.lengths.tolist()):
                 worst = max(worst, float((one[row, :count] - two[row, :count]).abs().max()))
-    if not worst <= _TOLERANCE:
+    if not worst <= TOLERANCE:
         raise RuntimeError(f"the exported graph differs from torch by {worst:.2g}")
     return worst
 

@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from fithubert.errors import UserError
-from fithubert.export.find import find_student
+from fithubert.export.find import find_model, find_student
 from fithubert.export.folder import describe_export, new_directory, write_portable
 from fithubert.export.onnx import export_onnx
+from fithubert.export.rvc import export_rvc
 from fithubert.export.standalone import export_huggingface, export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.timing import paired_ratio, time_in_turn
@@ -54,6 +56,26 @@ def export(
     return export_s3prl(readout, out)
 
 
+def export_front_end(
+    workspace: Workspace, model: str, out: Path, teacher: str | None = None, hop_aligned: bool = False
+) -> dict[str, Any]:
+    """Write `model`, a student or a teacher as `find_model` names it, to `out` as the graphs that RVC reads.
+
+    The teacher's `final_proj` is that of the model, or of `teacher` for a student without. Returns what the export
+    records. Raises UserError if a model does not exist or gives none of the graphs, or `out` is not new or empty.
+    """
+    loaded = find_model(workspace, model, "cpu")
+    if not isinstance(loaded, ReadOut | HubertTeacher):
+        raise UserError(f"model {model!r}: neither a student nor a teacher with layers")
+    projection = loaded.student.final_proj if isinstance(loaded, ReadOut) else loaded.final_proj
+    if teacher is not None:
+        given = find_model(workspace, teacher, "cpu")
+        projection = given.final_proj if isinstance(given, HubertTeacher) else None
+        if projection is None:
+            raise UserError(f"--teacher {teacher}: has no final_proj")
+    return export_rvc(loaded, out, projection, hop_aligned, _time_models)
+
+
 def register(workspace: Workspace, student: str, name: str) -> str:
     """Add `student`, a folder or a name in the workspace, to MLflow's registry as `name`; return its version."""
     return register_student(tracked_student(find_student(workspace, student)), name, workspace.root)
@@ -73,11 +95,13 @@ def read_speech(workspace: Workspace) -> list[Tensor]:
 
 
 def describe_int8(record: Mapping[str, Any]) -> str:
-    """One line: how far the int8 graph is from float32 on speech, its time, and which graph to use if it is no gain."""
+    """How far the int8 graph is from float32 on speech, its time, which graph to use if it is no gain, exceptions."""
     whole, exact = record["int8"], record["float32"]
     error, time, plain = max(whole["relative_error"]), whole["latency_of_torch"], exact["latency_of_torch"]
     line = f"int8: {error:.1%} relative error on speech, {time:.0%} of torch's time; float32: {plain:.0%}"
-    return line if time < plain else f"{line}; int8 is no faster on this machine, so use model.onnx here"
+    line = line if time < plain else f"{line}; int8 is no faster on this machine, so use model.onnx here"
+    kept = whole.get("float32")
+    return f"{line}\nint8: in float32 for the sake of the errors: {', '.join(kept)}" if kept else line
 
 
 def describe_errors(done: CompressMetrics) -> str:
