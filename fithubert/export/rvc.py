@@ -69,7 +69,7 @@ def export_rvc(
     shortest = count_samples(model.frame_multiple, model.convolutions)
     if hop_aligned:
         shortest = model.frame_multiple * receptive_field(model.convolutions)[1]
-    record = {"name": model.name, "fingerprint": model.fingerprint, "fithubert": __version__, "layout": "rvc"}
+    record: dict[str, Any] = {"name": model.name, "fingerprint": model.fingerprint, "fithubert": __version__}
     with new_directory(out) as aside:
         written = {}
         for voice, graph in graphs.items():
@@ -77,7 +77,8 @@ def export_rvc(
             measured = _write(graph, aside / name, shortest, time_models)
             written[name] = {"version": voice.version, "layer": voice.layer, "width": graph.width, **measured}
             written[name]["fits"] = graph.width == voice.width
-        record |= {"hop_aligned": hop_aligned, "shortest": shortest, "graphs": written, "left_out": reasons}
+        record |= {"layout": "rvc", "hop_aligned": hop_aligned, "shortest": shortest}
+        record |= {"graphs": written, "left_out": reasons}
         write_json(aside / "config.json", record)
         threads = torch.get_num_threads()
         words = {"lines": "\n".join(describe_graphs(record)), "graph": next(iter(written)), "threads": threads}
