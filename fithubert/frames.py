@@ -62,12 +62,22 @@ def count_samples(num_frames: int, convolutions: Sequence[tuple[int, int]] = HUB
     return field + (num_frames - 1) * step if num_frames > 0 else 0
 
 
-def reduce_lengths(lengths: Lengths, factor: int, drop_last: bool = False) -> Lengths:
+def reduce_lengths(lengths: Lengths, factor: int, added_frames: int | None = None) -> Lengths:
     """Frames after time reduction by `factor`, rounded up so that the last frame is kept.
 
-    `drop_last` rounds down, as the authors' code does; only imported checkpoints use it.
+    `added_frames`: the zeros behind the last frame, if they are others (`count_added_frames`).
     """
-    return (lengths if drop_last else lengths + factor - 1) // factor
+    return (lengths + (factor - 1 if added_frames is None else added_frames)) // factor
+
+
+def count_added_frames(kind: str, factor: int, as_authors: bool) -> int:
+    """The zeros behind the last frame, before frames are grouped by `factor` and an incomplete group is left out.
+
+    `as_authors`, in imported checkpoints: an incomplete group is lost, but `fc1` always adds zeros, if need be a group.
+    """
+    if not as_authors:
+        return factor - 1
+    return factor if kind == "fc1" else 0
 
 
 def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:

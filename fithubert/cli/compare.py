@@ -18,7 +18,7 @@ def compare(
     with no_stage():
         from fithubert.records import load_summary
         from fithubert.report import compare_rows
-        from fithubert.report.table import print_table
+        from fithubert.report.table import explain_missing_shares, print_table
         from fithubert.workspace import Workspace
 
         workspace = Workspace(options.workspace)
@@ -32,3 +32,6 @@ def compare(
             print(json.dumps(rows, indent=2))
         else:
             print_table(rows)
+            note = explain_missing_shares(found)
+            if note is not None:
+                print(note)

@@ -46,8 +46,13 @@ def prepare(
 
         done = run(params, workspace, download)
         print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
+        splits = done["splits"]
+        names = dict.fromkeys(name for name in ("train", "dev", "test", *splits) if name in splits)
+        print("; ".join(f"{name} {splits[name]['utterances']}, {splits[name]['hours']:.2f} h" for name in names))
         for entry in done["skipped"]:
             print(printable(f"skipped {entry['path']}: {entry['reason']}"))
+        for note in done.get("notes", ()):
+            print(note)
 
 
 def _split_of(subset: str) -> str:

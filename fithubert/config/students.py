@@ -13,9 +13,10 @@ class TimeReductionConfig(StrictModel):
     """Time reduction: how the frame rate drops, and before which transformer layer (from 0; the paper uses 0)."""
 
     kind: Literal["conv1d", "fc1", "fc2", "mean", "none"] = "conv1d"
-    factor: int = Field(2, ge=2, le=4)
+    factor: int = Field(2, ge=2, le=16)
     before_layer: int = Field(0, ge=0)
-    #: Drop the last frame of odd lengths, as the authors' code does. Only imported checkpoints set this.
+    #: Count groups as the authors' code does: an incomplete last one is dropped; with `fc1` it is completed, and a
+    #: complete one is followed by one of zeros. Only imported checkpoints set this.
     drop_last_frame: bool = False
 
 
@@ -111,7 +112,7 @@ class StudentConfig(StrictModel):
     #: A learnt embedding replaces random frames in training (ARMHuBERT); None masks no frames.
     masking: MaskingConfig | None = None
     #: Factor on the gradients that reach the front end [feature_grad_mult].
-    frontend_gradient: float = Field(1.0, gt=0, le=1)
+    frontend_gradient: float = Field(1.0, ge=0, le=1)
     #: Balance the gradients that a layer gets from its head and from the layers above [layer_grad_scale].
     balance_gradients: bool = False
     layer_norm_first: bool = False

@@ -128,11 +128,12 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Checked:
-    """A recording that can be used: its peak (1.0 is full scale), its length, and that in samples at 16 kHz."""
+    """A recording that can be used: its peak (1.0 is full scale), length, length in samples at 16 kHz, and own rate."""
 
     peak: float
     seconds: float
     num_samples: int
+    rate_hz: int
 
 
 def check_recording(path: Path, allow_silence: bool = False) -> Checked:
@@ -164,7 +165,7 @@ def _check_samples(file: soundfile.SoundFile, allow_silence: bool) -> Checked:
         raise UnusableError(f"shorter than one frame ({count / file.samplerate:.4f} s of {1 / 40} s)")
     if peak < _SILENT_PEAK and not allow_silence:
         raise UnusableError("silent")
-    return Checked(peak, count / file.samplerate, count_samples_at_16_khz(count, file.samplerate))
+    return Checked(peak, count / file.samplerate, count_samples_at_16_khz(count, file.samplerate), file.samplerate)
 
 
 def read_recording(path: Path) -> Tensor:

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from fithubert.config.data import FolderData
 from fithubert.data import Utterance, draw, normalise, place_of
-from fithubert.data.audio import SEGMENT_SECONDS, UnusableError, check_recording, encode_flac, is_silent, read_segments
+from fithubert.data.audio import (
+    SEGMENT_SECONDS,
+    UnusableError,
+    check_recording,
+    encode_flac,
+    is_silent,
+    read_segments,
+)
 from fithubert.data.listing import (
     Corpus,
     Progress,
@@ -24,6 +31,7 @@ from fithubert.data.listing import (
     list_visible,
     map_in_threads,
     name_formats,
+    note_low_rates,
 )
 from fithubert.data.manifest import Manifest, manifest_path, new_audio
 from fithubert.errors import UserError
@@ -34,8 +42,8 @@ from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 MAX_TRANSCRIBED_SECONDS = 40.0
 
 
-#: Of one file: its utterances, and what was left out of it.
-_Imported = tuple[tuple[Utterance, ...], tuple[Skipped, ...]]
+#: Of one file: its utterances, what was left out of it, and its sample rate in Hz, 0 if it cannot be used.
+_Imported = tuple[tuple[Utterance, ...], tuple[Skipped, ...], int]
 
 
 def import_folder(
@@ -61,8 +69,9 @@ def import_folder(
     with new_audio(out_root) as folder:
         convert = partial(_import_file, root, folder, texts, _name_speakers(paths))
         imported = map_in_threads(convert, paths, jobs or count_cores(), on_progress)
-        kept, copies = _drop_copies(paths, [utterances for utterances, _ in imported], folder)
-        skipped = sorted([*skipped, *(s for _, left_out in imported for s in left_out), *copies], key=lambda s: s.path)
+        kept, copies = _drop_copies(paths, [utterances for utterances, _, _ in imported], folder)
+        skipped += [*(s for _, left_out, _ in imported for s in left_out), *copies]
+        skipped.sort(key=lambda s: s.path)
         if not kept:
             raise UserError(
                 f"{root}: data.path holds no usable recording; {len(skipped)} skipped, the first: "
@@ -72,7 +81,8 @@ def import_folder(
         skipped.append(Skipped(".", f"{found.hidden} hidden recordings or folders are passed over"))
     manifest = Manifest(_split(kept, config), out_root)
     manifest.save(manifest_path(out_root))
-    return Corpus(manifest, tuple(skipped))
+    notes = note_low_rates(rate_hz for utterances, _, rate_hz in imported if utterances)
+    return Corpus(manifest, tuple(skipped), notes=notes)
 
 
 def check_places(root: Path, out_root: Path) -> None:
@@ -91,7 +101,7 @@ def _import_file(
     try:
         checked = check_recording(root / path)
     except UnusableError as error:
-        return (), (Skipped(as_text(path), str(error)),)
+        return (), (Skipped(as_text(path), str(error)),), 0
     whole = bool(spoken) and checked.seconds <= MAX_TRANSCRIBED_SECONDS
     skipped = []
     if spoken and not whole:
@@ -109,7 +119,7 @@ def _import_file(
         (folder / f"{name}.flac").write_bytes(encoded)
         row = Utterance(name, f"audio/{name}.flac", digest(encoded), "train", "sentence", len(samples), speakers[path])
         utterances.append(replace(row, text=spoken, words=tuple(spoken.split())) if whole else row)
-    return tuple(utterances), tuple(skipped)
+    return tuple(utterances), tuple(skipped), checked.rate_hz
 
 
 def _drop_copies(

@@ -1,7 +1,7 @@
 """Recordings in any place: which files are found, which can be used, and why any other is left out."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from fithubert.data.audio import SUFFIXES, TO_CONVERT, UnusableError, check_reco
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest_file
+from fithubert.frames import SAMPLE_RATE_HZ
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,7 +56,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus, and the parts that were left out of it.
+    """A corpus, the parts that were left out of it, and notes on the others.
 
     `write`: writes audio that is made of the corpus to a folder; the utterances, whose `audio` is relative to it.
     """
@@ -63,6 +64,7 @@ class Corpus:
     manifest: Manifest
     skipped: tuple[Skipped, ...] = ()
     write: Callable[[Path], Sequence[Utterance]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,17 @@ def is_hidden(name: str) -> bool:
 def list_visible(folder: Path, pattern: str = "*") -> list[Path]:
     """What `pattern` matches below `folder`, sorted, without hidden names: macOS leaves `._` files, Git `.git`."""
     return [path for path in sorted(folder.glob(pattern)) if not any(map(is_hidden, path.relative_to(folder).parts))]
+
+
+def note_low_rates(rates_hz: Iterable[int]) -> tuple[str, ...]:
+    """A note on the recordings below 16 kHz, if there are any: resampling cannot add what they do not hold."""
+    low = [rate for rate in rates_hz if rate < SAMPLE_RATE_HZ]
+    if not low:
+        return ()
+    return (
+        f"{len(low)} recordings have a rate below 16 kHz (the lowest {min(low)} Hz); they are resampled, but hold no "
+        "sound above half their rate, which a teacher of 16 kHz speech expects",
+    )
 
 
 def name_formats() -> str:

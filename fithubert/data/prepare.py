@@ -60,6 +60,7 @@ def prepare_corpus(
         splits={split: _summarise(manifest.select(split)) for split in dict.fromkeys(u.split for u in manifest)},
         skipped=tuple(SkippedRecording(entry.path, entry.reason) for entry in corpus.skipped),
         seconds=time.monotonic() - begun,
+        notes=corpus.notes or None,
     )
 
 

@@ -23,8 +23,8 @@ from fithubert.importers.torch_files import parse_list, read_torch_file
 from fithubert.models.canonical import fill_model, prepare_for_inference
 from fithubert.models.student import Student
 
-#: The first part of the names of the heads' tensors.
-_HEADS = ("proj_head", "final_proj", "output_layer", "upsampler")
+#: The first part of the names of the heads' tensors. The last is of a loss on the front end.
+_HEADS = ("proj_head", "final_proj", "output_layer", "upsampler", "cnn_proj_head")
 #: Options that change the model and that no published checkpoint uses, with the only value that is understood.
 _UNDERSTOOD = {
     "layer_type": "transformer",
@@ -107,7 +107,11 @@ def _reduction_and_heads(
     reduction: dict[str, Any] = {"kind": kind}
     if kind != "none":
         before, factor = int(get("tr_layer_index", 0 if reused else 1)), int(get("tr_reduce_factor", 2))
-        reduction |= {"factor": factor, "before_layer": before, "drop_last_frame": kind == "conv1d"}
+        reduction |= {"factor": factor, "before_layer": before, "drop_last_frame": True}
+        if kind == "fc2":
+            raise UserError(f"{source}: tr_layer_type 'fc2' is not understood; its authors' code cannot run it either")
+        if before >= depth:
+            raise UserError(f"{source}: tr_layer_index {before} is no layer of 0 to {depth - 1}")
         multiple = get("required_seq_len_multiple", 2)
         if multiple not in (1, factor if factor == 2 else 1):
             raise UserError(
@@ -127,7 +131,8 @@ def _reduction_and_heads(
         heads["hidden_width"] = int(get("pred_head_inter_dim", 0)) or values["width"]
         own = "encoder"
     readout = own if values["masking"] is None else "projections"
-    final_norm = "none" if readout == "projections" else "all"
+    # Heads of each layer read what the layers say; shared ones read the encoder's output, which is normed.
+    final_norm = "none" if readout == "projections" and own == "last" else "all"
     return {"time_reduction": reduction, "heads": heads, "readout": readout, "final_norm": final_norm}
 
 
@@ -221,7 +226,7 @@ def _neighbouring_frames(tensor: Tensor, factor: int) -> Tensor:
 def _rename_head(parts: list[str], tensor: Tensor, config: StudentConfig) -> dict[str, Tensor]:
     """A tensor of the heads; the model-level upsampler serves shared heads and is never used with a head per layer."""
     last, shared = parts[-1], config.heads.kind == "shared"
-    if config.heads.kind == "none":  # STaRHuBERT's expert drops `final_proj` too.
+    if config.heads.kind == "none" or parts[0] == "cnn_proj_head":  # STaRHuBERT's expert drops `final_proj` too.
         return {}
     if parts[0] == "final_proj":
         parts = ["proj_head", str(config.depth - 1), *parts[1:]]

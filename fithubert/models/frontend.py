@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.frames import count_conv_frames, padding_mask, reduce_lengths, zero_padding
+from fithubert.frames import count_added_frames, count_conv_frames, padding_mask, reduce_lengths, zero_padding
 
 
 class MaskedGroupNorm(nn.GroupNorm):
@@ -107,12 +107,13 @@ class TimeReduction(nn.Module):
     starts a linear layer (normal, 0.02); `fc2` puts a hidden layer with GELU between; `mean` averages the valid frames
     and has no parameters.
     Differs from the authors' code: an incomplete last group is completed with zeros, padding counts as zeros, and a
-    group with one valid frame is valid. `drop_last_frame` keeps the authors' rule (conv1d only): it is dropped.
+    group with one valid frame is valid. `drop_last_frame` keeps the authors' rule.
     """
 
     def __init__(self, kind: str, width: int, factor: int, drop_last_frame: bool = False) -> None:
         super().__init__()
-        self.kind, self.factor, self.drop_last_frame = kind, factor, drop_last_frame
+        self.kind, self.factor = kind, factor
+        self.added_frames = count_added_frames(kind, factor, drop_last_frame)
         inner = width * factor
         if kind == "fc2":
             self.hidden = nn.Linear(inner, inner)
@@ -124,7 +125,7 @@ class TimeReduction(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`x` (batch, time, feature) and its lengths in frames, both reduced."""
-        reduced = reduce_lengths(lengths, self.factor, self.drop_last_frame)
+        reduced = reduce_lengths(lengths, self.factor, self.added_frames)
         groups = self.group(x, lengths)
         if self.kind == "mean":
             starts = torch.arange(groups.shape[1], device=x.device) * self.factor
@@ -136,8 +137,7 @@ class TimeReduction(nn.Module):
         """The input of `linear`: neighbouring frames (batch, group, feature * frame), or fc2's hidden layer of them."""
         if not nothing_padded(lengths, x.shape[1]):
             x = zero_padding(x, lengths)
-        if not self.drop_last_frame:
-            x = F.pad(x, (0, 0, 0, self.factor - 1))
+        x = F.pad(x, (0, 0, 0, self.added_frames))
         groups = x.unfold(1, self.factor, self.factor).flatten(2)  # the incomplete rest left out
         return F.gelu(self.hidden(groups)) if self.kind == "fc2" else groups
 

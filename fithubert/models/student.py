@@ -218,7 +218,7 @@ class Student(nn.Module):
     def frame_multiple(self) -> int:
         """Every frame count is a multiple of this: the factor of a reduction that drops an incomplete last group."""
         reduction = self.time_reduction
-        return reduction.factor if reduction is not None and reduction.drop_last_frame else 1
+        return reduction.factor if reduction is not None and not reduction.added_frames else 1
 
     @property
     def shortest_samples(self) -> int:

@@ -20,7 +20,7 @@ from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.macs import PARTS, REFERENCE_SECONDS
+from fithubert.models.macs import PARTS, REFERENCE_SECONDS, SUPERB_SAMPLES, count_superb_macs
 from fithubert.models.recipes import RECIPES
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
@@ -198,7 +198,19 @@ def profile_models(
             peak_memory_bytes=memory[name],
             fingerprint=model.fingerprint,
         )
-    return ModelCosts(costs, reference, at, settings.rounds, settings.threads, describe_machine())
+    superb = {name: _count_superb_macs(model) for name, model in models.items()}
+    machine = describe_machine()
+    return ModelCosts(costs, reference, at, settings.rounds, settings.threads, machine, superb_macs=superb)
+
+
+def _count_superb_macs(model: SpeechModel) -> int:
+    """By formula, which equals the count of a run (`count_parts`); of models without one by such a run."""
+    if isinstance(model, HubertTeacher):
+        return count_superb_macs(model.model.config)
+    if isinstance(model, ReadOut):
+        return count_superb_macs(model.student.config)
+    runs = (count_parts(model, samples / SAMPLE_RATE_HZ) for samples in SUPERB_SAMPLES)
+    return sum(part.macs for parts in runs for part in parts.values())
 
 
 def describe_machine() -> Machine:

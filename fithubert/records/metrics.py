@@ -4,7 +4,7 @@ A stage writes its record; the report, the tracker and the commands read it. The
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fithubert.records.base import HeadKey, Record, SecondsKey
@@ -32,10 +32,13 @@ class CorpusSummary(Record):
 
 @dataclass(frozen=True)
 class PrepareMetrics(CorpusSummary):
-    """The corpus with its skipped recordings."""
+    """The corpus with its skipped recordings, and notes on the others."""
+
+    omit_none: ClassVar[bool] = True
 
     skipped: tuple[SkippedRecording, ...]
     seconds: float
+    notes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,15 @@ class TeacherMetrics(Record):
     params: int
     probe: PhoneProbe | None
     seconds: float
+
+    def note_on(self, corpus: str) -> str | None:
+        """What to know of this teacher on a corpus of that source; None if nothing."""
+        if self.source != "mini" or corpus == "synthetic":
+            return None
+        return (
+            "the teacher mini has been trained on synthetic speech alone: on recordings of people filter banks may "
+            "score better; take a teacher of human speech, such as torchaudio:HUBERT_BASE"
+        )
 
 
 @dataclass(frozen=True)
@@ -223,7 +235,12 @@ class Machine(Record):
 
 @dataclass(frozen=True)
 class ModelCosts(Record):
-    """Models that were timed in turn in one process; `reference_seconds`: the audio of one utterance."""
+    """Models that were timed in turn in one process; `reference_seconds`: the audio of one utterance.
+
+    `superb_macs`: model -> multiply-accumulates on SUPERB's 32 utterances; None in older files.
+    """
+
+    omit_none: ClassVar[bool] = True
 
     models: Mapping[str, ModelCost]
     reference: str
@@ -231,13 +248,12 @@ class ModelCosts(Record):
     rounds: int
     threads: int
     machine: Machine
+    superb_macs: Mapping[str, int] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
 class ProfileMetrics(ModelCosts):
     """The costs of all models of the workspace; `paper_size`: those of the published shapes, if they were timed."""
-
-    omit_none: ClassVar[bool] = True
 
     seconds: float
     paper_size: ModelCosts | None = None

@@ -112,6 +112,17 @@ def score_note(summary: Summary) -> str:
     return note + (f"; no clear lead on {skipped}" if skipped else "")
 
 
+def explain_missing_shares(summary: Summary) -> str | None:
+    """Why models have no share of the teacher's lead (`kept`); None if all have one."""
+    without = [name for name, model in summary.ordered.items() if model.kept is None]
+    if not without:
+        return None
+    if summary.lead.tasks:
+        return f"no kept for {', '.join(without)}: not scored on each of {', '.join(summary.lead.tasks).upper()}"
+    skipped = f" ({', '.join(summary.lead.skipped).upper()})" if summary.lead.skipped else ""
+    return f"no kept: {score_note(summary)}{skipped}"
+
+
 def print_table(rows: Sequence[Mapping[str, str | float | None]]) -> None:
     """Print `rows` of equal keys with units; an arrow shows if lower or higher is better. Raises UserError for no rows.
 

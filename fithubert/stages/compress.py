@@ -133,6 +133,7 @@ def _provide_params(options: CompressOptions, teacher: HubertTeacher, base: Para
         done = prepare(base, workspace)
         for entry in done["skipped"]:
             print(f"skipped {entry['path']}: {entry['reason']}")
+        print("".join(f"{note}\n" for note in done.get("notes", ())), end="")
         params, lines = plan_training(options, teacher.model.config, _count(teacher), workspace.load_manifest())
         print("\n".join(lines), flush=True)
         _write_params(path, params, workspace)

@@ -1,5 +1,6 @@
 """The teacher in its canonical form, and how well each of its layers predicts phones."""
 
+import sys
 import time
 
 import torch
@@ -33,7 +34,8 @@ def teacher(params: Params, workspace: Workspace) -> TeacherMetrics:
     """Write the teacher that `params.teacher.source` names to artifacts/teacher; return the metrics.
 
     The phone probe is trained on train and measured on dev: of the teacher, of the same network untrained, and of
-    log-mel filter banks. A corpus without phones is not probed. Raises UserError if the source has no layers to distil.
+    log-mel filter banks. A corpus without phones is not probed. Prints what is to know of the teacher on this corpus.
+    Raises UserError if the source has no layers to distil.
     """
     begun = time.monotonic()
     loaded = load_teacher(params.teacher.source)
@@ -52,6 +54,9 @@ def teacher(params: Params, workspace: Workspace) -> TeacherMetrics:
         seconds=time.monotonic() - begun,
     )
     metrics.write(workspace.metrics("teacher"))
+    note = metrics.note_on(params.data.source)
+    if note is not None:
+        print(note, file=sys.stderr)
     return metrics
 
 

@@ -93,6 +93,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
     code, out, error = run("--set", "data.train=[dev-clean]", "--set", "data.dev=[]", *arguments, workspace=tmp_path)
     assert (code, error.count("error")) == (0, 0)
     assert out.startswith("16 utterances")
+    assert "\ntrain 8, 0.00 h; " in out
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,7 @@ def test_compare_prints_a_table_and_json_and_marks_recorded_results(tmp_path: Pa
     assert code == 0
     assert "fithubert" in table
     assert "recorded results: their students are not in this folder" in note
+    assert "no kept: no task on which the teacher clearly leads filter banks on dev" in table
     code, text, _ = run("compare", "--json", workspace=tmp_path)
     assert code == 0
     assert {row["model"]: row["params"] for row in json.loads(text)} == {"teacher": 5_000_000, "fithubert": 1_000_000}

@@ -205,6 +205,15 @@ def test_the_metrics_say_what_the_folder_became(folder: Path, tmp_path: Path) ->
     metrics = prepare_corpus(FolderData(path=folder), tmp_path / "work" / "data")
     assert (metrics.source, metrics.utterances, metrics.splits["train"]["sentence"]) == ("folder", 8, 6)
     assert [entry.path for entry in metrics.skipped] == ["text.wav"]
+    assert metrics.notes is None
+
+
+def test_recordings_of_low_rates_are_noted(folder: Path, tmp_path: Path) -> None:
+    for name, rate_hz in (("one", 8_000), ("two", 11_025)):
+        write(folder / "eve" / f"{name}.wav", tone(1.0, rate_hz, hz=rate_hz / 20), rate_hz)
+    write(folder / "eve" / "silent.wav", np.zeros(8_000), 8_000)
+    (note,) = prepare_corpus(FolderData(path=folder), tmp_path / "work" / "data").notes or ()
+    assert note.startswith("2 recordings have a rate below 16 kHz (the lowest 8000 Hz)")
 
 
 def test_a_name_that_is_not_utf_8_is_read(folder: Path, tmp_path: Path) -> None:

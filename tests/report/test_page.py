@@ -42,6 +42,16 @@ def test_page_needs_no_network(reports: Path) -> None:
     assert len(page) < 300_000
 
 
+def test_a_teacher_of_synthetic_speech_has_a_note_on_other_corpora(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    note = "trained on synthetic speech alone: on recordings of people filter banks may score better"
+    assert note not in page_of(tmp_path)
+    path = tmp_path / "metrics" / "prepare.json"
+    write_json(path, {**json.loads(path.read_text()), "source": "folder", "notes": ["2 recordings of 8 kHz"]})
+    assert note in page_of(tmp_path)
+    assert "2 recordings of 8 kHz" in section_of(page_of(tmp_path), "corpus")
+
+
 def test_page_is_sound(reports: Path) -> None:
     reader = PageReader((reports / "index.html").read_text())
     assert len(set(reader.ids)) == len(reader.ids)
