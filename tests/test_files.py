@@ -22,6 +22,7 @@ from fithubert.files import (
     read_text,
     remove_leftovers,
 )
+from fithubert.workspace import Workspace
 
 #: A process that writes or holds PATH until it is killed.
 _HOLD = """
@@ -86,6 +87,14 @@ def test_what_a_killed_writer_left_is_deleted_by_the_next_and_a_living_writer_is
     living.wait()
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"another", foreign.name}
+
+
+def test_what_a_killed_save_left_is_no_student(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for name in ("small", ".small.123-0123abcd.part", ".hidden"):
+        workspace.student(name).mkdir(parents=True)
+        (workspace.student(name) / "config.json").write_text("{}")
+    assert workspace.list_students() == ["small"]
 
 
 def test_a_folder_moved_aside_by_a_killed_writer_gets_its_name_back(tmp_path: Path) -> None:

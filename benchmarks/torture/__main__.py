@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=1.0, help="share of the cases of every kind")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--kind", help="only the cases of this kind")
+    parser.add_argument("--kind", help="only the cases of this kind, in reports/ nothing is written then")
     arguments = parser.parse_args()
     # Not tracked: the campaign is about files.
     sys.modules["mlflow"] = None  # type: ignore[assignment]

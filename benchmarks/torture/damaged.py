@@ -12,12 +12,16 @@ from benchmarks.torture.world import World, digest_tensors, load_teacher_state
 from fithubert.data.manifest import Manifest
 from fithubert.export.onnx import OnnxStudent
 from fithubert.files import digest
+from fithubert.importers.published import import_published
 from fithubert.models.weights import load_student
 from fithubert.pretrain.units import load_codebook
 from fithubert.records import ModelScores, PrepareMetrics
 from fithubert.report import load_summary
+from fithubert.search.front import read_result
+from fithubert.search.study import StudyPlace
 from fithubert.store import INDEX_NAME
 from fithubert.store.read import FeatureStore
+from fithubert.store.table import load_features
 from fithubert.training.checkpoint import read_checkpoint
 from fithubert.workspace import load_checked
 
@@ -49,6 +53,23 @@ def _read_onnx(world: World) -> str:
 def _read_checkpoint(world: World) -> str:
     contents = read_checkpoint(world.root / "update-00000001.pt")
     return digest_tensors(contents["weights"]) + str(contents["update"])
+
+
+def _read_features(world: World) -> str:
+    features = load_features(world.root / "features")
+    rows = [features.read(index) for index in range(len(features.ids))]
+    return digest(*(state.numpy().tobytes() for row in rows for _, state in sorted(row.hidden_states.items())))
+
+
+def _import(world: World) -> dict[str, torch.Tensor]:
+    folder = world.root / "published"
+    return import_published(folder / "last.ckpt", folder / "config.yaml").state_dict()
+
+
+def _read_study(world: World) -> None:
+    place = StudyPlace("s", f"sqlite:///{world.root / 'study' / 'study.db'}")
+    with place.names_outage():
+        read_result(place.join())
 
 
 def _read_report(world: World) -> None:
@@ -90,6 +111,11 @@ def list_readers(world: World) -> dict[str, Reader]:
         "codebook/codebook.safetensors": codebook,
         "codebook/config.json": lambda w: load_codebook(w.root / "codebook") and None,
         "update-00000001.pt": _read_checkpoint,
+        "features/part-00000.parquet": _read_features,
+        # Without a digest: these are other people's files, and the database keeps none.
+        "published/last.ckpt": lambda w: _import(w) and None,
+        "published/config.yaml": lambda w: _import(w) and None,
+        "study/study.db": _read_study,
         "reports/metrics/prepare.json": lambda w: PrepareMetrics.read(w.workspace.metrics("prepare")) and None,
         "reports/metrics/superb/fbank.json": lambda w: ModelScores.read(w.workspace.metrics("superb@fbank")) and None,
         "reports/resamples/fbank.npz": _read_report,

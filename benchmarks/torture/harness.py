@@ -131,7 +131,7 @@ def _run_number(number: int) -> Outcome:
 
 
 def count_outcomes(outcomes: Iterable[Outcome]) -> Iterator[dict[str, object]]:
-    """One row per kind: tried, survived (with the right result, or refused), failed."""
+    """One row per kind: tried; survived, with the right result or refused in one line; failed."""
     by_kind: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_kind.setdefault(outcome.kind, []).append(outcome)
@@ -140,8 +140,8 @@ def count_outcomes(outcomes: Iterable[Outcome]) -> Iterator[dict[str, object]]:
         yield {
             "kind": kind,
             "tried": len(found),
-            "right result": sum(o.verdict == "same" for o in found),
-            "refused in one line": sum(o.verdict == "refused" for o in found),
+            "survived": len(found) - failed,
+            "of these refused in one line": sum(o.verdict == "refused" for o in found),
             "failed": failed,
         }
 

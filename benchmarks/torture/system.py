@@ -6,7 +6,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,11 +17,14 @@ from fithubert.config.params import Params
 from fithubert.errors import UserError, exit_on_user_error
 from fithubert.files import digest, remove_leftovers, write_json
 from fithubert.models.weights import load_student, read_teacher, save_student, save_teacher
+from fithubert.stages.ablation import ablation
 from fithubert.stages.cache import cache
+from fithubert.stages.depth import depth
 from fithubert.stages.distill import distill
 from fithubert.stages.export import export
 from fithubert.stages.extract import extract
 from fithubert.stages.prepare import prepare
+from fithubert.stages.profile import profile
 from fithubert.stages.report import report
 from fithubert.stages.superb import superb
 from fithubert.stages.teacher import teacher
@@ -29,17 +32,27 @@ from fithubert.training.checkpoint import write_checkpoint
 from fithubert.workspace import Workspace
 
 Stage = Callable[[Params, Workspace], object]
-#: Stage -> what it does, and the outputs that must be the same after a kill and a second call.
+#: Stage -> what it does, and the outputs that must be the same after a kill and a second call; of files with times in
+#: them only the names. Not the sweep: a lost trial is retried after a minute, which tests/search shortens.
 STAGES: dict[str, tuple[Stage, tuple[str, ...]]] = {
     "prepare": (lambda p, w: prepare(p, w), ("data/manifests", "data/audio")),
     "teacher": (lambda p, w: teacher(p, w), ("artifacts/teacher",)),
     "cache": (lambda p, w: cache(p, w), ("data/cache",)),
     "distill": (lambda p, w: distill(p, w, "thin"), ("artifacts/students/thin/model.safetensors",)),
+    "ablation": (
+        lambda p, w: ablation(p, w, "time_reduction"),
+        ("artifacts/ablation", "reports/metrics/ablation/time_reduction.json"),
+    ),
     "extract": (lambda p, w: extract(p, w, "fbank"), ("data/extract/fbank",)),
     "superb": (lambda p, w: superb(p, w, "fbank", "pr"), ("reports/metrics/superb/fbank.json",)),
+    "profile": (lambda p, w: profile(p, w), ("reports/metrics/profile.json",)),
+    "depth": (lambda p, w: depth(p, w), ("reports/metrics/depth.json",)),
     "report": (lambda p, w: report(p, w), ("reports/table.md", "reports/index.html")),
     "export": (lambda p, w: export(w, "thin", "s3prl", w.root / "s3prl"), ("s3prl/config.json", "s3prl/model.pt")),
 }
+
+
+_SLOW = ("prepare", "ablation")
 
 
 def _digest_outputs(root: Path, outputs: tuple[str, ...]) -> str:
@@ -82,10 +95,11 @@ def _in_child(
     return os.waitstatus_to_exitcode(ending)
 
 
-def measure_stages(world: World, scratch: Path) -> dict[str, tuple[float, str]]:
-    """Stage -> its seconds from no outputs of its own, and the digest of its outputs."""
+def measure_stages(world: World, scratch: Path, names: Iterable[str]) -> dict[str, tuple[float, str]]:
+    """Stage of `names` -> its seconds from no outputs of its own, and the digest of its outputs."""
     measured = {}
-    for name, (stage, outputs) in STAGES.items():
+    for name in dict.fromkeys(names):
+        stage, outputs = STAGES[name]
         mine = _without_outputs(world, scratch / f"measure-{name}", outputs)
         begun = time.monotonic()
         if _in_child(lambda s=stage, m=mine: s(m.params, m.workspace)) != 0:
@@ -95,9 +109,10 @@ def measure_stages(world: World, scratch: Path) -> dict[str, tuple[float, str]]:
 
 
 def _draw_stages(count: int) -> list[str]:
-    """`count` stages in turn; `prepare`, which takes a hundred times as long as the others, comes once in 32."""
-    quick = [name for name in STAGES if name != "prepare"]
-    return ["prepare" if number % 32 == 31 else quick[number % len(quick)] for number in range(count)]
+    """`count` stages in turn; the two that take ten times as long as the others or more come once in 32."""
+    quick = [name for name in STAGES if name not in _SLOW]
+    slow = {31: _SLOW[0], 15: _SLOW[1]}
+    return [slow.get(number % 32, quick[number % len(quick)]) for number in range(count)]
 
 
 def _without_outputs(world: World, root: Path, outputs: tuple[str, ...]) -> World:
@@ -113,8 +128,9 @@ def _without_outputs(world: World, root: Path, outputs: tuple[str, ...]) -> Worl
 def list_kills(world: World, scratch: Path, seed: int, count: int) -> Iterator[Case]:
     """`count` kills, spread over the stages and over their time; then the same stage again, undisturbed."""
     rng = random.Random(seed)
-    measured = measure_stages(world, scratch)
-    for name in _draw_stages(count):
+    names = _draw_stages(count)
+    measured = measure_stages(world, scratch, names)
+    for name in names:
         seconds, wanted = measured[name]
         moment = rng.uniform(0.02, 1.0) * seconds
         yield Case(

@@ -11,10 +11,12 @@ import torch
 import yaml
 
 from fithubert.config.params import Params, load_params
+from fithubert.data.listing import list_recordings
 from fithubert.files import digest
 from fithubert.importers import load_teacher
 from fithubert.models.weights import save_teacher
 from fithubert.pretrain.units import Codebook, CodebookInfo, save_codebook
+from fithubert.search.sweep import Worker
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
 from fithubert.stages.export import export
@@ -23,10 +25,13 @@ from fithubert.stages.prepare import prepare
 from fithubert.stages.report import report
 from fithubert.stages.superb import superb
 from fithubert.stages.teacher import teacher
+from fithubert.store.recordings import write_features
 from fithubert.training.checkpoint import write_checkpoint
 from fithubert.training.units import fit_units
 from fithubert.workspace import Workspace
 from tests.fakes import tiny_hubert
+from tests.importers.authors import publish
+from tests.search.fakes import FakeTrials, make_search
 from tests.tiny_params import TINY_PARAMS
 
 
@@ -76,6 +81,11 @@ def make_world(root: Path) -> World:
     info = CodebookInfo("thin", "0", 1, 4, 0, "0", 200)
     save_codebook(Codebook(info, fit_units(frames, 4, 0)), root / "codebook")
     write_checkpoint(root / "update-00000001.pt", {"weights": {"a": frames}, "update": 1})
+    recording = min(workspace.load_manifest().utterances, key=lambda u: u.num_samples).audio
+    write_features(load_teacher("fbank"), list_recordings([root / "data" / recording], jobs=1), root / "features")
+    publish("fithubert").save(root / "published")
+    search = make_search(root / "study", trials=2)
+    Worker(search, FakeTrials(root / "study").open).run()
     return world
 
 

@@ -37,6 +37,14 @@ def _check_name(name: str) -> str:
     return name
 
 
+def check_folder_name(name: str, source: str) -> None:
+    """Raise UserError, which begins with `source`, unless `name` may become a folder (`Name`)."""
+    try:
+        _check_name(name)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
 #: Names become folders and parts of stage names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 Name = Annotated[str, AfterValidator(_check_name)]

@@ -144,9 +144,10 @@ def markdown_table(summary: Summary) -> str:
 
 
 def _join(lines: list[list[str]]) -> str:
-    """The lines as a Markdown table; the first one is the header."""
+    """The lines as a Markdown table; the first one is the header. Nothing in a cell is taken for Markdown or HTML."""
     ruled = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 1), *lines[1:]]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in ruled)
+    plain = ([cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells] for cells in ruled)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in plain)
 
 
 def scatter_models(sections: Sections) -> JsonObject:

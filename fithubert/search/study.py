@@ -1,5 +1,6 @@
 """An Optuna study in a database: how it is set up and joined, and how shapes are drawn for it."""
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,10 +79,10 @@ class StudyPlace:
 
     @contextmanager
     def names_outage(self) -> Iterator[None]:
-        """An error of the database inside, as a full disk or a server that is down, is a UserError."""
+        """An error of the database inside, as a full disk, damage or a server that is down, is a UserError."""
         try:
             yield
-        except optuna.exceptions.StorageInternalError as error:
+        except (optuna.exceptions.StorageInternalError, json.JSONDecodeError) as error:
             reason = self._explain(error.__cause__ or error)
             raise UserError(
                 f"sweep: the study's database failed ({reason}); finished trials are kept, the same command continues"

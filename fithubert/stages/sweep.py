@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+from fithubert.config.base import check_folder_name
 from fithubert.config.params import Params
 from fithubert.config.search import SpaceParams
 from fithubert.config.students import StudentParams
@@ -52,6 +53,9 @@ class SweepOptions:
     limits: Limits = field(default_factory=Limits)
     space: SpaceParams | None = None
     warm_start: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_folder_name(self.study, "--study")
 
 
 _DEFAULT = SweepOptions()
@@ -127,9 +131,10 @@ def report_sweep(workspace: Workspace, name: str, storage: str | None = None) ->
     if storage is None:
         known = sorted(path.parent.name for path in workspace.sweep(name).parent.glob("*/study.db"))
         check_name(name, known or ["(no study yet)"], "study")
-    study = StudyPlace(name, storage_url(workspace, name, storage)).join()
-    folder = workspace.root / REPORT
-    result = write_result(study, folder, workspace.metrics("sweep"))
+    place, folder = StudyPlace(name, storage_url(workspace, name, storage)), workspace.root / REPORT
+    study = place.join()
+    with place.names_outage():
+        result = write_result(place.join(), folder, workspace.metrics("sweep"))
     trained, finished = len(result.points), len(result.finished)
     figures = {"trials": trained, "stopped": trained - finished, "front": len(result.front)}
     run = study.user_attrs.get("mlflow_run")

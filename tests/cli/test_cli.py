@@ -1,6 +1,7 @@
 """The command line: help for every command, one line for every mistake, JSON for machines."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from fithubert.cli import COMMANDS, app
 from fithubert.files import write_json
 from fithubert.workspace import Workspace
 from tests.data.corpora.miniatures import write_librispeech
+from tests.importers.authors import publish
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {
@@ -129,6 +131,7 @@ def test_a_published_corpus_is_prepared_in_place(tmp_path: Path) -> None:
         (["profile"], "artifacts/teacher/config.json: no such file; `fithubert teacher` writes"),
         (["ablation", "time_reduction"], "artifacts/teacher/config.json: no such file; `fithubert teacher` writes"),
         (["--set", "sweep.of=big", "sweep"], "sweep.of 'big': not one of fithubert, "),
+        (["sweep", "--study", "../../thesis"], "--study: '../../thesis' is no name: use letters"),
         (["--set", "nonsense", "compare"], "--set nonsense: this command reads no parameters"),
         (["superb", "--all"], "artifacts/students/fithubert: no finished student; run `fithubert distill fithubert`"),
         (["superb", "teacher", "kws"], "task 'kws': not one of pr, "),
@@ -156,6 +159,28 @@ def test_a_mistake_is_one_line_and_status_1(arguments: list[str], said: str, tmp
     assert error.count("\n") == 1
     assert said in error
     assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_an_import_replaces_a_student_and_never_a_folder_of_students(tmp_path: Path) -> None:
+    published, students = publish("starhubert").save(tmp_path / "published"), tmp_path / "students"
+    for _ in range(2):
+        assert run("import", *published, "--out", str(students / "mine"), workspace=tmp_path)[0] == 0
+    code, _, error = run("import", *published, "--out", str(students), workspace=tmp_path)
+    assert (code, error.count("\n")) == (1, 1)
+    assert "students: holds 'mine', which does not belong to the new contents" in error
+    assert (students / "mine" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("module", ["fithubert.cli", "pipeline"])
+def test_idle_threads_sleep_unless_the_user_says_otherwise(module: str) -> None:
+    program = f"import os, {module}; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, wanted in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == wanted
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def test_the_lite_front_end_costs_less_than_half_at_the_same_frame_rate() -> Non
     assert lite.model_copy(update={"conv_layers": published.conv_layers}) == published
 
 
+def test_only_the_public_armhubert_applies_softmax_twice() -> None:
+    assert {name for name, recipe in RECIPES.items() if recipe().second_softmax} == {"armhubert", "armhubert_s"}
+    assert not resolve("armhubert", {"second_softmax": False}).second_softmax
+
+
 def test_every_recipe_is_published_or_ours() -> None:
     assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite"}
 

@@ -95,6 +95,9 @@ def test_names_from_metrics_are_escaped(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert "<img src=x>" not in page
     assert page.count("<script") == page.count("</script>") == 3
+    summary = build_summary(gather(tmp_path), PLAN)
+    odd = replace(summary, models={"a|<b>": summary.models["fithubert"]}, order=())
+    assert "| a\\|&lt;b> |" in markdown_table(odd)
 
 
 def test_figures_are_drawn_only_from_data(reports: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from fithubert.store import extract, read_basis
 from fithubert.store.codec import Basis
 from fithubert.store.extract import ExtractReport, ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
+from fithubert.store.shards import PlannedRow, order_rows
 from tests.store.fakes import FakeManifest, FakeModel, FakeUtterance, contents, fake_manifest, flip_byte, run_together
 
 SMALL = ExtractSettings(shard_minutes=0.05, batch_seconds=2.0)
@@ -130,6 +132,14 @@ def test_workers_share_the_shards(tmp_path: Path) -> None:
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
     idle = extract_features(FakeModel(), manifest, tmp_path / "two", SMALL, worker=(99, 100))
     assert idle.metrics.bytes_per_audio_hour == 0
+
+
+def test_ids_of_a_large_corpus_are_compared_in_little_time() -> None:
+    rows = [PlannedRow(place, f"utterance-{place}", 16_000, 49) for place in range(100_000)]
+    begun = time.process_time()
+    assert len(order_rows(rows)) == len(rows)
+    # Comparing each with each takes minutes.
+    assert time.process_time() - begun < 20
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import subprocess
 from itertools import takewhile
 from pathlib import Path
 
@@ -139,10 +140,15 @@ def test_without_a_port_the_first_free_one_is_taken() -> None:
 def test_a_server_that_does_not_start_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuchscheme://store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuchscheme://me:s3cret@store")
+    commands, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: commands.append(command) or popen(command, **how))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    with pytest.raises(UserError, match=r"did not start; see .*server\.log"):
+    with pytest.raises(UserError, match=r"did not start; see .*server\.log") as error:
         ui.serve_ui(tmp_path)
+    # Everyone on the machine sees the arguments of a process.
+    assert commands
+    assert "s3cret" not in f"{commands} {error.value}"
     assert "nosuchscheme" in (tmp_path / ".tracking" / "server.log").read_text()
     assert {number: signal.getsignal(number) for number in before} == before
     assert capfd.readouterr().out == ""
