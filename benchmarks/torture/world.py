@@ -73,7 +73,8 @@ def make_world(root: Path) -> World:
     teacher(params, workspace)
     cache(params, workspace)
     distill(params, workspace, "thin")
-    extract(params, workspace, "fbank")
+    for model in ("fbank", "teacher"):
+        extract(params, workspace, model)
     superb(params, workspace, "fbank", "pr")
     report(params, workspace)
     export(workspace, "thin", "onnx", root / "onnx")

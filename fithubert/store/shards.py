@@ -247,12 +247,14 @@ def used_windows(recordings: ListedRecordings, windows: Windows) -> Windows | No
 def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:
     """The index of the store in `directory`; raises UserError if it is missing or not readable."""
     path = directory / INDEX_NAME
+    # Without an index only the place tells which stage makes the store: data/extract/MODEL or data/cache/SPLIT.
+    command = f"fithubert extract {directory.name}" if directory.parent.name == "extract" else "fithubert cache"
     if not path.is_file():
-        raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `fithubert cache` first")
+        raise UserError(f"{directory}: no feature store ({INDEX_NAME} is missing); run `{command}` first")
     try:
         table = pq.read_table(require_regular(path), page_checksum_verification=True)
         return table, parse_info(table.schema.metadata), parse_index(table.schema.metadata)
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: not readable as a feature store ({describe_error(error)}); run `fithubert cache` again"
+            f"{path}: not readable as a feature store ({describe_error(error)}); run `{command}` again"
         ) from None

@@ -22,7 +22,7 @@ Until it is complete, the folder has the suffix `.parts`. Its finished parts sta
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, groupby
@@ -180,17 +180,18 @@ class FeatureTable(HiddenStates):
 
     def __init__(self, path: Path) -> None:
         self.info = read_info(path)
-        self._files = [pq.ParquetFile(part, page_checksum_verification=True) for part in _check_complete(path)]
         self._places: list[tuple[int, int, int]] = []
         ids: list[str] = []
         frames: list[int] = []
-        for number, file in enumerate(self._files):
-            for group in range(file.num_row_groups):
-                columns = file.read_row_group(group, columns=["path", "frames"]).to_pydict()
-                first_rows = range(0, len(columns["path"]), len(self.info.layers))
-                self._places += [(number, group, row) for row in first_rows]
-                ids += columns["path"][:: first_rows.step]
-                frames += columns["frames"][:: first_rows.step]
+        with _names_damage(path):
+            self._files = [pq.ParquetFile(part, page_checksum_verification=True) for part in _check_complete(path)]
+            for number, file in enumerate(self._files):
+                for group in range(file.num_row_groups):
+                    columns = file.read_row_group(group, columns=["path", "frames"]).to_pydict()
+                    first_rows = range(0, len(columns["path"]), len(self.info.layers))
+                    self._places += [(number, group, row) for row in first_rows]
+                    ids += columns["path"][:: first_rows.step]
+                    frames += columns["frames"][:: first_rows.step]
         super().__init__(path, dict(zip(self.info.layers, self.info.widths, strict=True)), ids, frames)
         # Neighbours are read one after another, so the last row group stays in memory.
         self._load = lru_cache(1)(self._read_group)
@@ -213,11 +214,18 @@ class FeatureTable(HiddenStates):
 
     def _read_group(self, number: int, group: int) -> list[pa.Array]:
         """The features of a row group, an array for each row: together they may exceed Arrow's 32-bit offsets."""
-        try:
+        with _names_damage(self.path):
             rows = self._files[number].iter_batches(batch_size=1, row_groups=[group], columns=["features"])
             return [row.column(0) for row in rows]
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{self.path}: damaged ({describe_error(error)}); write it again") from None
+
+
+@contextmanager
+def _names_damage(path: Path) -> Iterator[None]:
+    """A block in which a file that Parquet cannot read is a UserError that names the output `path`."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: damaged ({describe_error(error)}); write it again") from None
 
 
 def load_features(path: Path | str) -> FeatureStore | FeatureTable:
@@ -244,7 +252,10 @@ def read_info(path: Path) -> TableInfo:
 def list_files(path: Path) -> list[Path]:
     """The files of an output: its parts, or itself if it is one file; raises UserError if it does not exist."""
     if path.is_dir():
-        return sorted(path.glob(PART_PATTERN))
+        parts = sorted(path.glob(PART_PATTERN))
+        for part in parts:
+            check_regular(part)
+        return parts
     if not path.exists():
         unfinished = "; it is unfinished, run the same command again" if parts_of(path).is_dir() else ""
         raise UserError(f"{path}: no such file or folder{unfinished}")

@@ -146,6 +146,12 @@ def test_foreign_store_is_refused(stored: SimpleNamespace, expected: Expected, w
     )
 
 
+def test_the_command_that_makes_a_missing_store_is_named(tmp_path: Path) -> None:
+    for folder, command in (("extract/thin", "extract thin"), ("cache/train", "cache")):
+        with pytest.raises(UserError, match=f"no feature store .*; run `fithubert {command}` first"):
+            FeatureStore.open(tmp_path / folder)
+
+
 def test_pages_carry_checksums_and_the_schema_its_recipe(stored: SimpleNamespace) -> None:
     metadata = pq.read_metadata(stored.path / "shard-00000.parquet").metadata
     assert b'"codec": "%s"' % stored.codec.encode() in metadata[b"fithubert.store"]

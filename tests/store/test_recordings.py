@@ -266,6 +266,11 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     assert features.read(0).hidden_states
     with pytest.raises(UserError, match="damaged"):
         [features.read(index) for index in range(len(features))]
+    last, whole = max((path, path.read_bytes()) for path in out.glob("part-*"))
+    last.write_bytes(whole[:-20])
+    with pytest.raises(UserError, match=r"out\.parquet: damaged"):
+        load_features(out)
+    last.write_bytes(whole)
     part.unlink()
     with pytest.raises(UserError, match=r"out\.parquet: \d of \d parts; delete it"):
         load_features(out)
