@@ -52,7 +52,7 @@ STAGES: dict[str, tuple[Stage, tuple[str, ...]]] = {
 }
 
 
-_SLOW = ("prepare", "ablation")
+_SLOW = {31: "prepare", 15: "ablation", 7: "depth"}
 
 
 def _digest_outputs(root: Path, outputs: tuple[str, ...]) -> str:
@@ -109,10 +109,9 @@ def measure_stages(world: World, scratch: Path, names: Iterable[str]) -> dict[st
 
 
 def _draw_stages(count: int) -> list[str]:
-    """`count` stages in turn; the two that take ten times as long as the others or more come once in 32."""
-    quick = [name for name in STAGES if name not in _SLOW]
-    slow = {31: _SLOW[0], 15: _SLOW[1]}
-    return [slow.get(number % 32, quick[number % len(quick)]) for number in range(count)]
+    """`count` stages in turn; those that take ten times as long as the others come once in 32."""
+    quick = [name for name in STAGES if name not in _SLOW.values()]
+    return [_SLOW.get(number % 32, quick[number % len(quick)]) for number in range(count)]
 
 
 def _without_outputs(world: World, root: Path, outputs: tuple[str, ...]) -> World:

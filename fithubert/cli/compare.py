@@ -32,6 +32,6 @@ def compare(
             print(json.dumps(rows, indent=2))
         else:
             print_table(rows)
-            note = explain_missing_shares(found)
-            if note is not None:
-                print(note)
+            missing = explain_missing_shares(found)
+            if missing is not None:
+                print(missing)

@@ -205,7 +205,7 @@ class _Cut:
         reduction, config = self.student.time_reduction, self.student.config
         assert reduction is not None
         fixed = reduction.kind == "mean"
-        channels = choose_for(hidden, config.width, reduction.factor, reduction.drop_last_frame, means_only=fixed)
+        channels = choose_for(hidden, config.width, reduction.factor, not reduction.added_frames, means_only=fixed)
         if not fixed:
             groups = [reduction.group(x[None], _length(x))[0] for x in ours]
             fit_layer(reduction.linear, groups, [channels.of(y) for y in hidden[0]])
