@@ -25,6 +25,6 @@ def list_all(root: Path, seed: int, share: float = 1.0) -> list[Case]:
         *inputs.list_recordings_cases(folders["audio"], seed, number(240)),
         *system.list_kills(world, folders["system"], seed, number(96)),
         *system.list_full_disks(world, folders["system"], seed, number(60)),
-        *system.list_forbidden(world, folders["system"], number(8)),
+        *system.list_forbidden(world, folders["system"], number(len(system.STAGES))),
         *system.list_pairs(world, folders["system"], seed, number(16)),
     ]
