@@ -119,12 +119,16 @@ def _describe_model(summary: Summary, name: str, too_few_updates: int | None) ->
 
 
 def _compare_with_controls(summary: Summary, name: str) -> str:
-    """A sentence about `name` against the best of the controls on the first task; empty without such a pair.
+    """A sentence about `name` against the best shallow control on the first task; empty without such a pair.
 
-    The best one by its score on test, so that the comparison is the hardest one.
+    The best one by its score on test, so that the comparison is the hardest one. A control that costs as much as the
+    teacher is not shallow: its last state needs all of its layers.
     """
+    whole = summary.models.get(summary.teacher, ModelSummary()).macs_per_second
+    costs = {control: summary.models[control].macs_per_second for control in summary.controls}
+    shallow = [control for control, cost in costs.items() if cost is None or whole is None or cost < whole]
     for task, metric in task_columns(summary)[:1]:
-        scores = {control: summary.models[control].score(task, metric.name) for control in summary.controls}
+        scores = {control: summary.models[control].score(task, metric.name) for control in shallow}
         known = {control: value for control, value in scores.items() if value is not None}
         best = (min if metric.lower else max)(known, key=lambda control: known[control], default=None)
         for pair in summary.paired:

@@ -11,7 +11,7 @@ import yaml
 from fithubert.files import write_json
 from fithubert.report import write_report
 from tests.report.pages import PageReader, page_of, section_of
-from tests.report.sample import PLAN, ablation, superb, write_metrics, write_score
+from tests.report.sample import PLAN, ablation, profile, superb, write_metrics, write_score
 
 ROOT = Path(__file__).parents[2]
 COMPARISON = {"means": {"none": 55.3, "half": 57.4}, "half_width": 1.4, "seed_deviation": 0.7, "f": 2.1, "p": 0.1}
@@ -218,6 +218,19 @@ def test_the_headline_compares_with_the_best_control(tmp_path: Path) -> None:
     assert re.search(
         r"Its PER is 6\.8 points worse \(\d\.\d to \d\.\d\) than that of teacher_cut2", page_of(tmp_path, plan)
     )
+
+
+def test_a_control_that_costs_as_much_as_the_teacher_is_not_the_shallow_one(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    costs = profile()
+    for name, share in (("teacher_cut2", 0.3), ("teacher_last", 1.0)):
+        macs = share * costs["models"]["teacher"]["macs_per_second"]
+        costs["models"][name] = costs["models"]["teacher"] | {"macs_per_second": macs}
+        per = {"teacher_cut2": 39.0, "teacher_last": 20.0}[name]
+        write_score(tmp_path, name, "pr", **superb("fbank", "pr") | {"metrics": {"per": per}})
+    write_json(tmp_path / "metrics" / "profile.json", costs)
+    page = page_of(tmp_path, replace(PLAN, controls=("teacher_cut2", "teacher_last")))
+    assert re.search(r"than that of teacher_cut2, which needs no training\.", page)
 
 
 def test_without_dvc_the_page_names_commands_of_fithubert(tmp_path: Path) -> None:
