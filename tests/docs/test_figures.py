@@ -1,10 +1,11 @@
 """Figures in README and docs are those of committed metrics files."""
 
 import csv
+from dataclasses import astuple
 
 import pytest
 
-from fithubert.records import Summary, load_summary
+from fithubert.records import AblationMetrics, Summary, load_summary
 from tests.docs.fences import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,6 +44,21 @@ def test_the_start_of_training_is_the_recorded_one() -> None:
     per = {name: f"{float(row['test_per']):.1f}" for name, row in read_rows("start").items()}
     wanted = f"`fithubert` has {per['fithubert_start']} and `distilhubert` {per['distilhubert_start']} (experiments"
     assert wanted in README
+
+
+def test_the_share_of_quality_kept_is_the_recorded_one(summary: Summary) -> None:
+    for name in ("fithubert", "distilhubert", "teacher_cut2"):
+        value, low, high = (f"{100 * bound:.0f}" for bound in astuple(summary.kept[name])[:3])
+        assert f"`{name}` {'keeps ' if name == 'fithubert' else ''}{value} % ({low} to {high})" in README
+    assert {task.upper() for task in summary.lead.skipped} == {"ASV", "SD", "SID"}
+
+
+def test_the_ablation_of_time_reduction_is_the_recorded_one() -> None:
+    metrics = AblationMetrics.read(ROOT / "reports" / "metrics" / "ablation" / "time_reduction.json")
+    per = {name: f"{value:.1f}" for name, value in metrics.comparisons["pr_per"].means.items()}
+    middle, x2, mean, x4 = (per[name] for name in ("conv1d_x2_middle", "conv1d_x2", "mean_x2", "conv1d_x4"))
+    assert f"none {per['none']}, convolution by 2 before layer 6 {middle}, before the first layer (the paper) {x2}" in README
+    assert f"averaging by 2 {mean}, convolution by 4 {x4}" in README
 
 
 def test_the_times_at_full_size_are_the_recorded_ones(summary: Summary) -> None:
