@@ -57,7 +57,10 @@ def test_the_ablation_of_time_reduction_is_the_recorded_one() -> None:
     metrics = AblationMetrics.read(ROOT / "reports" / "metrics" / "ablation" / "time_reduction.json")
     per = {name: f"{value:.1f}" for name, value in metrics.comparisons["pr_per"].means.items()}
     middle, x2, mean, x4 = (per[name] for name in ("conv1d_x2_middle", "conv1d_x2", "mean_x2", "conv1d_x4"))
-    assert f"none {per['none']}, convolution by 2 before layer 6 {middle}, before the first layer (the paper) {x2}" in README
+    assert (
+        f"none {per['none']}, convolution by 2 before layer 6 {middle}, before the first layer (the paper) {x2}"
+        in README
+    )
     assert f"averaging by 2 {mean}, convolution by 4 {x4}" in README
 
 
