@@ -13,6 +13,11 @@ SAMPLE_RATE_HZ = 16_000
 HUBERT_CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 HUBERT_STRIDE_SAMPLES = 320
 HUBERT_MIN_SAMPLES = 400
+#: Filter banks: a window of 25 ms every 10 ms, two to each of HuBERT's frames. The first begins `MEL_MARGIN_SAMPLES`
+#: before the frame and the last ends as many after it, so that the middle of both is that of the frame.
+MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES = 400, 160
+MEL_WINDOWS_PER_FRAME = HUBERT_STRIDE_SAMPLES // MEL_HOP_SAMPLES
+MEL_MARGIN_SAMPLES = (MEL_WINDOW_SAMPLES + (MEL_WINDOWS_PER_FRAME - 1) * MEL_HOP_SAMPLES - HUBERT_MIN_SAMPLES) // 2
 #: An integer, or a tensor or an array of them.
 Lengths = TypeVar("Lengths", bound=Any)
 
@@ -34,6 +39,14 @@ def count_frames(
     for kernel, stride in convolutions:
         num_samples = (num_samples - kernel) // stride + 1
     return keep_whole(max(num_samples, 0), multiple)
+
+
+def count_mel_windows(num_samples: int) -> int:
+    """Windows of filter banks that begin every `MEL_HOP_SAMPLES` in `num_samples` with a margin of zeros at each end.
+
+    `MEL_WINDOWS_PER_FRAME` for each of HuBERT's frames, and sometimes one more, which belongs to no frame.
+    """
+    return (num_samples + 2 * MEL_MARGIN_SAMPLES - MEL_WINDOW_SAMPLES) // MEL_HOP_SAMPLES + 1
 
 
 def keep_whole(frames: Lengths, multiple: int) -> Lengths:

@@ -67,9 +67,10 @@ class SpaceParams(StrictModel):
     width: tuple[Count, ...] = Field((48, 72, 96, 120, 144, 168, 192), min_length=1)
     ffn_width: tuple[Count, ...] = Field((60, 120, 180, 240, 300, 360, 420, 480), min_length=1)
     attention_heads: tuple[Count, ...] = Field((4, 6, 12), min_length=1)
-    #: Factors on the channels of every convolution in the front end of `of`.
-    front_end: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5, 0.75, 1.0, 1.25), min_length=1)
-    time_reduction: tuple[Literal["none", "conv1d", "fc1", "fc2", "mean"], ...] = Field(
+    #: Factors on the channels of every convolution in the front end of `of`, or `mel` for filter banks.
+    front_end: tuple[Annotated[float, Field(gt=0)] | Literal["mel"], ...] = Field((0.5, 0.75, 1.0, 1.25), min_length=1)
+    #: `stack` is in front of the positional convolution, whatever `position` is.
+    time_reduction: tuple[Literal["none", "conv1d", "fc1", "fc2", "mean", "stack"], ...] = Field(
         ("none", "conv1d", "mean"), min_length=1
     )
     factor: tuple[Annotated[int, Field(ge=2, le=4)], ...] = Field((2, 3, 4), min_length=1)

@@ -10,9 +10,12 @@ from fithubert.config.hints import HintParams
 
 
 class TimeReductionConfig(StrictModel):
-    """Time reduction: how the frame rate drops, and before which transformer layer (from 0; the paper uses 0)."""
+    """Time reduction: how the frame rate drops, and before which transformer layer (from 0; the paper uses 0).
 
-    kind: Literal["conv1d", "fc1", "fc2", "mean", "none"] = "conv1d"
+    `stack`: the projection reads `factor` frames at once, in front of the positional convolution. Others are behind it.
+    """
+
+    kind: Literal["conv1d", "fc1", "fc2", "mean", "stack", "none"] = "conv1d"
     factor: int = Field(2, ge=2, le=16)
     before_layer: int = Field(0, ge=0)
     #: Count groups as the authors' code does: an incomplete last one is dropped; with `fc1` it is completed, and a
@@ -90,10 +93,15 @@ class LayerSizes(NamedTuple):
 class StudentConfig(StrictModel):
     """The architecture of a student. Sizes are counts of channels, features, layers or frames."""
 
-    #: (channels, kernel, stride) of each convolution of the front end.
-    conv_layers: tuple[tuple[Size, Size, Size], ...] = Field(min_length=1, max_length=64)
+    #: (channels, kernel, stride) of each convolution of the front end; none with `frontend: mel`.
+    conv_layers: tuple[tuple[Size, Size, Size], ...] = Field(max_length=64)
+    #: `group`: the first convolution, or the bands of `mel`, over the utterance. `layer`: each frame over its channels.
     conv_norm: Literal["group", "layer"] = "group"
     conv_bias: bool = False
+    #: `conv`: convolutions of the waveform. `mel`: log-mel filter banks, two windows of 25 ms to each frame.
+    frontend: Literal["conv", "mel"] = "conv"
+    #: Bands of the filter banks of `mel`; with more, the lowest would hold no frequency of the spectrum.
+    mel_bands: int = Field(80, ge=1, le=112)
     #: Layer norm between front end and projection (HuBERT and FitHuBERT have it, DistilHuBERT does not).
     feature_norm: bool = True
     width: Size
@@ -149,8 +157,13 @@ class StudentConfig(StrictModel):
         self._check_layers()
         if self.width % self.pos_conv_groups:
             raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
-        if self.time_reduction.kind != "none" and self.time_reduction.before_layer >= self.depth:
+        if (self.frontend == "mel") == bool(self.conv_layers):
+            raise ValueError("conv_layers: frontend conv needs at least one convolution, frontend mel needs []")
+        reduction = self.time_reduction
+        if reduction.kind != "none" and reduction.before_layer >= self.depth:
             raise ValueError(f"time_reduction.before_layer must be 0..{self.depth - 1}")
+        if reduction.kind == "stack" and (reduction.before_layer or reduction.drop_last_frame or self.masking):
+            raise ValueError("time_reduction.kind stack: before_layer must be 0, drop_last_frame false, masking null")
         if self.readout in ("last", "projections", "all") and not self.heads.layer_map:
             raise ValueError(f"readout {self.readout!r} needs an entry in heads.layer_map")
         for student_layer, teacher_layer in self.heads.layer_map:

@@ -52,10 +52,15 @@ def gate_sizes(config: StudentConfig) -> dict[str, int]:
     A layer that reuses an attention map has the gates of the layer that made it. Raises UserError for a shape whose
     parts cannot be taken out one by one.
     """
-    if config.masking is not None or config.time_reduction.kind == "fc2" or config.conv_layers[-1][0] == config.width:
+    if (
+        config.masking is not None
+        or config.frontend == "mel"
+        or config.time_reduction.kind in ("fc2", "stack")
+        or config.conv_layers[-1][0] == config.width
+    ):
         raise UserError(
-            "init prune: cannot prune masking, time_reduction fc2, or a last convolution as wide as the layers "
-            "(which has no projection)"
+            "init prune: cannot prune masking, frontend mel, time_reduction fc2 or stack, or a last convolution as "
+            "wide as the layers (which has no projection)"
         )
     if len({layer.head_width for layer in config.layer_sizes}) > 1:
         raise UserError("init prune: the heads of all layers must have one width; set head_width")
@@ -89,7 +94,7 @@ def gated(student: Student, masks: Masks) -> Iterator[None]:
         elif module is not None:
             after(module, lambda y: (y[0] * mask, *y[1:]) if isinstance(y, tuple) else y * mask)
 
-    for index, layer in enumerate(student.frontend.layers):
+    for index, layer in enumerate(student.frontend.layers):  # type: ignore[arg-type]
         assert isinstance(layer, ConvLayer)
         channels = masks[f"channels_{index}"]
         if isinstance(layer.norm, nn.LayerNorm):

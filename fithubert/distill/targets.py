@@ -16,6 +16,7 @@ from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, pad_waveforms, receptive_field
+from fithubert.models.frontend import frontend_convolutions
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.speech_model import MaskableModel, SpeechModel
 from fithubert.models.weights import read_teacher
@@ -277,11 +278,12 @@ def check_targets(data: TrainingData, config: StudentConfig, hints: HintParams, 
 
 def _check_fit(targets: Targets, config: StudentConfig, hints: HintParams) -> None:
     heads = config.heads
-    ours = receptive_field([(kernel, stride) for _, kernel, stride in config.conv_layers])
+    ours = receptive_field(frontend_convolutions(config))
     theirs = receptive_field(targets.convolutions)
     if ours != theirs:
+        name = "conv_layers" if config.frontend == "conv" else f"frontend {config.frontend}"
         raise UserError(
-            f"conv_layers: a frame spans {ours[0]} samples every {ours[1]}, the teacher's {theirs[0]} every {theirs[1]}"
+            f"{name}: a frame spans {ours[0]} samples every {ours[1]}, the teacher's {theirs[0]} every {theirs[1]}"
         )
     if not heads.layer_map:
         raise UserError("heads.layer_map: training needs at least one (student layer, teacher layer) pair")

@@ -3,8 +3,8 @@
 Weights have one scale per output channel. Activations have one scale per frame, computed from the frame itself: loud
 and quiet speech alternate, and the front end keeps that difference up to the first layer norm. One scale for a whole
 tensor, as in ONNX Runtime's own static and dynamic quantisation, leaves quiet frames a few steps
-(`experiments/LOG.md`). No calibration is needed. Attention, norms, the first and the positional convolution stay in
-float32, and so do blocks without which the error of a state would be too large.
+(`experiments/LOG.md`). No calibration is needed. Attention, norms, filter banks, the first and the positional
+convolution stay in float32, and so do blocks without which the error of a state would be too large.
 """
 
 import copy
@@ -48,13 +48,15 @@ def quantise(student: Student, kept: Collection[str] = ()) -> Student:
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear):
                     setattr(module, name, Int8Linear(child.weight, child.bias))
-    student.frontend = Int8Frontend(student.frontend, kept)  # type: ignore[assignment]
+    if isinstance(student.frontend, ConvFrontend):
+        student.frontend = Int8Frontend(student.frontend, kept)  # type: ignore[assignment]
     return student
 
 
 def list_blocks(student: Student) -> tuple[str, ...]:
     """The parts that are in int8 or in float32 as a whole: convolutions, projection, reduction, layers, heads."""
-    names = [f"frontend.layers.{index}" for index in range(1, len(student.frontend.layers))]
+    convolutions = len(student.frontend.layers) if isinstance(student.frontend, ConvFrontend) else 0
+    names = [f"frontend.layers.{index}" for index in range(1, convolutions)]
     names += [name for name in ("projection", "time_reduction") if getattr(student, name) is not None]
     return (*names, *(f"layers.{index}" for index in range(len(student.layers))), "heads")
 

@@ -1,12 +1,28 @@
-"""How the frame rate drops: the convolutional front end, and time reduction with its inverse; exact under padding."""
+"""How the frame rate drops: front ends, and time reduction with its inverse; exact under padding."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.frames import count_added_frames, count_conv_frames, padding_mask, reduce_lengths, zero_padding
+from fithubert.config.students import StudentConfig
+from fithubert.frames import (
+    HUBERT_MIN_SAMPLES,
+    HUBERT_STRIDE_SAMPLES,
+    MEL_HOP_SAMPLES,
+    MEL_MARGIN_SAMPLES,
+    MEL_WINDOW_SAMPLES,
+    MEL_WINDOWS_PER_FRAME,
+    SAMPLE_RATE_HZ,
+    count_added_frames,
+    count_conv_frames,
+    keep_whole,
+    padding_mask,
+    reduce_lengths,
+    zero_padding,
+)
 
 
 class MaskedGroupNorm(nn.GroupNorm):
@@ -91,6 +107,108 @@ class ConvFrontend(nn.Module):
         return x.transpose(1, 2)
 
 
+#: Points of the spectrum of a window, which is completed with zeros (Kaldi's next power of two).
+_SPECTRUM_POINTS = 512
+_LOWEST_HZ = 20.0
+#: Added to every energy: 10 dB above what rounding to 16 bits leaves in one frequency. onnxscript's optimiser drops an
+#: addition of 1e-8 or less.
+_ENERGY_FLOOR = 1e-7
+
+
+class MelFrontend(nn.Module):
+    """Log-mel filter banks as a front end, with one frame for each of HuBERT's: two windows of 25 ms, 10 ms apart.
+
+    The middle of the two windows is that of HuBERT's frame (`frames.MEL_MARGIN_SAMPLES`), so any number of neighbouring
+    frames covers the time evenly. Samples outside the utterance are zeros. `norm` "group": each band normalised over
+    the utterance; "layer": each window over its bands. Two normalised windows to a frame are also the input of W2v-BERT
+    2.0 (transformers `SeamlessM4TFeatureExtractor`).
+
+    The filters are Kaldi's (`compute-fbank-feats`, 20 Hz to 8 kHz, Hann window), without pre-emphasis, which after
+    the logarithm is a constant of the band. They are constants, kept with the weights. The spectrum is a convolution,
+    because not every runtime has Fourier transforms.
+    """
+
+    convolutions = ((HUBERT_MIN_SAMPLES, HUBERT_STRIDE_SAMPLES),)
+    #: All of the spectrum but 0 Hz and 8 kHz, which are in no band.
+    frequencies = _SPECTRUM_POINTS // 2 - 1
+    fourier: Tensor
+    mel: Tensor
+
+    def __init__(self, bands: int, norm: str) -> None:
+        super().__init__()
+        self.width = MEL_WINDOWS_PER_FRAME * bands
+        self.register_buffer("fourier", _fourier_filters())
+        self.register_buffer("mel", _mel_filters(bands))
+        self.norm = MaskedGroupNorm(bands) if norm == "group" else nn.LayerNorm(bands)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (batch, time, window * band) and their lengths, from waveforms (batch, samples)."""
+        frames = count_conv_frames(lengths, self.convolutions)
+        padded = not nothing_padded(lengths, waveforms.shape[1])
+        if padded:
+            waveforms = waveforms * padding_mask(lengths, waveforms.shape[1])
+        x = self.log_energies(waveforms).to(self.norm.weight.dtype)
+        if isinstance(self.norm, MaskedGroupNorm):
+            x = self.norm(x, frames * MEL_WINDOWS_PER_FRAME if padded else None).transpose(1, 2)
+        else:
+            x = self.norm(x.transpose(1, 2))
+        return _side_by_side(x, MEL_WINDOWS_PER_FRAME), frames
+
+    def log_energies(self, waveforms: Tensor) -> Tensor:
+        """(batch, band, window) float32 of waveforms (batch, samples), two windows for each frame."""
+        kind = waveforms.device.type
+        if torch.is_autocast_enabled(kind):  # Half precision has no room for the energies of speech.
+            with torch.autocast(kind, enabled=False):
+                return self.log_energies(waveforms)
+        padded = F.pad(waveforms.float(), (MEL_MARGIN_SAMPLES, MEL_MARGIN_SAMPLES))[:, None]
+        waves = F.conv1d(padded, self.fourier.float(), stride=MEL_HOP_SAMPLES)
+        waves = waves[:, :, : keep_whole(waves.shape[2], MEL_WINDOWS_PER_FRAME)]
+        return torch.log(self.mel.float() @ waves.square().unflatten(1, (2, -1)).sum(1) + _ENERGY_FLOOR)
+
+
+def _frequencies() -> Tensor:
+    """`MelFrontend.frequencies` in Hz, float64."""
+    return torch.arange(1, MelFrontend.frequencies + 1, dtype=torch.float64) * (SAMPLE_RATE_HZ / _SPECTRUM_POINTS)
+
+
+def _fourier_filters() -> Tensor:
+    """(2 * frequency, 1, sample) the windowed cosine and sine of each frequency."""
+    samples = torch.arange(MEL_WINDOW_SAMPLES, dtype=torch.float64)
+    window = 0.5 - 0.5 * torch.cos(samples * (2 * math.pi / (MEL_WINDOW_SAMPLES - 1)))
+    angles = _frequencies()[:, None] * samples * (2 * math.pi / SAMPLE_RATE_HZ)
+    return (torch.cat([angles.cos(), angles.sin()]) * window)[:, None].float()
+
+
+def mel_points(lowest_hz: float, highest_hz: float, count: int) -> Tensor:
+    """(count,) float64, points evenly spaced on the mel scale (HTK)."""
+    lowest, highest = (1127 * math.log1p(hz / 700) for hz in (lowest_hz, highest_hz))
+    # Not linspace: transformers replaces it while it builds a model without memory.
+    return lowest + (highest - lowest) / (count - 1) * torch.arange(count, dtype=torch.float64)
+
+
+def _mel_filters(bands: int) -> Tensor:
+    """(band, frequency) triangles on the mel scale, each from the middle of its neighbour to that of the next."""
+    edges = mel_points(_LOWEST_HZ, SAMPLE_RATE_HZ / 2, bands + 2)[:, None]
+    place = 1127 * torch.log1p(_frequencies() / 700)
+    rising = (place - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - place) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+def build_frontend(config: StudentConfig) -> ConvFrontend | MelFrontend:
+    """The front end of a student of `config`'s shape."""
+    if config.frontend == "mel":
+        return MelFrontend(config.mel_bands, config.conv_norm)
+    return ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
+
+
+def frontend_convolutions(config: StudentConfig) -> tuple[tuple[int, int], ...]:
+    """(kernel, stride) pairs that count the frames of a student's front end."""
+    if config.frontend == "mel":
+        return MelFrontend.convolutions
+    return tuple((kernel, stride) for _, kernel, stride in config.conv_layers)
+
+
 def nothing_padded(lengths: Tensor | None, longest: int) -> bool:
     """Whether every length is `longest`, so that masks can be skipped. `lengths` None means that it is.
 
@@ -135,11 +253,23 @@ class TimeReduction(nn.Module):
 
     def group(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The input of `linear`: neighbouring frames (batch, group, feature * frame), or fc2's hidden layer of them."""
-        if not nothing_padded(lengths, x.shape[1]):
-            x = zero_padding(x, lengths)
-        x = F.pad(x, (0, 0, 0, self.added_frames))
-        groups = x.unfold(1, self.factor, self.factor).flatten(2)  # the incomplete rest left out
+        groups = group_frames(x, lengths, self.factor, self.added_frames)
         return F.gelu(self.hidden(groups)) if self.kind == "fc2" else groups
+
+
+def group_frames(x: Tensor, lengths: Tensor, factor: int, added: int) -> Tensor:
+    """Every `factor` neighbouring frames of `x` (batch, time, feature) as one, (batch, group, feature * frame).
+
+    Padding counts as zeros. `added` zeros follow the last frame, then an incomplete group is left out.
+    """
+    if not nothing_padded(lengths, x.shape[1]):
+        x = zero_padding(x, lengths)
+    return _side_by_side(F.pad(x, (0, 0, 0, added)), factor)
+
+
+def _side_by_side(x: Tensor, count: int) -> Tensor:
+    """(batch, time // count, feature * frame), the incomplete rest left out."""
+    return x.unfold(1, count, count).flatten(2)
 
 
 def repeat_frames(x: Tensor, factor: int, num_frames: int) -> Tensor:

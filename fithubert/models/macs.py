@@ -9,7 +9,15 @@ from typing import Any
 
 from fithubert.config.students import StudentConfig, TimeReductionConfig
 from fithubert.config.teacher import HubertConfig
-from fithubert.frames import count_added_frames, reduce_lengths
+from fithubert.frames import (
+    MEL_WINDOW_SAMPLES,
+    MEL_WINDOWS_PER_FRAME,
+    count_added_frames,
+    count_frames,
+    count_mel_windows,
+    reduce_lengths,
+)
+from fithubert.models.frontend import MelFrontend
 
 #: The costs per second of audio are those of one utterance of this length. Attention grows with the length: at 10 s its
 #: share is that of the 32 utterances (224.9 s, 7 s on average, few long ones) by which SUPERB counts.
@@ -66,12 +74,20 @@ def count_macs(config: HubertConfig | StudentConfig, num_samples: int, sizes: Si
     that its `readout` needs. `sizes`: those of `config`, or others instead; with tensors the counts are tensors.
     """
     sizes = sizes or Sizes.of(config)
-    width, macs = sizes.width, dict.fromkeys(PARTS, 0)
-    macs["front_end"], frames = _front_end_macs(config.conv_layers, sizes.channels, num_samples)
-    if isinstance(config, HubertConfig) or config.conv_layers[-1][0] != config.width:
-        macs["projection"] = frames * sizes.channels[-1] * width
+    width, macs, stacked = sizes.width, dict.fromkeys(PARTS, 0), 1
+    if isinstance(config, StudentConfig) and config.time_reduction.kind == "stack":
+        stacked = config.time_reduction.factor
+    if isinstance(config, HubertConfig) or config.frontend == "conv":
+        macs["front_end"], frames = _front_end_macs(config.conv_layers, sizes.channels, num_samples)
+        built, features = config.conv_layers[-1][0], sizes.channels[-1]
+    else:
+        macs["front_end"], frames = _mel_macs(config.mel_bands, num_samples)
+        built = features = MEL_WINDOWS_PER_FRAME * config.mel_bands
+    embedded = reduce_lengths(frames, stacked, stacked - 1)
+    if isinstance(config, HubertConfig) or built * stacked != config.width:
+        macs["projection"] = embedded * stacked * features * width
     # An even kernel is padded by half on both sides and computes one frame that is then dropped.
-    positions = frames + 1 - config.pos_conv_kernel % 2
+    positions = embedded + 1 - config.pos_conv_kernel % 2
     channels_in = width // config.pos_conv_groups if isinstance(width, int) else width / config.pos_conv_groups
     macs["positional_conv"] = positions * width * channels_in * config.pos_conv_kernel
     layers = list(zip(sizes.attention, sizes.ffn, strict=True))
@@ -109,6 +125,13 @@ def _front_end_macs(
     return total, length
 
 
+def _mel_macs(bands: int, num_samples: int) -> tuple[int, int]:
+    """The multiply-accumulates of filter banks, and the frames that they leave."""
+    frames, frequencies = count_frames(num_samples, MelFrontend.convolutions), MelFrontend.frequencies
+    spectra = count_mel_windows(num_samples) * 2 * frequencies * MEL_WINDOW_SAMPLES
+    return spectra + frames * MEL_WINDOWS_PER_FRAME * frequencies * bands, frames
+
+
 def _layer_macs(frames: int, width: Count, attention: Count, units: Count, reuse: bool = False) -> Count:
     """One transformer layer: projections, scores, weighted values, feed-forward; `reuse` needs no query, key, score."""
     projections, products = (2, 1) if reuse else (4, 2)
@@ -116,9 +139,9 @@ def _layer_macs(frames: int, width: Count, attention: Count, units: Count, reuse
 
 
 def _reduction_macs_per_frame(config: TimeReductionConfig, width: Count) -> Count:
-    """A linear map of `factor` neighbouring frames to one, `fc2` with a hidden layer; a mean multiplies nothing."""
+    """A linear map of `factor` neighbouring frames to one, `fc2` with a hidden layer; others multiply nothing."""
     inner = config.factor * width
-    return {"mean": 0, "fc2": inner * inner + inner * width}.get(config.kind, inner * width)
+    return {"mean": 0, "stack": 0, "fc2": inner * inner + inner * width}.get(config.kind, inner * width)
 
 
 def _readout_macs(

@@ -66,16 +66,13 @@ class _Shaper:
         step = lcm(teacher.attention_heads, teacher.pos_conv_groups)
         groups = teacher.pos_conv_groups if width % step == 0 else teacher.attention_heads
         return {
-            "conv_layers": self._convolutions(width),
-            "conv_norm": teacher.conv_norm,
-            "conv_bias": teacher.conv_bias,
-            "feature_norm": teacher.feature_norm,
+            **self._front_end(width),
             "width": width,
             "depth": teacher.depth,
             "ffn_width": ffn_width,
             "attention_heads": teacher.attention_heads,
             "layer_norm_first": teacher.norm_first,
-            "pos_conv_kernel": teacher.pos_conv_kernel,
+            "pos_conv_kernel": ceil(teacher.pos_conv_kernel / self._stacked),
             "pos_conv_groups": groups,
             "heads": {"teacher_width": teacher.width},
         }
@@ -105,12 +102,25 @@ class _Shaper:
         share = (wanted - start) / max(1, end - start)
         return min(most, max(least, round(least + share * (most - least))))
 
-    def _convolutions(self, width: int) -> list[list[int]]:
-        """The recipe's convolutions, if they have the teacher's strides, else the teacher's; in the student's scale."""
+    @property
+    def _stacked(self) -> int:
+        """The factor by which the rate is reduced before positions are added."""
+        return self.base.time_reduction.factor if self.base.time_reduction.kind == "stack" else 1
+
+    def _front_end(self, width: int) -> dict[str, Any]:
+        """The recipe's convolutions, if they have the teacher's strides, else the teacher's; in the student's scale.
+
+        Filter banks stay as they are.
+        """
+        if self.base.frontend == "mel":
+            return {}
+        teacher = self.teacher
+        norms = {"conv_norm": teacher.conv_norm, "conv_bias": teacher.conv_bias, "feature_norm": teacher.feature_norm}
         recipe, own = self.base.conv_layers, self.teacher.conv_layers
         strides = [(kernel, stride) for _, kernel, stride in recipe if (kernel, stride) != (1, 1)]
         fits = strides == [(kernel, stride) for _, kernel, stride in own]
         layers, share = (recipe, width / self.base.width) if fits else (own, width / self.teacher.width)
         # A layer wider than the teacher's could not be cut from it.
         widest = max(channels for channels, _, _ in own)
-        return [[max(4, min(widest, round(n * share / 4) * 4)), kernel, stride] for n, kernel, stride in layers]
+        convolutions = [[max(4, min(widest, round(n * share / 4) * 4)), kernel, stride] for n, kernel, stride in layers]
+        return {"conv_layers": convolutions, **norms}

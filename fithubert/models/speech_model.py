@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torchaudio.compliance import kaldi
 
 from fithubert.files import digest
-from fithubert.frames import SAMPLE_RATE_HZ, count_conv_frames
+from fithubert.frames import MEL_HOP_SAMPLES, MEL_WINDOW_SAMPLES, SAMPLE_RATE_HZ, count_conv_frames
 
-_WINDOW_SAMPLES, _HOP_SAMPLES, _MELS = 400, 160, 80
+_MELS = 80
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FbankModel:
 
     name = "fbank"
     widths: tuple[int, ...] = (_MELS,)
-    convolutions: tuple[tuple[int, int], ...] = ((_WINDOW_SAMPLES, _HOP_SAMPLES),)
+    convolutions: tuple[tuple[int, int], ...] = ((MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES),)
     frame_multiple = 1
     fingerprint = digest("fbank", str(_MELS), "kaldi dither 0, centred and scaled by constants")
     # Mean and deviation of log energies of 16-bit-scaled speech, constants so that nothing depends on a corpus.
@@ -103,7 +103,7 @@ class FbankModel:
         return SpeechOutput((pad_sequence(rows, batch_first=True),), frames)
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
-        if waveform.shape[0] < _WINDOW_SAMPLES:
+        if waveform.shape[0] < MEL_WINDOW_SAMPLES:
             return waveform.new_zeros(0, _MELS)
         features = kaldi.fbank(waveform[None] * 32768, num_mel_bins=_MELS, sample_frequency=SAMPLE_RATE_HZ, dither=0.0)
         return (features - self._MEAN) / self._SCALE

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
-from fithubert.frames import count_samples, draw_mask, keep_whole, pad_waveforms
+from fithubert.frames import count_samples, draw_mask, keep_whole, pad_waveforms, reduce_lengths
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
-from fithubert.models.frontend import ConvFrontend, TimeReduction, repeat_frames
+from fithubert.models.frontend import TimeReduction, build_frontend, group_frames, repeat_frames
 from fithubert.models.heads import LayerHead, ScaledGradient, build_heads
 
 
@@ -37,9 +37,9 @@ torch.export.register_dataclass(StudentOutput)
 class Encoded:
     """Layers 0..k at the frame rates they are computed at (`config.factor_of`).
 
-    `head_states`: the layers as heads read them (see `final_norm`). `features` (batch, time, feature) at the full rate,
-    before positions are added. `lengths` (batch,) and `num_frames`
-    count the student's own frames at the teacher's rate (see `frame_multiple`).
+    `head_states`: the layers as heads read them (see `final_norm`). `features` (batch, time, feature): the input of the
+    positional convolution, of which each is for `stacked` frames. `lengths` (batch,) and `num_frames` count the
+    student's own frames at the teacher's rate (see `frame_multiple`).
     """
 
     features: Tensor
@@ -78,16 +78,18 @@ class Student(nn.Module):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
-        self.frontend = ConvFrontend(config.conv_layers, config.conv_norm, config.conv_bias)
+        reduction = config.time_reduction
+        self.frontend = build_frontend(config)
         self.feature_norm = nn.LayerNorm(self.frontend.width) if config.feature_norm else None
+        self.stacked = reduction.factor if reduction.kind == "stack" else 1  # frames that the projection reads at once
+        features = self.frontend.width * self.stacked
         # fairseq: no projection if the width stays the same
-        self.projection = nn.Linear(self.frontend.width, config.width) if self.frontend.width != config.width else None
+        self.projection = nn.Linear(features, config.width) if features != config.width else None
         self.mask_embedding = nn.Parameter(torch.rand(config.width)) if config.masking is not None else None
         self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
         self.encoder_norm = nn.LayerNorm(config.width)
-        reduction = config.time_reduction
         self.time_reduction = None
-        if reduction.kind != "none":
+        if reduction.kind not in ("none", "stack"):
             self.time_reduction = TimeReduction(
                 reduction.kind, config.width, reduction.factor, reduction.drop_last_frame
             )
@@ -157,7 +159,8 @@ class Student(nn.Module):
         elif readout == "outputs":
             layers = layers[1:]
         elif readout == "all":
-            layers = (encoded.features[:, :frames], *layers[1:], *self.heads(encoded.head_states, frames))[:end]
+            features = repeat_frames(encoded.features, self.stacked, frames)
+            layers = (features, *layers[1:], *self.heads(encoded.head_states, frames))[:end]
         return layers, encoded.lengths
 
     @property
@@ -182,10 +185,11 @@ class Student(nn.Module):
         count, shortest = waveforms.shape[1], self.shortest_samples
         if not torch.compiler.is_compiling() and count < shortest:
             raise UserError(f"a waveform of {count} samples gives no frame; at least {shortest} are needed")
-        features, lengths = self._features(waveforms, lengths, masked)
+        x, lengths = self.frontend(waveforms, lengths)
+        num_frames, kept = keep_whole(x.shape[1], self.frame_multiple), keep_whole(lengths, self.frame_multiple)
+        features, lengths = self._project(x, lengths, masked)
         x = self._add_positions(features, lengths)
         reduction, before = self.time_reduction, self.config.time_reduction.before_layer
-        num_frames, kept = keep_whole(x.shape[1], self.frame_multiple), keep_whole(lengths, self.frame_multiple)
         depth = self.config.depth if last_layer is None else last_layer
         if reduction is not None and before == 0:
             x, lengths = reduction(x, lengths)
@@ -225,14 +229,16 @@ class Student(nn.Module):
         """The fewest samples that have a frame."""
         return count_samples(self.frame_multiple, self.frontend.convolutions)
 
-    def _features(self, waveforms: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The projected and masked output of the front end, at the full frame rate."""
+    def _project(self, x: Tensor, lengths: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output `x` of the front end and its lengths, stacked, projected and masked."""
         config = self.config
-        x, lengths = self.frontend(waveforms, lengths)
         if self.training and config.frontend_gradient != 1.0:
             x = ScaledGradient.apply(x, config.frontend_gradient)
         if self.feature_norm is not None:
             x = self.feature_norm(x)
+        if self.stacked > 1:
+            added = self.stacked - 1
+            x, lengths = group_frames(x, lengths, self.stacked, added), reduce_lengths(lengths, self.stacked, added)
         if self.projection is not None:
             x = self.projection(x)
         x = F.dropout(x, config.input_dropout, self.training)

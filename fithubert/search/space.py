@@ -111,18 +111,21 @@ def _make_shape(of: StudentParams, choices: Choices, teacher_depth: int) -> Stud
     base, depth = resolve(of.recipe, of.shape), choices["depth"]
     kind = choices["time_reduction"]
     reduction: dict[str, Any] = {"kind": kind}
-    if kind != "none":
+    positions = base.pos_conv_kernel * (base.time_reduction.factor if base.time_reduction.kind == "stack" else 1)
+    if kind == "stack":
+        # As much time as the kernel of `of`.
+        reduction |= {"factor": choices["factor"]}
+        positions = -(-positions // choices["factor"])
+    elif kind != "none":
         reduction |= {"factor": choices["factor"], "before_layer": int(choices["position"] * depth)}
     shape = {
+        **_front_end(base, choices["front_end"]),
+        "pos_conv_kernel": positions,
         "depth": depth,
         "width": choices["width"],
         "ffn_width": choices["ffn_width"],
         "attention_heads": choices["attention_heads"],
         "head_width": None,
-        "conv_layers": [
-            [max(_CHANNELS, round(channels * choices["front_end"] / _CHANNELS) * _CHANNELS), kernel, stride]
-            for channels, kernel, stride in base.conv_layers
-        ],
         "time_reduction": reduction,
         "readout": choices["readout"],
         "heads": {"layer_map": [[layer, round(layer * teacher_depth / depth)] for layer in range(1, depth + 1)]},
@@ -130,6 +133,17 @@ def _make_shape(of: StudentParams, choices: Choices, teacher_depth: int) -> Stud
     # A factor of `of` must not stay if the frame rate is not reduced.
     merged = of.model_copy(update={"shape": {k: v for k, v in of.shape.items() if k != "time_reduction"}})
     return merged.changed({"shape": shape})
+
+
+def _front_end(base: StudentConfig, choice: float | str) -> dict[str, Any]:
+    if choice == "mel":
+        return {"frontend": "mel", "conv_layers": [], "feature_norm": base.frontend == "mel" and base.feature_norm}
+    return {
+        "conv_layers": [
+            [max(_CHANNELS, round(channels * float(choice) / _CHANNELS) * _CHANNELS), kernel, stride]
+            for channels, kernel, stride in base.conv_layers
+        ]
+    }
 
 
 def find_choices(of: StudentParams, space: SpaceParams, distill: DistillParams | None = None) -> dict[str, Any] | None:
@@ -151,12 +165,14 @@ def find_choices(of: StudentParams, space: SpaceParams, distill: DistillParams |
         "width": config.width,
         "ffn_width": config.ffn_width,
         "attention_heads": config.attention_heads,
-        "front_end": 1.0,
+        "front_end": "mel" if config.frontend == "mel" else 1.0,
         "time_reduction": reduction.kind,
         "factor": reduction.factor if reduction.kind != "none" else space.factor[0],
         "readout": config.readout,
     }
-    layer = reduction.before_layer if reduction.kind != "none" else int(space.position[0] * config.depth)
+    # Without a place of its own, every position is the same shape.
+    placed = reduction.kind not in ("none", "stack")
+    layer = reduction.before_layer if placed else int(space.position[0] * config.depth)
     positions = [share for share in space.position if int(share * config.depth) == layer]
     if not positions or any(value not in getattr(space, name) for name, value in wanted.items()):
         return None

@@ -80,6 +80,20 @@ def test_every_readout_is_exported(recipe: str, tmp_path: Path) -> None:
         OnnxStudent(tmp_path / "onnx", int8=True)
 
 
+def test_filter_banks_are_in_the_graph_and_in_float32_in_its_int8_form(tmp_path: Path) -> None:
+    import onnx
+
+    readout = tiny_readout("fithubert_mel", depth=2)
+    export_onnx(readout, tmp_path / "onnx", [as_speech(16000)], no_time)
+    assert_same_answers(readout, OnnxStudent(tmp_path / "onnx"))
+    errors = relative_errors(readout, OnnxStudent(tmp_path / "onnx", int8=True), [as_speech(20001)])
+    assert all(0 < error < 0.06 for error in errors)
+    for graph in (FLOAT32, INT8):
+        nodes = onnx.load(tmp_path / "onnx" / graph).graph.node
+        assert {node.domain for node in nodes} <= {"", "com.microsoft"}
+        assert sum(node.op_type == "Log" for node in nodes) == 1
+
+
 def test_int8_is_near_and_does_not_depend_on_the_batch_or_on_how_loud_it_was_before(
     exported: tuple[ReadOut, Path],
 ) -> None:

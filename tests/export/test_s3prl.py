@@ -13,7 +13,7 @@ import torch
 
 from fithubert.errors import UserError
 from fithubert.export.standalone import export_s3prl
-from tests.export.students import READOUTS, draw_waveforms, read_alone, tiny_readout
+from tests.export.students import READOUTS, TOLERANCES, draw_waveforms, read_alone, tiny_readout
 
 #: Lengths in samples: the shortest, odd ones, a frame more or less, equal ones; 800 is rounded up by s3prl.
 LENGTHS = (16000, 400, 719, 720, 721, 800, 9999, 16000, 12345)
@@ -80,7 +80,7 @@ def test_an_upstream_keeps_the_contract_and_says_what_the_readout_says(name: str
         for in_batch, by_itself, state in zip(batched, alone, wanted, strict=True):
             frames = min(len(state), len(in_batch))
             assert frames == min(len(state), round(len(waveform) / 320))
-            torch.testing.assert_close(in_batch[:frames], state[:frames], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(in_batch[:frames], state[:frames], atol=TOLERANCES.get(name, 1e-5), rtol=1e-5)
             torch.testing.assert_close(by_itself, state[: len(by_itself)], atol=1e-5, rtol=1e-5)
             # the frame that s3prl adds by rounding up
             assert not in_batch[frames:].any()

@@ -31,7 +31,8 @@ PRUNED: dict[str, Any] = {
 def tiny(recipe: str = "fithubert", **changes: Any) -> StudentConfig:
     """A recipe's shape, very small; `changes` replace fields, `heads` is merged."""
     heads = {**TINY["heads"], **changes.pop("heads", {})}
-    return resolve(recipe, {**TINY, **changes, "heads": heads})
+    sizes = TINY if resolve(recipe).conv_layers else {**TINY, "conv_layers": []}
+    return resolve(recipe, {**sizes, **changes, "heads": heads})
 
 
 def strong(config: StudentConfig, seed: int = 0) -> Student:

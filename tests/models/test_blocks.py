@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
+from torchaudio.compliance import kaldi
 
+from fithubert.frames import count_frames, pad_waveforms
 from fithubert.models.encoder import (
     EncoderLayer,
     EncoderLayerConfig,
@@ -12,7 +16,7 @@ from fithubert.models.encoder import (
     SelfAttention,
     attention_mask,
 )
-from fithubert.models.frontend import ConvFrontend, MaskedGroupNorm
+from fithubert.models.frontend import ConvFrontend, MaskedGroupNorm, MelFrontend
 
 LENGTHS = torch.tensor([12, 7])
 
@@ -98,3 +102,55 @@ def test_the_front_end_keeps_the_scale_of_its_input(norm: str) -> None:
     assert features.shape == (1, 49, 64)
     assert frames.tolist() == [49]
     assert 0.1 < features.std() < 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(samples=st.integers(400, 60_000), bands=st.sampled_from([23, 80]))
+def test_filter_banks_are_kaldis_with_a_margin_of_5_ms_and_a_floor(samples: int, bands: int) -> None:
+    waveform = torch.randn(1, samples, generator=torch.Generator().manual_seed(samples)) * 0.1
+    ours = MelFrontend(bands, "group").log_energies(waveform)[0].T
+    theirs = kaldi.fbank(
+        nn.functional.pad(waveform, (80, 80)),
+        num_mel_bins=bands,
+        dither=0.0,
+        preemphasis_coefficient=0.0,
+        remove_dc_offset=False,
+        window_type="hanning",
+    )
+    assert len(ours) == 2 * count_frames(samples)
+    torch.testing.assert_close(ours.exp() - 1e-7, theirs[: len(ours)].exp(), atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_filter_banks_are_centred_where_the_teachers_frames_are(norm: str) -> None:
+    """Backwards speech gives the same windows backwards, since both have frames that are their own mirror image."""
+    torch.manual_seed(0)
+    frontend = MelFrontend(80, norm).eval()
+    waveform, lengths = torch.randn(1, 400 + 20 * 320) * 0.1, torch.tensor([400 + 20 * 320])
+    forwards, frames = frontend(waveform, lengths)
+    backwards, _ = frontend(waveform.flip(1), lengths)
+    assert frames.tolist() == [21]
+    windows = forwards.unflatten(2, (-1, 2))
+    mirrored = backwards.unflatten(2, (-1, 2)).flip(1, 3)
+    torch.testing.assert_close(windows, mirrored, atol=1e-3, rtol=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(400, 60_000), min_size=2, max_size=4), norm=st.sampled_from(["group", "layer"]))
+def test_filter_banks_do_not_depend_on_the_batch(lengths: list[int], norm: str) -> None:
+    frontend = MelFrontend(40, norm).eval()
+    generator = torch.Generator().manual_seed(sum(lengths))
+    waveforms = [torch.randn(n, generator=generator) * 0.1 for n in lengths]
+    padded, counts = pad_waveforms(waveforms)
+    batch, frames = frontend(padded + 5 * (torch.arange(padded.shape[1]) >= counts[:, None]), counts)
+    for row, waveform in enumerate(waveforms):
+        alone, _ = frontend(waveform[None], counts[row : row + 1])
+        assert frames[row] == alone.shape[1] == count_frames(len(waveform))
+        torch.testing.assert_close(batch[row, : frames[row]], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_filter_banks_are_in_full_precision_under_autocast() -> None:
+    frontend, waveform, lengths = MelFrontend(80, "group").eval(), torch.randn(1, 8000) * 1e-3, torch.tensor([8000])
+    with torch.autocast("cpu", torch.bfloat16):
+        half, _ = frontend(waveform, lengths)
+    torch.testing.assert_close(half, frontend(waveform, lengths)[0])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fithubert.config.teacher import hubert_base
 from fithubert.errors import UserError
 from fithubert.frames import receptive_field
 from fithubert.models.macs import count_macs
@@ -52,8 +53,16 @@ def test_only_the_public_armhubert_applies_softmax_twice() -> None:
     assert not resolve("armhubert", {"second_softmax": False}).second_softmax
 
 
+def test_filter_banks_leave_two_fifths_of_the_multiplications() -> None:
+    mel, published, base = resolve("fithubert_mel"), resolve("fithubert"), hubert_base()
+    ours, theirs, teachers = (sum(count_macs(config, 160_000).values()) for config in (mel, published, base))
+    assert ours / 10 == pytest.approx(566.0e6, rel=1e-4)
+    assert (round(ours / theirs, 2), round(ours / teachers, 3)) == (0.39, 0.076)
+    assert parameter_counts(mel).total == 18_554_432
+
+
 def test_every_recipe_is_published_or_ours() -> None:
-    assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite"}
+    assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite", "fithubert_mel"}
 
 
 @needs_reference
@@ -95,6 +104,12 @@ def test_the_layer_map_follows_the_depth() -> None:
         ("fithubert", {"heads": {"layer_map": [[1, 1], [1, 1]]}}, "the same pair is listed twice"),
         ("fithubert", {"heads": {"layer_map": []}}, "readout 'last' needs an entry"),
         ("distilhubert", {"heads": {"layer_map": [[1, 4]]}}, "shared heads read the last layer, 2, only"),
+        ("fithubert", {"frontend": "mel"}, r"frontend mel needs \[\]"),
+        ("fithubert", {"conv_layers": []}, "conv_layers: frontend conv needs at least one convolution"),
+        ("fithubert_mel", {"mel_bands": 113}, "mel_bands: .*less than or equal to 112"),
+        ("fithubert_mel", {"time_reduction": {"before_layer": 1}}, "kind stack: before_layer must be 0"),
+        ("fithubert", {"time_reduction": {"kind": "stack", "drop_last_frame": True}}, "drop_last_frame false"),
+        ("armhubert", {"time_reduction": {"kind": "stack"}}, "kind stack: .*masking null"),
         ("fithubert", {"reuse_attention": [0]}, "layer 0 has no layer before it"),
         ("armhubert", {"time_reduction": {"kind": "mean", "before_layer": 3}}, "layer 3 has no layer before it"),
     ],

@@ -17,14 +17,14 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.student import Student, StudentOutput, build_student
 from tests.models.shapes import strong, tiny
 
-REDUCTIONS = [("none", 2, 0)] + [
+REDUCTIONS = [("none", 2, 0), *(("stack", factor, 0) for factor in (2, 3, 4))] + [
     (kind, factor, before) for kind in ("conv1d", "fc1", "fc2", "mean") for factor in (2, 3, 4) for before in (0, 1, 2)
 ]
 
 
-def reduced(reduction: tuple[str, int, int], **heads: Any) -> Student:
+def reduced(reduction: tuple[str, int, int], recipe: str = "fithubert", **heads: Any) -> Student:
     kind, factor, before = reduction
-    return strong(tiny(time_reduction={"kind": kind, "factor": factor, "before_layer": before}, heads=heads))
+    return strong(tiny(recipe, time_reduction={"kind": kind, "factor": factor, "before_layer": before}, heads=heads))
 
 
 def assert_independent_of_the_batch(student: Student, lengths: list[int]) -> None:
@@ -45,18 +45,19 @@ def assert_independent_of_the_batch(student: Student, lengths: list[int]) -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(
+    recipe=st.sampled_from(["fithubert", "fithubert_mel"]),
     reduction=st.sampled_from(REDUCTIONS),
     upsampling=st.sampled_from(["transposed_conv", "repeat"]),
     kind=st.sampled_from(["per_layer", "none", "shared"]),
     lengths=st.lists(st.integers(400, 60_000), min_size=2, max_size=3),
 )
 def test_batched_equals_one_by_one(
-    reduction: tuple[str, int, int], upsampling: str, kind: str, lengths: list[int]
+    recipe: str, reduction: tuple[str, int, int], upsampling: str, kind: str, lengths: list[int]
 ) -> None:
     heads: dict[str, Any] = {"kind": kind, "upsampling": upsampling}
     if kind == "shared":
         heads["layer_map"] = ((3, 2), (3, 6))
-    assert_independent_of_the_batch(reduced(reduction, **heads), lengths)
+    assert_independent_of_the_batch(reduced(reduction, recipe, **heads), lengths)
 
 
 @settings(max_examples=12, deadline=None)
@@ -70,7 +71,10 @@ def test_every_recipe_is_independent_of_the_batch(recipe: str, norm_first: bool,
 
 
 @pytest.mark.parametrize(
-    ("recipe", "reduction"), [(name, None) for name in RECIPES] + [("fithubert", reduction) for reduction in REDUCTIONS]
+    ("recipe", "reduction"),
+    [(name, None) for name in RECIPES]
+    + [("fithubert", reduction) for reduction in REDUCTIONS]
+    + [("fithubert_mel", reduction) for reduction in REDUCTIONS[::4]],
 )
 def test_every_parameter_receives_a_gradient(recipe: str, reduction: tuple[str, int, int] | None) -> None:
     changes: dict[str, Any] = {}
@@ -84,7 +88,7 @@ def test_every_parameter_receives_a_gradient(recipe: str, reduction: tuple[str, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("recipe", ["fithubert", "distilhubert", "armhubert", "starhubert"])
+@pytest.mark.parametrize("recipe", ["fithubert", "fithubert_mel", "distilhubert", "armhubert", "starhubert"])
 def test_a_padded_batch_runs_in_half_precision(recipe: str, dtype: torch.dtype) -> None:
     student = strong(tiny(recipe))
     waveforms, lengths = pad_waveforms([torch.randn(16_000) * 0.1, torch.randn(4_001) * 0.1])

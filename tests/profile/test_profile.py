@@ -55,6 +55,9 @@ STUDENTS = {
         time_reduction={"kind": "mean"}, heads={"upsampling": "repeat"}, readout="projections"
     ),
     "reused attention": small_student(reuse_attention=(1,), readout="layers"),
+    "stacked": small_student(time_reduction={"kind": "stack", "factor": 3}),
+    "mel": small_student(frontend="mel", conv_layers=(), mel_bands=20, time_reduction={"kind": "stack"}),
+    "mel, normed": small_student(frontend="mel", conv_layers=(), conv_norm="layer", time_reduction={"kind": "conv1d"}),
     "drops a frame": small_student(time_reduction={"drop_last_frame": True}, readout="projections"),
     "adds a group": small_student(time_reduction={"kind": "fc1", "drop_last_frame": True}),
     "shared": small_student(heads={"kind": "shared", "layer_map": ((3, 4), (3, 8))}, readout="projections"),
@@ -78,7 +81,7 @@ TEACHERS = {
 
 
 @pytest.mark.parametrize("config", (TEACHERS | STUDENTS).values(), ids=(TEACHERS | STUDENTS).keys())
-@pytest.mark.parametrize("samples", [16_000, 16_320])
+@pytest.mark.parametrize("samples", [16_000, 16_320, 16_500])
 def test_a_shape_costs_by_formula_what_the_built_model_costs(
     config: HubertConfig | StudentConfig, samples: int
 ) -> None:

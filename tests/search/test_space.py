@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fithubert.config.hints import UnitsParams
 from fithubert.config.params import AugmentParams, DistillParams, load_params
 from fithubert.config.search import SpaceParams, SweepParams
-from fithubert.config.students import UnitsParams
 from fithubert.errors import UserError
 from fithubert.importers import load_teacher
 from fithubert.models.recipes import resolve
@@ -34,7 +34,9 @@ from tests.search.fakes import SPEED, STUDENT
 @given(st.randoms(use_true_random=False))
 def test_every_choice_builds_and_costs_what_is_counted(draw: random.Random) -> None:
     space = SpaceParams(
-        readout=("last", "layers", "projections"), time_reduction=("none", "conv1d", "fc1", "fc2", "mean")
+        readout=("last", "layers", "projections"),
+        time_reduction=("none", "conv1d", "fc1", "fc2", "mean", "stack"),
+        front_end=(0.5, 1.0, "mel"),
     )
     choices = {name: draw.choice(values) for name, values in space.choices.items()}
     student = make_student(STUDENT, choices, 12)

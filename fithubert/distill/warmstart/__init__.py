@@ -8,13 +8,14 @@ from torch import Tensor
 
 from fithubert.config.students import StudentParams
 from fithubert.distill.targets import PIECE_SECONDS, Request, TrainingData
-from fithubert.distill.warmstart.layers import cut_frontend, cut_layer, cut_positional, fit_layer, fit_norm, set_linear
+from fithubert.distill.warmstart.frontend import cut_frontend
+from fithubert.distill.warmstart.layers import cut_layer, cut_positional, fit_layer, fit_norm, set_linear
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.canonical import canonical_state
 from fithubert.models.encoder import PositionalConv
-from fithubert.models.frontend import repeat_frames
+from fithubert.models.frontend import group_frames, repeat_frames
 from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
@@ -107,7 +108,7 @@ def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tens
 
     Parts without a counterpart (shared heads, surplus filters, attention heads and units) keep their random values.
     WavLM's position bias is left out. Raises UserError if the student is wider or deeper than the teacher, has heads of
-    another width, or differs in strides, norms or positional convolution.
+    another width, differs in norms or positional convolution, or has convolutions that match none of the teacher's.
     """
     _check(student, teacher)
     was_training = student.training
@@ -135,7 +136,8 @@ def _check(student: Student, teacher: HubertModel) -> None:
             "init cut_teacher: only a teacher with one weight-normalised positional convolution can be cut; "
             "use init: random"
         )
-    if ours.layer_norm_first != theirs.norm_first or ours.conv_norm != theirs.conv_norm:
+    same_norm = ours.frontend == "mel" or ours.conv_norm == theirs.conv_norm
+    if ours.layer_norm_first != theirs.norm_first or not same_norm:
         raise UserError(
             f"init cut_teacher: layer_norm_first and conv_norm must be the teacher's ({theirs.norm_first}, "
             f"{theirs.conv_norm})"
@@ -157,7 +159,7 @@ class _Cut:
         ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms)
         embedded = [teacher.project(y) for y in theirs]
         hidden = self._hidden_states(embedded)
-        channels = choose_for(hidden, student.config.width)
+        channels = choose_for(hidden, student.config.width, student.stacked)
         ours = self._cut_input(ours, embedded, hidden[0], channels)
         none: list[Tensor | None] = [None] * len(self.waveforms)
         layers, maps = [ours], none
@@ -184,14 +186,16 @@ class _Cut:
     def _cut_input(
         self, ours: list[Tensor], embedded: Sequence[Tensor], layer_0: Sequence[Tensor], channels: Channels
     ) -> list[Tensor]:
-        """Projection, positional convolution and norm; the student's layer 0 before its time reduction."""
+        """Projection, positional convolution and norm; the student's layer 0 before layers that reduce its rate."""
         student, positional = self.student, self.teacher.positional
         assert isinstance(positional, PositionalConv)  # _check has ensured it.
         if student.feature_norm is not None:
             ours = [student.feature_norm(x) for x in ours]
+        if student.stacked > 1:
+            ours = [group_frames(x[None], _length(x), student.stacked, student.stacked - 1)[0] for x in ours]
         if student.projection is not None:
             ours = fit_layer(student.projection, ours, [channels.of(y) for y in embedded])
-        cut_positional(student.positional, positional, channels.chosen, ours, embedded)
+        cut_positional(student.positional, positional, channels, ours, embedded)
         ours = [x + student.positional(x[None], _length(x))[0] for x in ours]
         if student.config.layer_norm_first:
             return ours

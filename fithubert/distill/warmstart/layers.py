@@ -1,7 +1,6 @@
-"""The parts of a student cut from its teacher's: filters, attention heads and units chosen, outputs fitted."""
+"""Layers of a student cut from its teacher's: attention heads and units chosen, outputs fitted."""
 
 from collections.abc import Sequence
-from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -16,121 +15,52 @@ from fithubert.distill.warmstart.regression import (
     square_root,
     sum_rows,
 )
-from fithubert.errors import UserError
 from fithubert.models.encoder import EncoderLayer, PositionalConv, SelfAttention
-from fithubert.models.frontend import ConvFrontend, ConvLayer
-
-#: Windows that one convolution is fitted on; taken evenly if there are more.
-_MOST_WINDOWS = 100_000
-
-
-def cut_frontend(
-    student: ConvFrontend, teacher: ConvFrontend, waveforms: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Fit the student's convolutions layer by layer; the outputs of both front ends, (time, feature) per waveform.
-
-    A layer is fitted to the responses (before norm and GELU) of the teacher's filters that predict all filters best.
-    Raises UserError if the two front ends have different strides.
-    """
-    counterparts = match_layers(student, teacher)
-    ours = theirs = [waveform[None, None] for waveform in waveforms]
-    for layer, number in zip(student.layers, counterparts, strict=True):
-        assert isinstance(layer, ConvLayer)
-        if number is None:
-            _carry_through(layer)
-        else:
-            source, following = teacher.layers[number], teacher.layers[number + 1 :][:1]
-            assert isinstance(source, ConvLayer)
-            responses = [source.conv(x) for x in theirs]
-            theirs = [source(x, None)[0] for x in theirs]
-            kept = _choose_filters(theirs, following, layer.conv.out_channels)
-            _fit_filters(layer, source, kept, ours, responses)
-        ours = [layer(x, None)[0] for x in ours]
-    return [x[0].T for x in ours], [x[0].T for x in theirs]
-
-
-def match_layers(student: ConvFrontend, teacher: ConvFrontend) -> list[int | None]:
-    """For each convolution of the student, the teacher's of the same kernel and stride, in order.
-
-    None for pointwise convolutions, which only the student has (FitHuBERT's change of width).
-    """
-    if [layer for layer in student.convolutions if layer != (1, 1)] != list(teacher.convolutions):
-        raise UserError(
-            f"init cut_teacher: convolutions (kernel, stride) {list(student.convolutions)} cannot be cut from the "
-            f"teacher's {list(teacher.convolutions)}; use those, with (1, 1) between, or init: random"
-        )
-    numbers = count()
-    return [None if layer == (1, 1) else next(numbers) for layer in student.convolutions]
-
-
-def _choose_filters(outputs: Sequence[Tensor], following: nn.ModuleList, kept: int) -> Tensor:
-    """Filters to keep, by their outputs and by the weight that the next layer gives them."""
-    moments = covariance([x[0].T[:: max(1, x.shape[2] // 1000)] for x in outputs])
-    for layer in following:
-        used = layer.conv.weight.double().norm(dim=(0, 2))  # type: ignore[union-attr, operator]
-        moments = moments * used[:, None] * used
-    return choose_channels(moments, kept)
-
-
-def _fit_filters(
-    layer: ConvLayer, source: ConvLayer, kept: Tensor, inputs: Sequence[Tensor], responses: Sequence[Tensor]
-) -> None:
-    count, conv = len(kept), layer.conv
-    if inputs[0].shape[1] == 1:  # Both read the waveform itself.
-        conv.weight[:count] = source.conv.weight[kept]
-        if conv.bias is not None and source.conv.bias is not None:
-            conv.bias[:count] = source.conv.bias[kept]
-    else:
-        step = max(1, sum(y.shape[2] for y in responses) // _MOST_WINDOWS)
-        windows = [x[0].unfold(1, layer.kernel, layer.stride)[:, ::step].transpose(0, 1).flatten(1) for x in inputs]
-        wanted = [y[0, kept, ::step].T for y in responses]
-        fitted = fit_linear(windows, wanted, intercept=conv.bias is not None)
-        conv.weight[:count] = fitted.weight.view(count, *conv.weight.shape[1:])
-        if conv.bias is not None:
-            conv.bias[:count] = fitted.bias
-    if layer.norm is not None and source.norm is not None:
-        layer.norm.weight[:count] = source.norm.weight[kept]  # type: ignore[index, operator]
-        layer.norm.bias[:count] = source.norm.bias[kept]  # type: ignore[index, operator]
-
-
-def _carry_through(layer: ConvLayer) -> None:
-    """Pass on the inputs and, if there is room, their negatives, in the order of the channels.
-
-    gelu(x) - gelu(-x) = x: a layer above that reads both can restore the input itself.
-    """
-    outputs, inputs = layer.conv.weight.shape[:2]
-    passed = torch.cat([torch.eye(inputs), -torch.eye(inputs)])[:outputs, :, None]
-    layer.conv.weight[: len(passed)] = passed.to(layer.conv.weight)
-    if layer.conv.bias is not None:
-        layer.conv.bias.zero_()
 
 
 def cut_positional(
-    student: PositionalConv, teacher: PositionalConv, kept: Tensor, ours: Sequence[Tensor], theirs: Sequence[Tensor]
+    student: PositionalConv,
+    teacher: PositionalConv,
+    channels: Channels,
+    ours: Sequence[Tensor],
+    theirs: Sequence[Tensor],
 ) -> None:
-    """Give the student the teacher's positional convolution of channels `kept`, restored from the student's groups.
+    """Give the student the teacher's positional convolution of `channels`, restored from the student's groups.
 
-    `ours` and `theirs` are the inputs of the two, (time, feature) each. Kernels of another length are left unchanged.
+    `ours` and `theirs` are the inputs of the two, (time, feature) each, those of the student at the rate of `channels`.
+    Kernels that span another time are left unchanged.
     """
-    given = teacher.conv.weight
-    if student.conv.kernel_size != teacher.conv.kernel_size:
+    given, factor = teacher.conv.weight, channels.factor
+    span, taps = given.shape[2], student.conv.kernel_size[0]
+    if taps != -(-span // factor):
         return
     weight, bias = student.conv.weight.detach().clone(), student.conv.bias
     assert bias is not None
     assert teacher.conv.bias is not None
     group_width, per_group = weight.shape[1], given.shape[1]
-    for first in range(0, len(kept), group_width):
+    shares, margin = channels.shares().to(given), 2 * factor
+    given = F.pad(given, (margin, margin))
+    # The teacher's taps that reach, from one frame of a group, the frame at `place` of the groups around it.
+    first_taps = factor * (torch.arange(taps, device=given.device) - taps // 2) + span // 2 + margin
+    for first in range(0, len(channels.chosen), group_width):
         inputs = [x[:, first : first + group_width] for x in ours]
-        restored: dict[int, Tensor] = {}
+        restored: dict[int, list[Tensor]] = {}
         for place in range(first, first + group_width):
-            channel = int(kept[place])
+            channel = int(channels.chosen[place]) % channels.width
             start = channel // per_group * per_group
             if start not in restored:
                 # Without an intercept: both read zeros for half a kernel beyond the ends of an utterance.
                 group = [y[:, start : start + per_group] for y in theirs]
-                restored[start] = fit_linear(inputs, group, intercept=False).weight
-            weight[place] = restored[start].T @ given[channel]
-            bias[place] = teacher.conv.bias[channel]
+                restored[start] = [
+                    fit_linear(inputs, [channels.frame(y, frame) for y in group], intercept=False).weight
+                    for frame in range(factor)
+                ]
+            weight[place] = sum(
+                share * (fitted.T @ given[channel][:, first_taps + to - at])
+                for at, share in enumerate(shares[place])
+                for to, fitted in enumerate(restored[start])
+            )
+            bias[place] = teacher.conv.bias[channel] * shares[place].sum()
     student.conv.weight = weight
 
 

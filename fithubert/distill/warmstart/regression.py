@@ -119,9 +119,13 @@ class Channels:
 
         It adds to the frame at `place` of each group; None: to all of them alike.
         """
-        basis = _basis(self.factor).to(weight)
-        share = basis.sum(1) if place is None else basis[:, place]
-        return weight[self.chosen % self.width] * share[self.chosen // self.width][:, None]
+        shares = self.shares().to(weight)
+        share = shares.sum(1) if place is None else shares[:, place]
+        return weight[self.chosen % self.width] * share[:, None]
+
+    def shares(self) -> Tensor:
+        """(student's channel, factor): the share of each frame of a group in the student's channel."""
+        return _basis(self.factor).to(self.chosen.device)[self.chosen // self.width]
 
 
 def choose_for(
