@@ -49,25 +49,24 @@ def typical_value(log_alpha: Tensor) -> Tensor:
 def gate_sizes(config: StudentConfig) -> dict[str, int]:
     """The gates of a student: the channels of each convolution, heads and units of each layer, and the width.
 
-    A layer that reuses an attention map has the gates of the layer that made it. Raises UserError for a shape whose
-    parts cannot be taken out one by one.
+    A layer that reuses an attention map has the gates of the layer that made it; filter banks have none. Raises
+    UserError for a shape whose parts cannot be taken out one by one.
     """
-    if (
-        config.masking is not None
-        or config.frontend == "mel"
-        or config.time_reduction.kind in ("fc2", "stack")
-        or config.conv_layers[-1][0] == config.width
-    ):
-        raise UserError(
-            "init prune: cannot prune masking, frontend mel, time_reduction fc2 or stack, or a last convolution as "
-            "wide as the layers (which has no projection)"
-        )
+    if config.masking is not None or config.time_reduction.kind == "fc2":
+        raise UserError("init prune: cannot prune a student with masking, or with time_reduction fc2")
+    if config.conv_layers and config.conv_layers[-1][0] * stacked_frames(config) == config.width:
+        raise UserError("init prune: needs a projection; choose a last convolution that is not as wide as the layers")
     if len({layer.head_width for layer in config.layer_sizes}) > 1:
         raise UserError("init prune: the heads of all layers must have one width; set head_width")
     sizes = {f"channels_{index}": channels for index, (channels, _, _) in enumerate(config.conv_layers)}
     for index, layer in enumerate(config.layer_sizes):
         sizes |= {heads_gate(config, index): layer.heads, f"units_{index}": layer.ffn_width}
     return {**sizes, "width": config.width}
+
+
+def stacked_frames(config: StudentConfig) -> int:
+    """How many frames of the front end the projection reads at once."""
+    return config.time_reduction.factor if config.time_reduction.kind == "stack" else 1
 
 
 def heads_gate(config: StudentConfig, index: int) -> str:
@@ -94,7 +93,8 @@ def gated(student: Student, masks: Masks) -> Iterator[None]:
         elif module is not None:
             after(module, lambda y: (y[0] * mask, *y[1:]) if isinstance(y, tuple) else y * mask)
 
-    for index, layer in enumerate(student.frontend.layers):  # type: ignore[arg-type]
+    for index in range(len(config.conv_layers)):
+        layer = student.frontend.layers[index]  # type: ignore[index, union-attr]
         assert isinstance(layer, ConvLayer)
         channels = masks[f"channels_{index}"]
         if isinstance(layer.norm, nn.LayerNorm):
@@ -192,16 +192,18 @@ def _fold_groups(weight: Tensor, places: Tensor) -> Tensor:
 
 def _axes(name: str, config: StudentConfig, kept: Mapping[str, _Kept]) -> tuple[_Kept | None, _Kept | None]:
     """The gates of the outputs and of the inputs of the weight called `name`; None if all of them are kept."""
-    width, last = kept["width"], kept[f"channels_{len(config.conv_layers) - 1}"]
+    width, last = kept["width"], kept.get(f"channels_{len(config.conv_layers) - 1}")
     match name.split("."):
         case ["frontend", "layers", index, "conv", _]:
             return kept[f"channels_{index}"], kept.get(f"channels_{int(index) - 1}")
         case ["frontend", "layers", index, *_]:
             return kept[f"channels_{index}"], None
+        case ["frontend", *_]:
+            return None, None
         case ["feature_norm", _]:
             return last, None
         case ["projection", _]:
-            return width, last
+            return width, None if last is None else last.spread(stacked_frames(config))
         case ["time_reduction", *_]:
             return width, width.spread(config.time_reduction.factor)
         case ["layers", index, "attention", part, _]:

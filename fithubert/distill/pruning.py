@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from fithubert.config.students import PruneParams, StudentConfig
 from fithubert.config.teacher import HubertConfig
-from fithubert.distill.gates import draw_gates, fold, gate_sizes, gated, heads_gate, open_probability, typical_value
+from fithubert.distill.gates import (
+    draw_gates,
+    fold,
+    gate_sizes,
+    gated,
+    heads_gate,
+    open_probability,
+    stacked_frames,
+    typical_value,
+)
 from fithubert.errors import UserError
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.macs import REFERENCE_SECONDS, Count, Sizes, count_macs
@@ -96,7 +105,8 @@ class GatedStudent(nn.Module):
             expected = float(open_probability(log_alpha + (width_shift if name == "width" else shift)).sum())
             kept[name] = groups * max(1, round(expected / groups))
         last = f"channels_{len(self.config.conv_layers) - 1}"
-        if kept[last] == kept["width"]:  # A student of such a shape has no projection between the two.
+        # A student of such a shape has no projection between the two.
+        if kept.get(last, 0) * stacked_frames(self.config) == kept["width"]:
             kept[last] += -1 if kept[last] > 1 else 1
         return kept
 

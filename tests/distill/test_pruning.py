@@ -40,6 +40,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "reused maps": ("armhubert", {"masking": None, **NO_REDUCTION}),
     "layers of their own": ("fithubert", {"ffn_width": [20, 9, 31], "attention_heads": [4, 1, 3], "head_width": 5}),
     "unit head": ("fithubert", {"units": {"layer": 3, "clusters": 9}}),
+    "stacked frames": ("fithubert", {"time_reduction": {"kind": "stack", "factor": 3}}),
+    "filter banks": ("fithubert", {"frontend": "mel", "conv_layers": [], "mel_bands": 9}),
     "no heads": ("starhubert", {"time_reduction": {"kind": "conv1d"}}),
 }
 
@@ -222,7 +224,7 @@ def test_other_ways_of_training_prune_too(tmp_path: Path, changes: dict[str, Any
     ("changes", "message"),
     [
         ({"shape": {"time_reduction": {"kind": "fc2"}}}, "fc2"),
-        ({"shape": {"conv_layers": [[4, 10, 5], *[[4, 3, 2]] * 4, [4, 2, 2], [6, 2, 2]]}}, "no projection"),
+        ({"shape": {"conv_layers": [[4, 10, 5], *[[4, 3, 2]] * 4, [4, 2, 2], [6, 2, 2]]}}, "needs a projection"),
         ({"hints": {"random_hints": 1}}, "random_hints"),
         ({"prune": {"macs_per_second": 1e9}}, "not between those of the smallest"),
         ({"prune": {"updates_share": 0.99}}, "leave none"),
