@@ -32,10 +32,22 @@ class ManifestData(StrictModel):
     path: Path
 
 
+class SpeakerParams(StrictModel):
+    """The speaker of each crop as a second target, by cross-entropy from the mean over time of hidden state `layer`.
+
+    It stands in for what a HuBERT learns of voices from units that hold them; units of phones hold none. Utterances
+    without a speaker count for nothing.
+    """
+
+    layer: int = Field(ge=0)
+    weight: float = Field(gt=0)
+
+
 class IterationParams(StrictModel):
     """One iteration of HuBERT pre-training: its units and how long it trains on them."""
 
     units: UnitParams
+    speakers: SpeakerParams | None = None
     updates: int = Field(gt=0)
     learning_rate: float = Field(1.5e-3, gt=0)
     #: Start from the weights of the iteration before; HuBERT starts from random weights.
@@ -92,7 +104,9 @@ class PretrainParams(StrictModel):
     @model_validator(mode="after")
     def _check_units(self) -> "PretrainParams":
         for number, iteration in enumerate(self.iterations, start=1):
-            layer = iteration.units.features
+            layer, speakers = iteration.units.features, iteration.speakers
+            if speakers is not None and speakers.layer > self.model.depth:
+                raise ValueError(f"iterations: speakers.layer {speakers.layer} is not a layer 0..{self.model.depth}")
             if isinstance(layer, str):
                 continue
             if number == 1 and self.start_from is None:

@@ -106,6 +106,8 @@ def _run_iterations(
 ) -> tuple[UnitPredictor, list[dict[str, Any]]]:
     """The model of the last iteration, and the results of every iteration."""
     report(f"{len(bank.utterances)} utterances, {bank.hours:.2f} h, on {fabric.world_size} x {fabric.device}")
+    if bank.num_speakers < 2 and any(iteration.speakers for iteration in params.iterations):
+        raise UserError("iterations: speakers needs a corpus with two speakers or more")
     hubert, embedding = (None, None) if params.start_from is None else _read_start(params, fabric.device)
     records = []
     for number, iteration in enumerate(params.iterations, start=1):
@@ -116,7 +118,7 @@ def _run_iterations(
         source = features if isinstance(features, str) else f"layer {features}"
         report(f"iteration {number}: {count} units of {source}: {quality or 'no phones to compare'}")
         torch.manual_seed(params.seed * 1000 + number)
-        model = UnitPredictor(params, count)
+        model = UnitPredictor(params, count, iteration.speakers, bank.num_speakers)
         if hubert is not None and (iteration.warm_start or number == 1):
             model.hubert.load_state_dict(hubert.state_dict())
             if embedding is not None:

@@ -106,6 +106,9 @@ class WaveformBank:
 
     def __init__(self, manifest: Manifest, path: Path) -> None:
         self.utterances = manifest.utterances
+        numbers = {name: number for number, name in enumerate(manifest.speakers)}
+        self.num_speakers = len(numbers)
+        self._speakers = [numbers.get(u.speaker or "", -1) for u in manifest]
         self.num_frames = [count_frames(u.num_samples) for u in self.utterances]
         self._samples = PieceFile(path, "<i2", [u.num_samples for u in self.utterances])
 
@@ -113,6 +116,10 @@ class WaveformBank:
     def hours(self) -> float:
         """All audio together, in hours."""
         return sum(u.num_samples for u in self.utterances) / SAMPLE_RATE_HZ / 3600
+
+    def speakers(self, crops: Sequence[Crop]) -> Tensor:
+        """(batch,) int64 the numbers of the speakers of crops, -1 for unknown ones."""
+        return torch.tensor([self._speakers[crop.index] for crop in crops])
 
     def whole(self, index: int) -> Tensor:
         """The waveform (samples,) float32 of one utterance."""

@@ -16,7 +16,7 @@ from fithubert.data.batching import Crop, plan_batches
 from fithubert.errors import UserError
 from fithubert.frames import HUBERT_STRIDE_SAMPLES, SAMPLE_RATE_HZ
 from fithubert.pretrain.corpus import UnitBank, WaveformBank
-from fithubert.pretrain.objective import MaskedUpdate, Overlap, UnitPredictor, mask_update, overlay
+from fithubert.pretrain.objective import Batch, MaskedUpdate, Overlap, UnitPredictor, mask_update, overlay
 from fithubert.training import delay_gradient_sync, on_first_rank, sum_over_ranks
 from fithubert.training.checkpoint import read_checkpoint, write_checkpoint
 from fithubert.training.progress import progress_line
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Report = Callable[[str], None]
-#: Waveforms, their lengths and their units, of one part.
-Batch = tuple[Tensor, Tensor, Tensor]
 _FRAMES_PER_SECOND = SAMPLE_RATE_HZ / HUBERT_STRIDE_SAMPLES
 #: Points of an iteration's curve.
 _POINTS = 200
@@ -118,7 +116,7 @@ class IterationLoop:
             if part.rows.start <= row < part.rows.stop:
                 utterance = waveforms[row - part.rows.start, : lengths[row - part.rows.start]]
                 utterance.copy_(overlay(utterance, self.bank.crops([overlap.crop])[0][0], overlap))
-        return waveforms, lengths, self.units.crops(part.crops)
+        return Batch(waveforms, lengths, self.units.crops(part.crops), self.bank.speakers(part.crops))
 
     def _plan_epoch(self, epoch: int) -> Sequence[Sequence[Crop]]:
         return plan_batches(
@@ -135,14 +133,12 @@ class IterationLoop:
         totals = torch.zeros(2, dtype=torch.float64, device=device)
         mine = job.parts[self.fabric.global_rank :: world]
         for part, batch in zip(mine, batches, strict=True):
-            waveforms, lengths, units = (tensor.to(device, non_blocking=True) for tensor in batch)
+            on_device = Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
             torch.manual_seed(part.seed)
             # A repeated crop counts for nothing.
             weight = 1.0 if part.part.weight > 0 else 0.0
             with delay_gradient_sync(self.fabric, self._forward, part is not mine[-1]):
-                counts = (job.masked_frames, job.shown_frames)
-                mask = part.mask.to(device)
-                loss, correct = self._forward(waveforms, lengths, units, mask, counts, job.dropped_layers)
+                loss, correct = self._forward(on_device, part.mask.to(device), job.totals, job.dropped_layers)
                 # DDP takes the mean over ranks; the parts' losses are shares of the whole update's already.
                 self.fabric.backward(loss * (weight * world))
             totals += weight * torch.stack([loss.detach(), correct])

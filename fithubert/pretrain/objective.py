@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.config.pretrain import PretrainParams
+from fithubert.config.pretrain import PretrainParams, SpeakerParams
 from fithubert.data.batching import Crop
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_samples, padding_mask, zero_padding
 from fithubert.models.hubert import HubertModel, MaskedFrames
@@ -45,9 +45,29 @@ class MaskedPart:
     seed: int
 
 
+class Batch(NamedTuple):
+    """The crops of one forward pass: waveforms (batch, samples), their lengths (batch,) in samples, their units.
+
+    `units` (batch, time) int64, -1 at padding. `speakers` (batch,) int64: numbers from 0, -1 for an unknown one.
+    """
+
+    waveforms: Tensor
+    lengths: Tensor
+    units: Tensor
+    speakers: Tensor
+
+
+class Totals(NamedTuple):
+    """Numbers in a whole update, so that sums over its parts are means over it."""
+
+    masked_frames: int
+    shown_frames: int
+    crops: int
+
+
 @dataclass(frozen=True)
 class MaskedUpdate:
-    """An update cut into forward passes, with its numbers of masked and other frames.
+    """An update cut into forward passes.
 
     `dropped_layers`: transformer layers that the whole update leaves out. `overlaps`: other voices, by the row of the
     utterance that they lie over.
@@ -55,8 +75,7 @@ class MaskedUpdate:
 
     update: PlannedUpdate
     parts: tuple[MaskedPart, ...]
-    masked_frames: int
-    shown_frames: int
+    totals: Totals
     dropped_layers: tuple[int, ...]
     overlaps: Mapping[int, Overlap]
 
@@ -74,8 +93,8 @@ def mask_update(params: PretrainParams, seed: int, update: PlannedUpdate, parts:
     masked_frames = int(mask.sum())
     dropped_layers = tuple(drawn.nonzero()[:, 0].tolist())
     overlaps = draw_overlaps(update.crops, params.mixing_probability, derive_seed(seed, update.number, "mixing"))
-    shown_frames = update.num_frames - masked_frames
-    return MaskedUpdate(update, tuple(passes), masked_frames, shown_frames, dropped_layers, overlaps)
+    totals = Totals(masked_frames, update.num_frames - masked_frames, len(update.crops))
+    return MaskedUpdate(update, tuple(passes), totals, dropped_layers, overlaps)
 
 
 def draw_overlapping_mask(
@@ -152,42 +171,44 @@ class CosineClassifier(nn.Module):
 
 
 class UnitPredictor(nn.Module):
-    """A HuBERT model with a mask embedding and a classifier over units."""
+    """A HuBERT model with a mask embedding, a classifier over units, and one over speakers if `speakers` is given."""
 
-    def __init__(self, params: PretrainParams, clusters: int) -> None:
+    def __init__(
+        self, params: PretrainParams, clusters: int, speakers: SpeakerParams | None = None, num_speakers: int = 0
+    ) -> None:
         super().__init__()
-        self.params = params
+        self.params, self.speakers = params, speakers
         self.hubert = HubertModel(params.model, params.dropout)
         self.regularisers = Regularisers(self.hubert, params)
         self.mask_embedding = nn.Parameter(torch.empty(params.model.width).uniform_())
         kind = nn.Linear if params.classifier == "linear" else CosineClassifier
         self.classifier: nn.Module = kind(params.model.width, clusters)
+        self.speaker_classifier = None if speakers is None else nn.Linear(params.model.width, num_speakers)
 
     def forward(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor,
-        units: Tensor,
-        mask: Tensor,
-        frames: tuple[int, int],
-        dropped_layers: Collection[int] = (),
+        self, batch: Batch, mask: Tensor, totals: Totals, dropped_layers: Collection[int] = ()
     ) -> tuple[Tensor, Tensor]:
-        """The loss on `units` (batch, time) int64, -1 at padding, with the frames of `mask` (batch, time) masked.
+        """The loss on the units of `batch`, with the frames of `mask` (batch, time) masked, and on its speakers.
 
-        `frames`: the numbers of masked and of other frames in the whole update, so that sums over its parts are means
-        over the update. Also the masked frames whose unit is predicted correctly, as a share of all masked frames.
+        Also the masked frames whose unit is predicted correctly, as a share of all masked frames of the update.
         """
         self.regularisers.dropped_layers = dropped_layers
         masked = MaskedFrames(mask, self.mask_embedding)
-        states = self.hubert(waveforms, lengths, masked=masked).hidden_states[-1]
-        valid = units >= 0
-        logits, wanted, is_masked = self.classifier(states[valid]).float(), units[valid], mask[valid]
+        states = self.hubert(batch.waveforms, batch.lengths, masked=masked).hidden_states
+        valid = batch.units >= 0
+        logits, wanted, is_masked = self.classifier(states[-1][valid]).float(), batch.units[valid], mask[valid]
         # Weights instead of a selection: a selection would wait for the device.
-        weight = torch.where(is_masked, 1 / frames[0], self.params.unmasked_weight / max(1, frames[1]))
+        shown_weight = self.params.unmasked_weight / max(1, totals.shown_frames)
+        weight = torch.where(is_masked, 1 / totals.masked_frames, shown_weight)
         loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum()
         if self.params.feature_penalty and self.training:
-            loss = loss + self.params.feature_penalty * self._feature_power(valid, sum(frames))
-        right = ((logits.argmax(1) == wanted) & is_masked).sum() / frames[0]
+            frames = totals.masked_frames + totals.shown_frames
+            loss = loss + self.params.feature_penalty * self._feature_power(valid, frames)
+        if self.speakers is not None and self.speaker_classifier is not None:
+            named = self.speaker_classifier(_mean_over_time(states[self.speakers.layer], valid)).float()
+            on_speakers = F.cross_entropy(named, batch.speakers, ignore_index=-1, reduction="sum") / totals.crops
+            loss = loss + self.speakers.weight * on_speakers
+        right = ((logits.argmax(1) == wanted) & is_masked).sum() / totals.masked_frames
         return loss, right
 
     def _feature_power(self, valid: Tensor, frames: int) -> Tensor:
@@ -195,6 +216,11 @@ class UnitPredictor(nn.Module):
         features = self.regularisers.features
         assert features is not None  # The hook has set it.
         return zero_padding(features.float(), valid.sum(1)).square().sum() / (frames * features.shape[2])
+
+
+def _mean_over_time(states: Tensor, valid: Tensor) -> Tensor:
+    """(batch, feature) the mean of `states` (batch, time, feature) over the `valid` frames (batch, time)."""
+    return zero_padding(states, valid.sum(1)).sum(1) / valid.sum(1, keepdim=True)
 
 
 class Regularisers:

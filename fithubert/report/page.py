@@ -38,7 +38,7 @@ def write_report(reports_dir: Path, plan: ReportPlan) -> ReportFiles:
     The page names every stage that has not run. Raises UserError if a metrics file is broken, or if matplotlib or
     Jinja2 is not installed.
     """
-    metrics = gather(reports_dir)
+    metrics = gather(reports_dir, plan)
     summary = build_summary(metrics, plan)
     sections = build_sections(metrics, summary, plan)
     charts = draw_charts(sections)

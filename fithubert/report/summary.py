@@ -46,18 +46,24 @@ class ReportPlan:
     """The results that the pipeline is to produce, so that the page can name what has not run.
 
     `students`: the models that are distilled in this workspace. `controls`: those that are states of the teacher.
-    `dvc`: its stages are run by DVC.
+    `others`: further models that are reported if they have metrics; None: all that have. `dvc`: its stages are run by
+    DVC.
     """
 
     models: tuple[str, ...]
     tasks: tuple[str, ...]
     students: tuple[str, ...]
     controls: tuple[str, ...] = ()
+    others: tuple[str, ...] | None = None
     ablations: tuple[str, ...] = ()
     title: str = "fithubert"
     teacher: str = "teacher"
     baseline: str = "fbank"
     dvc: bool = True
+
+    def reports(self, model: str) -> bool:
+        """Whether the metrics of `model` are reported; others are left over from earlier parameters."""
+        return self.others is None or model in (*self.models, *self.students, *self.others)
 
 
 @dataclass(frozen=True)
@@ -118,10 +124,14 @@ def read_scores(reports_dir: Path) -> dict[str, ModelScores]:
     }
 
 
-def gather(reports_dir: Path) -> Metrics:
-    """All metrics and resamples below `reports_dir`. Raises UserError that names a broken file."""
+def gather(reports_dir: Path, plan: ReportPlan) -> Metrics:
+    """The metrics and resamples below `reports_dir` of the models that `plan` reports.
+
+    Raises UserError that names a broken file.
+    """
     folder = reports_dir / "metrics"
-    scores = read_scores(reports_dir)
+    distilled = _read_folder(folder / "distill", DistillMetrics)
+    extracted = _read_folder(folder / "extract", ExtractMetrics)
     return Metrics(
         prepare=_read_file(folder / "prepare.json", PrepareMetrics),
         teacher=_read_file(folder / "teacher.json", TeacherMetrics),
@@ -129,10 +139,15 @@ def gather(reports_dir: Path) -> Metrics:
         profile=_read_file(folder / "profile.json", ProfileMetrics),
         sweep=_read_file(folder / "sweep.json", SweepMetrics),
         depth=_read_file(folder / "depth.json", DepthMetrics),
-        distill=_read_folder(folder / "distill", DistillMetrics),
-        extract=_read_folder(folder / "extract", ExtractMetrics),
+        distill={name: found for name, found in distilled.items() if plan.reports(name)},
+        extract={name: found for name, found in extracted.items() if plan.reports(name)},
         ablation=_read_folder(folder / "ablation", AblationMetrics),
-        superb={(name, task): score for name, found in scores.items() for task, score in found.tasks.items()},
+        superb={
+            (name, task): score
+            for name, found in read_scores(reports_dir).items()
+            if plan.reports(name)
+            for task, score in found.tasks.items()
+        },
     )
 
 

@@ -18,14 +18,21 @@ from fithubert.workspace import Workspace
 
 
 def report(params: Params, workspace: Workspace) -> ReportFiles:
-    """Write the report from every metrics file of the workspace, then complete its MLflow runs.
+    """Write the report from the metrics files of the workspace, then complete its MLflow runs.
 
-    Completing means: a summary run per model, a run with the page, and the hashes of dvc.lock on every run. Raises
-    UserError if nothing has been measured.
+    Files of models that are neither in `params` nor students of the workspace are left over, and left out. Completing
+    means: a summary run per model, a run with the page, and the hashes of dvc.lock on every run. Raises UserError if
+    nothing has been measured.
     """
     if not any(workspace.metrics("any").parent.glob("**/*.json")):
         raise UserError(f"{workspace.reports / 'metrics'}: nothing has been measured yet; `dvc repro` does it all")
-    plan = replace(plan_report(params), dvc=(workspace.root / "dvc.yaml").is_file())
+    others, dvc = tuple(workspace.list_students()), (workspace.root / "dvc.yaml").is_file()
+    plan = replace(plan_report(params), others=others, dvc=dvc)
+    folders = [workspace.metrics(f"{stage}@any").parent for stage in ("distill", "extract", "superb")]
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.json")})
+    left_over = [name for name in names if not plan.reports(name)]
+    if left_over:
+        print(f"report: left out, since neither params.yaml nor a student here has the name: {', '.join(left_over)}")
     files = write_report(workspace.reports, plan)
     log_report(params, workspace, files)
     complete_runs(workspace.root)

@@ -10,14 +10,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fithubert.config.pretrain import SpeakerParams
 from fithubert.data.batching import Crop
 from fithubert.data.manifest import Manifest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_samples
 from fithubert.models.hubert import MaskedFrames
 from fithubert.pretrain.objective import (
+    Batch,
     CosineClassifier,
     MaskedPart,
     Overlap,
+    Totals,
     UnitPredictor,
     draw_overlapping_mask,
     draw_overlaps,
@@ -40,8 +43,8 @@ def test_an_update_is_the_same_however_it_is_cut(num_frames: list[int], parts: i
     assert crops == tuple(crop for part in busy for crop in part.part.crops)
     rows, masks = _valid_rows(whole.parts), _valid_rows(busy)
     assert all(torch.equal(*pair) for pair in zip(masks, rows, strict=True))
-    assert whole.masked_frames == cut.masked_frames == sum(int(mask.sum()) for mask in masks)
-    assert cut.shown_frames == update.num_frames - cut.masked_frames
+    masked_frames = sum(int(mask.sum()) for mask in masks)
+    assert whole.totals == cut.totals == (masked_frames, update.num_frames - masked_frames, len(update.crops))
     assert whole.dropped_layers == cut.dropped_layers
     other = mask_update(tiny_params(), 3, replace(update, number=8), parts)
     assert other.parts[0].seed != cut.parts[0].seed
@@ -62,7 +65,7 @@ def test_mask_stays_inside_and_covers_the_expected_share() -> None:
     assert mask[0].float().mean().item() == pytest.approx(1 - 0.935**10, abs=0.1)
 
 
-def _batch(frames: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _batch(frames: list[int]) -> tuple[Batch, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([count_samples(n, HUBERT_CONVOLUTIONS) for n in frames])
     waveforms = torch.randn(len(frames), int(lengths.max()), generator=generator) * 0.1
@@ -70,20 +73,23 @@ def _batch(frames: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
     units = torch.randint(0, 5, valid.shape, generator=generator).masked_fill(~valid, -1)
     mask = (torch.rand(valid.shape, generator=generator) < 0.4) & valid
     mask[:, 0] = True
-    return waveforms, lengths, units, mask
+    speakers = torch.arange(len(frames)) - 1
+    return Batch(waveforms, lengths, units, speakers), mask
 
 
 def _gradient(model: UnitPredictor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_parts_add_up_to_the_whole_and_to_the_textbook_loss() -> None:
+@pytest.mark.parametrize("speakers", [None, SpeakerParams(layer=2, weight=0.5)])
+def test_parts_add_up_to_the_whole_and_to_the_textbook_loss(speakers: SpeakerParams | None) -> None:
     params = tiny_params(**{**OFF, "feature_penalty": 2.0})
     torch.manual_seed(0)
-    model = UnitPredictor(params, 5).train()
-    waveforms, lengths, units, mask = _batch([30, 50, 50])
-    counts = (int(mask.sum()), int((units >= 0).sum() - mask.sum()))
-    loss, right = model(waveforms, lengths, units, mask, counts)
+    model = UnitPredictor(params, 5, speakers, 3).train()
+    batch, mask = _batch([30, 50, 50])
+    waveforms, lengths, units, named = batch
+    totals = Totals(int(mask.sum()), int((units >= 0).sum() - mask.sum()), 3)
+    loss, right = model(batch, mask, totals)
     loss.backward()
     whole = _gradient(model)
 
@@ -92,21 +98,27 @@ def test_parts_add_up_to_the_whole_and_to_the_textbook_loss() -> None:
     for row in range(3):
         n, samples = int((units[row] >= 0).sum()), int(lengths[row])
         one = slice(row, row + 1)
-        part, hit = model(waveforms[one, :samples], lengths[one], units[one, :n], mask[one, :n], counts)
-        part.backward()
-        total, share = total + part.detach(), share + hit
+        part = Batch(waveforms[one, :samples], lengths[one], units[one, :n], named[one])
+        part_loss, hit = model(part, mask[one, :n], totals)
+        part_loss.backward()
+        total, share = total + part_loss.detach(), share + hit
     torch.testing.assert_close(total, loss.detach())
     torch.testing.assert_close(share, right)
     for name, gradient in _gradient(model).items():
         torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=1e-4, msg=name)
 
     model.eval()
-    states = model.hubert(waveforms, lengths, masked=MaskedFrames(mask, model.mask_embedding)).hidden_states[-1]
-    logits = model.classifier(states)
+    states = model.hubert(waveforms, lengths, masked=MaskedFrames(mask, model.mask_embedding)).hidden_states
+    logits = model.classifier(states[-1])
     hidden, shown = (F.cross_entropy(logits[rows], units[rows]) for rows in (mask, (units >= 0) & ~mask))
     features, frames = model.hubert.frontend(waveforms, lengths)
     power = sum(f[:n].square().sum() for f, n in zip(features, frames, strict=True)) / frames.sum() / features.shape[2]
-    torch.testing.assert_close(loss, hidden + params.unmasked_weight * shown + 2.0 * power)
+    wanted = hidden + params.unmasked_weight * shown + 2.0 * power
+    if speakers is not None and model.speaker_classifier is not None:
+        means = torch.stack([row[:n].mean(0) for row, n in zip(states[2], frames, strict=True)])
+        known = F.cross_entropy(model.speaker_classifier(means[1:]), named[1:], reduction="sum")
+        wanted = wanted + 0.5 * known / 3
+    torch.testing.assert_close(loss, wanted)
 
 
 def test_the_front_end_learns_more_slowly_and_nothing_else_does() -> None:
@@ -114,8 +126,7 @@ def test_the_front_end_learns_more_slowly_and_nothing_else_does() -> None:
     for share in (1.0, 0.25):
         torch.manual_seed(0)
         model = UnitPredictor(tiny_params(**{**OFF, "frontend_gradient": share}), 5).train()
-        waveforms, lengths, units, mask = _batch([40, 40])
-        model(waveforms, lengths, units, mask, (10, 10))[0].backward()
+        model(*_batch([40, 40]), Totals(10, 10, 2))[0].backward()
         gradients.append(_gradient(model))
     for name, gradient in gradients[0].items():
         factor = 0.25 if ".frontend." in name else 1.0
@@ -126,8 +137,9 @@ def test_a_layer_that_is_left_out_does_nothing_and_learns_nothing() -> None:
     torch.manual_seed(0)
     model = UnitPredictor(tiny_params(**OFF), 5).train()
     batch = _batch([40, 40])
-    all_layers = model(*batch, (10, 10))[0]
-    loss = model(*batch, (10, 10), dropped_layers=(1,))[0]
+    totals = Totals(10, 10, 2)
+    all_layers = model(*batch, totals)[0]
+    loss = model(*batch, totals, dropped_layers=(1,))[0]
     assert loss != all_layers
     loss.backward()
     assert all(p.grad is None for p in model.hubert.layers[1].parameters())
@@ -135,13 +147,13 @@ def test_a_layer_that_is_left_out_does_nothing_and_learns_nothing() -> None:
     layers = model.hubert.layers
     with torch.no_grad():
         model.hubert.layers = torch.nn.ModuleList([layers[0], layers[2]])
-        torch.testing.assert_close(model(*batch, (10, 10))[0], loss)
+        torch.testing.assert_close(model(*batch, totals)[0], loss)
 
 
 def test_inference_knows_no_regulariser() -> None:
     torch.manual_seed(0)
     model = UnitPredictor(tiny_params(), 5)
-    waveforms, lengths, _, _ = _batch([40, 40])
+    waveforms, lengths, *_ = _batch([40, 40])[0]
     model.regularisers.dropped_layers = (0, 1, 2)
     plain = type(model.hubert)(model.hubert.config)
     plain.load_state_dict(model.hubert.state_dict())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fithubert import pretrain
-from fithubert.config.pretrain import IterationParams, PretrainParams, UnitParams
+from fithubert.config.pretrain import IterationParams, PretrainParams, SpeakerParams, UnitParams
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.pretrain import corpus
 from fithubert.training import open_fabric
@@ -36,7 +36,11 @@ def tiny_params(**changes: Any) -> PretrainParams:
         model=tiny_config(),
         iterations=(
             IterationParams(units=UnitParams(clusters=8, sample_frames=2000), updates=12),
-            IterationParams(units=UnitParams(features=2, clusters=12, sample_frames=2000), updates=6),
+            IterationParams(
+                units=UnitParams(features=2, clusters=12, sample_frames=2000),
+                speakers=SpeakerParams(layer=1, weight=0.5),
+                updates=6,
+            ),
         ),
         batch_seconds=8.0,
         passes=4,

@@ -13,7 +13,7 @@ from tests.report.sample import PLAN
 
 
 def sections_of(reports: Path, plan: ReportPlan = PLAN) -> Sections:
-    metrics = gather(reports)
+    metrics = gather(reports, plan)
     return build_sections(metrics, build_summary(metrics, plan), plan)
 
 

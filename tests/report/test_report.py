@@ -49,7 +49,7 @@ def test_a_task_that_the_report_does_not_know_has_its_column(tmp_path: Path) -> 
     write_metrics(tmp_path)
     write_score(tmp_path, "teacher", "rate", **superb("teacher", "ks") | {"task": "rate"})
     plan = replace(PLAN, tasks=(*PLAN.tasks, "rate"))
-    summary = build_summary(gather(tmp_path), plan)
+    summary = build_summary(gather(tmp_path, plan), plan)
     assert "RATE Acc ↑" in markdown_table(summary)
     assert "RATE<br>Acc ↑" in page_of(tmp_path, plan)
 
@@ -57,7 +57,7 @@ def test_a_task_that_the_report_does_not_know_has_its_column(tmp_path: Path) -> 
 def test_a_lead_that_is_no_more_than_noise_is_in_no_mean(tmp_path: Path) -> None:
     write_metrics(tmp_path)
     write_score(tmp_path, "teacher", "ks", metrics={"acc": 61.4}, intervals={"acc": [58.0, 66.0]})
-    summary = build_summary(gather(tmp_path), PLAN)
+    summary = build_summary(gather(tmp_path, PLAN), PLAN)
     assert summary.lead == Lead(("pr", "sid"), ("ks",))
     shares = [(55.9 - 36.8) / (55.9 - 22.7), (79.2 - 41.0) / (93.4 - 41.0)]
     assert summary.models["fithubert"].kept == pytest.approx(sum(shares) / 2)
@@ -95,7 +95,7 @@ def test_names_from_metrics_are_escaped(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert "<img src=x>" not in page
     assert page.count("<script") == page.count("</script>") == 3
-    summary = build_summary(gather(tmp_path), PLAN)
+    summary = build_summary(gather(tmp_path, PLAN), PLAN)
     odd = replace(summary, models={"a|<b>": summary.models["fithubert"]}, order=())
     assert "| a\\|&lt;b> |" in markdown_table(odd)
 
@@ -167,13 +167,13 @@ def test_markdown_table_is_rectangular(reports: Path) -> None:
     cost, tasks = lines[: 2 + len(MODELS)], lines[2 + len(MODELS) :]
     assert len(tasks) == len(cost) + 1  # chance
     assert all(len({line.count("|") for line in part}) == 1 for part in (cost, tasks))
-    assert table == markdown_table(build_summary(gather(reports), PLAN))
+    assert table == markdown_table(build_summary(gather(reports, PLAN), PLAN))
 
 
 def test_the_task_table_ends_with_chance_where_results_say_it(tmp_path: Path) -> None:
     write_score(tmp_path, "small", "er", metrics={"acc": 31.0}, intervals={"acc": [25.5, 36.5]}, chance={"acc": 12.5})
     plan = ReportPlan(models=("small", "other"), tasks=("er", "sd"), students=())
-    table = markdown_table(build_summary(gather(tmp_path), plan)).splitlines()
+    table = markdown_table(build_summary(gather(tmp_path, plan), plan)).splitlines()
     assert "| small | 31.00 (25.5-36.5) | not run |" in table
     assert "| other | not run | not run |" in table
     assert "| chance | 12.5 | - |" in table
@@ -195,7 +195,7 @@ def test_a_task_of_the_official_protocol_is_named_with_what_departs_from_it(tmp_
     departures = {"teacher": [], "fbank": ["steps 4 instead of 200000"]}
     for model, departed in departures.items():
         write_score(tmp_path, model, "ks", protocol="official", departures=departed)
-    summary, page = build_summary(gather(tmp_path), PLAN), page_of(tmp_path)
+    summary, page = build_summary(gather(tmp_path, PLAN), PLAN), page_of(tmp_path)
     assert {name: summary.models[name].official for name in departures} == {
         name: {"ks": tuple(departed)} for name, departed in departures.items()
     }
