@@ -23,6 +23,7 @@ from fithubert.records import (
     label_heads,
     parse_head,
 )
+from tests.report.sample import sweep
 
 METRICS = Path(__file__).parents[1] / "reports" / "metrics"
 KINDS: dict[str, type[Record]] = {
@@ -30,7 +31,6 @@ KINDS: dict[str, type[Record]] = {
     "teacher.json": TeacherMetrics,
     "cache.json": CacheMetrics,
     "profile.json": ProfileMetrics,
-    "sweep.json": SweepMetrics,
     "extract/*.json": ExtractMetrics,
     "superb/*.json": ModelScores,
     "ablation/*.json": AblationMetrics,
@@ -45,6 +45,10 @@ def test_a_metrics_file_is_read_and_written_unchanged(files: str, kind: type[Rec
     for path in found:
         kind.read(path).write(tmp_path / "again.json")
         assert (tmp_path / "again.json").read_text() == path.read_text()
+
+
+def test_a_sweep_is_read_and_written_unchanged() -> None:
+    assert SweepMetrics.from_json(sweep()).to_json() == sweep()
 
 
 def test_the_committed_students_are_read() -> None:
