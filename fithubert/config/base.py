@@ -101,13 +101,15 @@ def describe_error(error: ValidationError, model: Any) -> str:
         return f"{where}: unknown key{names}"
     if first["type"] == "missing":
         return f"{where}: is required and missing"
-    message = first["msg"].removeprefix("Value error, ")
+    # A message may quote a value of any length.
+    message = re.sub(r"\S{200,}", lambda word: _shorten(word[0]), first["msg"].removeprefix("Value error, "))
+    message = _shorten(message, 600)
     given = "" if first["type"] == "value_error" else f" (given {_shorten(repr(first['input']))})"
     return f"{where}: {message}{given}" if where else f"{message}{given}"
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:197]}..."
+def _shorten(text: str, longest: int = 200) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _model_at(model: Any, location: tuple[int | str, ...]) -> type[StrictModel] | None:
