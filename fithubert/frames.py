@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fithubert.config.students import MaskingConfig
+from fithubert.config.students import MaskingConfig, TimeReductionConfig
 
 SAMPLE_RATE_HZ = 16_000
 #: Kernel and stride of the seven HuBERT convolutions: one frame from 400 samples, a new one every 320.
@@ -81,6 +81,11 @@ def reduce_lengths(lengths: Lengths, factor: int, added_frames: int | None = Non
     `added_frames`: the zeros behind the last frame, if they are others (`count_added_frames`).
     """
     return (lengths + (factor - 1 if added_frames is None else added_frames)) // factor
+
+
+def count_stacked_frames(reduction: TimeReductionConfig) -> int:
+    """How many frames of the front end a student's projection reads at once."""
+    return reduction.factor if reduction.kind == "stack" else 1
 
 
 def count_added_frames(kind: str, factor: int, as_authors: bool) -> int:

@@ -13,14 +13,7 @@ from pathlib import Path
 
 from fithubert.config.data import FolderData
 from fithubert.data import Utterance, draw, normalise, place_of
-from fithubert.data.audio import (
-    SEGMENT_SECONDS,
-    UnusableError,
-    check_recording,
-    encode_flac,
-    is_silent,
-    read_segments,
-)
+from fithubert.data.audio import SEGMENT_SECONDS, UnusableError, check_recording, encode_flac, is_silent, read_segments
 from fithubert.data.listing import (
     Corpus,
     Progress,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
+from fithubert.frames import count_stacked_frames
 from fithubert.models.canonical import canonical_state, fill_model
 from fithubert.models.encoder import EncoderLayer
 from fithubert.models.frontend import ConvLayer
@@ -54,7 +55,7 @@ def gate_sizes(config: StudentConfig) -> dict[str, int]:
     """
     if config.masking is not None or config.time_reduction.kind == "fc2":
         raise UserError("init prune: cannot prune a student with masking, or with time_reduction fc2")
-    if config.conv_layers and config.conv_layers[-1][0] * stacked_frames(config) == config.width:
+    if config.conv_layers and config.conv_layers[-1][0] * count_stacked_frames(config.time_reduction) == config.width:
         raise UserError("init prune: needs a projection; choose a last convolution that is not as wide as the layers")
     if len({layer.head_width for layer in config.layer_sizes}) > 1:
         raise UserError("init prune: the heads of all layers must have one width; set head_width")
@@ -62,11 +63,6 @@ def gate_sizes(config: StudentConfig) -> dict[str, int]:
     for index, layer in enumerate(config.layer_sizes):
         sizes |= {heads_gate(config, index): layer.heads, f"units_{index}": layer.ffn_width}
     return {**sizes, "width": config.width}
-
-
-def stacked_frames(config: StudentConfig) -> int:
-    """How many frames of the front end the projection reads at once."""
-    return config.time_reduction.factor if config.time_reduction.kind == "stack" else 1
 
 
 def heads_gate(config: StudentConfig, index: int) -> str:
@@ -203,7 +199,7 @@ def _axes(name: str, config: StudentConfig, kept: Mapping[str, _Kept]) -> tuple[
         case ["feature_norm", _]:
             return last, None
         case ["projection", _]:
-            return width, None if last is None else last.spread(stacked_frames(config))
+            return width, None if last is None else last.spread(count_stacked_frames(config.time_reduction))
         case ["time_reduction", *_]:
             return width, width.spread(config.time_reduction.factor)
         case ["layers", index, "attention", part, _]:

@@ -21,11 +21,10 @@ from fithubert.distill.gates import (
     gated,
     heads_gate,
     open_probability,
-    stacked_frames,
     typical_value,
 )
 from fithubert.errors import UserError
-from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.frames import SAMPLE_RATE_HZ, count_stacked_frames
 from fithubert.models.macs import REFERENCE_SECONDS, Count, Sizes, count_macs
 from fithubert.models.student import Hinted, Student
 
@@ -106,7 +105,7 @@ class GatedStudent(nn.Module):
             kept[name] = groups * max(1, round(expected / groups))
         last = f"channels_{len(self.config.conv_layers) - 1}"
         # A student of such a shape has no projection between the two.
-        if kept.get(last, 0) * stacked_frames(self.config) == kept["width"]:
+        if kept.get(last, 0) * count_stacked_frames(self.config.time_reduction) == kept["width"]:
             kept[last] += -1 if kept[last] > 1 else 1
         return kept
 

@@ -15,6 +15,7 @@ from fithubert.frames import (
     count_added_frames,
     count_frames,
     count_mel_windows,
+    count_stacked_frames,
     reduce_lengths,
 )
 from fithubert.models.frontend import MelFrontend
@@ -74,9 +75,8 @@ def count_macs(config: HubertConfig | StudentConfig, num_samples: int, sizes: Si
     that its `readout` needs. `sizes`: those of `config`, or others instead; with tensors the counts are tensors.
     """
     sizes = sizes or Sizes.of(config)
-    width, macs, stacked = sizes.width, dict.fromkeys(PARTS, 0), 1
-    if isinstance(config, StudentConfig) and config.time_reduction.kind == "stack":
-        stacked = config.time_reduction.factor
+    width, macs = sizes.width, dict.fromkeys(PARTS, 0)
+    stacked = count_stacked_frames(config.time_reduction) if isinstance(config, StudentConfig) else 1
     if isinstance(config, HubertConfig) or config.frontend == "conv":
         macs["front_end"], frames = _front_end_macs(config.conv_layers, sizes.channels, num_samples)
         built, features = config.conv_layers[-1][0], sizes.channels[-1]

@@ -7,6 +7,7 @@ from typing import Any
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig, hubert_base
 from fithubert.errors import UserError
+from fithubert.frames import count_stacked_frames
 from fithubert.models.recipes import RECIPES, resolve
 from fithubert.models.weights import released_counts
 
@@ -72,7 +73,7 @@ class _Shaper:
             "ffn_width": ffn_width,
             "attention_heads": teacher.attention_heads,
             "layer_norm_first": teacher.norm_first,
-            "pos_conv_kernel": ceil(teacher.pos_conv_kernel / self._stacked),
+            "pos_conv_kernel": ceil(teacher.pos_conv_kernel / count_stacked_frames(self.base.time_reduction)),
             "pos_conv_groups": groups,
             "heads": {"teacher_width": teacher.width},
         }
@@ -101,11 +102,6 @@ class _Shaper:
         start, end = self.count(width, least), self.count(width, most)
         share = (wanted - start) / max(1, end - start)
         return min(most, max(least, round(least + share * (most - least))))
-
-    @property
-    def _stacked(self) -> int:
-        """The factor by which the rate is reduced before positions are added."""
-        return self.base.time_reduction.factor if self.base.time_reduction.kind == "stack" else 1
 
     def _front_end(self, width: int) -> dict[str, Any]:
         """The recipe's convolutions, if they have the teacher's strides, else the teacher's; in the student's scale.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
-from fithubert.frames import count_samples, draw_mask, keep_whole, pad_waveforms, reduce_lengths
+from fithubert.frames import count_samples, count_stacked_frames, draw_mask, keep_whole, pad_waveforms, reduce_lengths
 from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
 from fithubert.models.frontend import TimeReduction, build_frontend, group_frames, repeat_frames
 from fithubert.models.heads import LayerHead, ScaledGradient, build_heads
@@ -81,7 +81,7 @@ class Student(nn.Module):
         reduction = config.time_reduction
         self.frontend = build_frontend(config)
         self.feature_norm = nn.LayerNorm(self.frontend.width) if config.feature_norm else None
-        self.stacked = reduction.factor if reduction.kind == "stack" else 1  # frames that the projection reads at once
+        self.stacked = count_stacked_frames(reduction)
         features = self.frontend.width * self.stacked
         # fairseq: no projection if the width stays the same
         self.projection = nn.Linear(features, config.width) if features != config.width else None

@@ -14,7 +14,7 @@ from fithubert.config.search import SpaceParams, as_choice, from_choice
 from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.errors import UserError
-from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.frames import SAMPLE_RATE_HZ, count_stacked_frames
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.macs import PARTS, REFERENCE_SECONDS, count_macs
 from fithubert.models.recipes import resolve
@@ -111,7 +111,7 @@ def _make_shape(of: StudentParams, choices: Choices, teacher_depth: int) -> Stud
     base, depth = resolve(of.recipe, of.shape), choices["depth"]
     kind = choices["time_reduction"]
     reduction: dict[str, Any] = {"kind": kind}
-    positions = base.pos_conv_kernel * (base.time_reduction.factor if base.time_reduction.kind == "stack" else 1)
+    positions = base.pos_conv_kernel * count_stacked_frames(base.time_reduction)
     if kind == "stack":
         # As much time as the kernel of `of`.
         reduction |= {"factor": choices["factor"]}

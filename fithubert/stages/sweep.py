@@ -134,7 +134,7 @@ def report_sweep(workspace: Workspace, name: str, storage: str | None = None) ->
     place, folder = StudyPlace(name, storage_url(workspace, name, storage)), workspace.root / REPORT
     study = place.join()
     with place.names_outage():
-        result = write_result(place.join(), folder, workspace.metrics("sweep"))
+        result = write_result(study, folder, workspace.metrics("sweep"))
     trained, finished = len(result.points), len(result.finished)
     figures = {"trials": trained, "stopped": trained - finished, "front": len(result.front)}
     run = study.user_attrs.get("mlflow_run")

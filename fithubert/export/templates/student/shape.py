@@ -15,7 +15,7 @@ class StudentConfig(SimpleNamespace):
         return self.factors[layer]
 
 
-MaskingConfig = StudentConfig
+MaskingConfig = TimeReductionConfig = StudentConfig
 
 
 def read_shape(values):
