@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ except ImportError:  # On Windows, temporary files of killed processes stay unti
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(part|old)")
 #: The most bytes of a text, JSON or YAML file. The largest real ones are cards and metrics of a few hundred kB.
 MAX_TEXT_BYTES = 64 * 2**20
+#: A killed process that was starting another one holds its lock until the other runs its own program.
+_WRITER_SECONDS = 2.0
 
 
 @contextmanager
@@ -172,19 +175,22 @@ def _lock(path: Path, wait: bool) -> int | None:
 def only_writer(folder: Path, what: str) -> Iterator[None]:
     """A block in which no other process is inside the same block for `folder`; the folder is made if needed.
 
-    Raises UserError with the process id of the other one. `what` names the work in the message. The lock ends with its
-    process, however that ends, and leaves no file that has to be deleted.
+    Raises UserError with the process id of the other one. `what` names the work in the message. The lock ends with its process.
     """
     with _refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if fcntl is not None:
+        until = time.monotonic() + _WRITER_SECONDS
+        while fcntl is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except OSError:
-                pid = os.read(descriptor, 20).decode(errors="replace") or "unknown"
-                raise UserError(f"{folder}: process {pid} is at work on {what}; wait for it, or stop it") from None
+                pid = os.pread(descriptor, 20, 0).decode(errors="replace") or "unknown"
+                if time.monotonic() > until:
+                    raise UserError(f"{folder}: process {pid} is at work on {what}; wait for it, or stop it") from None
+            time.sleep(0.02)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
@@ -254,8 +260,7 @@ def digest(*parts: bytes | str) -> str:
     state = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
+        state.update(len(data).to_bytes(8, "little") + data)
     return state.hexdigest()[:32]
 
 
@@ -291,7 +296,5 @@ def _refusals(path: Path) -> Iterator[None]:
 
 def format_bytes(count: float) -> str:
     """Decimal units, three digits: 1.23 TB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1e6:.3g} MB"
+    unit, size = ("TB", 1e12) if count >= 1e12 else ("GB", 1e9) if count >= 1e9 else ("MB", 1e6)
+    return f"{count / size:.3g} {unit}"

@@ -147,6 +147,16 @@ def test_the_second_writer_is_refused_with_the_process_of_the_first(
         assert (tmp_path / "training" / ".writer").read_text() == str(os.getpid())
 
 
+def test_a_lock_that_a_killed_writer_left_to_its_child_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    with only_writer(tmp_path, "it"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(0.5)
+            os._exit(0)
+    with only_writer(tmp_path, "it"):
+        assert os.waitpid(child, os.WNOHANG)[0] == child
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("write", [lambda file: torch.save({"a": torch.zeros(10**5)}, file), lambda f: f.write(b"x")])
 def test_a_full_disk_is_one_line_whoever_writes(write: Callable[[object], object]) -> None:

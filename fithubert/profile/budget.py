@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -101,17 +102,15 @@ def count_operations(teacher: HubertConfig, student: StudentConfig) -> tuple[flo
 
 
 def _least_seconds(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """The shortest of the runs that go into a fifth of a second, of three at least, after one to warm up.
+    """Seconds of one run: the least of three blocks of runs, after one run to warm up. Other work only ever adds.
 
-    Other work on the machine only ever adds.
+    A block lasts a fifteenth of a second at least, since a thread's clock may move on in steps of 10 ms.
     """
     run()
-    seconds: list[float] = []
-    while len(seconds) < 3 or sum(seconds) < 0.2:
-        begun = clock()
-        run()
-        seconds.append(clock() - begun)
-    return min(seconds)
+    timer, runs = timeit.Timer(run, timer=clock), 1
+    while (least := timer.timeit(runs)) < 1 / 15:
+        runs *= 2
+    return min(least, *timer.repeat(2, runs)) / runs
 
 
 FRAMES_PER_SECOND = SAMPLE_RATE_HZ / receptive_field(HUBERT_CONVOLUTIONS)[1]

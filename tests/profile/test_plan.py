@@ -1,5 +1,6 @@
 """`fithubert plan`: arithmetic that adds up, speeds that are measured, and sources that are told apart."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,14 @@ def test_what_is_measured_is_there_and_leaves_nothing(tmp_path: Path) -> None:
     )
     speeds = throughput.measure_models(shape, student)
     assert min(*encode.values(), *read.values(), *speeds) > 0
+
+
+def test_a_clock_that_moves_on_in_steps_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = time.thread_time
+    monkeypatch.setattr(time, "thread_time", lambda: clock() // 0.01 * 0.01)
+    encode, read = throughput.measure_codecs(2, 16)
+    assert min(*encode.values(), *read.values()) > 0
+    assert max(*encode.values(), *read.values()) < float("inf")
 
 
 def test_an_update_is_three_passes_of_two_operations_with_all_heads() -> None:
