@@ -175,7 +175,7 @@ def _lock(path: Path, wait: bool) -> int | None:
 def only_writer(folder: Path, what: str) -> Iterator[None]:
     """A block in which no other process is inside the same block for `folder`; the folder is made if needed.
 
-    Raises UserError with the process id of the other one. `what` names the work in the message. The lock ends with its process.
+    Raises UserError with the process id of the other one; `what` names its work. The lock ends with its process.
     """
     with _refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
