@@ -21,7 +21,7 @@ from benchmarks.tables import write_tables
 from fithubert.data.batching import plan_batches
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, count_conv_frames
-from fithubert.models.speech_model import SpeechOutput
+from fithubert.models.speech_model import Locality, SpeechOutput
 from fithubert.store import shards as plan
 from fithubert.store.extract import ExtractSettings, extract_features
 from fithubert.store.read import CACHE_BYTES, FeatureStore
@@ -36,7 +36,7 @@ class NarrowModel:
     """Two narrow layers that cost nothing to compute."""
 
     name, widths, convolutions, fingerprint = "narrow", _WIDTHS, HUBERT_CONVOLUTIONS, digest("narrow")
-    frame_multiple = 1
+    frame_multiple, locality = 1, Locality()
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states as of any speech model."""

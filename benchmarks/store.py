@@ -57,6 +57,7 @@ class WideTeacher:
         self._teacher = teacher
         self.widths = tuple(_COPIES * width for width in teacher.widths)
         self.convolutions, self.frame_multiple = teacher.convolutions, teacher.frame_multiple
+        self.locality = teacher.locality
         self.fingerprint = digest("wide", teacher.fingerprint)
         generator = torch.Generator().manual_seed(0)
         self._rotations = [torch.linalg.qr(torch.randn(w, w, generator=generator))[0] for w in self.widths]

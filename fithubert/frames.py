@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fithubert.config.students import MaskingConfig, TimeReductionConfig
+from fithubert.config.students import MaskingConfig, StudentConfig, TimeReductionConfig
 
 SAMPLE_RATE_HZ = 16_000
 #: Kernel and stride of the seven HuBERT convolutions: one frame from 400 samples, a new one every 320.
@@ -106,6 +106,52 @@ def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:
 def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """`x` (batch, time, feature) with every frame at or after its utterance's length set to 0."""
     return x * padding_mask(lengths, x.shape[1])[:, :, None].to(x.dtype)
+
+
+def nothing_padded(lengths: Tensor | None, longest: int) -> bool:
+    """Whether every length is `longest`, so that masks can be skipped. `lengths` None means that it is.
+
+    False while compiling, when it is unknown.
+    """
+    return lengths is None or (not torch.compiler.is_compiling() and bool((lengths >= longest).all()))
+
+
+def attention_mask(lengths: Tensor | None, num_frames: int, context_frames: int | None = None) -> Tensor | None:
+    """(batch, 1, query or 1, key) bool, True where a key may be attended to; None if that is everywhere.
+
+    `context_frames`: a query attends to so many keys on each side of its own. Every query attends to some key, those
+    of padding too, since a softmax over nothing is not a number.
+    """
+    padded = lengths is not None and not nothing_padded(lengths, num_frames)
+    if context_frames is None:
+        if lengths is None or not padded:
+            return None
+        return padding_mask(lengths.clamp(min=1), num_frames)[:, None, None, :]
+    place = torch.arange(num_frames, device=None if lengths is None else lengths.device)
+    distance = (place[:, None] - place).abs()
+    near = (distance <= context_frames)[None, None]
+    if lengths is None or not padded:
+        return near
+    return near & (padding_mask(lengths, num_frames)[:, None, None, :] | (distance == 0))
+
+
+def count_reach_frames(config: StudentConfig) -> int | None:
+    """Frames on each side, at the teacher's rate, on which a student's frame depends; None: the whole utterance.
+
+    Each layer adds `context_frames` of its own rate, the positional convolution half its kernel, a time reduction the
+    other frames of a group, and a filter bank its margin, which is a part of one frame.
+    """
+    if config.context_frames is None:
+        return None
+    reduction = config.time_reduction
+    layers = sum(config.factor_of(layer) for layer in range(1, config.depth + 1)) * config.context_frames
+    positions = config.pos_conv_kernel // 2 * count_stacked_frames(reduction)
+    return layers + positions + count_group_frames(reduction) - 1 + (config.frontend == "mel")
+
+
+def count_group_frames(reduction: TimeReductionConfig) -> int:
+    """How many neighbouring frames a time reduction makes one of."""
+    return 1 if reduction.kind == "none" else reduction.factor
 
 
 def pad_waveforms(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from fithubert.config.teacher import HubertConfig
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.speech_model import SpeechOutput
+from fithubert.models.speech_model import Locality, SpeechOutput
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FakeModel:
     """Three layers of different widths: random projections of each frame's 400 samples, the last with an outlier."""
 
     name = "fake"
-    convolutions, frame_multiple = HUBERT_CONVOLUTIONS, 1
+    convolutions, frame_multiple, locality = HUBERT_CONVOLUTIONS, 1, Locality()
     widths = (6, 8, 5)
 
     def __init__(self, seed: int = 0) -> None:

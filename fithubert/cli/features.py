@@ -33,7 +33,7 @@ def features(
     device: Device = "auto",
     max_seconds: MaxSeconds = 300.0,
     window_seconds: WindowSeconds = 60.0,
-    context_seconds: ContextSeconds = 10.0,
+    context_seconds: ContextSeconds = None,
     hop_aligned: HopAlignedFrames = False,
 ) -> None:
     """Write hidden states of recordings to Parquet, which pandas, DuckDB and pyarrow read.

@@ -41,7 +41,12 @@ MaxSeconds = Annotated[
 ]
 WindowSeconds = Annotated[float, typer.Option(min=0.025, help="The length of a window of a longer recording.")]
 ContextSeconds = Annotated[
-    float, typer.Option(min=0.0, help="More audio that the model gets on both sides of a window.")
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="More audio that the model gets on both sides of a window; default: what a student with context_frames "
+        "needs for the same states as without windows, or 10 for a model that reads the whole recording.",
+    ),
 ]
 HubName = Annotated[
     str | None,

@@ -46,7 +46,7 @@ def units(
     device: Device = "auto",
     max_seconds: MaxSeconds = 300.0,
     window_seconds: WindowSeconds = 60.0,
-    context_seconds: ContextSeconds = 10.0,
+    context_seconds: ContextSeconds = None,
     hop_aligned: HopAlignedFrames = False,
 ) -> None:
     """Write recordings as discrete units: k-means clusters of one layer, as HuBERT's targets and GSLM's tokens.

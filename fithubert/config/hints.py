@@ -1,4 +1,4 @@
-"""The part `hints` of a student's parameters: what it learns from its teacher."""
+"""The parts `hints` and `prune` of a student's parameters: what it learns, and how it becomes smaller meanwhile."""
 
 from typing import Literal
 
@@ -68,4 +68,27 @@ class HintParams(StrictModel):
             raise ValueError("gram_of: layers leaves the heads untrained; add mse, or use heads.kind: none without it")
         if self.bottom_up_share and self.random_hints is not None:
             raise ValueError("bottom_up_share: cannot be combined with random_hints; leave one of them out")
+        return self
+
+
+class PruneParams(StrictModel):
+    """Learned pruning to a number of multiply-accumulates per second of audio (of 10 s), or a share of the teacher's.
+
+    Source: DPHuBERT (Peng et al. 2023). It prunes to a number of parameters in two thirds of the updates, which reach
+    the target after a tenth; this is its peak learning rate for 50,000 of them.
+    """
+
+    macs_per_second: float | None = Field(None, gt=0)
+    share: float | None = Field(None, gt=0)
+    #: Share of the updates that prune. The others train the smaller student, with a warm-up of their own.
+    updates_share: float = Field(0.5, gt=0, lt=1)
+    #: Share of the pruning updates in which the permitted cost falls to the target.
+    ramp_share: float = Field(0.5, gt=0, le=1)
+    #: The learning rate of the gates and of the multipliers, without a schedule. Fewer updates need a higher one.
+    learning_rate: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _check_target(self) -> "PruneParams":
+        if (self.macs_per_second is None) == (self.share is None):
+            raise ValueError("give one of macs_per_second and share")
         return self

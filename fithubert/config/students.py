@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field, model_validator
 
 from fithubert.config.base import Size, StrictModel, merge
-from fithubert.config.hints import HintParams
+from fithubert.config.hints import HintParams, PruneParams
 
 
 class TimeReductionConfig(StrictModel):
@@ -115,6 +115,9 @@ class StudentConfig(StrictModel):
     reuse_attention: tuple[int, ...] = ()
     #: A reused map goes through softmax a second time, as in ARMHuBERT's public code.
     second_softmax: bool = False
+    #: Frames, at a layer's own rate, that a frame attends to on each side; None: all. Then a frame depends on a bounded
+    #: part of the utterance (`frames.count_reach_frames`), and `stream` gives the states of the whole.
+    context_frames: Size | None = None
     #: The function between the two maps of a feed-forward [activation_fn].
     activation: Literal["gelu", "relu"] = "gelu"
     #: A learnt embedding replaces random frames in training (ARMHuBERT); None masks no frames.
@@ -155,6 +158,8 @@ class StudentConfig(StrictModel):
     @model_validator(mode="after")
     def _check_sizes(self) -> "StudentConfig":
         self._check_layers()
+        if self.context_frames is not None and self.conv_norm == "group":
+            raise ValueError("context_frames: needs conv_norm: layer, since group norm reads the whole utterance")
         if self.width % self.pos_conv_groups:
             raise ValueError(f"pos_conv_groups {self.pos_conv_groups} does not divide width {self.width}")
         if (self.frontend == "mel") == bool(self.conv_layers):
@@ -244,29 +249,6 @@ class StudentConfig(StrictModel):
 
 def _per_layer(value: int | tuple[int, ...], depth: int) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,) * depth
-
-
-class PruneParams(StrictModel):
-    """Learned pruning to a number of multiply-accumulates per second of audio (of 10 s), or a share of the teacher's.
-
-    Source: DPHuBERT (Peng et al. 2023). It prunes to a number of parameters in two thirds of the updates, which reach
-    the target after a tenth; this is its peak learning rate for 50,000 of them.
-    """
-
-    macs_per_second: float | None = Field(None, gt=0)
-    share: float | None = Field(None, gt=0)
-    #: Share of the updates that prune. The others train the smaller student, with a warm-up of their own.
-    updates_share: float = Field(0.5, gt=0, lt=1)
-    #: Share of the pruning updates in which the permitted cost falls to the target.
-    ramp_share: float = Field(0.5, gt=0, le=1)
-    #: The learning rate of the gates and of the multipliers, without a schedule. Fewer updates need a higher one.
-    learning_rate: float = Field(0.02, gt=0)
-
-    @model_validator(mode="after")
-    def _check_target(self) -> "PruneParams":
-        if (self.macs_per_second is None) == (self.share is None):
-            raise ValueError("give one of macs_per_second and share")
-        return self
 
 
 class StudentParams(StrictModel):

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fithubert.config.students import PruneParams, StudentConfig
+from fithubert.config.hints import PruneParams
+from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.gates import (
     draw_gates,

@@ -1,6 +1,7 @@
 """Students as ONNX graphs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fithubert.export.int8 import MAX_ERROR, quantise_within, relative_errors
 from fithubert.files import check_digest, digest_file, read_json, write_json
 from fithubert.frames import SAMPLE_RATE_HZ, pad_waveforms
 from fithubert.models.runtime import ReadOut, open_session, require_onnx, samples_dim, write_graph
-from fithubert.models.speech_model import SpeechModel, SpeechOutput
+from fithubert.models.speech_model import Locality, SpeechModel, SpeechOutput
 from fithubert.models.student import Student
 
 
@@ -78,6 +79,7 @@ class OnnxStudent:
             self.widths: tuple[int, ...] = tuple(record.get("widths", (record["width"],) * record["layers"]))
             self.convolutions: tuple[tuple[int, int], ...] = tuple((int(k), int(s)) for k, s in record["convolutions"])
             self.frame_multiple = int(record.get("frame_multiple", 1))
+            self.locality = Locality(**record.get("locality", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             config = Path(directory) / "config.json"
             raise UserError(f"{config}: not that of an exported student ({type(error).__name__}: {error})") from None
@@ -109,6 +111,7 @@ def export_onnx(
         record = describe_export(readout) | {
             "convolutions": [list(pair) for pair in readout.convolutions],
             "frame_multiple": readout.frame_multiple,
+            "locality": asdict(readout.locality),
         }
         write_json(aside / "config.json", record)
         models: dict[str, SpeechModel] = {"torch": readout, "float32": OnnxStudent(aside)}

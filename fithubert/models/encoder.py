@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fithubert.frames import padding_mask, zero_padding
-from fithubert.models.frontend import nothing_padded
+from fithubert.frames import nothing_padded, zero_padding
 
 
 class WeightNormConv(nn.Module):
@@ -190,16 +189,6 @@ class EncoderLayerConfig:
     activation: str = "gelu"
     #: Features of one attention head; None: the width is divided among the heads.
     head_width: int | None = None
-
-
-def attention_mask(lengths: Tensor | None, num_frames: int) -> Tensor | None:
-    """(batch, 1, 1, time) bool, True where a key may be attended to; None if nothing is padded.
-
-    A row without any valid frame attends to its first one, since a softmax over nothing is not a number.
-    """
-    if lengths is None or nothing_padded(lengths, num_frames):
-        return None
-    return padding_mask(lengths.clamp(min=1), num_frames)[:, None, None, :]
 
 
 class SelfAttention(nn.Module):

@@ -19,6 +19,7 @@ from fithubert.frames import (
     count_added_frames,
     count_conv_frames,
     keep_whole,
+    nothing_padded,
     padding_mask,
     reduce_lengths,
     zero_padding,
@@ -207,14 +208,6 @@ def frontend_convolutions(config: StudentConfig) -> tuple[tuple[int, int], ...]:
     if config.frontend == "mel":
         return MelFrontend.convolutions
     return tuple((kernel, stride) for _, kernel, stride in config.conv_layers)
-
-
-def nothing_padded(lengths: Tensor | None, longest: int) -> bool:
-    """Whether every length is `longest`, so that masks can be skipped. `lengths` None means that it is.
-
-    False while compiling, when it is unknown.
-    """
-    return lengths is None or (not torch.compiler.is_compiling() and bool((lengths >= longest).all()))
 
 
 class TimeReduction(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fithubert.config.teacher import HubertConfig, Precision
 from fithubert.errors import UserError
 from fithubert.files import digest
-from fithubert.frames import count_frames, padding_mask
+from fithubert.frames import attention_mask, count_frames, padding_mask
 from fithubert.models.canonical import Projection, canonical_state, digest_model
 from fithubert.models.encoder import (
     EncoderLayer,
@@ -21,10 +21,9 @@ from fithubert.models.encoder import (
     PositionalConv,
     PositionalConvStack,
     RelativePositions,
-    attention_mask,
 )
 from fithubert.models.frontend import ConvFrontend
-from fithubert.models.speech_model import SpeechOutput, run_one_by_one
+from fithubert.models.speech_model import Locality, SpeechOutput, run_one_by_one
 
 #: The layer that RVC's first version reads through `final_proj`.
 PROJECTED_LAYER = 9
@@ -131,6 +130,7 @@ class HubertTeacher:
         self.mask_embedding = None if mask_embedding is None else mask_embedding.detach().float().cpu()
         self.widths = (model.config.width,) * (model.config.depth + 1)
         self.convolutions, self.frame_multiple = model.frontend.convolutions, 1
+        self.locality = Locality()
         self.precision: Precision = "float32"
         self._weights = fingerprint_weights(model)
 

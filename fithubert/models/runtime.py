@@ -4,6 +4,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,17 @@ from torch import Tensor, nn
 from fithubert.config.teacher import Device, Precision, Runtime
 from fithubert.errors import UserError
 from fithubert.files import digest
-from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ, hop_padding, padding_mask, receptive_field
+from fithubert.frames import (
+    HUBERT_MIN_SAMPLES,
+    SAMPLE_RATE_HZ,
+    count_group_frames,
+    count_reach_frames,
+    hop_padding,
+    padding_mask,
+    receptive_field,
+)
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.speech_model import SpeechModel, SpeechOutput, run_one_by_one
+from fithubert.models.speech_model import Locality, SpeechModel, SpeechOutput, run_one_by_one
 from fithubert.models.student import Student
 from fithubert.models.weights import fingerprint, release
 
@@ -31,6 +40,8 @@ class ReadOut:
         self.student = release(student).requires_grad_(False)
         self.name = name
         self.convolutions, self.frame_multiple = self.student.frontend.convolutions, self.student.frame_multiple
+        reach, groups = count_reach_frames(student.config), count_group_frames(student.config.time_reduction)
+        self.locality = Locality(reach, groups)
         self.fingerprint = fingerprint(self.student)
         self.widths = self.student.read_widths
 
@@ -68,6 +79,9 @@ class HopAligned:
         self.name, self.widths, self.frame_multiple = f"{model.name} hop-aligned", model.widths, model.frame_multiple
         # The one convolution that gives the same count.
         self.convolutions: tuple[tuple[int, int], ...] = ((step, step),)
+        reach = model.locality.reach_frames
+        # The zeros at the ends of a window are in its outermost frames.
+        self.locality = replace(model.locality, reach_frames=None if reach is None else reach + 1)
 
     @property
     def fingerprint(self) -> str:
@@ -94,6 +108,7 @@ class OnnxTeacher:
         self._sessions: dict[int, Any] = {}
         self.name, self.widths, self.convolutions = teacher.name, teacher.widths, teacher.convolutions
         self.fingerprint, self.frame_multiple = teacher.fingerprint, teacher.frame_multiple
+        self.locality = teacher.locality
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
         """Hidden states of waveforms (batch, samples) float32 at 16 kHz, lengths (batch,) in samples."""

@@ -42,19 +42,33 @@ def run_one_by_one(
     return SpeechOutput(states, count_conv_frames(lengths, convolutions))
 
 
+@dataclass(frozen=True)
+class Locality:
+    """What a window of a recording must contain, so that its frames are those of the whole recording.
+
+    `reach_frames`: the frames on each side on which a frame depends; None: the whole recording. `group_frames`:
+    neighbouring frames that are computed as one, from the first frame on.
+    """
+
+    reach_frames: int | None = None
+    group_frames: int = 1
+
+
 class SpeechModel(Protocol):
     """A frozen feature extractor: a teacher, a student's read-out, or log-mel filter banks.
 
     Layer 0 is the input of the first transformer layer and layers 1..L are the outputs of the transformer layers.
     `widths[i]` is the feature size of `hidden_states[i]`. `convolutions` (kernel, stride) give the frame count of any
     length in samples through `frames.count_frames`, which is cut to a multiple of `frame_multiple` (1, but for students
-    that drop an incomplete last group of frames). `fingerprint` is a hex digest of all that decides the output.
+    that drop an incomplete last group of frames). `locality`: what `stream` must know. `fingerprint` is a hex digest of
+    all that decides the output.
     """
 
     name: str
     widths: tuple[int, ...]
     convolutions: tuple[tuple[int, int], ...]
     frame_multiple: int
+    locality: Locality
 
     @property
     def fingerprint(self) -> str: ...
@@ -90,7 +104,7 @@ class FbankModel:
     name = "fbank"
     widths: tuple[int, ...] = (_MELS,)
     convolutions: tuple[tuple[int, int], ...] = ((MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES),)
-    frame_multiple = 1
+    frame_multiple, locality = 1, Locality(reach_frames=0)
     fingerprint = digest("fbank", str(_MELS), "kaldi dither 0, centred and scaled by constants")
     # Mean and deviation of log energies of 16-bit-scaled speech, constants so that nothing depends on a corpus.
     _MEAN, _SCALE = 12.0, 4.0

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from fithubert.config.students import StudentConfig
 from fithubert.errors import UserError
-from fithubert.frames import count_samples, count_stacked_frames, draw_mask, keep_whole, pad_waveforms, reduce_lengths
-from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv, attention_mask
+from fithubert.frames import (
+    attention_mask,
+    count_samples,
+    count_stacked_frames,
+    draw_mask,
+    keep_whole,
+    pad_waveforms,
+    reduce_lengths,
+)
+from fithubert.models.encoder import EncoderLayer, EncoderLayerConfig, PositionalConv
 from fithubert.models.frontend import TimeReduction, build_frontend, group_frames, repeat_frames
 from fithubert.models.heads import LayerHead, ScaledGradient, build_heads
 
@@ -193,11 +201,12 @@ class Student(nn.Module):
         depth = self.config.depth if last_layer is None else last_layer
         if reduction is not None and before == 0:
             x, lengths = reduction(x, lengths)
-        mask, attention_map, states = attention_mask(lengths, x.shape[1]), None, [x]
+        context = self.config.context_frames
+        mask, attention_map, states = attention_mask(lengths, x.shape[1], context), None, [x]
         for index in range(depth):
             if reduction is not None and index == before > 0:
                 x, lengths = reduction(x, lengths)
-                mask = attention_mask(lengths, x.shape[1])
+                mask = attention_mask(lengths, x.shape[1], context)
             x, attention_map = self._layer(index, x, mask, attention_map)
             if self.training and self.config.balance_gradients:
                 above = (self.config.depth - index) / (self.config.depth - index + 1)

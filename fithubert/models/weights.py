@@ -31,7 +31,16 @@ from fithubert.tensors import read_tensors, write_tensors
 STUDENT_FORMAT, TEACHER_FORMAT = "fithubert-student-1", "fithubert-teacher-1"
 #: The student that comes with the package.
 SHIPPED_STUDENT = "fithubert"
-_LATER_OPTIONS = ("second_softmax", "activation", "final_norm", "units", "head_width", "frontend", "mel_bands")
+_LATER_OPTIONS = (
+    "second_softmax",
+    "activation",
+    "final_norm",
+    "units",
+    "head_width",
+    "frontend",
+    "mel_bands",
+    "context_frames",
+)
 #: All that the folder of a model holds.
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 #: A teacher's file may have it or not: only masking distillation asks for it.

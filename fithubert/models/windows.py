@@ -1,7 +1,8 @@
 """Recordings of any length in bounded memory: windows with context on both sides, joined exactly on the frame grid.
 
-No frame is lost, doubled or shifted. Its values are those of the window: attention, and the statistics of a group norm
-or of a normalised waveform, see the window alone. reports/benchmarks/windows.md has the difference.
+No frame is lost, doubled or shifted. The values of a model with a bounded reach (`Locality`) are those of the whole
+recording. Those of others are of the window: attention, and the statistics of a group norm or of a normalised
+waveform, see the window alone. reports/benchmarks/windows.md has the difference.
 """
 
 import math
@@ -15,20 +16,22 @@ from torch import Tensor
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, receptive_field
 from fithubert.models.speech_model import SpeechModel
 
-#: Windows begin and end at multiples of this, where the groups of any time reduction (factors 2 to 4) begin.
+#: Windows begin and end at multiples of this, and of the model's own groups of frames.
 _GRID_FRAMES = 12
+#: With context, states come closer to those of the whole recording (reports/benchmarks/windows.md).
+_CONTEXT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Windows:
     """Recordings longer than `whole_seconds` run in windows of `window_seconds`, the others whole.
 
-    `context_seconds`: additional audio on both sides of a window, whose states are dropped.
+    `context_seconds`: additional audio on both sides of a window, whose states are dropped; None: `needed_context`.
     """
 
     whole_seconds: float = 300.0
     window_seconds: float = 60.0
-    context_seconds: float = 10.0
+    context_seconds: float | None = None
 
     def cut(self, num_samples: int) -> bool:
         """Whether a recording of `num_samples` runs in windows."""
@@ -37,6 +40,16 @@ class Windows:
 
 DEFAULT_WINDOWS = Windows()
 NO_WINDOWS = Windows(whole_seconds=math.inf)
+
+
+def needed_context(model: SpeechModel) -> float:
+    """The seconds of context with which states of windows are those of the whole recording; 10 if there are none."""
+    reach = model.locality.reach_frames
+    return _CONTEXT_SECONDS if reach is None else reach / _rate_hz(model)
+
+
+def _rate_hz(model: SpeechModel) -> float:
+    return SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
 
 
 @dataclass(frozen=True)
@@ -60,13 +73,14 @@ def plan_windows(
     frame_multiple: int,
     window_frames: int,
     context_frames: int,
+    group_frames: int = 1,
 ) -> list[Window]:
     """The windows of a recording: every frame (`frames.count_frames`) is kept of exactly one, in order.
 
     At least `context_frames` are computed on both sides of the kept frames, if the recording has them. Windows begin
-    where the model's own groups of frames begin, so that they are the same groups.
+    where the model's own groups of frames begin (`Locality.group_frames`), so that they are the same groups.
     """
-    grid = _Grid(tuple(convolutions), frame_multiple, window_frames, context_frames)
+    grid = _Grid(tuple(convolutions), frame_multiple, window_frames, context_frames, group_frames)
     windows: list[Window] = []
     frame = 0
     while window := grid.window_from(frame, num_samples):
@@ -79,20 +93,22 @@ def stream(
     model: SpeechModel,
     chunks: Iterable[Tensor],
     window_seconds: float = DEFAULT_WINDOWS.window_seconds,
-    context_seconds: float = DEFAULT_WINDOWS.context_seconds,
+    context_seconds: float | None = None,
     layers: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """The hidden states of samples that arrive in `chunks`, each (samples,) float32 at 16 kHz of any length.
 
     Yields a tuple for each window of `plan_windows`, as soon as its samples and those of its context are there:
     (time, feature) for each of `layers` (ascending; None: all), on the model's device. Concatenated they have the frame
-    count of the whole recording. Memory holds one window with its context, and one chunk. Nothing is yielded if there
-    is not one frame.
+    count of the whole recording, and, of a model with a bounded reach, its states. `context_seconds` None:
+    `needed_context`. Memory holds one window with its context, and one chunk. Nothing is yielded if there is
+    not one frame.
     """
     layers = range(len(model.widths)) if layers is None else layers
-    rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
+    context_seconds = needed_context(model) if context_seconds is None else context_seconds
+    rate_hz, groups = _rate_hz(model), model.locality.group_frames
     window_frames, context_frames = max(1, round(window_seconds * rate_hz)), math.ceil(context_seconds * rate_hz)
-    grid = _Grid(tuple(model.convolutions), model.frame_multiple, window_frames, context_frames)
+    grid = _Grid(tuple(model.convolutions), model.frame_multiple, window_frames, context_frames, groups)
     held: list[Tensor] = []
     first_sample = received = frame = 0
     for chunk in chain(chunks, [None]):
@@ -114,13 +130,14 @@ class _Grid:
     frame_multiple: int
     window_frames: int
     context_frames: int
+    group_frames: int
 
     def window_from(self, frame: int, num_samples: int) -> Window | None:
         """The window that keeps `frame` and those after it, of `num_samples`; None if there is no such frame."""
         total = count_frames(num_samples, self.convolutions, self.frame_multiple)
         if frame >= total:
             return None
-        unit = math.lcm(self.frame_multiple, _GRID_FRAMES)
+        unit = math.lcm(self.frame_multiple, self.group_frames, _GRID_FRAMES)
         end = min(frame + self.window_frames, total)
         first = max(0, frame - self.context_frames) // unit * unit
         last = -(-(end + self.context_frames) // unit) * unit

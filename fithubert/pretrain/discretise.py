@@ -102,7 +102,7 @@ def describe_codebook(
     windows: Windows = DEFAULT_WINDOWS,
 ) -> CodebookInfo:
     """The CodebookInfo for `fit_codebook` on these recordings."""
-    used = used_windows(recordings, windows)
+    used = used_windows(model, recordings, windows)
     return CodebookInfo(
         model.name, model.fingerprint, layer, clusters, seed, recordings.fingerprint, sample_frames, used
     )
@@ -154,7 +154,7 @@ def write_units(
     if info.model_fingerprint != model.fingerprint:
         raise UserError(f"--codebook: it is of {info.model}, with other weights or frames than {model.name}")
     rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
-    schema = units_schema(codebook, rate_hz, options, used_windows(recordings, options.windows))
+    schema = units_schema(codebook, rate_hz, options, used_windows(model, recordings, options.windows))
     rows = plan_rows(recordings, model)
     show = _show_frames(rows, on_progress)
     counts, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0

@@ -147,7 +147,7 @@ def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: 
         tuple(model.widths[layer] for layer in layers),
         SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1],
         settings.dtype,
-        windows=shards.used_windows(recordings, settings.windows),
+        windows=shards.used_windows(model, recordings, settings.windows),
     )
 
 

@@ -19,7 +19,7 @@ from fithubert.errors import UserError
 from fithubert.files import digest, require_regular
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames, pad_waveforms
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.windows import Windows, stream
+from fithubert.models.windows import Windows, needed_context, stream
 from fithubert.store import (
     INDEX_NAME,
     WAVEFORM_SCALE,
@@ -239,9 +239,11 @@ def compute_pieces(
             yield row, states
 
 
-def used_windows(recordings: ListedRecordings, windows: Windows) -> Windows | None:
-    """`windows` if one of `recordings` is cut into them, as it is written to metadata."""
-    return windows if any(windows.cut(utterance.num_samples) for utterance in recordings) else None
+def used_windows(model: SpeechModel, recordings: ListedRecordings, windows: Windows) -> Windows | None:
+    """`windows` with the context of `model` if one of `recordings` is cut into them, as it is written to metadata."""
+    if not any(windows.cut(utterance.num_samples) for utterance in recordings):
+        return None
+    return replace(windows, context_seconds=needed_context(model)) if windows.context_seconds is None else windows
 
 
 def read_index(directory: Path) -> tuple[pa.Table, StoreInfo, IndexInfo]:

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fithubert.config.hints import HintParams
+from fithubert.config.hints import HintParams, PruneParams
 from fithubert.config.params import DistillParams
-from fithubert.config.students import PruneParams, StudentParams
+from fithubert.config.students import StudentParams
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import LiveTargets, TrainingData
 from fithubert.files import digest
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
-from fithubert.models.speech_model import SpeechOutput
+from fithubert.models.speech_model import Locality, SpeechOutput
 from fithubert.training.events import (
     Evaluated,
     StartEvaluated,
@@ -34,7 +34,7 @@ class FakeTeacher:
     """Layer 0..3: fixed projections of each frame's 400 samples."""
 
     name = "fake"
-    convolutions, frame_multiple = HUBERT_CONVOLUTIONS, 1
+    convolutions, frame_multiple, locality = HUBERT_CONVOLUTIONS, 1, Locality()
     widths = (WIDTH,) * 4
 
     def __init__(self) -> None:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fithubert.config.students import PruneParams, StudentConfig, StudentParams
+from fithubert.config.hints import PruneParams
+from fithubert.config.students import StudentConfig, StudentParams
 from fithubert.config.teacher import hubert_base
 from fithubert.distill.gates import draw_gates, fold, gated, open_probability
 from fithubert.distill.pruning import GatedStudent, Pruning, macs_per_second

@@ -19,6 +19,7 @@ READOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "encoder": ("distilhubert", {"readout": "encoder", "time_reduction": {"kind": "conv1d"}}),
     "outputs": ("starhubert", {"readout": "outputs"}),
     "pruned": ("fithubert", PRUNED),
+    "limited": ("fithubert", {"conv_norm": "layer", "context_frames": 2}),
     "last_mel": ("fithubert_mel", {}),
     "all": ("distilhubert", {"readout": "all", "heads": {"teacher_width": 32}}),
 }

@@ -70,7 +70,7 @@ def test_the_graph_says_what_torch_says_of_every_length_and_in_a_padded_batch(ex
     assert_same_answers(exported[0], OnnxStudent(exported[1]))
 
 
-@pytest.mark.parametrize("recipe", ["starhubert", "armhubert"])
+@pytest.mark.parametrize("recipe", ["starhubert", "armhubert", "limited"])
 def test_every_readout_is_exported(recipe: str, tmp_path: Path) -> None:
     readout = tiny_readout(recipe, **SMALL)
     export_onnx(readout, tmp_path / "onnx", None, no_time)

@@ -8,13 +8,12 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torchaudio.compliance import kaldi
 
-from fithubert.frames import count_frames, pad_waveforms
+from fithubert.frames import attention_mask, count_frames, pad_waveforms
 from fithubert.models.encoder import (
     EncoderLayer,
     EncoderLayerConfig,
     PositionalConv,
     SelfAttention,
-    attention_mask,
 )
 from fithubert.models.frontend import ConvFrontend, MaskedGroupNorm, MelFrontend
 
@@ -68,9 +67,23 @@ def test_attention_by_its_own_map_is_attention() -> None:
     torch.testing.assert_close(attention(x, mask, weights), attention(x, mask), atol=1e-5, rtol=1e-5)
 
 
+def test_a_limited_context_masks_all_but_the_nearest_keys_and_leaves_padding_one() -> None:
+    mask = attention_mask(LENGTHS, 12, 2)
+    assert mask is not None
+    assert mask.shape == (2, 1, 12, 12)
+    for row, length in enumerate(LENGTHS.tolist()):
+        for query in range(12):
+            wanted = [key for key in range(12) if abs(key - query) <= 2 and (key < length or key == query)]
+            assert mask[row, 0, query].nonzero().flatten().tolist() == wanted
+    unpadded = attention_mask(torch.tensor([12, 12]), 12, 2)
+    assert unpadded is not None
+    assert torch.equal(unpadded[0], mask[LENGTHS.argmax()])
+
+
 def test_a_row_without_frames_is_finite() -> None:
     layer = EncoderLayer(EncoderLayerConfig(16, 24, 4))
-    assert layer(torch.randn(2, 5, 16), attention_mask(torch.tensor([5, 0]), 5)).isfinite().all()
+    for context in (None, 0, 2):
+        assert layer(torch.randn(2, 5, 16), attention_mask(torch.tensor([5, 0]), 5, context)).isfinite().all()
     assert attention_mask(torch.tensor([5, 5]), 5) is None
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames, count_frames, keep_whole, receptive_field
-from fithubert.models.runtime import ReadOut
-from fithubert.models.speech_model import FbankModel, SpeechOutput
-from fithubert.models.windows import plan_windows, stream
+from fithubert.models.runtime import HopAligned, ReadOut
+from fithubert.models.speech_model import FbankModel, Locality, SpeechOutput
+from fithubert.models.windows import needed_context, plan_windows, stream
 from tests.models.shapes import strong, tiny
 
 GRIDS = (HUBERT_CONVOLUTIONS, ((400, 160),), ((3, 2), (5, 3)), ((2, 3), (1, 1), (4, 5)), ((1, 1),))
@@ -25,6 +25,7 @@ class LocalModel:
 
     def __init__(self, convolutions: Any, frame_multiple: int, reach: int) -> None:
         self.convolutions, self.frame_multiple, self.reach = convolutions, frame_multiple, reach
+        self.locality = Locality(reach)
         self.longest = 0
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, last_layer: int | None = None) -> SpeechOutput:
@@ -125,6 +126,61 @@ def test_groups_of_a_time_reduction_are_those_of_the_whole_recording(reduction: 
     whole = run_whole(model, waveform)[0]
     (joined,) = join(stream(model, [waveform], 0.7, 0.5, [0]))
     torch.testing.assert_close(joined, whole, rtol=1e-5, atol=1e-5)
+
+
+#: Students of a bounded reach: reductions of every kind, with groups that 12 frames do not hold evenly, reused maps.
+LOCAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "fithubert": ("fithubert", {"context_frames": 2}),
+    "groups of 5": ("fithubert", {"context_frames": 1, "time_reduction": {"factor": 5, "before_layer": 1}}),
+    "last group dropped": ("fithubert", {"context_frames": 2, "time_reduction": {"drop_last_frame": True}}),
+    "group added": ("fithubert", {"context_frames": 1, "time_reduction": {"kind": "fc1", "drop_last_frame": True}}),
+    "filter banks": ("fithubert_mel", {"context_frames": 3, "pos_conv_kernel": 7}),
+    "reused maps": ("armhubert", {"context_frames": 4, "pos_conv_kernel": 9}),
+    "shared heads": ("distilhubert", {"context_frames": 5, "layer_norm_first": True}),
+}
+
+
+def local_model(name: str) -> ReadOut:
+    recipe, changes = LOCAL[name]
+    return ReadOut(strong(tiny(recipe, conv_norm="layer", **changes)), name)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_frame_depends_on_the_frames_within_reach_and_on_no_others(name: str) -> None:
+    model, waveform = local_model(name), draw_waveform(60_000) / 100
+    reach = model.locality.reach_frames
+    assert reach is not None
+    changed = waveform.clone()
+    changed[30_080:30_120] += 1.0
+    before, after = (torch.cat(run_whole(model, each), 1) for each in (waveform, changed))
+    moved = (before != after).any(1).nonzero().flatten() - 30_100 // 320
+    assert moved.min() >= -reach - 1  # Two frames of the front end read these samples.
+    assert moved.max() <= reach
+    assert moved.max() - moved.min() > reach
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(list(LOCAL)), st.booleans(), st.integers(2_000, 60_000), st.integers(1, 80), st.data())
+def test_a_student_of_limited_context_streams_the_states_of_the_whole_recording(
+    name: str, aligned: bool, num_samples: int, window_frames: int, data: st.DataObject
+) -> None:
+    model: Any = HopAligned(local_model(name)) if aligned else local_model(name)
+    waveform = draw_waveform(num_samples) / 100
+    ends = sorted(data.draw(st.lists(st.integers(0, num_samples), max_size=6)))
+    chunks = torch.tensor_split(waveform, ends)
+    for states, wanted in zip(join(stream(model, chunks, window_frames / 50)), run_whole(model, waveform), strict=True):
+        assert states.shape == wanted.shape
+        assert float((states - wanted).norm() / wanted.norm()) < 1e-5
+
+
+def test_less_context_than_the_reach_gives_other_states() -> None:
+    model, waveform = local_model("fithubert"), draw_waveform(60_000) / 100
+    assert model.locality.reach_frames == 3 * 2 * 2 + 8 + 1
+    assert needed_context(model) == 0.42
+    assert needed_context(ReadOut(strong(tiny()), "unlimited")) == 10.0
+    (joined,) = join(stream(model, [waveform], 0.5, 0.0))
+    wanted = run_whole(model, waveform)[0]
+    assert float((joined - wanted).norm() / wanted.norm()) > 1e-2
 
 
 def test_filter_banks_are_the_same_without_any_context() -> None:

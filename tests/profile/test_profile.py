@@ -55,6 +55,7 @@ STUDENTS = {
         time_reduction={"kind": "mean"}, heads={"upsampling": "repeat"}, readout="projections"
     ),
     "reused attention": small_student(reuse_attention=(1,), readout="layers"),
+    "limited attention": small_student(conv_norm="layer", context_frames=4),
     "stacked": small_student(time_reduction={"kind": "stack", "factor": 3}),
     "mel": small_student(frontend="mel", conv_layers=(), mel_bands=20, time_reduction={"kind": "stack"}),
     "mel, normed": small_student(frontend="mel", conv_layers=(), conv_norm="layer", time_reduction={"kind": "conv1d"}),

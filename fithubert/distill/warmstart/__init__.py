@@ -12,7 +12,7 @@ from fithubert.distill.warmstart.frontend import cut_frontend
 from fithubert.distill.warmstart.layers import cut_layer, cut_positional, fit_layer, fit_norm, set_linear
 from fithubert.distill.warmstart.regression import Channels, LinearMap, choose_for, covariance, fit_linear, sum_rows
 from fithubert.errors import UserError
-from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.frames import SAMPLE_RATE_HZ, attention_mask
 from fithubert.models.canonical import canonical_state
 from fithubert.models.encoder import PositionalConv
 from fithubert.models.frontend import group_frames, repeat_frames
@@ -170,9 +170,10 @@ class _Cut:
                 channels, ours = self._cut_reduction(ours, hidden[last:])
             inputs, reuse = ours, student.config.reuse_attention
             maps = maps if index in reuse else none
-            ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps)  # type: ignore[arg-type]
+            masks = [attention_mask(_length(x), len(x), student.config.context_frames) for x in inputs]
+            ours = cut_layer(layer, teacher.layers[last], channels, inputs, hidden[last], maps, masks)  # type: ignore[arg-type]
             if index + 1 in reuse and index not in reuse:
-                maps = [layer.attention_map(x[None], None) for x in inputs]  # type: ignore[operator]
+                maps = [layer.attention_map(x[None], m) for x, m in zip(inputs, masks, strict=True)]  # type: ignore[operator]
             layers.append(ours)
         if student.config.layer_norm_first:
             layers[-1] = fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])

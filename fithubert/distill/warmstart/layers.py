@@ -86,18 +86,20 @@ def cut_layer(
     ours: Sequence[Tensor],
     theirs: Sequence[Tensor],
     maps: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None],
 ) -> list[Tensor]:
     """Fit `layer` to `source`; returns its outputs. `ours` and `theirs` are the inputs of the two, (time, feature).
 
-    `channels`: the teacher's channels that the student's represent. `maps`: the attention maps that the layer reuses,
-    or None for each utterance.
+    `channels`: the teacher's channels that the student's represent. For each utterance, `maps`: the attention map that
+    the layer reuses, or None; `masks`: that of `attention_mask`.
     """
     first = layer.norm_first
     inputs = [layer.attention_norm(x) if first else x for x in ours]
     attended = [source.attention_norm(y) if first else y for y in theirs]
     restored = fit_linear(inputs, [channels.mean(y) for y in attended])
     given = channels.carry(_cut_attention(layer.attention, source.attention, restored, inputs))
-    contexts = [layer.attention.context(x[None], None, reused)[0] for x, reused in zip(inputs, maps, strict=True)]
+    given_maps = zip(inputs, masks, maps, strict=True)
+    contexts = [layer.attention.context(x[None], mask, reused)[0] for x, mask, reused in given_maps]
     theirs = [y + source.attention(a[None], None)[0] for y, a in zip(theirs, attended, strict=True)]
     ours = _add_branch(layer.attention.out, given, contexts, ours, [channels.of(y) for y in theirs])
     if not first:
