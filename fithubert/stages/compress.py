@@ -161,7 +161,7 @@ def _run_stages(params: Params, workspace: Workspace) -> None:
         print("caching the teacher's hidden states", flush=True)
         cache(params, workspace)
     if not workspace.metrics(f"distill@{STUDENT}").is_file():
-        print("distilling", flush=True)
+        print("distilling" if params.distill.updates else "cutting the student from the teacher", flush=True)
         distill(params, workspace, STUDENT)
     if not workspace.metrics("profile").is_file():
         print("measuring the cost", flush=True)

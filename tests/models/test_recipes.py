@@ -105,6 +105,8 @@ def test_the_layer_map_follows_the_depth() -> None:
         ("fithubert", {"heads": {"layer_map": []}}, "readout 'last' needs an entry"),
         ("distilhubert", {"heads": {"layer_map": [[1, 4]]}}, "shared heads read the last layer, 2, only"),
         ("fithubert", {"frontend": "mel"}, r"frontend mel needs \[\]"),
+        ("fithubert", {"context_frames": 8}, "context_frames: needs conv_norm: layer, since group norm"),
+        ("fithubert", {"context_frames": 0, "conv_norm": "layer"}, "context_frames: .*greater than 0"),
         ("fithubert", {"conv_layers": []}, "conv_layers: frontend conv needs at least one convolution"),
         ("fithubert_mel", {"mel_bands": 113}, "mel_bands: .*less than or equal to 112"),
         ("fithubert_mel", {"time_reduction": {"before_layer": 1}}, "kind stack: before_layer must be 0"),

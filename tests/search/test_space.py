@@ -181,6 +181,17 @@ def test_keys_and_shapes_go_together(tmp_path: Path) -> None:
     assert student.hints.hint_weight == 1.0
 
 
+def test_the_context_of_attention_may_be_a_key(tmp_path: Path) -> None:
+    space, of = (
+        space_of("shape.context_frames: [null, 8]", tmp_path),
+        STUDENT.changed({"shape": {"conv_norm": "layer"}}),
+    )
+    check_space(space, of, 12, 192)
+    assert find_choices(of, space) == {"shape.context_frames": None}
+    student = make_student(of, {"shape.context_frames": 8}, 12)
+    assert resolve(student.recipe, student.shape).context_frames == 8
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -190,6 +201,7 @@ def test_keys_and_shapes_go_together(tmp_path: Path) -> None:
         ("distill.betas: [[0.5, 2.0]]", r"space\.distill\.betas: .*less than 1"),
         ("distill.updates: [5]", r"space\.distill\.updates: sweep\.budget or a list"),
         ("{shape.width: [48], depth: [2]}", r"space\.shape\.width: sweep\.budget or a list of shapes decides it"),
+        ("shape.context_frames: [8]", r"space\.shape\.context_frames: .*needs conv_norm: layer"),
         ("shape.width: [7]", "attention_heads 12 does not divide width 7"),
     ],
 )

@@ -82,7 +82,8 @@ def test_without_updates_the_student_is_the_cut(
     assert (options.out / "work" / "reports" / "index.html").is_file()
     said = capsys.readouterr().out
     assert said.endswith(f"on the hub: {hub.address}/me/small\n")
-    assert said.index("student fithubert: 2 layers") < said.index("plan: ") < said.index("distilling")
+    assert said.index("student fithubert: 2 layers") < said.index("plan: ") < said.index("cutting the student")
+    assert "plan: no updates, so the student stays as it is cut from the teacher" in said
     assert CompressMetrics.read(options.out / "work" / "reports" / "metrics" / "compress.json") == done
 
 

@@ -238,3 +238,13 @@ def test_a_teacher_that_fits_nowhere_is_refused() -> None:
                 )
             )
         )
+
+
+def test_a_student_of_limited_context_is_fitted_with_its_own_attention() -> None:
+    teacher = strong_teacher(conv_norm="layer")
+    shape = {"time_reduction": {"kind": "none"}, "conv_norm": "layer"}
+    limited = student_of(teacher, **shape, context_frames=1)
+    student, copied = cut(limited, teacher), build_student(limited).eval()
+    copied.load_state_dict(cut(student_of(teacher, **shape), teacher).state_dict())
+    for error, other in zip(head_distances(student, teacher), head_distances(copied, teacher), strict=True):
+        assert error < 0.9 * other
