@@ -21,11 +21,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from benchmarks.tables import FOLDER, write_tables
+from benchmarks.tables import write_tables
 from fithubert.data.audio import read_recording
 from fithubert.data.listing import list_recordings
 from fithubert.export.find import find_model
-from fithubert.files import read_json
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.student import build_student
@@ -140,7 +139,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[dict[st
 
 
 def main() -> None:
-    """Measure and write reports/benchmarks/windows.md; parts that are not measured stay as they are."""
+    """Measure and write reports/benchmarks/windows.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("audio", type=Path, nargs="+", help="recordings of speech, joined to the needed lengths")
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS))
@@ -149,11 +148,9 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", default=["mini:features", "fithubert:features", "fithubert:units"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory() as name:
         rows = measure(options, Path(name))
-    kept = read_json(FOLDER / "windows.json")["sections"] if rows.keys() < _PARTS.keys() else {}
-    sections = {words: rows[part] if part in rows else kept[words] for part, words in _PARTS.items()}
-    write_tables("windows", "Recordings in windows", sections)
+    write_tables("windows", "Recordings in windows", {_PARTS[part]: rows[part] for part in _PARTS if part in rows})
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def compress(options: CompressOptions) -> CompressMetrics:
     # Two hours later is too late to learn that the hub refuses the token.
     hub = None if options.hub_name is None else open_hub(options.hub_name)
     listed = _list_recordings(options.recordings, options.out)
+    print(f"reading the teacher {options.teacher}", flush=True)
     loaded = load_teacher(options.teacher)
     if not isinstance(loaded, HubertTeacher):
         raise UserError(f"teacher {options.teacher!r}: has no layers to distil")
@@ -134,6 +135,7 @@ def _provide_params(options: CompressOptions, teacher: HubertTeacher, base: Para
         for entry in done["skipped"]:
             print(f"skipped {entry['path']}: {entry['reason']}")
         print("".join(f"{note}\n" for note in done.get("notes", ())), end="")
+        print("measuring how fast this machine is", flush=True)
         params, lines = plan_training(options, teacher.model.config, _count(teacher), workspace.load_manifest())
         print("\n".join(lines), flush=True)
         _write_params(path, params, workspace)
