@@ -1,6 +1,7 @@
 """Figures in README and docs are those of committed metrics files."""
 
 import csv
+import json
 from dataclasses import astuple
 
 import pytest
@@ -78,3 +79,23 @@ def test_the_depth_gate_in_the_docs_is_the_recorded_one() -> None:
     )
     assert f"has {per['0 1 2'] - per['all']:.1f} points on dev" in evidence
     assert f"is {per['all']:.1f} from all states and {per['0 1 2']:.1f}" in " ".join(teachers.split())
+
+
+def test_the_figures_of_recordings_in_windows_are_the_measured_ones() -> None:
+    sections = json.loads((ROOT / "reports/benchmarks/windows.json").read_text(encoding="utf-8"))["sections"]
+    tables = {
+        name: next(rows for rows in sections.values() if name in rows[0]) for name in ("layer", "peak MB", "chunk s")
+    }
+    page = " ".join((ROOT / "docs" / "recordings.md").read_text(encoding="utf-8").split())
+    none, two, ten = (
+        [f"{tables['layer'][layer][context]:.2f}" for layer in (0, 12)] for context in ("0 s", "2 s", "10 s")
+    )
+    assert (
+        f"error {none[0]} at layer 0 to {none[1]} at layer 12 without context, {two[0]} and {two[1]} with 2 s" in page
+    )
+    assert f"{ten[0]} and {ten[1]} with 10 s" in page
+    (memory,) = tables["peak MB"]
+    assert f"`{memory['model']}` on {60 * memory['hours']:g} minutes took at most {memory['peak MB']:,.0f} MB" in page
+    for name in ("mini", "fithubert", "limited"):
+        short, middle, long = (f"{row['computing ms']:.0f}" for row in tables["chunk s"] if row["model"] == name)
+        assert f"{short}, {middle} and {long} ms" in page
