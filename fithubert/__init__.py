@@ -7,13 +7,14 @@ from typing import Any
 _PUBLIC = {
     "build_student": "fithubert.models.student",
     "load_features": "fithubert.store.table",
+    "load_probe": "fithubert.probes",
     "load_student": "fithubert.models.weights",
     "load_teacher": "fithubert.importers",
     "stream": "fithubert.models.windows",
     "train_student": "fithubert.distill",
 }
 
-__all__ = ["build_student", "load_features", "load_student", "load_teacher", "stream", "train_student"]
+__all__ = ["build_student", "load_features", "load_probe", "load_student", "load_teacher", "stream", "train_student"]
 __version__ = "0.1.0"
 
 

@@ -55,6 +55,10 @@ class Workspace:
         folders = (path.parent.name for path in self.student("").glob("*/config.json"))
         return sorted(name for name in folders if not name.startswith("."))
 
+    def probe(self, model: str, task: str) -> Path:
+        """The trained head of a task on a model's states."""
+        return self.root / "artifacts" / "probes" / model / task
+
     def checkpoints(self, student: str) -> Path:
         """The checkpoints of a student in training. DVC does not know this folder, so a killed stage leaves it."""
         return self.root / "artifacts" / "checkpoints" / student

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def export(
     student: Annotated[
-        str, typer.Argument(help="A student: its name or folder, or `fithubert`; or a teacher (--layout).")
+        str, typer.Argument(help="A student: its name or folder, or `fithubert`; or a teacher (--layout, --task).")
     ],
     to: Annotated[str, typer.Option(help="`onnx`, `huggingface`, `s3prl` or `mlflow`.")],
     out: Annotated[Path | None, typer.Option(help="A folder that is new or empty.")] = None,
@@ -21,6 +21,9 @@ def export(
         str | None, typer.Option(metavar="NAME", help="With mlflow: the name in MLflow's model registry.")
     ] = None,
     hub_name: HubName = None,
+    task: Annotated[
+        str | None, typer.Option(help="With onnx: pr, ks, sid, er, ic or asv, with its trained head in the graph.")
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="With onnx: `rvc`, graphs as RVC reads them.")] = None,
     teacher: Annotated[str | None, typer.Option(help="With --layout: take final_proj from this teacher.")] = None,
     hop_aligned: HopAlignedFrames = False,
@@ -32,16 +35,17 @@ def export(
     instead of HubertModel. `s3prl` is an upstream that s3prl runs unmodified, with a launcher. `mlflow` is for
     mlflow.pyfunc.load_model and `mlflow models serve`. With `--layout rvc` a student or a teacher becomes the front end
     of voice conversion: `vec-768-layer-12.onnx` (RVC v2) and `vec-256-layer-9.onnx` (v1, through the teacher's
-    final_proj). With `--register` the student enters the model registry of the
-    tracking store as `models:/NAME/VERSION`, and `--out` is optional. All but onnx contain the student's source and do
-    not need fithubert. With `--hub-name`, a huggingface export is uploaded with its model card, with the token of
-    `hf auth login` or HF_TOKEN; a new repository is private.
+    final_proj). With `--task` the graph of a student or a teacher ends with the head that `fithubert superb MODEL TASK`
+    has trained, and `fithubert.load_probe(OUT)` calls it with a recording. With `--register` the student enters the
+    model registry of the tracking store as `models:/NAME/VERSION`, and `--out` is optional. All but onnx contain the
+    student's source and do not need fithubert. With `--hub-name`, a huggingface export is uploaded with its model card,
+    with the token of `hf auth login` or HF_TOKEN; a new repository is private.
 
     Example: `fithubert export fithubert --to onnx --out build/onnx`
     """
     with no_stage():
         from fithubert.export.hub import open_hub, push_folder
-        from fithubert.stages.export import describe_int8
+        from fithubert.stages.export import describe_int8, export_task
         from fithubert.stages.export import export as run
         from fithubert.stages.export import register as run_register
         from fithubert.workspace import Workspace
@@ -54,7 +58,13 @@ def export(
             raise UserError("--hub-name works with --to huggingface and --out")
         hub = None if hub_name is None else open_hub(hub_name)
         workspace = Workspace(options.workspace)
-        if layout is not None or teacher is not None or hop_aligned:
+        if task is not None:
+            if to != "onnx" or int8 or layout is not None or teacher is not None or hop_aligned or out is None:
+                raise UserError("--task works with --to onnx and --out only")
+            probe = export_task(workspace, student, task, out)
+            scores = ", ".join(f"{name} {value:.2f}" for name, value in probe.test.items())
+            print(f"{out}: {task} of {probe.model} {probe.fingerprint}, {scores} on test")
+        elif layout is not None or teacher is not None or hop_aligned:
             if layout != "rvc" or to != "onnx" or int8 or out is None:
                 raise UserError(
                     "--teacher and --hop-aligned work with --layout rvc, which needs --to onnx and --out only"

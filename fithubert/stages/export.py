@@ -20,8 +20,12 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
+from fithubert.probes.graph import export_probe
 from fithubert.profile.timing import paired_ratio, time_in_turn
 from fithubert.records import CompressMetrics, DistillMetrics, Summary, load_summary
+from fithubert.records.probes import PROBE_FILE, ProbeRecord
+from fithubert.superb.kept import read_head
+from fithubert.superb.run import LEARNERS, keeps_head
 from fithubert.tasks import task_info
 from fithubert.tracking.models import TrackedStudent, register_student, write_model
 from fithubert.workspace import Workspace, check_name
@@ -74,6 +78,24 @@ def export_front_end(
         if projection is None:
             raise UserError(f"--teacher {teacher}: has no final_proj")
     return export_rvc(loaded, out, projection, hop_aligned, _time_models)
+
+
+def export_task(workspace: Workspace, model: str, task: str, out: Path) -> ProbeRecord:
+    """Write `model`, a student or a teacher as `find_model` names it, with its kept head of `task` to `out` as a graph.
+
+    Returns what the export records. Raises UserError in one line if no head of these weights is kept, or `out` is not
+    new or empty.
+    """
+    if not keeps_head(task):
+        kept = ", ".join(name for name in LEARNERS if keeps_head(name))
+        raise UserError(f"--task {task}: its head is no probe to take away; {kept} have one")
+    loaded = find_model(workspace, model, "cpu")
+    name = loaded.name if isinstance(loaded, ReadOut) else "teacher"
+    folder = workspace.probe(name, task)
+    if not (folder / PROBE_FILE).is_file():
+        raise UserError(f"{folder}: no trained head; run `fithubert superb {name} {task}` first")
+    record, head = read_head(folder)
+    return export_probe(loaded, head, record, out)
 
 
 def register(workspace: Workspace, student: str, name: str) -> str:

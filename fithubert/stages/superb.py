@@ -1,6 +1,7 @@
 """One model on SUPERB's tasks, from its frozen features."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,16 @@ from fithubert.stages import tracked_stage
 from fithubert.store import Expected
 from fithubert.store.read import FeatureStore
 from fithubert.superb.jobs import TaskJob, run_jobs
+from fithubert.superb.kept import holds_head
 from fithubert.superb.learners import RunOptions
 from fithubert.superb.official import corpus_settings, describe_corpus, list_corpus_departures
+from fithubert.superb.run import keeps_head
 from fithubert.tasks import TASKS, find_metric
 from fithubert.workspace import Workspace, check_name
 
 
 def superb(params: Params, workspace: Workspace, model: str, task: str | None = None) -> ModelScores:
-    """Score `model` on `task`, or on all tasks of `params`, and write the metrics and resamples of the model.
+    """Score `model` on `task`, or on all tasks of `params`; write the metrics, resamples and trained heads.
 
     Prints each score as it comes; one that the same features, labels, budget and code gave before is kept. A corpus
     without the labels of a task gives a reason instead of scores. Raises UserError for an unknown task and, at the end,
@@ -49,11 +52,11 @@ def _score(
     for task in tasks:
         job = plan_task(params, workspace, f"{model} on {task}", task, store)
         identities[task] = job.identify(store, manifest)
-        known = scores.tasks.get(task)
-        if known is None or known.identity != identities[task] or not (known.resamples or known.reason):
-            jobs.append(job)
-        else:
+        known, probe = scores.tasks.get(task), workspace.probe(model, task)
+        if known is not None and known.identity == identities[task] and _is_complete(known, probe):
             print(describe_scores(known), flush=True)
+        else:
+            jobs.append(replace(job, probe=probe, identity=identities[task]))
 
     def keep(job: TaskJob, result: SuperbMetrics) -> None:
         nonlocal scores
@@ -66,13 +69,23 @@ def _score(
             identity=identities[job.task],
         )
         scores = replace(scores, tasks={**scores.tasks, job.task: found})
+        if found.reason is not None and workspace.probe(model, job.task).exists():
+            shutil.rmtree(workspace.probe(model, job.task))
         # The metrics name what is complete, so they are written last.
         write_resamples(scores, workspace.resamples(model))
         scores.write(workspace.metrics(f"superb@{model}"))
         print(describe_scores(found), flush=True)
 
+    # DVC's output, even if no task has labels.
+    workspace.probe(model, "").mkdir(parents=True, exist_ok=True)
     run_jobs(jobs, params.superb.workers, params.superb.threads, keep)
     return replace(scores, tasks={name: scores.tasks[name] for name in tasks})
+
+
+def _is_complete(known: SuperbMetrics, probe: Path) -> bool:
+    """Whether all that belongs to a score exists: its resamples, and the head that it is of if that is kept."""
+    kept = not keeps_head(known.task) or holds_head(probe, known.identity)
+    return known.reason is not None or (bool(known.resamples) and kept)
 
 
 def _read_scores(workspace: Workspace, model: str) -> ModelScores:

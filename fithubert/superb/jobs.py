@@ -11,7 +11,8 @@ from fithubert.errors import UserError
 from fithubert.files import digest_json
 from fithubert.records import SuperbMetrics
 from fithubert.store.read import FeatureStore
-from fithubert.superb.learners import DEFAULT_OPTIONS, RunOptions
+from fithubert.superb.kept import describe_head, write_head
+from fithubert.superb.learners import DEFAULT_OPTIONS, RunOptions, TrainedHead
 from fithubert.superb.run import run_task
 from fithubert.training.progress import progress_line
 from fithubert.workers import run_side_by_side
@@ -25,6 +26,7 @@ class TaskJob:
     """One task on some layers of the feature store in `features`, with the labels of the corpus in `data`.
 
     `title`: of its progress line. `layers`: None means all. `quirks`: of the official protocol; None means `mini`.
+    `probe`: the folder in which the trained head is kept, under `identity`; None: it is not.
     """
 
     title: str
@@ -36,6 +38,8 @@ class TaskJob:
     layers: tuple[int, ...] | None = None
     quirks: OfficialQuirks | None = None
     options: RunOptions = DEFAULT_OPTIONS
+    probe: Path | None = None
+    identity: str = ""
 
     def open_store(self) -> FeatureStore:
         """The store with the layers of the job. Raises UserError if there is no such store or layer."""
@@ -58,9 +62,14 @@ class TaskJob:
 
     def run(self) -> SuperbMetrics:
         """The scores, computed in this process."""
-        options = replace(self.options, on_progress=progress_line(self.title))
-        manifest = load_manifest(manifest_path(self.data), self.data)
-        return run_task(self.task, self.open_store(), manifest, self.budget, self.seeds, self.quirks, options)
+        store, manifest = self.open_store(), load_manifest(manifest_path(self.data), self.data)
+
+        def keep(trained: TrainedHead) -> None:
+            if self.probe is not None:
+                write_head(self.probe, trained, describe_head(self.task, trained, store, manifest, self.identity))
+
+        options = replace(self.options, on_progress=progress_line(self.title), on_head=keep)
+        return run_task(self.task, store, manifest, self.budget, self.seeds, self.quirks, options)
 
 
 def run_jobs(jobs: Sequence[TaskJob], workers: int, threads: int, on_result: OnResult) -> None:

@@ -25,6 +25,7 @@ from fithubert.superb.learners import (
     MissingLabels,
     OnProgress,
     RunOptions,
+    TrainedHead,
 )
 from fithubert.superb.learners.ctc import ASR, PR, SF
 from fithubert.superb.learners.diarisation import SD
@@ -51,6 +52,11 @@ def find_learner(task: str) -> Learner[Any] | QueryLearner:
 def task_kind(task: str) -> str | None:
     """The kind of utterances that a task reads; None for one that reads several. Raises UserError for no task."""
     return getattr(find_learner(task), "kind", None)
+
+
+def keeps_head(task: str) -> bool:
+    """Whether `run_task` gives a trained head of `task` to `on_head`. Raises UserError for no task."""
+    return getattr(find_learner(task), "pooling", None) is not None
 
 
 def run_task(
@@ -82,7 +88,7 @@ def run_task(
         else:
             bound = learner.bind(features, manifest, budget, replace(options, device=choose_device(options.device)))
             outputs = bound.num_outputs
-            result = _train(learner, bound, budget, seeds, options.on_progress)
+            result = _train(learner, bound, budget, seeds, options)
     except MissingLabels as missing:
         return SuperbMetrics(name, "", {}, reason=str(missing))
     result = replace(result, seconds=time.perf_counter() - start)
@@ -96,7 +102,7 @@ def _train(
     bound: BoundLearner[Head],
     budget: TaskBudget,
     seeds: Sequence[int],
-    on_progress: OnProgress | None,
+    options: RunOptions,
 ) -> SuperbMetrics:
     if not budget.steps or not budget.learning_rates:
         raise UserError(f"superb.tasks.{learner.name}: needs steps above 0 and at least one of learning_rates")
@@ -106,15 +112,18 @@ def _train(
     for number, seed in enumerate(seeds):
 
         def show(step: int, steps: int, done: int = number) -> None:
-            if on_progress is not None:
-                on_progress(done * steps + step, len(seeds) * steps)
+            if options.on_progress is not None:
+                options.on_progress(done * steps + step, len(seeds) * steps)
 
         rates = (runs[0].learning_rate,) if runs else budget.learning_rates
         fitted.append(fit(bound, learner, budget, rates, seed, show))
         runs.append(_find_best(fitted[-1], learner.selection))
     with torch.no_grad():
-        on_test = _summarise([bound.evaluate([run.head], "test")[0] for run in runs])
+        measures = [bound.evaluate([run.head], "test")[0] for run in runs]
         shares = np.mean([_layer_shares(run.head) for run in runs], axis=0)
+    on_test = _summarise(measures)
+    if options.on_head is not None and keeps_head(learner.name):
+        options.on_head(_best_head(learner, bound, seeds, runs, measures))
     if learner.training.test_selection:
         best = min if learner.selection.lower else max
         found = [[run.on_test for run in of_seed if run.on_test] for of_seed in fitted]
@@ -135,6 +144,25 @@ def _train(
         num_train=bound.num_train,
         num_dev=bound.num_dev,
         num_test=bound.num_test,
+    )
+
+
+def _best_head(
+    learner: Learner[Head],
+    bound: BoundLearner[Head],
+    seeds: Sequence[int],
+    runs: Sequence["HeadRun[Head]"],
+    measures: Sequence[dict[str, Measure]],
+) -> TrainedHead:
+    best = _find_best(runs, learner.selection)
+    index = runs.index(best)
+    return TrainedHead(
+        head=best.head,
+        pooling=getattr(learner, "pooling"),  # noqa: B009  (only learners whose heads are kept have it)
+        labels=getattr(bound, "output_labels", ()),
+        seed=seeds[index],
+        dev={learner.selection.name: best.dev},
+        test={name: measure.value for name, measure in measures[index].items()},
     )
 
 

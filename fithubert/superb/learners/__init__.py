@@ -1,6 +1,6 @@
 """The tasks' learners, and the interface that they share: a declaration, bound to one model's features and labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fithubert.config.superb import TaskBudget
 from fithubert.config.teacher import Device
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.records.probes import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.metrics import Measure
 from fithubert.tasks import Metric
@@ -23,16 +24,30 @@ Label = TypeVar("Label")
 
 
 @dataclass(frozen=True)
+class TrainedHead:
+    """The head that is best on dev of those of all seeds: its outputs, its seed and its own values in percent."""
+
+    head: nn.Module
+    pooling: Pooling
+    labels: tuple[tuple[str, ...], ...]
+    seed: int
+    dev: Mapping[str, float]
+    test: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """How a task is run, without effect on its result.
 
     `device`: the device on which heads are trained. `memory_bytes`: the frozen features that may be in memory; the rest
-    is streamed from the feature store. `on_progress`: called at every evaluation on dev.
+    is streamed from the feature store. `on_progress`: called at every evaluation on dev. `on_head`: called with the
+    trained head of a learner that has `pooling`, and whose bound one has `output_labels` (names by slot).
     """
 
     device: Device = "cpu"
     memory_bytes: float = 8e9
     on_progress: OnProgress | None = None
+    on_head: Callable[[TrainedHead], None] | None = None
 
 
 DEFAULT_OPTIONS = RunOptions()

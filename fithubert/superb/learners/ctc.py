@@ -14,6 +14,7 @@ from fithubert.data import CHARACTERS, END, SPECIALS, spell, split_words
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.frames import receptive_field, reduce_lengths
+from fithubert.records.probes import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import (
     Bank,
@@ -117,6 +118,11 @@ class CtcLearner:
             chance = self.constant(*([u for u, _ in rows[split]] for split in ("train", "test")))
         return BoundCtc(self, examples, vocabulary, chance, budget, options.device)
 
+    @property
+    def pooling(self) -> Pooling | None:
+        """A head that reads every frame by itself can be kept."""
+        return "frames" if self.head == "linear" else None
+
     def list_windows(self, samples: IntArray, batch: int) -> list[tuple[int, int]]:
         """(first, last) of the utterances of one epoch's batches, from (utterance,) samples in training order."""
         windows = self.windows(samples, batch)
@@ -167,6 +173,7 @@ class BoundCtc:
     def __post_init__(self) -> None:
         self.num_train, self.num_dev, self.num_test = (len(self.examples[s].symbols) for s in ("train", "dev", "test"))
         self.num_outputs = len(self.vocabulary) + 1
+        self.output_labels = (("", *("" if symbol in SPECIALS else symbol for symbol in self.vocabulary)),)
         #: Neighbouring frames that the head reads as one.
         self.stack = self.budget.stack_frames if self.learner.head == "recurrent" else 1
         self.start_epochs(0, 1)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.records.probes import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import ShuffledBatches, Variants, read_means
 from fithubert.superb.heads import LinearHead, linear_logits
@@ -53,6 +54,7 @@ class PooledLearner:
     keep_last: bool = False
     selection: Metric = ACCURACY
     training: Training = ADAM
+    pooling: ClassVar[Pooling] = "mean"
 
     def bind(
         self, features: FeatureStore, manifest: Manifest, budget: TaskBudget, options: RunOptions = DEFAULT_OPTIONS
@@ -77,7 +79,7 @@ class PooledLearner:
         # The accuracy on test of the commonest label of train.
         train, test = ([labels for _, labels in splits[split]] for split in ("train", "test"))
         chance = {"acc": 100.0 * test.count(Counter(train).most_common(1)[0][0]) / len(test)}
-        return BoundPooled(self, examples, tuple(len(c) for c in classes), chance, options.device)
+        return BoundPooled(self, examples, tuple(map(tuple, classes)), chance, options.device)
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,14 @@ class BoundPooled:
 
     learner: PooledLearner
     examples: dict[str, PooledExamples]
-    slot_sizes: tuple[int, ...]
+    output_labels: tuple[tuple[str, ...], ...]
     chance: dict[str, float]
     device: str
 
     def __post_init__(self) -> None:
         counts = (len(set(self.examples[split].recordings)) for split in ("train", "dev", "test"))
         self.num_train, self.num_dev, self.num_test = counts
+        self.slot_sizes = tuple(map(len, self.output_labels))
         self.num_outputs = sum(self.slot_sizes)
         self.start_epochs(0, 1)
 

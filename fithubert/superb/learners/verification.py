@@ -8,6 +8,7 @@ dev has the speakers of training. The value that the official recipe selects on 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
+from fithubert.records.probes import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import Bank, ShuffledBatches, Variants, read_banks
 from fithubert.superb.heads import LayerSum, pad_frames, sum_layers
@@ -57,12 +59,17 @@ class SpeakerHead(nn.Module):
 
     def embed(self, summed: Tensor, lengths: IntArray) -> tuple[Tensor, Tensor]:
         """The test-time embedding and the vector under the softmax, each (utterance, width)."""
-        x = pad_frames(self.projector(summed), lengths).transpose(1, 2)
-        if x.shape[2] <= self.LOST_FRAMES:
-            x = nn.functional.pad(x, (0, self.LOST_FRAMES + 1 - x.shape[2]))
+        x = pad_frames(self.projector(summed), lengths)
+        if x.shape[1] <= self.LOST_FRAMES:
+            x = nn.functional.pad(x, (0, 0, 0, self.LOST_FRAMES + 1 - x.shape[1]))
+        return self.pool(x, torch.from_numpy(lengths).to(x.device))
+
+    def pool(self, projected: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of projected frames (utterance, time, width), more than LOST_FRAMES, that are 0 in the padding."""
+        x = projected.transpose(1, 2)
         for convolution in self.convolutions:
             x = convolution(x).relu()
-        valid = torch.from_numpy(np.maximum(lengths - self.LOST_FRAMES, 1)).to(x.device)
+        valid = (lengths - self.LOST_FRAMES).clamp(min=1)
         valid = (valid + self.extra_frames * self.training).clamp(max=x.shape[2])
         mask = (torch.arange(x.shape[2], device=x.device)[None] < valid[:, None])[:, None].to(x.dtype)
         mean = (x * mask).sum(2) / valid[:, None]
@@ -84,6 +91,7 @@ class VerificationLearner:
     name: str = "asv"
     selection: Metric = TASKS["asv"].selection
     training: Training = ADAMW
+    pooling: ClassVar[Pooling] = "statistics"
     #: Width before pooling; None: three times the budget's.
     pooled_width: int | None = None
     extra_frames: int = 0
