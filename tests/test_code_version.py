@@ -61,7 +61,18 @@ NOT_A_DEPENDENCY = {
     "fithubert/workers.py": "how many run at once changes no result",
     "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
 }
-COPIED_TO_MLFLOW = ["data", "export", "frames.py", "importers", "models", "profile", "store", "superb", "training"]
+COPIED_TO_MLFLOW = [
+    "data",
+    "export",
+    "frames.py",
+    "importers",
+    "models",
+    "probes",
+    "profile",
+    "store",
+    "superb",
+    "training",
+]
 #: The same for one stage.
 NOT_OF_THIS_STAGE = {
     "prepare": {"fithubert/training": "progress lines"},

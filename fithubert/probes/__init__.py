@@ -86,10 +86,9 @@ class Probe:
             place, samples = "waveform", np.asarray(recording, dtype=np.float32)
         if samples.ndim != 1 or not np.isfinite(samples).all():
             raise UserError(f"{place}: not one channel of finite samples")
-        if len(samples) < self.record.shortest_samples:
-            raise UserError(
-                f"{place}: {len(samples)} samples at 16 kHz; at least {self.record.shortest_samples} needed"
-            )
+        shortest = self.record.shortest_samples
+        if len(samples) < shortest:
+            raise UserError(f"{place}: {len(samples)} samples at 16 kHz give no frame; at least {shortest} are needed")
         outputs = self._run(samples[None])
         if self.record.pooling == "statistics":
             return Voice(tuple(outputs[0][0].tolist()))

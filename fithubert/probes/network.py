@@ -11,6 +11,7 @@ from fithubert.export.find import find_model
 from fithubert.frames import padding_mask
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut
+from fithubert.models.weights import SHIPPED_STUDENT
 from fithubert.probes import FloatArray, Probe
 from fithubert.records.probes import ProbeRecord
 from fithubert.superb.heads import LinearHead
@@ -96,7 +97,7 @@ def _find_own(folder: Path, record: ProbeRecord) -> "SpeechModel":
     place = folder.resolve()
     root = place.parents[3] if len(place.parents) > 3 else place
     # A name alone, so that a foreign record opens no other file and downloads nothing.
-    known = ["teacher", "fbank", *Workspace(root).list_students()]
+    known = ["teacher", "fbank", SHIPPED_STUDENT, *Workspace(root).list_students()]
     if record.model not in known or place.parents[1].name != "probes":
         raise UserError(f"{folder}: holds a head alone, and there is no model {record.model[:80]!r} here; give `model`")
     return find_model(Workspace(root), record.model, "cpu")

@@ -29,6 +29,7 @@ from fithubert.records.results import (
     Comparison,
     CompressJob,
     CompressMetrics,
+    SpeakerScores,
     SweepMetrics,
     SweepPoint,
     SweepReference,

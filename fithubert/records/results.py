@@ -188,13 +188,25 @@ class CompressJob(Record):
 
 
 @dataclass(frozen=True)
+class SpeakerScores(Record):
+    """Speakers told apart by a linear classifier of recordings, in percent of `recordings` held out of `speakers`."""
+
+    teacher: float
+    student: float
+    recordings: int
+    speakers: int
+
+
+@dataclass(frozen=True)
 class CompressMetrics(Record):
     """A compressed teacher. Multiply-accumulates are those of 10 s of speech.
 
     `relative_error`: teacher layer -> the error of its prediction on dev, as a share of the layer's spread (root mean
     square distance from each utterance's channel means). It is that of the heads, of which only those that are read are
-    in the student.
+    in the student. `speakers`: None, and not in the JSON, if the recordings do not name enough of them.
     """
+
+    omit_none: ClassVar[bool] = True
 
     teacher: str
     fingerprint: str
@@ -204,3 +216,4 @@ class CompressMetrics(Record):
     teacher_macs: int
     updates: int
     relative_error: Mapping[int, float]
+    speakers: SpeakerScores | None = None

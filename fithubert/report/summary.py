@@ -12,6 +12,7 @@ from fithubert.records import (
     AblationMetrics,
     AblationSummary,
     CacheMetrics,
+    CompressMetrics,
     CorpusSummary,
     CostSummary,
     DepthGate,
@@ -79,6 +80,7 @@ class Metrics:
     profile: ProfileMetrics | None = None
     sweep: SweepMetrics | None = None
     depth: DepthMetrics | None = None
+    compress: CompressMetrics | None = None
     distill: Mapping[str, DistillMetrics] = field(default_factory=dict)
     extract: Mapping[str, ExtractMetrics] = field(default_factory=dict)
     ablation: Mapping[str, AblationMetrics] = field(default_factory=dict)
@@ -139,6 +141,7 @@ def gather(reports_dir: Path, plan: ReportPlan) -> Metrics:
         profile=_read_file(folder / "profile.json", ProfileMetrics),
         sweep=_read_file(folder / "sweep.json", SweepMetrics),
         depth=_read_file(folder / "depth.json", DepthMetrics),
+        compress=_read_file(folder / "compress.json", CompressMetrics),
         distill={name: found for name, found in distilled.items() if plan.reports(name)},
         extract={name: found for name, found in extracted.items() if plan.reports(name)},
         ablation=_read_folder(folder / "ablation", AblationMetrics),

@@ -24,14 +24,16 @@ from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import released_counts
 from fithubert.profile.compression import STUDENT, CompressOptions, plan_params, plan_training
-from fithubert.records import CompressJob, CompressMetrics, DistillMetrics
+from fithubert.records import CompressJob, CompressMetrics, DistillMetrics, SpeakerScores
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
-from fithubert.stages.export import describe_errors, export
+from fithubert.stages.export import describe_errors, describe_speakers, export
 from fithubert.stages.prepare import prepare
 from fithubert.stages.profile import profile
 from fithubert.stages.report import report
+from fithubert.stages.teacher import load_prepared
 from fithubert.stages.teacher import teacher as write_teacher
+from fithubert.superb.speakers import choose_recordings, identify_speakers
 from fithubert.workspace import Workspace
 
 _JOB, _PARAMS = "compress.json", "params.yaml"
@@ -175,11 +177,14 @@ def _finish(params: Params, options: CompressOptions, known: CompressMetrics, wo
     path, student = workspace.metrics("compress"), options.out / "student"
     if not path.is_file():
         trained = DistillMetrics.read(workspace.metrics(f"distill@{STUDENT}"))
-        errors = _measure_errors(params, workspace, trained)
-        replace(known, fingerprint=trained.fingerprint, updates=trained.best_update, relative_error=errors).write(path)
+        errors, speakers = _measure_errors(params, workspace, trained), _measure_speakers(params, workspace)
+        found = replace(known, fingerprint=trained.fingerprint, updates=trained.best_update, relative_error=errors)
+        replace(found, speakers=speakers).write(path)
     done = CompressMetrics.read(path)
     for layer, error in sorted(done.relative_error.items()):
         print(f"layer {layer}: relative error {error:.1%} on held-out recordings")
+    if done.speakers is not None:
+        print(describe_speakers(done.speakers))
     if not student.exists():
         _write_student(student, done, workspace)
     graph = options.out / "student.onnx"
@@ -202,6 +207,18 @@ def _measure_errors(params: Params, workspace: Workspace, trained: DistillMetric
     return {layer: (loss / spread[layer]) ** 0.5 for layer, loss in losses.items()}
 
 
+def _measure_speakers(params: Params, workspace: Workspace) -> SpeakerScores | None:
+    """How well both models tell apart the speakers that folders name; None if there are too few."""
+    manifest = workspace.load_manifest()
+    chosen = choose_recordings(manifest)
+    if chosen is None:
+        return None
+    device = choose_device(params.teacher.device)
+    models = (load_prepared(params, workspace), find_student(workspace, STUDENT).to(device))
+    found = [identify_speakers(model, manifest, *chosen) for model in models]
+    return SpeakerScores(found[0], found[1], len(chosen[1]), len({u.speaker for u in chosen[0]}))
+
+
 def _write_student(folder: Path, done: CompressMetrics, workspace: Workspace) -> None:
     """The student with its model card."""
     readout = find_student(workspace, STUDENT)
@@ -213,6 +230,7 @@ def _write_student(folder: Path, done: CompressMetrics, workspace: Workspace) ->
         "macs": f"{done.macs / done.teacher_macs:.1%}",
         "updates": f"{done.updates:,}",
         "errors": describe_errors(done),
+        "speakers": f"\n{describe_speakers(done.speakers)}.\n" if done.speakers else "",
     }
     with new_directory(folder) as aside:
         for name in ("config.json", "model.safetensors"):

@@ -22,7 +22,7 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.probes.graph import export_probe
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.records import CompressMetrics, DistillMetrics, Summary, load_summary
+from fithubert.records import CompressMetrics, DistillMetrics, SpeakerScores, Summary, load_summary
 from fithubert.records.probes import PROBE_FILE, ProbeRecord
 from fithubert.superb.kept import read_head
 from fithubert.superb.run import LEARNERS, keeps_head
@@ -133,6 +133,14 @@ def describe_errors(done: CompressMetrics) -> str:
     return "\n".join(["| teacher layer | relative error |", "| --- | --- |", *lines])
 
 
+def describe_speakers(scores: SpeakerScores) -> str:
+    """What both models say about the speakers of recordings, in one line."""
+    return (
+        f"speakers identified on {scores.recordings} held-out recordings of {scores.speakers}: teacher "
+        f"{scores.teacher:.1f} %, student {scores.student:.1f} %"
+    )
+
+
 def _describe_training(workspace: Workspace, readout: ReadOut) -> str:
     """What is known about the training of these weights from the metrics of the workspace; else empty."""
     path, text = workspace.metrics(f"distill@{readout.name}"), ""
@@ -145,6 +153,7 @@ def _describe_training(workspace: Workspace, readout: ReadOut) -> str:
     if done is not None and done.fingerprint == readout.fingerprint:
         text += f"Errors of the predictions of the layers of {done.teacher} on held-out recordings (100 % is what a "
         text += f"constant gives):\n\n{describe_errors(done)}\n\n"
+        text += f"{describe_speakers(done.speakers)}.\n\n" if done.speakers is not None else ""
     return text
 
 

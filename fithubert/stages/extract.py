@@ -8,7 +8,7 @@ from fithubert.config.params import REFERENCES, Params
 from fithubert.importers import load_teacher
 from fithubert.models.runtime import ReadOut, choose_device
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.weights import load_student
+from fithubert.models.weights import SHIPPED_STUDENT, load_student
 from fithubert.records import ExtractMetrics
 from fithubert.stages.teacher import load_prepared
 from fithubert.store import Commands
@@ -18,8 +18,14 @@ from fithubert.workspace import Workspace, check_name
 
 
 def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
-    """`fbank`, `teacher`, or the read-out of a finished student; raises UserError with the names for any other."""
-    check_name(name, [*dict.fromkeys((*REFERENCES, *params.students, *workspace.list_students()))], "model")
+    """`fbank`, `teacher`, or the read-out of a finished student; `fithubert`, if there is none here, is the package's.
+
+    Raises UserError with the names for any other.
+    """
+    known = dict.fromkeys((*REFERENCES, *params.students, *workspace.list_students()))
+    if name == SHIPPED_STUDENT and name not in known:
+        return ReadOut(load_student(name), name).to(choose_device(params.teacher.device))
+    check_name(name, list(known), "model")
     if name == "fbank":
         return load_teacher("fbank")
     if name == "teacher":

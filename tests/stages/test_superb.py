@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fithubert.config.params import Params
 from fithubert.errors import UserError
@@ -15,6 +16,7 @@ from fithubert.stages.extract import extract
 from fithubert.stages.profile import profile
 from fithubert.stages.superb import superb
 from fithubert.superb import jobs
+from fithubert.superb.kept import read_head
 from fithubert.workspace import Workspace
 from tests.tiny_params import BUDGET, TINY_PARAMS
 
@@ -77,6 +79,28 @@ def test_a_score_is_kept_until_something_that_decides_it_changes(workspace: Work
     stored = add_resamples(ModelScores.read(workspace.metrics("superb@teacher")), workspace.resamples("teacher"))
     assert set(stored.tasks) == {"pr", "sid"}
     np.testing.assert_allclose(stored.tasks["pr"].resamples["test/per"], first.tasks["pr"].resamples["test/per"])
+
+
+def test_a_trained_head_is_kept_and_made_again_if_it_is_missing_or_damaged(
+    workspace: Workspace, runs: list[str]
+) -> None:
+    params = make_params(workers=1, seeds=[1, 2], tasks={"sid": BUDGET})
+    score = superb(params, workspace, "teacher").tasks["sid"]
+    record, head = read_head(workspace.probe("teacher", "sid"))
+    assert record.identity == score.identity
+    assert record.labels == (tuple(sorted(record.labels[0])),)
+    assert set(record.dev) == set(record.test) == {"acc"}
+    assert record.seed in (1, 2)
+    assert record.dev["acc"] >= score.dev["acc"]  # the best of both seeds, and their mean
+    weights = workspace.probe("teacher", "sid") / "model.safetensors"
+    for damage in (lambda: weights.unlink(), lambda: weights.write_bytes(b"")):
+        damage()
+        assert superb(params, workspace, "teacher").tasks["sid"].metrics == score.metrics
+        again, same = read_head(workspace.probe("teacher", "sid"))
+        assert again == record
+        assert all(torch.equal(one, two) for one, two in zip(head.parameters(), same.parameters(), strict=True))
+    superb(params, workspace, "teacher")
+    assert runs == ["sid"] * 3
 
 
 def test_a_failed_task_leaves_the_others_and_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
