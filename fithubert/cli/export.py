@@ -45,8 +45,6 @@ def export(
     """
     with no_stage():
         from fithubert.export.hub import open_hub, push_folder
-        from fithubert.stages.export import describe_int8, export_task
-        from fithubert.stages.export import export as run
         from fithubert.stages.export import register as run_register
         from fithubert.workspace import Workspace
 
@@ -61,24 +59,35 @@ def export(
         if task is not None:
             if to != "onnx" or int8 or layout is not None or teacher is not None or hop_aligned or out is None:
                 raise UserError("--task works with --to onnx and --out only")
-            probe = export_task(workspace, student, task, out)
-            scores = ", ".join(f"{name} {value:.2f}" for name, value in probe.test.items())
-            print(f"{out}: {task} of {probe.model} {probe.fingerprint}, {scores} on test")
+            _export_probe(workspace, student, task, out)
         elif layout is not None or teacher is not None or hop_aligned:
             if layout != "rvc" or to != "onnx" or int8 or out is None:
-                raise UserError(
-                    "--teacher and --hop-aligned work with --layout rvc, which needs --to onnx and --out only"
-                )
+                raise UserError("--teacher and --hop-aligned need --layout rvc, which needs --to onnx and --out only")
             _export_front_end(workspace, student, out, teacher, hop_aligned)
         elif out is not None:
-            done = run(workspace, student, to, out, int8, hub_name)
-            print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
-            if int8:
-                print(describe_int8(done))
+            _export_student(workspace, student, to, out, int8, hub_name)
             if hub is not None and hub_name is not None:
                 print(f"on the hub: {push_folder(hub, hub_name, out)}")
         if register is not None:
             print(f"models:/{register}/{run_register(workspace, student, register)}")
+
+
+def _export_student(workspace: "Workspace", name: str, to: str, out: Path, int8: bool, hub_name: str | None) -> None:
+    from fithubert.stages.export import describe_int8
+    from fithubert.stages.export import export as run
+
+    done = run(workspace, name, to, out, int8, hub_name)
+    print(f"{out}: {done['name']} {done['fingerprint']}, {done['layers']} states, {done['width']} wide")
+    if int8:
+        print(describe_int8(done))
+
+
+def _export_probe(workspace: "Workspace", model: str, task: str, out: Path) -> None:
+    from fithubert.stages.export import export_task
+
+    probe = export_task(workspace, model, task, out)
+    scores = ", ".join(f"{name} {value:.2f}" for name, value in probe.test.items())
+    print(f"{out}: {task} of {probe.model} {probe.fingerprint}, {scores} on test")
 
 
 def _export_front_end(workspace: "Workspace", model: str, out: Path, teacher: str | None, hop_aligned: bool) -> None:
