@@ -16,14 +16,7 @@ from fithubert.data.manifest import Manifest, Utterance
 from fithubert.frames import receptive_field, reduce_lengths
 from fithubert.records.probes import Pooling
 from fithubert.store.read import FeatureStore
-from fithubert.superb.bank import (
-    Bank,
-    ListWindows,
-    ShuffledBatches,
-    keep_longer_halves,
-    list_starts,
-    read_banks,
-)
+from fithubert.superb.bank import Bank, ListWindows, ShuffledBatches, keep_longer_halves, list_starts, read_banks
 from fithubert.superb.heads import (
     BLANK,
     LinearHead,
