@@ -40,7 +40,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Manifest) -> W
     save_student(strong(resolve("fithubert", SHAPE)), workspace.student("thin"))
     budget = {**BUDGET, "steps": 30, "eval_every": 15, "head_width": 16}
     # Voices of a head that has hardly been trained are so alike that rounding orders them.
-    tasks = {**dict.fromkeys(TASKS, budget), "asv": {**budget, "steps": 100, "eval_every": 50, "learning_rates": [0.02]}}
+    tasks = {
+        **dict.fromkeys(TASKS, budget),
+        "asv": {**budget, "steps": 100, "eval_every": 50, "learning_rates": [0.02]},
+    }
     settings = {**TINY_PARAMS["superb"], "tasks": tasks, "workers": 1}
     params = Params.model_validate({**TINY_PARAMS, "superb": settings, "extract": {"codec": "float16"}})
     extract(params, workspace, "thin")
