@@ -63,6 +63,11 @@ def receptive_field(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return field, step
 
 
+def frame_rate_hz(convolutions: Sequence[tuple[int, int]]) -> float:
+    """Frames per second at 16 kHz of `(kernel, stride)` convolutions."""
+    return SAMPLE_RATE_HZ / receptive_field(convolutions)[1]
+
+
 def hop_padding(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The samples to add before and after a waveform for one frame on the centre of each whole hop; HuBERT: 40, 40."""
     field, step = receptive_field(convolutions)
@@ -122,17 +127,16 @@ def attention_mask(lengths: Tensor | None, num_frames: int, context_frames: int 
     `context_frames`: a query attends to so many keys on each side of its own. Every query attends to some key, those
     of padding too, since a softmax over nothing is not a number.
     """
-    padded = lengths is not None and not nothing_padded(lengths, num_frames)
+    device = None if lengths is None else lengths.device
+    padded = None if nothing_padded(lengths, num_frames) else lengths
     if context_frames is None:
-        if lengths is None or not padded:
-            return None
-        return padding_mask(lengths.clamp(min=1), num_frames)[:, None, None, :]
-    place = torch.arange(num_frames, device=None if lengths is None else lengths.device)
+        return None if padded is None else padding_mask(padded.clamp(min=1), num_frames)[:, None, None, :]
+    place = torch.arange(num_frames, device=device)
     distance = (place[:, None] - place).abs()
     near = (distance <= context_frames)[None, None]
-    if lengths is None or not padded:
+    if padded is None:
         return near
-    return near & (padding_mask(lengths, num_frames)[:, None, None, :] | (distance == 0))
+    return near & (padding_mask(padded, num_frames)[:, None, None, :] | (distance == 0))
 
 
 def count_reach_frames(config: StudentConfig) -> int | None:

@@ -134,23 +134,30 @@ def export_onnx(
 
 def write_graph_of(readout: ReadOut, student: Student, path: Path) -> None:
     """Write the graph of `student`, the read-out's own or its int8 form, for any batch and length."""
-    count = len(readout.widths)
-    shortest = readout.student.shortest_samples
+    outputs = [*_state_names(len(readout.widths)), "frames"]
+    write_padded_graph(_Exported(student), outputs, readout.student.shortest_samples, path)
+
+
+def write_padded_graph(network: nn.Module, outputs: Sequence[str], shortest: int, path: Path) -> None:
+    """Write the graph of `network` (`waveforms`, `lengths`), for any batch and from `shortest` samples on."""
     batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
     shapes = {"waveforms": {0: batch, 1: samples_dim(shortest)}, "lengths": {0: batch}}
     example = {"waveforms": torch.zeros(2, 16000), "lengths": torch.tensor([16000, 12000])}
-    write_graph(_Exported(student), example, [*_state_names(count), "frames"], shapes, path)
+    write_graph(network, example, outputs, shapes, path)
     tidy_graph(path)
+
+
+def checked_batches(shortest: int) -> list[tuple[Tensor, Tensor]]:
+    """Waveforms (batch, samples) and lengths (batch,) of ten lengths of noise, alone and as one padded batch."""
+    generator = torch.Generator().manual_seed(0)
+    waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in CHECKED_LENGTHS]
+    return [*(pad_waveforms([waveform]) for waveform in waveforms), pad_waveforms(waveforms)]
 
 
 def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
     """The largest difference on ten lengths, alone and as one padded batch; raises RuntimeError if it is large."""
-    shortest = readout.student.shortest_samples
-    generator = torch.Generator().manual_seed(0)
-    waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in CHECKED_LENGTHS]
-    batches = [pad_waveforms([waveform]) for waveform in waveforms] + [pad_waveforms(waveforms)]
     worst = 0.0
-    for padded, lengths in batches:
+    for padded, lengths in checked_batches(readout.student.shortest_samples):
         ours, theirs = readout(padded, lengths), exported(padded, lengths)
         if not torch.equal(ours.lengths, theirs.lengths):
             raise RuntimeError(f"the exported graph says {theirs.lengths.tolist()} frames, not {ours.lengths.tolist()}")

@@ -13,7 +13,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, receptive_field
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames, count_samples, frame_rate_hz, receptive_field
 from fithubert.models.speech_model import SpeechModel
 
 #: Windows begin and end at multiples of this, and of the model's own groups of frames.
@@ -45,11 +45,7 @@ NO_WINDOWS = Windows(whole_seconds=math.inf)
 def needed_context(model: SpeechModel) -> float:
     """The seconds of context with which states of windows are those of the whole recording; 10 if there are none."""
     reach = model.locality.reach_frames
-    return _CONTEXT_SECONDS if reach is None else reach / _rate_hz(model)
-
-
-def _rate_hz(model: SpeechModel) -> float:
-    return SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
+    return _CONTEXT_SECONDS if reach is None else reach / frame_rate_hz(model.convolutions)
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def stream(
     """
     layers = range(len(model.widths)) if layers is None else layers
     context_seconds = needed_context(model) if context_seconds is None else context_seconds
-    rate_hz, groups = _rate_hz(model), model.locality.group_frames
+    rate_hz, groups = frame_rate_hz(model.convolutions), model.locality.group_frames
     window_frames, context_frames = max(1, round(window_seconds * rate_hz)), math.ceil(context_seconds * rate_hz)
     grid = _Grid(tuple(model.convolutions), model.frame_multiple, window_frames, context_frames, groups)
     held: list[Tensor] = []

@@ -15,7 +15,7 @@ from fithubert.data.batching import group_consecutive
 from fithubert.data.listing import ListedRecordings
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
-from fithubert.frames import SAMPLE_RATE_HZ, receptive_field
+from fithubert.frames import SAMPLE_RATE_HZ, frame_rate_hz
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.windows import DEFAULT_WINDOWS, NO_WINDOWS, Windows
 from fithubert.pretrain.units import (
@@ -153,7 +153,7 @@ def write_units(
     info = codebook.info
     if info.model_fingerprint != model.fingerprint:
         raise UserError(f"--codebook: it is of {info.model}, with other weights or frames than {model.name}")
-    rate_hz = SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1]
+    rate_hz = frame_rate_hz(model.convolutions)
     schema = units_schema(codebook, rate_hz, options, used_windows(model, recordings, options.windows))
     rows = plan_rows(recordings, model)
     show = _show_frames(rows, on_progress)

@@ -11,11 +11,10 @@ import torch
 from fithubert import __version__
 from fithubert.errors import UserError
 from fithubert.export.folder import new_directory, write_readme
-from fithubert.export.onnx import CHECKED_LENGTHS, TOLERANCE, tidy_graph
+from fithubert.export.onnx import TOLERANCE, checked_batches, write_padded_graph
 from fithubert.files import digest_file
-from fithubert.frames import pad_waveforms
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.runtime import ReadOut, open_session, require_onnx, samples_dim, write_graph
+from fithubert.models.runtime import ReadOut, open_session, require_onnx
 from fithubert.models.speech_model import SpeechModel
 from fithubert.probes import GRAPH
 from fithubert.probes.network import ProbeNetwork
@@ -25,7 +24,6 @@ from fithubert.superb.learners.verification import SpeakerHead
 from fithubert.tasks import task_info
 
 _OUTPUTS = {"mean": ("logits",), "frames": ("logits", "frames"), "statistics": ("embedding",)}
-_MAX_BATCH = 4096
 #: The key of the record in the metadata of the graph; the labels are under `labels` too.
 METADATA = "fithubert.probe"
 
@@ -44,11 +42,7 @@ def export_probe(model: SpeechModel, head: LinearHead | SpeakerHead, record: Pro
     network, names = ProbeNetwork(model.to("cpu"), head, record).eval(), _OUTPUTS[record.pooling]
     with new_directory(out) as aside:
         path = aside / GRAPH
-        batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
-        shapes = {"waveforms": {0: batch, 1: samples_dim(record.shortest_samples)}, "lengths": {0: batch}}
-        example = {"waveforms": torch.zeros(2, 16_000), "lengths": torch.tensor([16_000, 12_000])}
-        write_graph(network, example, names, shapes, path)
-        tidy_graph(path)
+        write_padded_graph(network, names, record.shortest_samples, path)
         _add_metadata(path, record)
         difference = check_graph(network, path, record.shortest_samples)
         record = replace(record, graph=ProbeGraph(digest_file(path), path.stat().st_size, difference))
@@ -62,10 +56,8 @@ def check_graph(network: ProbeNetwork, path: Path, shortest: int) -> float:
 
     Relative to the largest output, at least 1. Raises RuntimeError if it is large.
     """
-    session, generator = open_session(path), torch.Generator().manual_seed(0)
-    waveforms = [0.1 * torch.randn(shortest + more, generator=generator) for more in CHECKED_LENGTHS]
-    worst = 0.0
-    for padded, lengths in [*(pad_waveforms([waveform]) for waveform in waveforms), pad_waveforms(waveforms)]:
+    session, worst = open_session(path), 0.0
+    for padded, lengths in checked_batches(shortest):
         with torch.inference_mode():
             ours = [output.numpy() for output in network(padded, lengths)]
         theirs = session.run(None, {"waveforms": padded.numpy(), "lengths": lengths.numpy()})

@@ -16,7 +16,7 @@ from fithubert.config.params import DistillParams
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.distill.hints import HintLoss
-from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, receptive_field
+from fithubert.frames import HUBERT_CONVOLUTIONS, SAMPLE_RATE_HZ, frame_rate_hz
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.macs import count_macs
@@ -113,7 +113,7 @@ def _least_seconds(run: Callable[[], object], clock: Callable[[], float] = time.
     return min(least, *timer.repeat(2, runs)) / runs
 
 
-FRAMES_PER_SECOND = SAMPLE_RATE_HZ / receptive_field(HUBERT_CONVOLUTIONS)[1]
+FRAMES_PER_SECOND = frame_rate_hz(HUBERT_CONVOLUTIONS)
 #: An utterance of LibriSpeech, on average: what is stored once per utterance is spread over it.
 _UTTERANCE_FRAMES = 600
 #: Bits a value that are left of a fitted codec at 1 % of error: it depends on the teacher, and this is

@@ -138,12 +138,13 @@ def plan_training(
     chosen, updates = _choose(options, job, live, cached)
     training_hours = updates * _BATCH_SECONDS / 3600 * chosen.epoch_hours / job.hours
     cached_ones = chosen is cached
-    disk = f"{format_bytes(chosen.num_bytes)} of disk" if cached_ones else "computed in every update"
-    plan = (
-        f"{'cached' if cached_ones else 'live'} targets ({disk}), {updates:,} updates of {_BATCH_SECONDS:g} s, "
-        f"about {show_hours(chosen.extraction_hours + training_hours)} for them ({models[1][1]})"
-    )
-    if not updates:
+    if updates:
+        disk = f"{format_bytes(chosen.num_bytes)} of disk" if cached_ones else "computed in every update"
+        plan = (
+            f"{'cached' if cached_ones else 'live'} targets ({disk}), {updates:,} updates of {_BATCH_SECONDS:g} s, "
+            f"about {show_hours(chosen.extraction_hours + training_hours)} for them ({models[1][1]})"
+        )
+    else:
         why = "no updates" if options.updates == 0 else f"no update fits {options.hours_budget:g} h"
         plan = f"{why}, so the student stays as it is cut from the teacher, which takes minutes if that is large"
     lines = [

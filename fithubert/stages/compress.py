@@ -177,9 +177,13 @@ def _finish(params: Params, options: CompressOptions, known: CompressMetrics, wo
     path, student = workspace.metrics("compress"), options.out / "student"
     if not path.is_file():
         trained = DistillMetrics.read(workspace.metrics(f"distill@{STUDENT}"))
-        errors, speakers = _measure_errors(params, workspace, trained), _measure_speakers(params, workspace)
-        found = replace(known, fingerprint=trained.fingerprint, updates=trained.best_update, relative_error=errors)
-        replace(found, speakers=speakers).write(path)
+        replace(
+            known,
+            fingerprint=trained.fingerprint,
+            updates=trained.best_update,
+            relative_error=_measure_errors(params, workspace, trained),
+            speakers=_measure_speakers(params, workspace),
+        ).write(path)
     done = CompressMetrics.read(path)
     for layer, error in sorted(done.relative_error.items()):
         print(f"layer {layer}: relative error {error:.1%} on held-out recordings")

@@ -15,7 +15,7 @@ from fithubert.data.batching import group_consecutive
 from fithubert.data.listing import ListedRecordings, Listing, Skipped
 from fithubert.errors import UserError
 from fithubert.files import digest, only_writer, open_atomically, remove_leftovers
-from fithubert.frames import SAMPLE_RATE_HZ, count_frames, receptive_field
+from fithubert.frames import SAMPLE_RATE_HZ, count_frames, frame_rate_hz
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.windows import DEFAULT_WINDOWS, Windows
 from fithubert.store import shards, table
@@ -145,7 +145,7 @@ def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: 
         recordings.fingerprint,
         layers,
         tuple(model.widths[layer] for layer in layers),
-        SAMPLE_RATE_HZ / receptive_field(model.convolutions)[1],
+        frame_rate_hz(model.convolutions),
         settings.dtype,
         windows=shards.used_windows(model, recordings, settings.windows),
     )

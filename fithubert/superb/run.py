@@ -15,6 +15,7 @@ from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.models.runtime import choose_device
 from fithubert.records import Candidate, SuperbMetrics
+from fithubert.records.probes import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.heads import LayerSum
 from fithubert.superb.learners import (
@@ -56,7 +57,7 @@ def task_kind(task: str) -> str | None:
 
 def keeps_head(task: str) -> bool:
     """Whether `run_task` gives a trained head of `task` to `on_head`. Raises UserError for no task."""
-    return getattr(find_learner(task), "pooling", None) is not None
+    return find_learner(task).pooling is not None
 
 
 def run_task(
@@ -122,8 +123,8 @@ def _train(
         measures = [bound.evaluate([run.head], "test")[0] for run in runs]
         shares = np.mean([_layer_shares(run.head) for run in runs], axis=0)
     on_test = _summarise(measures)
-    if options.on_head is not None and keeps_head(learner.name):
-        options.on_head(_best_head(learner, bound, seeds, runs, measures))
+    if options.on_head is not None and learner.pooling is not None:
+        options.on_head(_best_head(learner, learner.pooling, bound.output_labels, seeds, runs, measures))
     if learner.training.test_selection:
         best = min if learner.selection.lower else max
         found = [[run.on_test for run in of_seed if run.on_test] for of_seed in fitted]
@@ -149,7 +150,8 @@ def _train(
 
 def _best_head(
     learner: Learner[Head],
-    bound: BoundLearner[Head],
+    pooling: Pooling,
+    labels: tuple[tuple[str, ...], ...],
     seeds: Sequence[int],
     runs: Sequence["HeadRun[Head]"],
     measures: Sequence[dict[str, Measure]],
@@ -158,8 +160,8 @@ def _best_head(
     index = runs.index(best)
     return TrainedHead(
         head=best.head,
-        pooling=getattr(learner, "pooling"),  # noqa: B009  (only learners whose heads are kept have it)
-        labels=getattr(bound, "output_labels", ()),
+        pooling=pooling,
+        labels=labels,
         seed=seeds[index],
         dev={learner.selection.name: best.dev},
         test={name: measure.value for name, measure in measures[index].items()},

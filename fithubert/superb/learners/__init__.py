@@ -41,7 +41,7 @@ class RunOptions:
 
     `device`: the device on which heads are trained. `memory_bytes`: the frozen features that may be in memory; the rest
     is streamed from the feature store. `on_progress`: called at every evaluation on dev. `on_head`: called with the
-    trained head of a learner that has `pooling`, and whose bound one has `output_labels` (names by slot).
+    trained head of a learner with `pooling`.
     """
 
     device: Device = "cpu"
@@ -86,6 +86,8 @@ class BoundLearner(Protocol[Head]):
     num_outputs: int
     #: Metric -> percent on test of the best answer that does not depend on the audio.
     chance: dict[str, float]
+    #: The names of the outputs, slot after slot; none of an embedding, or of a head that is not kept.
+    output_labels: tuple[tuple[str, ...], ...]
 
     def new_head(self) -> Head:
         """A head with initial parameters from torch's global generator."""
@@ -115,6 +117,11 @@ class Learner(Protocol[Head]):
 
     @property
     def training(self) -> Training: ...
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How frames become outputs, of a task whose trained head can be kept; else None."""
+        ...
 
     def bind(
         self, features: FeatureStore, manifest: Manifest, budget: TaskBudget, options: RunOptions = DEFAULT_OPTIONS

@@ -166,7 +166,8 @@ class BoundCtc:
     def __post_init__(self) -> None:
         self.num_train, self.num_dev, self.num_test = (len(self.examples[s].symbols) for s in ("train", "dev", "test"))
         self.num_outputs = len(self.vocabulary) + 1
-        self.output_labels = (("", *("" if symbol in SPECIALS else symbol for symbol in self.vocabulary)),)
+        symbols = ("" if symbol in SPECIALS else symbol for symbol in self.vocabulary)
+        self.output_labels: tuple[tuple[str, ...], ...] = (("", *symbols),)
         #: Neighbouring frames that the head reads as one.
         self.stack = self.budget.stack_frames if self.learner.head == "recurrent" else 1
         self.start_epochs(0, 1)

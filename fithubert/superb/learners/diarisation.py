@@ -9,6 +9,7 @@ official recipe selects on test is reported under another name.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ class DiarisationLearner:
     #: Report the lowest error of all post-processing on test too.
     test_postprocessing: bool = False
     keep_last: bool = False
+    pooling: ClassVar[None] = None
 
     def bind(
         self, features: FeatureStore, manifest: Manifest, budget: TaskBudget, options: RunOptions = DEFAULT_OPTIONS
@@ -161,6 +163,7 @@ class BoundDiarisation:
     width: int
     device: str
     num_outputs: int = _SPEAKERS
+    output_labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self.num_train = len(self.examples["train"].chunks)

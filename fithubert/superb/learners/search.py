@@ -8,6 +8,7 @@ per query. The layer is chosen on dev.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class QueryLearner:
 
     name: str = "qbe"
     selection: Metric = TASKS["qbe"].selection
+    pooling: ClassVar[None] = None
 
     def search(self, features: FeatureStore, manifest: Manifest) -> SuperbMetrics:
         """Term-weighted values of every layer on dev and of the best one on test; raises MissingLabels.

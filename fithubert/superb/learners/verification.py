@@ -157,6 +157,7 @@ class BoundVerification:
     trials: dict[str, _Trials]
     width: int
     device: str
+    output_labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self.num_train, self.num_outputs = len(set(self.recordings)), int(self.labels.max()) + 1
