@@ -9,6 +9,8 @@ from fithubert.errors import UserError
 if TYPE_CHECKING:
     from fithubert.workspace import Workspace
 
+_FRONT_END_ONLY = "--teacher and --hop-aligned work with --layout rvc, which needs --to onnx and --out only"
+
 
 def export(
     student: Annotated[
@@ -62,7 +64,7 @@ def export(
             _export_probe(workspace, student, task, out)
         elif layout is not None or teacher is not None or hop_aligned:
             if layout != "rvc" or to != "onnx" or int8 or out is None:
-                raise UserError("--teacher and --hop-aligned need --layout rvc, which needs --to onnx and --out only")
+                raise UserError(_FRONT_END_ONLY)
             _export_front_end(workspace, student, out, teacher, hop_aligned)
         elif out is not None:
             _export_student(workspace, student, to, out, int8, hub_name)

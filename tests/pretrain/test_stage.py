@@ -65,11 +65,14 @@ def _shrink(values: dict[str, Any], corpus: Manifest) -> dict[str, Any]:
     values["data"] = {"source": "manifest", "path": str(corpus.root)}
     shape = {"conv_layers": [list(layer) for layer in CONV], "width": 32, "ffn_width": 32, "attention_heads": 2}
     values["model"] = {**values["model"], **shape, "depth": 2}
+    values.pop("start_from", None)  # a teacher of the full size
     values["batch_seconds"] = min(values["batch_seconds"], 60.0)
     for iteration in values["iterations"]:
         features = 1 if isinstance(iteration["units"]["features"], int) else "mfcc"
         iteration["units"] |= {"clusters": 5, "sample_frames": 2000, "features": features}
         iteration["updates"] = 1
+        if "speakers" in iteration:
+            iteration["speakers"]["layer"] = 1
     return values
 
 
