@@ -17,7 +17,7 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.profile.costs import PAPER_REFERENCE, paper_size_subjects
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.threads import torch_threads
+from fithubert.workers import torch_threads
 
 _STUDENTS = ("fithubert", "fithubert_lite", "fithubert_mel")
 _UTTERANCES = 12

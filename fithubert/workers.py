@@ -1,20 +1,60 @@
-"""Jobs side by side in processes that end with the process that started them, however that ends."""
+"""Jobs side by side in processes that end with the process that started them, and the threads of all libraries.
+
+Nothing here imports torch at the top: `wait_without_spinning` must run before torch is imported.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 
 from fithubert.errors import UserError
-from fithubert.threads import threads_of_children, torch_threads
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 #: Called once in every process with its arguments, before the first job.
 Begin = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+def wait_without_spinning() -> None:
+    """Let idle OpenMP threads sleep, unless the user has set OMP_WAIT_POLICY.
+
+    By default they spin. If another process uses the same cores, a training then takes several times as long. OpenMP
+    reads the variable when torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@contextmanager
+def threads_of_children(threads: int) -> Iterator[None]:
+    """Processes started inside use `threads` threads in every library, file reading included."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """torch runs on `threads` threads inside, and as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_side_by_side(

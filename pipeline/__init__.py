@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from fithubert.threads import wait_without_spinning
+from fithubert.workers import wait_without_spinning
 
 wait_without_spinning()
 

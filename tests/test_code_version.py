@@ -57,8 +57,7 @@ NOT_A_DEPENDENCY = {
     "fithubert/records": "the form of the metrics files",
     "fithubert/stages": "the other stages' way of opening their outputs",
     "fithubert/tensors.py": "the form of weight files, under a digest",
-    "fithubert/threads.py": "the number of threads is a parameter",
-    "fithubert/workers.py": "how many run at once changes no result",
+    "fithubert/workers.py": "how many processes and threads run changes no result",
     "fithubert/tasks.py": "titles and budgets, except in superb, ablation and report",
 }
 COPIED_TO_MLFLOW = [

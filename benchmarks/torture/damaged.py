@@ -15,8 +15,7 @@ from fithubert.files import digest
 from fithubert.importers.published import import_published
 from fithubert.models.weights import load_student
 from fithubert.pretrain.units import load_codebook
-from fithubert.records import ModelScores, PrepareMetrics
-from fithubert.report import load_summary
+from fithubert.records import ModelScores, PrepareMetrics, load_summary
 from fithubert.search.front import read_result
 from fithubert.search.study import StudyPlace
 from fithubert.store import INDEX_NAME

@@ -11,7 +11,7 @@ except ImportError:
     sys.exit("error: the command line needs Typer and rich: pip install fithubert[cli]")
 
 from fithubert.cli.options import move_to_front, read_options
-from fithubert.threads import wait_without_spinning
+from fithubert.workers import wait_without_spinning
 
 wait_without_spinning()
 

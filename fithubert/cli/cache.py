@@ -16,7 +16,7 @@ def cache(
     """Write the teacher's hidden states of train and dev to data/cache.
 
     If it was interrupted, the same command continues. Several GPUs share the work under torchrun:
-    `torchrun --nproc-per-node 8 -m fithubert.cli cache`
+    `torchrun --nproc-per-node 8 -m fithubert cache`
 
     Example: `fithubert cache --codec float16`
     """
@@ -28,4 +28,4 @@ def cache(
 
         done = run(params, workspace, repair)
         if is_first_rank():
-            print(f"{done['bytes'] / 1e6:.0f} MB for train, relative error {done['relative_error']:.2g}")
+            print(f"{done.bytes / 1e6:.0f} MB for train, relative error {done.relative_error:.2g}")

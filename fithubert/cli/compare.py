@@ -17,7 +17,7 @@ def compare(
     """
     with no_stage():
         from fithubert.records import load_summary
-        from fithubert.report import compare_rows
+        from fithubert.report.summary import compare_rows
         from fithubert.report.table import explain_missing_shares, print_table
         from fithubert.workspace import Workspace
 

@@ -18,4 +18,4 @@ def extract(
         from fithubert.stages.extract import extract as run
 
         done = run(params, workspace, model)
-        print(f"{model}: {done['bytes'] / 1e6:.0f} MB, relative error {done['relative_error']:.2g}")
+        print(f"{model}: {done.bytes / 1e6:.0f} MB, relative error {done.relative_error:.2g}")

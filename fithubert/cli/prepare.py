@@ -45,13 +45,13 @@ def prepare(
         from fithubert.stages.prepare import prepare as run
 
         done = run(params, workspace, download)
-        print(f"{done['utterances']} utterances, {done['hours']:.2f} h, {done['speakers']} speakers")
-        splits = done["splits"]
+        print(f"{done.utterances} utterances, {done.hours:.2f} h, {done.speakers} speakers")
+        splits = done.splits
         names = dict.fromkeys(name for name in ("train", "dev", "test", *splits) if name in splits)
         print("; ".join(f"{name} {splits[name]['utterances']}, {splits[name]['hours']:.2f} h" for name in names))
-        for entry in done["skipped"]:
-            print(printable(f"skipped {entry['path']}: {entry['reason']}"))
-        for note in done.get("notes", ()):
+        for entry in done.skipped:
+            print(printable(f"skipped {entry.path}: {entry.reason}"))
+        for note in done.notes or ():
             print(note)
 
 

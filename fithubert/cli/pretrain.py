@@ -14,7 +14,7 @@ def pretrain(
     """Pre-train a teacher with HuBERT's objective: k-means units, masked prediction, iterations.
 
     If it was interrupted, the same command resumes it. On several processes or GPUs:
-    `torchrun --nproc-per-node 2 -m fithubert.cli pretrain RECIPE --out DIR`
+    `torchrun --nproc-per-node 2 -m fithubert pretrain RECIPE --out DIR`
 
     Example: `fithubert pretrain experiments/pretrain/mini.yaml --out build/teacher`
     """

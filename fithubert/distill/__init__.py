@@ -16,7 +16,6 @@ from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.pruning import GatedStudent, Pruning
 from fithubert.distill.step import Stepper
 from fithubert.distill.targets import TrainingData, check_targets
-from fithubert.distill.units import fit_codebook
 from fithubert.distill.warmstart import FITTED, set_first_weights
 from fithubert.errors import UserError
 from fithubert.models.recipes import resolve
@@ -26,6 +25,7 @@ from fithubert.records import JsonObject
 from fithubert.training import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.training.checkpoint import CheckpointFolder, flatten
 from fithubert.training.events import Listeners, TrainingEnded, TrainingListener
+from fithubert.training.units import fit_codebook
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

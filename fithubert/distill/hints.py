@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fithubert.config.hints import HintParams
-from fithubert.distill.units import Codebook, unit_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 from fithubert.models.frontend import TimeReduction
 from fithubert.records import Head
+from fithubert.training.units import Codebook, unit_loss
 
 
 def mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:

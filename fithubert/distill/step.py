@@ -15,12 +15,12 @@ from fithubert.data.batching import plan_eval_batches
 from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.pruning import GatedStudent, Pruning
 from fithubert.distill.targets import Request, Targets
-from fithubert.distill.units import Codebook
 from fithubert.frames import draw_mask
 from fithubert.models.student import Student
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training import delay_gradient_sync, sum_over_ranks
+from fithubert.training.units import Codebook
 from fithubert.training.updates import (
     Optimiser,
     OptimizerSettings,

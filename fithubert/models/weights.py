@@ -228,8 +228,8 @@ def released_counts(config: StudentConfig) -> ParameterCounts:
     """`parameter_counts` of `config` once released: a quarter of the work, since no training heads are built."""
     with without_memory():
         released = Student(config.released())
-    readout = _count(released.heads)
-    return ParameterCounts(_count(released) - readout, readout)
+    readout = count_parameters(released.heads)
+    return ParameterCounts(count_parameters(released) - readout, readout)
 
 
 @lru_cache(maxsize=4096)
@@ -241,8 +241,9 @@ def parameter_counts(config: StudentConfig) -> ParameterCounts:
     reduced = config.time_reduction.kind != "none" and config.heads.upsampling == "transposed_conv"
     unused = config.width**2 * config.time_reduction.factor + config.width
     per_layer = reduced and config.heads.kind == "per_layer"
-    return ParameterCounts(used.trunk, used.readout, _count(full) - used.total, unused if per_layer else 0)
+    return ParameterCounts(used.trunk, used.readout, count_parameters(full) - used.total, unused if per_layer else 0)
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """All parameters of `module`."""
     return sum(p.numel() for p in module.parameters())

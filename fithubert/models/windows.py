@@ -50,83 +50,28 @@ def needed_context(model: SpeechModel) -> float:
 
 @dataclass(frozen=True)
 class Window:
-    """What the model reads, and the frames of its output that are dropped; `num_frames` are kept, from `first_frame`.
-
-    `first_frame` counts in the whole recording.
-    """
+    """What the model reads, and the frames of its output that are dropped; `num_frames` between them are kept."""
 
     first_sample: int
     num_samples: int
     drop_first_frames: int
     drop_last_frames: int
-    first_frame: int
     num_frames: int
 
 
-def plan_windows(
-    num_samples: int,
-    convolutions: Sequence[tuple[int, int]],
-    frame_multiple: int,
-    window_frames: int,
-    context_frames: int,
-    group_frames: int = 1,
-) -> list[Window]:
-    """The windows of a recording: every frame (`frames.count_frames`) is kept of exactly one, in order.
+@dataclass(frozen=True)
+class Grid:
+    """Where the windows of a recording begin and end: every frame (`frames.count_frames`) is kept of exactly one.
 
     At least `context_frames` are computed on both sides of the kept frames, if the recording has them. Windows begin
     where the model's own groups of frames begin (`Locality.group_frames`), so that they are the same groups.
     """
-    grid = _Grid(tuple(convolutions), frame_multiple, window_frames, context_frames, group_frames)
-    windows: list[Window] = []
-    frame = 0
-    while window := grid.window_from(frame, num_samples):
-        windows.append(window)
-        frame += window.num_frames
-    return windows
 
-
-def stream(
-    model: SpeechModel,
-    chunks: Iterable[Tensor],
-    window_seconds: float = DEFAULT_WINDOWS.window_seconds,
-    context_seconds: float | None = None,
-    layers: Sequence[int] | None = None,
-) -> Iterator[tuple[Tensor, ...]]:
-    """The hidden states of samples that arrive in `chunks`, each (samples,) float32 at 16 kHz of any length.
-
-    Yields a tuple for each window of `plan_windows`, as soon as its samples and those of its context are there:
-    (time, feature) for each of `layers` (ascending; None: all), on the model's device. Concatenated they have the frame
-    count of the whole recording, and, of a model with a bounded reach, its states. `context_seconds` None:
-    `needed_context`. Memory holds one window with its context, and one chunk. Nothing is yielded if there is
-    not one frame.
-    """
-    layers = range(len(model.widths)) if layers is None else layers
-    context_seconds = needed_context(model) if context_seconds is None else context_seconds
-    rate_hz, groups = frame_rate_hz(model.convolutions), model.locality.group_frames
-    window_frames, context_frames = max(1, round(window_seconds * rate_hz)), math.ceil(context_seconds * rate_hz)
-    grid = _Grid(tuple(model.convolutions), model.frame_multiple, window_frames, context_frames, groups)
-    held: list[Tensor] = []
-    first_sample = received = frame = 0
-    for chunk in chain(chunks, [None]):
-        if chunk is not None:
-            held.append(chunk)
-            received += len(chunk)
-        while window := grid.window_from(frame, received):
-            if chunk is not None and window.first_sample + window.num_samples == received:
-                break  # It may reach further than what has arrived.
-            samples = torch.cat(held)[window.first_sample - first_sample :]
-            held, first_sample = [samples], window.first_sample
-            yield _run(model, samples[: window.num_samples], window, layers)
-            frame += window.num_frames
-
-
-@dataclass(frozen=True)
-class _Grid:
     convolutions: tuple[tuple[int, int], ...]
     frame_multiple: int
     window_frames: int
     context_frames: int
-    group_frames: int
+    group_frames: int = 1
 
     def window_from(self, frame: int, num_samples: int) -> Window | None:
         """The window that keeps `frame` and those after it, of `num_samples`; None if there is no such frame."""
@@ -141,7 +86,42 @@ class _Grid:
         samples = num_samples - first_sample
         if last < total:
             samples = count_samples(last - first, self.convolutions)
-        return Window(first_sample, samples, frame - first, min(last, total) - end, frame, end - frame)
+        return Window(first_sample, samples, frame - first, min(last, total) - end, end - frame)
+
+
+def stream(
+    model: SpeechModel,
+    chunks: Iterable[Tensor],
+    window_seconds: float = DEFAULT_WINDOWS.window_seconds,
+    context_seconds: float | None = None,
+    layers: Sequence[int] | None = None,
+) -> Iterator[tuple[Tensor, ...]]:
+    """The hidden states of samples that arrive in `chunks`, each (samples,) float32 at 16 kHz of any length.
+
+    Yields a tuple for each window of `Grid`, as soon as its samples and those of its context are there:
+    (time, feature) for each of `layers` (ascending; None: all), on the model's device. Concatenated they have the frame
+    count of the whole recording, and, of a model with a bounded reach, its states. `context_seconds` None:
+    `needed_context`. Memory holds one window with its context, and one chunk. Nothing is yielded if there is
+    not one frame.
+    """
+    layers = range(len(model.widths)) if layers is None else layers
+    context_seconds = needed_context(model) if context_seconds is None else context_seconds
+    rate_hz, groups = frame_rate_hz(model.convolutions), model.locality.group_frames
+    window_frames, context_frames = max(1, round(window_seconds * rate_hz)), math.ceil(context_seconds * rate_hz)
+    grid = Grid(tuple(model.convolutions), model.frame_multiple, window_frames, context_frames, groups)
+    held: list[Tensor] = []
+    first_sample = received = frame = 0
+    for chunk in chain(chunks, [None]):
+        if chunk is not None:
+            held.append(chunk)
+            received += len(chunk)
+        while window := grid.window_from(frame, received):
+            if chunk is not None and window.first_sample + window.num_samples == received:
+                break  # It may reach further than what has arrived.
+            samples = torch.cat(held)[window.first_sample - first_sample :]
+            held, first_sample = [samples], window.first_sample
+            yield _run(model, samples[: window.num_samples], window, layers)
+            frame += window.num_frames
 
 
 @torch.inference_mode()

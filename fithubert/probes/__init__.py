@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fithubert.errors import UserError
 from fithubert.files import check_digest, check_regular
-from fithubert.records.probes import PROBE_FILE, ProbeRecord
+from fithubert.records import PROBE_FILE, ProbeRecord
 
 if TYPE_CHECKING:
     from fithubert.models.speech_model import SpeechModel

@@ -18,7 +18,7 @@ from fithubert.models.runtime import ReadOut, open_session, require_onnx
 from fithubert.models.speech_model import SpeechModel
 from fithubert.probes import GRAPH
 from fithubert.probes.network import ProbeNetwork
-from fithubert.records.probes import PROBE_FILE, ProbeGraph, ProbeRecord
+from fithubert.records import PROBE_FILE, ProbeGraph, ProbeRecord
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.learners.verification import SpeakerHead
 from fithubert.tasks import task_info

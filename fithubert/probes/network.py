@@ -13,7 +13,7 @@ from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import SHIPPED_STUDENT
 from fithubert.probes import FloatArray, Probe
-from fithubert.records.probes import ProbeRecord
+from fithubert.records import ProbeRecord
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.kept import read_head
 from fithubert.superb.learners.verification import SpeakerHead

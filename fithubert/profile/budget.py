@@ -22,8 +22,8 @@ from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.macs import count_macs
 from fithubert.models.student import build_student
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
-from fithubert.threads import torch_threads
 from fithubert.training.updates import OptimizerSettings, build_optimizer
+from fithubert.workers import torch_threads
 
 _MODEL_SECONDS, _CODEC_SECONDS, _DISK_BYTES = 4.0, 4.0, 64 * 2**20
 

@@ -25,7 +25,7 @@ from fithubert.models.recipes import RECIPES
 from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.student import build_student
-from fithubert.models.weights import ParameterCounts, parameter_counts
+from fithubert.models.weights import ParameterCounts, count_parameters, parameter_counts
 from fithubert.profile.timing import (
     find_module,
     paired_ratio,
@@ -34,7 +34,7 @@ from fithubert.profile.timing import (
     weight_bytes,
 )
 from fithubert.records import Machine, ModelCost, ModelCosts, Parameters, PartCost
-from fithubert.threads import torch_threads
+from fithubert.workers import torch_threads
 
 #: The part that a module belongs to, by the attribute that holds it. The norms of a part belong to it.
 _PART_OF_ATTRIBUTE = {
@@ -230,7 +230,7 @@ def describe_machine() -> Machine:
 def _parameters(subject: Subject) -> Parameters:
     counts = subject.parameters
     if counts is None:
-        counts = ParameterCounts(trunk=sum(p.numel() for p in find_module(subject.model).parameters()))
+        counts = ParameterCounts(trunk=count_parameters(find_module(subject.model)))
     return Parameters(counts.trunk, counts.readout, counts.training_only, counts.total)
 
 

@@ -23,12 +23,16 @@ from fithubert.records.metrics import (
     TrainedParameters,
 )
 from fithubert.records.results import (
+    PROBE_FILE,
     AblationMetrics,
     AblationSummary,
     AblationTrial,
     Comparison,
     CompressJob,
     CompressMetrics,
+    Pooling,
+    ProbeGraph,
+    ProbeRecord,
     SpeakerScores,
     SweepMetrics,
     SweepPoint,

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fithubert.errors import UserError
 from fithubert.files import atomic_file
 from fithubert.records import SweepMetrics, SweepPoint, SweepReference
-from fithubert.report import draw_front, draw_importance, render_front
+from fithubert.report.figures import draw_front, draw_importance
+from fithubert.report.page import render_front
 from fithubert.search.study import counts, read_curve
 from fithubert.tasks import task_info
 

@@ -20,10 +20,10 @@ from fithubert.models.macs import PARTS, REFERENCE_SECONDS, count_macs
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.student import build_student
-from fithubert.models.weights import released_counts
+from fithubert.models.weights import count_parameters, released_counts
 from fithubert.profile.costs import time_parts
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.threads import torch_threads
+from fithubert.workers import torch_threads
 
 #: The value of every choice, by the name of its list in `SpaceParams`.
 Choices = Mapping[str, Any]
@@ -258,7 +258,7 @@ def count_costs(student: StudentParams, speed: Speed) -> Costs:
 
 def describe_reference(name: str, choices: Choices | None, teacher: HubertTeacher) -> dict[str, Any]:
     """The student `name` with its own choices, and the costs of the teacher, as a study stores them."""
-    params = sum(parameter.numel() for parameter in teacher.model.parameters())
+    params = count_parameters(teacher.model)
     macs = sum(count_reference_macs(teacher.model.config).values()) / REFERENCE_SECONDS
     return {"student": name, "choices": choices, "params": params, "macs_per_second": macs}
 

@@ -24,8 +24,8 @@ from fithubert.files import digest_json
 from fithubert.search.space import Choices, Costs, count_costs, describe_student, make_student
 from fithubert.search.study import Search, ShapeSampler, counts, first_number, read_curve, retry_trial
 from fithubert.search.trial import FinishedTrial, RunTrial, StoppingRule
-from fithubert.threads import threads_of_children
 from fithubert.training.events import StopTraining
+from fithubert.workers import threads_of_children
 
 #: Failed trials in a row that end a worker.
 _FAILURES = 3

@@ -17,7 +17,7 @@ from fithubert.distill.targets import TrainingData
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.models.macs import REFERENCE_SECONDS
 from fithubert.models.runtime import ReadOut, choose_device
-from fithubert.models.weights import load_student
+from fithubert.models.weights import count_parameters, load_student
 from fithubert.records import AblationTrial, TaskScore
 from fithubert.search.space import count_reference_macs
 from fithubert.store.extract import ExtractSettings, extract_features
@@ -72,7 +72,7 @@ def run_trial(
         dev_loss=ended.best_dev_loss,
         curve=tuple((point.update, point.dev_loss) for point in ended.curve),
         tasks=tasks,
-        parameters=sum(p.numel() for p in model.student.parameters()),
+        parameters=count_parameters(model.student),
         macs_per_second=sum(count_reference_macs(model.student.config).values()) / REFERENCE_SECONDS,
         updates=ended.updates,
         audio_hours=ended.audio_hours,

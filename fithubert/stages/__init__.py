@@ -12,9 +12,6 @@ from fithubert.config.params import REFERENCES, Params
 from fithubert.tracking.runs import TrackedRun, track_stage
 from fithubert.workspace import Workspace, metrics_file
 
-#: Every stage in the order of dvc.yaml. A stage has one name in every place: its section of params.yaml (that of
-#: `prepare` is `data`), its file in pipeline/, cli/ and stages/, and its files below reports/metrics.
-STAGES = ("prepare", "teacher", "cache", "distill", "ablation", "extract", "profile", "superb", "depth", "report")
 #: Stage -> the sections of the parameters that its MLflow run records as they are.
 _SECTIONS = {
     "distill": ("distill", "cache", "teacher", "data"),
@@ -30,7 +27,11 @@ _SENT_LATER = ("superb",)
 
 
 def list_stages(params: Params) -> list[str]:
-    """Every stage of `dvc repro` with these parameters, as DVC names it (`superb@teacher`), in DVC's order."""
+    """Every stage of `dvc repro` with these parameters, as DVC names it (`superb@teacher`), in DVC's order.
+
+    A stage has one name in every place: its section of params.yaml (that of `prepare` is `data`), its file in
+    pipeline/, cli/ and stages/, and its files below reports/metrics.
+    """
     return [
         "prepare",
         "teacher",

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.distributed import is_torchelastic_launched
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "dev")
 
 
-def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[str, Any]:
+def cache(params: Params, workspace: Workspace, repair: bool = False) -> CacheMetrics:
     """Write the teacher's hidden states of train and dev, with waveforms, to data/cache; the metrics.
 
     Under torchrun every rank writes its part of the shards, on its own GPU if there are any, and the first one the
@@ -35,7 +35,7 @@ def cache(params: Params, workspace: Workspace, repair: bool = False) -> dict[st
         return _cache(params, workspace, repair, begun, fabric)
 
 
-def _cache(params: Params, workspace: Workspace, repair: bool, begun: float, fabric: "Fabric | None") -> dict[str, Any]:
+def _cache(params: Params, workspace: Workspace, repair: bool, begun: float, fabric: "Fabric | None") -> CacheMetrics:
     worker, of_rank = (0, 1), ""
     if fabric is not None:
         worker, of_rank = (fabric.global_rank, fabric.world_size), f" (rank {fabric.global_rank})"
@@ -54,7 +54,7 @@ def _cache(params: Params, workspace: Workspace, repair: bool, begun: float, fab
     metrics = CacheMetrics(**vars(splits["train"]), splits={"dev": splits["dev"]}, seconds=seconds)
     if worker[0] == 0:
         metrics.write(workspace.metrics("cache"))
-    return metrics.to_json()
+    return metrics
 
 
 def _measure(fabric: "Fabric", folder: Path) -> StoreMetrics:

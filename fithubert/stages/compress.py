@@ -22,7 +22,7 @@ from fithubert.models.hubert import PROJECTED_LAYER, HubertTeacher
 from fithubert.models.macs import count_macs
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
-from fithubert.models.weights import released_counts
+from fithubert.models.weights import count_parameters, released_counts
 from fithubert.profile.compression import STUDENT, CompressOptions, plan_params, plan_training
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics, SpeakerScores
 from fithubert.stages.cache import cache
@@ -88,7 +88,7 @@ def _list_recordings(root: Path, out: Path) -> str:
 def _begin(options: CompressOptions, teacher: HubertTeacher) -> tuple[CompressMetrics, Params]:
     """Print what will be made; the metrics that are known before, and parameters for the corpus."""
     shape = teacher.model.config
-    count = _count(teacher)
+    count = count_parameters(teacher.model)
     params = plan_params(shape, count, options, "live", options.updates or 0)
     student = params.students[STUDENT]
     config = resolve(student.recipe, student.shape)
@@ -102,10 +102,6 @@ def _begin(options: CompressOptions, teacher: HubertTeacher) -> tuple[CompressMe
         flush=True,
     )
     return CompressMetrics(teacher.name, "", parameters, count, ours, theirs, 0, {}), params
-
-
-def _count(teacher: HubertTeacher) -> int:
-    return sum(parameter.numel() for parameter in teacher.model.parameters())
 
 
 @contextmanager
@@ -134,11 +130,13 @@ def _provide_params(options: CompressOptions, teacher: HubertTeacher, base: Para
     if not path.is_file():
         print("reading the recordings", flush=True)
         done = prepare(base, workspace)
-        for entry in done["skipped"]:
-            print(f"skipped {entry['path']}: {entry['reason']}")
-        print("".join(f"{note}\n" for note in done.get("notes", ())), end="")
+        for entry in done.skipped:
+            print(f"skipped {entry.path}: {entry.reason}")
+        print("".join(f"{note}\n" for note in done.notes or ()), end="")
         print("measuring how fast this machine is", flush=True)
-        params, lines = plan_training(options, teacher.model.config, _count(teacher), workspace.load_manifest())
+        params, lines = plan_training(
+            options, teacher.model.config, count_parameters(teacher.model), workspace.load_manifest()
+        )
         print("\n".join(lines), flush=True)
         _write_params(path, params, workspace)
     params, copy = load_params(path), options.write_params

@@ -22,8 +22,15 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.probes.graph import export_probe
 from fithubert.profile.timing import paired_ratio, time_in_turn
-from fithubert.records import CompressMetrics, DistillMetrics, SpeakerScores, Summary, load_summary
-from fithubert.records.probes import PROBE_FILE, ProbeRecord
+from fithubert.records import (
+    PROBE_FILE,
+    CompressMetrics,
+    DistillMetrics,
+    ProbeRecord,
+    SpeakerScores,
+    Summary,
+    load_summary,
+)
 from fithubert.superb.kept import read_head
 from fithubert.superb.run import LEARNERS, keeps_head
 from fithubert.tasks import task_info

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from fithubert.config.params import REFERENCES, Params
 from fithubert.importers import load_teacher
@@ -33,7 +32,7 @@ def load_model(params: Params, workspace: Workspace, name: str) -> SpeechModel:
     return ReadOut(load_student(workspace.finished_student(name)), name).to(choose_device(params.teacher.device))
 
 
-def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
+def extract(params: Params, workspace: Workspace, model: str) -> ExtractMetrics:
     """Write all hidden states of `model` for the whole corpus to data/extract/{model}; the metrics."""
     begun = time.monotonic()
     loaded = load_model(params, workspace, model)
@@ -48,4 +47,4 @@ def extract(params: Params, workspace: Workspace, model: str) -> dict[str, Any]:
     readout = loaded.student.config.readout if isinstance(loaded, ReadOut) else None
     metrics = ExtractMetrics(**vars(stored), seconds=time.monotonic() - begun, readout=readout)
     metrics.write(workspace.metrics(f"extract@{model}"))
-    return metrics.to_json()
+    return metrics

@@ -9,7 +9,8 @@ from fithubert.config.params import Params
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory
 from fithubert.records import write_resamples
-from fithubert.report import ReportFiles, plan_report, read_scores, write_report
+from fithubert.report.page import ReportFiles, write_report
+from fithubert.report.summary import plan_report, read_scores
 from fithubert.superb.pool import pool_scores
 from fithubert.workspace import Workspace
 

@@ -2,16 +2,16 @@
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from fithubert.config.data import FolderData, SyntheticData
 from fithubert.config.params import Params
 from fithubert.errors import UserError
+from fithubert.records import PrepareMetrics
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
 
-def prepare(params: Params, workspace: Workspace, download: bool = False) -> dict[str, Any]:
+def prepare(params: Params, workspace: Workspace, download: bool = False) -> PrepareMetrics:
     """Write the corpus of `params.data` to the workspace's data folder; the metrics, which are also written.
 
     With `download`, missing parts of a published corpus are downloaded first; raises UserError for another source.
@@ -27,4 +27,4 @@ def prepare(params: Params, workspace: Workspace, download: bool = False) -> dic
     metrics = prepare_corpus(params.data, workspace.data, on_progress=progress_line("prepare"))
     metrics = replace(metrics, seconds=time.monotonic() - begun)
     metrics.write(workspace.metrics("prepare"))
-    return metrics.to_json()
+    return metrics

@@ -10,7 +10,8 @@ from fithubert.models.recipes import resolve
 from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import load_student
 from fithubert.records import load_summary
-from fithubert.report import ReportFiles, plan_report, write_report
+from fithubert.report.page import ReportFiles, write_report
+from fithubert.report.summary import plan_report
 from fithubert.stages.export import tracked_student
 from fithubert.tracking.local import complete_runs
 from fithubert.tracking.models import ModelShape, log_students, log_summary, recorded_runs

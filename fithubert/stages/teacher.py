@@ -15,7 +15,7 @@ from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechModel
-from fithubert.models.weights import read_teacher, save_teacher
+from fithubert.models.weights import count_parameters, read_teacher, save_teacher
 from fithubert.records import PhoneProbe, TeacherMetrics
 from fithubert.superb.probe import frame_labels, probe_phones
 from fithubert.training.progress import progress_line
@@ -49,7 +49,7 @@ def teacher(params: Params, workspace: Workspace) -> TeacherMetrics:
         fingerprint=loaded.fingerprint,
         layers=len(loaded.widths) - 1,
         width=loaded.widths[-1],
-        params=sum(p.numel() for p in loaded.model.parameters()),
+        params=count_parameters(loaded.model),
         probe=probe,
         seconds=time.monotonic() - begun,
     )

@@ -9,7 +9,7 @@ from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import atomic_directory
 from fithubert.frames import SAMPLE_RATE_HZ, count_samples, receptive_field
-from fithubert.records.probes import PROBE_FILE, ProbeRecord
+from fithubert.records import PROBE_FILE, ProbeRecord
 from fithubert.store.read import FeatureStore
 from fithubert.superb.heads import LayerSum, LinearHead
 from fithubert.superb.learners import TrainedHead

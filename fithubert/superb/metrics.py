@@ -252,19 +252,19 @@ def mean_f1(references: Counter[frozenset[str]], answer: frozenset[str]) -> floa
     return sum(count * type_f1(reference, answer) for reference, count in references.items()) / references.total()
 
 
-def summarise(measures: Sequence[Measure], seed: int = 0) -> Score:
+def summarise(measures: Sequence[Measure]) -> Score:
     """The Score of one metric from its measure under every seed, on the same items."""
-    return combine([m.value for m in measures], np.stack([m.resampled(seed) for m in measures]), seed)
+    return combine([m.value for m in measures], np.stack([m.resampled(0) for m in measures]))
 
 
-def combine(of_seeds: Sequence[float], rows: FloatArray, seed: int = 0) -> Score:
+def combine(of_seeds: Sequence[float], rows: FloatArray) -> Score:
     """The Score of one metric from its value under every seed and `rows` (seed, RESAMPLES), the resamples of each.
 
     n seeds spread around their own mean by the root of (n - 1) / n too little; the draws of seeds are widened by that.
     """
     resamples, count, deviation = rows.mean(axis=0), len(rows), 0.0
     if count > 1:
-        drawn = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES).T / count
+        drawn = np.random.default_rng([0, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES).T / count
         spread: FloatArray = (drawn * rows).sum(axis=0) - resamples
         resamples = resamples + np.sqrt(count / (count - 1)) * spread
         deviation = float(np.std(of_seeds, ddof=1))

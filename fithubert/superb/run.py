@@ -14,8 +14,7 @@ from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.models.runtime import choose_device
-from fithubert.records import Candidate, SuperbMetrics
-from fithubert.records.probes import Pooling
+from fithubert.records import Candidate, Pooling, SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.heads import LayerSum
 from fithubert.superb.learners import (

@@ -100,7 +100,7 @@ def list_curves(points: Sequence[MetricPoint]) -> dict[str, tuple[tuple[float, i
     return {name: (*found[: -1 : -(-len(found) // _KEPT_POINTS)], found[-1]) for name, found in curves.items()}
 
 
-def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
+def complete_runs(workspace: Path) -> int:
     """Send the runs that only the local record has, and add the hashes of dvc.lock to the tags of runs.
 
     Returns how many runs were new to the store or to dvc.lock. DVC adds a stage to dvc.lock only after its command has
@@ -123,7 +123,7 @@ def complete_runs(workspace: Path, flush_seconds: float | None = None) -> int:
         elif hashes and record.run_id:
             jobs.append(partial(Session.tag, run_id=record.run_id, tags=hashes))
     if jobs:
-        send_all(jobs, FLUSH_SECONDS + len(jobs) if flush_seconds is None else flush_seconds)
+        send_all(jobs, FLUSH_SECONDS + len(jobs))
     return len(jobs)
 
 

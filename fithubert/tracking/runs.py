@@ -148,12 +148,10 @@ def track_stage(
             ended.write(path)
 
 
-def start_study(
-    name: str, params: Mapping[str, object], workspace: Path, flush_seconds: float = FLUSH_SECONDS
-) -> str | None:
+def start_study(name: str, params: Mapping[str, object], workspace: Path) -> str | None:
     """Open the run of a study; its id, or None if MLflow is not installed or the server does not answer."""
     tags = stage_tags("sweep", workspace) | {"study": name, "command": f"fithubert sweep --study {name}"}
-    session = send_all([lambda session: session.start(f"sweep {name}", tags, flatten(params))], flush_seconds)
+    session = send_all([lambda session: session.start(f"sweep {name}", tags, flatten(params))])
     return None if session is None else session.run_id
 
 

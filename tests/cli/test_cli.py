@@ -62,12 +62,11 @@ def test_every_command_has_help_with_an_example_and_no_types_of_flags(command: s
 
 def test_every_command_is_a_file_of_its_name() -> None:
     files = {path.stem.rstrip("_") for path in (ROOT / "fithubert" / "cli").glob("*.py")}
-    assert files == {*NAMES, "options", "__init__".rstrip("_"), "__main__".rstrip("_")}
+    assert files == {*NAMES, "options", "__init__".rstrip("_")}
 
 
-@pytest.mark.parametrize("module", ["fithubert", "fithubert.cli"])
-def test_both_modules_are_the_command(module: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "fithubert", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"fithubert {fithubert.__version__}\n"
 
 
@@ -185,7 +184,7 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(module: str) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fithubert.cli", "--debug", "--params", str(tmp_path / "params.yaml"), "profile"],
+        [sys.executable, "-m", "fithubert", "--debug", "--params", str(tmp_path / "params.yaml"), "profile"],
         capture_output=True,
         text=True,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames, count_frames, keep_whole, receptive_field
 from fithubert.models.runtime import HopAligned, ReadOut
 from fithubert.models.speech_model import FbankModel, Locality, SpeechOutput
-from fithubert.models.windows import needed_context, plan_windows, stream
+from fithubert.models.windows import Grid, Window, needed_context, stream
 from tests.models.shapes import strong, tiny
 
 GRIDS = (HUBERT_CONVOLUTIONS, ((400, 160),), ((3, 2), (5, 3)), ((2, 3), (1, 1), (4, 5)), ((1, 1),))
@@ -51,6 +51,15 @@ def join(pieces: Any) -> list[Tensor]:
     return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
 
 
+def plan_windows(grid: Grid, num_samples: int) -> list[Window]:
+    windows: list[Window] = []
+    frame = 0
+    while window := grid.window_from(frame, num_samples):
+        windows.append(window)
+        frame += window.num_frames
+    return windows
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     st.sampled_from(GRIDS),
@@ -63,18 +72,16 @@ def test_every_frame_is_kept_once_with_its_context(
     convolutions: Any, multiple: int, num_samples: int, window_frames: int, context_frames: int
 ) -> None:
     total, step = count_frames(num_samples, convolutions, multiple), receptive_field(convolutions)[1]
-    windows = plan_windows(num_samples, convolutions, multiple, window_frames, context_frames)
     kept = 0
-    for window in windows:
-        assert window.first_frame == kept
-        kept += window.num_frames
+    for window in plan_windows(Grid(tuple(convolutions), multiple, window_frames, context_frames), num_samples):
+        first_frame, kept = kept, kept + window.num_frames
         assert 0 < window.num_frames <= window_frames
         assert window.first_sample % (step * multiple) == 0
         assert window.first_sample + window.num_samples <= num_samples
-        assert window.first_sample // step == window.first_frame - window.drop_first_frames
+        assert window.first_sample // step == first_frame - window.drop_first_frames
         read = count_frames(window.num_samples, convolutions, multiple)
         assert read == window.drop_first_frames + window.num_frames + window.drop_last_frames
-        assert window.drop_first_frames >= min(context_frames, window.first_frame)
+        assert window.drop_first_frames >= min(context_frames, first_frame)
         assert window.drop_last_frames >= min(context_frames, total - kept)
         assert read <= window_frames + 2 * (context_frames + 60)
     assert kept == total
@@ -98,7 +105,7 @@ def test_a_local_model_gives_the_states_of_the_whole_recording_from_chunks_of_an
 def test_streamed_states_are_those_of_the_planned_windows_and_come_as_soon_as_their_context() -> None:
     model = ReadOut(strong(tiny("fithubert")), "student")
     waveform = draw_waveform(60_000) / 100
-    windows = plan_windows(60_000, model.convolutions, model.frame_multiple, 50, 10)
+    windows = plan_windows(Grid(tuple(model.convolutions), model.frame_multiple, 50, 10), 60_000)
     expected = []
     for window in windows:
         part = waveform[window.first_sample : window.first_sample + window.num_samples]

@@ -24,7 +24,7 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import load_student, save_student
 from fithubert.probes import Label, Probe, Symbols
 from fithubert.probes.graph import METADATA, export_probe
-from fithubert.records.probes import ProbeRecord
+from fithubert.records import ProbeRecord
 from fithubert.stages.export import export_task
 from fithubert.superb.heads import LinearHead
 from fithubert.superb.kept import read_head, write_head

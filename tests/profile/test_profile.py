@@ -21,7 +21,7 @@ from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, parameter_counts
 from fithubert.profile.costs import Subject, count_parts, profile_models, time_parts
 from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, weight_bytes
-from fithubert.threads import torch_threads
+from fithubert.workers import torch_threads
 
 
 def small_config(depth: int = 2, kernel: int = 16) -> HubertConfig:

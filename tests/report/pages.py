@@ -3,12 +3,11 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from fithubert.report import ReportPlan
 from fithubert.report.chart import Chart
 from fithubert.report.figures import draw_charts
 from fithubert.report.page import render_page
 from fithubert.report.sections import Sections, build_sections
-from fithubert.report.summary import build_summary, gather
+from fithubert.report.summary import ReportPlan, build_summary, gather
 from tests.report.sample import PLAN
 
 

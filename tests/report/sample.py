@@ -10,7 +10,7 @@ import numpy as np
 
 from fithubert.files import digest, write_json
 from fithubert.records import ModelScores, SuperbMetrics, write_resamples
-from fithubert.report import ReportPlan
+from fithubert.report.summary import ReportPlan
 
 STUDENTS = ("fithubert", "fithubert_notr", "distilhubert")
 MODELS = ("fbank", "teacher", *STUDENTS)

@@ -9,7 +9,8 @@ import pytest
 
 from fithubert.files import write_json
 from fithubert.records import SweepMetrics
-from fithubert.report import draw_importance, render_front
+from fithubert.report.figures import draw_importance
+from fithubert.report.page import render_front
 from tests.report.pages import charts_of, page_of
 from tests.report.sample import ablation, distill, sweep, write_metrics
 

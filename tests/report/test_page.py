@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fithubert.files import write_json
-from fithubert.report import write_report
+from fithubert.report.page import write_report
 from tests.report.pages import PageReader, page_of, section_of
 from tests.report.sample import PLAN, ablation, profile, superb, write_metrics, write_score
 

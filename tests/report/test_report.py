@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from fithubert.errors import UserError
-from fithubert.records import Lead
-from fithubert.report import ReportPlan, build_summary, compare_rows, load_summary, write_report
-from fithubert.report.page import markdown_table
-from fithubert.report.summary import gather
+from fithubert.records import Lead, load_summary
+from fithubert.report.page import markdown_table, write_report
+from fithubert.report.summary import ReportPlan, build_summary, compare_rows, gather
 from fithubert.report.table import format_count, format_macs, format_seconds, format_share, print_table
 from tests.report.pages import PageReader, page_of
 from tests.report.sample import MODELS, PLAN, STUDENTS, superb, write_metrics, write_score

@@ -1,4 +1,4 @@
-"""`torchrun -m fithubert.cli cache`: the ranks together write what one process writes."""
+"""`torchrun -m fithubert cache`: the ranks together write what one process writes."""
 
 from pathlib import Path
 

@@ -27,7 +27,7 @@ class LiveUi:
 def start_ui(workspace: Path, *arguments: str) -> "subprocess.Popen[str]":
     """The command in `workspace`, its output in a pipe."""
     return subprocess.Popen(
-        [sys.executable, "-m", "fithubert.cli", "ui", *arguments],
+        [sys.executable, "-m", "fithubert", "ui", *arguments],
         cwd=workspace,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,

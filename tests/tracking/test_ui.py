@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from fithubert.errors import UserError
 from fithubert.records import Summary, load_summary
-from fithubert.report import write_report
+from fithubert.report.page import write_report
 from fithubert.tracking import ui
 from fithubert.tracking.models import ModelShape, log_summary
 from tests.browser import NAMES, Page, find_chromium, open_browser

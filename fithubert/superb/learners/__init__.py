@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fithubert.config.superb import TaskBudget
 from fithubert.config.teacher import Device
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.records.probes import Pooling
+from fithubert.records import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.metrics import Measure
 from fithubert.tasks import Metric

@@ -14,7 +14,7 @@ from fithubert.data import CHARACTERS, END, SPECIALS, spell, split_words
 from fithubert.data.batching import group_consecutive
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.frames import receptive_field, reduce_lengths
-from fithubert.records.probes import Pooling
+from fithubert.records import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import Bank, ListWindows, ShuffledBatches, keep_longer_halves, list_starts, read_banks
 from fithubert.superb.heads import (

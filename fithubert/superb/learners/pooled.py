@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.records.probes import Pooling
+from fithubert.records import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import ShuffledBatches, Variants, read_means
 from fithubert.superb.heads import LinearHead, linear_logits

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest, Utterance
-from fithubert.records.probes import Pooling
+from fithubert.records import Pooling
 from fithubert.store.read import FeatureStore
 from fithubert.superb.bank import Bank, ShuffledBatches, Variants, read_banks
 from fithubert.superb.heads import LayerSum, pad_frames, sum_layers

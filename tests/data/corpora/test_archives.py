@@ -114,8 +114,8 @@ def test_librispeech_is_downloaded_and_prepared(
     monkeypatch.setattr(content.librispeech, "_CHECKSUMS", digests)
     params = Params(data=LibriSpeechData(path=tmp_path / named), students={}, superb={"models": ()})
     metrics = prepare(params, Workspace(tmp_path / "work"), download=True)
-    assert metrics["utterances"] == 6
-    assert metrics["skipped"] == []
+    assert metrics.utterances == 6
+    assert metrics.skipped == ()
     assert sorted(p.name for p in (tmp_path / "corpora").iterdir()) == ["LibriSpeech", "lexicon"]
     assert len(server.asked) == 3 + 2
     download_corpus(params.data)

@@ -106,11 +106,11 @@ def test_without_a_lexicon_there_are_no_phones_and_the_report_says_so(corpus: Pa
     shutil.rmtree(corpus / "lexicon")
     params = Params(data=LibriSpeechData(path=corpus), students={}, superb={"models": ()})
     metrics = prepare(params, Workspace(tmp_path / "work"))
-    assert metrics["source"] == "librispeech"
-    assert metrics["splits"]["train"]["speakers"] == 2
-    (note,) = metrics["skipped"]
-    assert note["path"] == "lexicon"
-    assert "s3prl/g2p" in note["reason"]
+    assert metrics.source == "librispeech"
+    assert metrics.splits["train"]["speakers"] == 2
+    (note,) = metrics.skipped
+    assert note.path == "lexicon"
+    assert "s3prl/g2p" in note.reason
     manifest = Workspace(tmp_path / "work").load_manifest()
     assert not any(u.pronunciation for u in manifest)
 

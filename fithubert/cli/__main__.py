@@ -1,5 +1,0 @@
-"""`python -m fithubert.cli`: the command without its script on the path, as under torchrun."""
-
-from fithubert.cli import main
-
-main()
