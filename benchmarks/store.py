@@ -20,8 +20,9 @@ from fithubert.files import digest
 from fithubert.frames import SAMPLE_RATE_HZ, count_frames
 from fithubert.importers import load_teacher
 from fithubert.models.speech_model import SpeechModel, SpeechOutput
+from fithubert.store.basis import SAMPLE_SECONDS, provide_basis
 from fithubert.store.codec import encode_layer, layer_codecs
-from fithubert.store.extract import SAMPLE_SECONDS, ExtractSettings, describe_store, extract_features, provide_basis
+from fithubert.store.extract import ExtractSettings, describe_store, extract_features
 from fithubert.store.read import FeatureStore
 from fithubert.store.shards import (
     PlannedRow,

@@ -39,14 +39,11 @@ except that the layers of pca_int8 use Zstandard; all have CRC-32 checksums, whi
 
 import json
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 
-from fithubert.files import digest_json, require_regular
-from fithubert.store.codec import Basis, LayerBasis, find_codec
+from fithubert.files import digest_json
+from fithubert.store.codec import find_codec
 
 FORMAT_VERSION = 2
 INDEX_NAME = "_index.parquet"
@@ -254,40 +251,3 @@ def index_schema(info: StoreInfo, index: IndexInfo) -> pa.Schema:
     if index.basis_digest is not None:
         metadata[BASIS_KEY] = index.basis_digest.encode()
     return pa.schema(_PLACE + [(name, pa.int32()) for name in ("shard", "row_group", "row")], metadata)
-
-
-def basis_name(info: StoreInfo) -> str:
-    """The file name of a store's basis; that of another store has another name."""
-    return BASIS_PATTERN.replace("*", info.fingerprint[:12])
-
-
-def read_basis(directory: Path, info: StoreInfo) -> Basis:
-    """The basis of a store.
-
-    Raises OSError, ArrowException or ValueError if it is missing, damaged or of another store.
-    """
-    table = pq.read_table(require_regular(directory / basis_name(info)), page_checksum_verification=True)
-    difference = describe_difference(parse_info(table.schema.metadata), info)
-    if difference is not None:
-        raise ValueError(difference)
-    rows = table.to_pylist()
-    if [(row["layer"], row["width"]) for row in rows] != list(zip(info.layers, info.widths, strict=True)):
-        raise ValueError("it has other layers")
-    return Basis(
-        {
-            row["layer"]: LayerBasis(
-                _to_tensor(row["mean"], row["width"]),
-                _to_tensor(row["axes"], row["components"], row["width"]),
-                row["step"],
-                row["stored_share"],
-            )
-            for row in rows
-        }
-    )
-
-
-def _to_tensor(data: bytes, *shape: int) -> torch.Tensor:
-    tensor = torch.frombuffer(bytearray(data), dtype=torch.float32)
-    if tensor.numel() != torch.Size(shape).numel():
-        raise ValueError("its axes are broken")
-    return tensor.view(shape)

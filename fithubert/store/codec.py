@@ -1,10 +1,9 @@
-"""The codecs of hidden states: float32, float16, int8, and pca_int8 on principal components that are fitted here."""
+"""The codecs of hidden states: float32, float16, int8, and pca_int8 on principal components."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -16,8 +15,6 @@ _INT8_MAX = 127
 _INT8_LARGEST = 3e38
 #: The largest number whose rotation stays in the range of float32, for any number of features.
 _ROTATABLE_MAX = 1e30
-#: The smallest step tried, as a share of the coarsest; below it, the 8 bits decide the error.
-_FINEST, _BISECTIONS = 1e-5, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +144,8 @@ def _decode_int8(value: Tensor, start_frame: int, out: Tensor) -> None:
     torch.addcmul(offset, codes, scale, out=out)
 
 
-def _pca_codec(basis: LayerBasis | None) -> Codec:
+def pca_codec(basis: LayerBasis | None) -> Codec:
+    """The codec on the axes of `basis`."""
     if basis is None:
         raise ValueError("pca_int8 needs a basis")
     components = basis.components
@@ -156,8 +154,8 @@ def _pca_codec(basis: LayerBasis | None) -> Codec:
         saturated = int((x.abs() > _ROTATABLE_MAX).sum())
         axes, mean = basis.axes.to(x.device), basis.mean.to(x.device)
         rotated = axes @ (x.clamp(-_ROTATABLE_MAX, _ROTATABLE_MAX) - mean).T
-        scale = _component_scales(rotated.abs().amax(1), basis.step)
-        return _join(scale, _quantise(rotated, scale[:, None]).to(torch.int8)), saturated
+        scale = component_scales(rotated.abs().amax(1), basis.step)
+        return _join(scale, quantise(rotated, scale[:, None]).to(torch.int8)), saturated
 
     def decode(value: Tensor, start_frame: int, out: Tensor) -> None:
         scale = value[: 4 * components].clone().view(torch.float32)
@@ -168,12 +166,12 @@ def _pca_codec(basis: LayerBasis | None) -> Codec:
     return Codec(lambda num_frames, _: (4 + num_frames) * components, encode, decode, basis.stored_share)
 
 
-def _component_scales(peaks: Tensor, step: float) -> Tensor:
+def component_scales(peaks: Tensor, step: float) -> Tensor:
     """The quantiser steps of components with the largest magnitudes `peaks`: `step`, or more if 8 bits need it."""
     return (peaks / _INT8_MAX).clamp(min=step)
 
 
-def _quantise(rotated: Tensor, scale: Tensor) -> Tensor:
+def quantise(rotated: Tensor, scale: Tensor) -> Tensor:
     """The codes of `rotated` in steps of `scale`, as floats; 0 if the scale is 0."""
     return (rotated / torch.where(scale > 0, scale, 1.0)).round_().clamp_(-_INT8_MAX, _INT8_MAX)
 
@@ -209,7 +207,7 @@ CODECS: dict[str, CodecKind] = {
         # Components of little variance have small codes, which compress well.
         "zstd",
         True,
-        _pca_codec,
+        pca_codec,
     ),
     "float32": CodecKind(
         "num_frames x width float32, little-endian",
@@ -219,56 +217,6 @@ CODECS: dict[str, CodecKind] = {
         lambda _: _FLOAT32,
     ),
 }
-
-
-def fit_basis(states: Sequence[Sequence[Tensor]], layers: Sequence[int], variance_share: float) -> Basis:
-    """The basis that keeps `variance_share` of the variance. `states`: (time, feature) by utterance and layer."""
-    parts = zip(*states, strict=True)
-    return Basis({layer: _fit_layer(own, variance_share) for layer, own in zip(layers, parts, strict=True)})
-
-
-def _fit_layer(parts: Sequence[Tensor], share: float) -> LayerBasis:
-    """Axes, and the coarsest step with which the coding error of `parts` is at most 1 - `share` of their spread.
-
-    One step for all components needs the fewest bits for an error: a component whose variance is below the noise of
-    that step is dropped. Source: reverse water-filling, Cover and Thomas, section 10.3.3.
-    """
-    frames = torch.cat(list(parts)).double()
-    mean = frames.mean(0).float()
-    centred = frames - mean
-    variances, axes = torch.linalg.eigh(centred.T @ centred / len(frames))
-    variances, axes = variances.flip(0), axes.flip(1).T.float().contiguous()
-    budget = (1 - share) * sum(float((part.double() - part.double().mean(0)).square().sum()) for part in parts)
-    rotated = (centred.float() @ axes.T).split([len(part) for part in parts])
-    peaks = torch.stack([part.abs().amax(0) for part in rotated])
-    high = float(12 * variances[0].clamp(min=0)) ** 0.5
-    low = high * _FINEST
-    for _ in range(_BISECTIONS):
-        step = (low * high) ** 0.5
-        if _coding_error(rotated, peaks, step, _count_kept(variances, step)) > budget:
-            high = step
-        else:
-            low = step
-    kept = _count_kept(variances, low)
-    basis = LayerBasis(mean, axes[:kept].contiguous(), float(torch.tensor(low)), 1.0)
-    encode, compression = _pca_codec(basis).encode, CODECS["pca_int8"].page_compression
-    values = b"".join(encode(part)[0].numpy().tobytes() for part in parts)
-    return replace(basis, stored_share=len(pa.compress(values, codec=compression, asbytes=True)) / len(values))
-
-
-def _count_kept(variances: Tensor, step: float) -> int:
-    """Components whose variance is above the noise of a quantiser with this step."""
-    return max(1, int((variances > step**2 / 12).sum()))
-
-
-def _coding_error(rotated: Sequence[Tensor], peaks: Tensor, step: float, kept: int) -> float:
-    """The squared error of dropping all but `kept` components and coding those."""
-    total = 0.0
-    for part, peak in zip(rotated, peaks, strict=True):
-        scale = _component_scales(peak[:kept], step)
-        lost = part[:, :kept] - _quantise(part[:, :kept], scale) * scale
-        total += float(lost.square().sum(dtype=torch.float64) + part[:, kept:].square().sum(dtype=torch.float64))
-    return total
 
 
 @dataclass(frozen=True)

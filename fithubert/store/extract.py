@@ -1,19 +1,14 @@
 """From a model and a manifest to a feature store: in batches, resumable shard by shard, with any number of workers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from fithubert.code_version import code_version
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.files import open_atomically
-from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
 from fithubert.records import StoreMetrics
 from fithubert.store import (
@@ -21,27 +16,19 @@ from fithubert.store import (
     SHARD_PATTERN,
     Commands,
     StoreInfo,
-    basis_name,
     describe_difference,
-    describe_error,
-    read_basis,
     write,
 )
-from fithubert.store.codec import Basis, find_codec, fit_basis, layer_codecs, to_bytes
+from fithubert.store.basis import provide_basis
+from fithubert.store.codec import find_codec, layer_codecs
 from fithubert.store.shards import (
-    Compute,
-    PlannedRow,
     choose_layers,
     compute_hidden_states,
     order_rows,
     plan_rows,
     plan_shards,
     read_index,
-    sort_by_length,
 )
-
-#: Speech that axes are fitted on: 20 frames for each of 768 features, 0.6 GB of hidden states of HuBERT Base.
-SAMPLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -205,58 +192,3 @@ def describe_store(model: SpeechModel, manifest: Manifest, settings: ExtractSett
         variance_share=settings.variance_share if fitted else None,
         code_version=code_version(*(module for module in modules if module.startswith("fithubert."))),
     )
-
-
-def provide_basis(
-    directory: Path, info: StoreInfo, rows: Sequence[PlannedRow], compute: Compute
-) -> tuple[Basis | None, dict[str, str]]:
-    """The basis of the store in `directory`, fitted and written if there is none; None if the codec needs none.
-
-    The second result has the name of an unusable basis that was replaced, and the reason.
-
-    The sample is the first `SAMPLE_SECONDS` of `rows`, whose order is that of digests: all workers draw the same one
-    without coordination. Two machines may fit axes that differ in the last bit: the first to finish decides, and all
-    use its file.
-    """
-    if info.variance_share is None:
-        return None, {}
-    path = directory / basis_name(info)
-    problems = {}
-    try:
-        return read_basis(directory, info), {}
-    except FileNotFoundError:
-        pass
-    except (OSError, pa.ArrowException, ValueError) as error:
-        problems[path.name] = describe_error(error)
-        path.unlink(missing_ok=True)
-    limit = SAMPLE_SECONDS * SAMPLE_RATE_HZ
-    sample: list[PlannedRow] = []
-    for row in rows:
-        if limit <= 0:
-            break
-        sample.append(row)
-        limit -= row.num_samples
-    states = [[layer.float().cpu() for layer in row.hidden_states] for row in compute(sort_by_length(sample))]
-    _write_basis(directory, fit_basis(states, info.layers, info.variance_share), info)
-    return read_basis(directory, info), problems
-
-
-def _write_basis(directory: Path, basis: Basis, info: StoreInfo) -> None:
-    """Write the basis of a store unless there is one: the first of several workers decides for all."""
-    integers = [(name, pa.int32()) for name in ("layer", "width", "components")]
-    others = [("step", pa.float32()), ("stored_share", pa.float64()), ("mean", pa.binary()), ("axes", pa.binary())]
-    rows = [
-        {
-            "layer": layer,
-            "width": part.axes.shape[1],
-            "components": part.components,
-            "step": part.step,
-            "stored_share": part.stored_share,
-            "mean": to_bytes(part.mean),
-            "axes": to_bytes(part.axes),
-        }
-        for layer, part in sorted(basis.layers.items())
-    ]
-    table = pa.Table.from_pylist(rows, schema=pa.schema(integers + others, info.metadata()))
-    with open_atomically(directory / basis_name(info), replace=False) as file:
-        pq.write_table(table, file, compression="none", write_page_checksum=True)

@@ -25,13 +25,12 @@ from fithubert.store import (
     SHARD_PATTERN,
     WAVEFORM_SCALE,
     Expected,
-    basis_name,
     describe_error,
     describe_mismatch,
     layer_column,
-    read_basis,
     shard_name,
 )
+from fithubert.store.basis import basis_name, read_basis
 from fithubert.store.codec import Basis, find_codec, layer_codecs
 from fithubert.store.shards import read_index
 

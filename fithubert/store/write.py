@@ -26,7 +26,6 @@ from fithubert.store import (
     Commands,
     IndexInfo,
     StoreInfo,
-    basis_name,
     describe_difference,
     describe_error,
     index_schema,
@@ -34,6 +33,7 @@ from fithubert.store import (
     parse_info,
     shard_schema,
 )
+from fithubert.store.basis import basis_name
 from fithubert.store.codec import Basis, Codec, EncodedLayer, encode_layer, find_codec
 from fithubert.store.shards import Compute, PlannedShard, UtteranceStates
 

@@ -13,16 +13,8 @@ from torch import Tensor
 
 from fithubert.config.base import validate
 from fithubert.config.hints import HintParams
-from fithubert.distill.hints import (
-    LOSSES,
-    HintLoss,
-    HintLosses,
-    cosine_loss,
-    cross_gram_loss,
-    gram_loss,
-    l1_loss,
-    mse_loss,
-)
+from fithubert.distill.hints import HintLoss, HintLosses
+from fithubert.distill.losses import LOSSES, cosine_loss, cross_gram_loss, gram_loss, l1_loss, mse_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 from tests.models.reference import LOSSES as RECORDED

@@ -7,7 +7,8 @@ from hypothesis.extra import numpy as hnp
 
 from fithubert.config.params import CacheParams, ExtractParams
 from fithubert.errors import UserError
-from fithubert.store.codec import CODECS, Codec, encode_layer, find_codec, fit_basis, layer_codecs
+from fithubert.store.basis import fit_basis
+from fithubert.store.codec import CODECS, Codec, encode_layer, find_codec, layer_codecs
 
 shapes = st.tuples(st.integers(1, 20), st.integers(1, 9))
 #: Whatever float32 can hold, subnormal numbers and neighbours of the largest included.

@@ -13,7 +13,8 @@ import torch
 
 from fithubert.errors import UserError
 from fithubert.frames import count_frames
-from fithubert.store import extract, read_basis
+from fithubert.store import basis as bases
+from fithubert.store.basis import read_basis
 from fithubert.store.codec import Basis
 from fithubert.store.extract import ExtractReport, ExtractSettings, extract_features
 from fithubert.store.read import FeatureStore
@@ -174,7 +175,7 @@ def test_workers_that_fit_differently_agree_on_the_first_ones_basis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, numbers, fitted = threading.Barrier(2, timeout=30), itertools.count(1), []
-    original = extract.fit_basis
+    original = bases.fit_basis
 
     def fit_differently(*inputs: Any) -> Basis:
         exact = original(*inputs)
@@ -185,7 +186,7 @@ def test_workers_that_fit_differently_agree_on_the_first_ones_basis(
         together.wait()
         return basis
 
-    monkeypatch.setattr(extract, "fit_basis", fit_differently)
+    monkeypatch.setattr(bases, "fit_basis", fit_differently)
     run_together(
         *(partial(extract_features, FakeModel(), fake_manifest(), tmp_path, PCA, worker=(rank, 2)) for rank in (0, 1))
     )
@@ -201,12 +202,12 @@ def test_workers_that_fit_differently_agree_on_the_first_ones_basis(
 
 
 def test_the_sample_is_bounded_and_drawn_from_the_whole_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract, "SAMPLE_SECONDS", 3.0)
+    monkeypatch.setattr(bases, "SAMPLE_SECONDS", 3.0)
     manifest = fake_manifest(40)
     taken: list[int] = []
-    original = extract.fit_basis
+    original = bases.fit_basis
     monkeypatch.setattr(
-        extract, "fit_basis", lambda states, *rest: taken.extend(len(s[0]) for s in states) or original(states, *rest)
+        bases, "fit_basis", lambda states, *rest: taken.extend(len(s[0]) for s in states) or original(states, *rest)
     )
     extract_features(FakeModel(), manifest, tmp_path / "store", PCA)
     assert 3.0 <= sum(taken) / 50 + 0.02 * len(taken) < 5.0
