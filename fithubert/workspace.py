@@ -12,7 +12,7 @@ from fithubert.models.recipes import resolve
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one experiment below `root`, laid out as dvc.yaml says."""
+    """The folders of one experiment below `root`, laid out as in dvc.yaml."""
 
     root: Path
 

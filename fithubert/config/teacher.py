@@ -13,7 +13,7 @@ Runtime = Literal["torch", "compile", "onnx"]
 
 
 class TeacherParams(StrictModel):
-    """The teacher: `source` is any name that `load_teacher` takes (`mini` is embedded); the rest says how it runs."""
+    """The teacher: `source` is any name that `load_teacher` takes (`mini` is embedded); the rest is how it runs."""
 
     source: str = "mini"
     #: auto: a GPU if there is one.

@@ -17,7 +17,7 @@ from fithubert.data.synthetic.recording import draw_noise, draw_room
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What one crop is heard in. `room`: its impulse response (samples,), direct sound first, or None for none.
+    """The room and the noise of one crop. `room`: its impulse response (samples,), direct sound first, or None.
 
     `noise`: (samples,) of unit power, at `ratio_db` below the speech in its room, or None.
     """

@@ -160,7 +160,7 @@ def check_against_torch(readout: ReadOut, exported: SpeechModel) -> float:
     for padded, lengths in checked_batches(readout.student.shortest_samples):
         ours, theirs = readout(padded, lengths), exported(padded, lengths)
         if not torch.equal(ours.lengths, theirs.lengths):
-            raise RuntimeError(f"the exported graph says {theirs.lengths.tolist()} frames, not {ours.lengths.tolist()}")
+            raise RuntimeError(f"the exported graph has {theirs.lengths.tolist()} frames, not {ours.lengths.tolist()}")
         for one, two in zip(ours.hidden_states, theirs.hidden_states, strict=True):
             for row, count in enumerate(ours.lengths.tolist()):
                 worst = max(worst, float((one[row, :count] - two[row, :count]).abs().max()))

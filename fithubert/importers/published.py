@@ -131,7 +131,7 @@ def _reduction_and_heads(
         heads["hidden_width"] = int(get("pred_head_inter_dim", 0)) or values["width"]
         own = "encoder"
     readout = own if values["masking"] is None else "projections"
-    # Heads of each layer read what the layers say; shared ones read the encoder's output, which is normed.
+    # Heads of each layer read the outputs of the layers; shared ones read the encoder's output, which is normed.
     final_norm = "none" if readout == "projections" and own == "last" else "all"
     return {"time_reduction": reduction, "heads": heads, "readout": readout, "final_norm": final_norm}
 

@@ -46,7 +46,7 @@ class LayerHead(nn.Module):
         super().__init__()
         self.factor = factor
         self.upsampling = None if teacher_width is None else _build_upsampling(width, factor, upsampling)
-        # Only a linear one has weights; nobody asks the other for them.
+        # Only a linear one has weights, and only its weights are read.
         self.projection: nn.Linear = (
             nn.Identity() if teacher_width is None else nn.Linear(width, teacher_width)  # type: ignore[assignment]
         )

@@ -181,7 +181,7 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
     """The recipe's shape with `shape`'s fields instead of its own, nested sections merged key by key.
 
     A layer map that is not overridden follows an overridden depth: layer by layer, or from the last layer for shared
-    heads. Raises UserError naming the recipes where there is none such, and the field if one is wrong.
+    heads. Raises UserError with the names of all recipes for an unknown one, and naming a wrong field.
     """
     if recipe not in RECIPES:
         raise UserError(f"recipe {recipe!r}: not one of {', '.join(sorted(RECIPES))}")

@@ -136,7 +136,7 @@ class Student(nn.Module):
         """The outputs of `heads` (indices in the layer map; None: all) and of the unit head, nothing else.
 
         `masked` (batch, time) bool marks frames of the teacher's rate whose place the mask embedding takes, (1, 1) all
-        or none; None draws them in training as `config.masking` says.
+        or none; None draws them in training by `config.masking`.
         """
         pairs, units = self.config.heads.layer_map, self.config.units
         layers = [pairs[i][0] for i in (range(len(pairs)) if heads is None else heads)]

@@ -62,7 +62,7 @@ def check_graph(network: ProbeNetwork, path: Path, shortest: int) -> float:
             ours = [output.numpy() for output in network(padded, lengths)]
         theirs = session.run(None, {"waveforms": padded.numpy(), "lengths": lengths.numpy()})
         if len(ours) == 2 and not np.array_equal(ours[1], theirs[1]):
-            raise RuntimeError(f"the exported graph says {theirs[1].tolist()} frames, not {ours[1].tolist()}")
+            raise RuntimeError(f"the exported graph has {theirs[1].tolist()} frames, not {ours[1].tolist()}")
         scale = max(1.0, float(np.abs(ours[0]).max()))
         for row in range(len(lengths)):
             valid = slice(int(ours[1][row])) if len(ours) == 2 else slice(None)

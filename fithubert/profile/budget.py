@@ -170,7 +170,7 @@ class TargetCost:
 
 
 def bytes_per_hour(codec: str, layers: int, width: int) -> float:
-    """Bytes on disk of an hour of speech with its waveform; of a fitted codec what `FITTED_BITS` says."""
+    """Bytes on disk of an hour of speech with its waveform; for a fitted codec by `FITTED_BITS`."""
     frames = 3600 * FRAMES_PER_SECOND
     if CODECS[codec].fitted:
         hidden = frames * layers * width * FITTED_BITS / 8

@@ -173,7 +173,7 @@ class SweepMetrics(Record):
 
 @dataclass(frozen=True)
 class CompressJob(Record):
-    """What `fithubert compress` was asked for: a folder that another job began is not continued.
+    """The request to `fithubert compress`: a folder that another request began is not continued.
 
     `teacher`: the fingerprint of its weights. `recordings`: a digest of the files' names, sizes and times. `updates`:
     None: as many as `hours_budget` allows.

@@ -149,7 +149,7 @@ def _provide_params(options: CompressOptions, teacher: HubertTeacher, base: Para
 
 def _write_params(path: Path, params: Params, workspace: Workspace) -> None:
     text = yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=120)
-    note = f"# Written by `fithubert compress`; go on with --params and this file, and --workspace {workspace.root}.\n"
+    note = f"# Written by `fithubert compress`; use it with --params, and --workspace {workspace.root}.\n"
     with atomic_file(path) as temporary:
         temporary.write_text(note + text, encoding="utf-8")
 

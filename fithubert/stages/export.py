@@ -141,7 +141,7 @@ def describe_errors(done: CompressMetrics) -> str:
 
 
 def describe_speakers(scores: SpeakerScores) -> str:
-    """What both models say about the speakers of recordings, in one line."""
+    """How well both models tell speakers apart, in one line."""
     return (
         f"speakers identified on {scores.recordings} held-out recordings of {scores.speakers}: teacher "
         f"{scores.teacher:.1f} %, student {scores.student:.1f} %"

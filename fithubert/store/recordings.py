@@ -211,7 +211,7 @@ def _describe_other(path: Path, wanted: table.TableInfo) -> str | None:
 def _check_space(out: Path, unfinished: Path, info: table.TableInfo, rows: Sequence[shards.PlannedRow]) -> None:
     """Raise UserError if the missing parts do not fit on the disk."""
     whole = sum(row.num_frames for row in rows) * info.frame_bytes
-    if info.windows is not None:  # The longest recording lies beside the parts until its own part is written.
+    if info.windows is not None:  # The longest recording lies next to the parts until its own part is written.
         whole += max(row.num_frames for row in rows) * info.frame_bytes
     done = sum(part.stat().st_size for part in unfinished.glob(table.PART_PATTERN))
     needed, free = max(0, whole - done), shutil.disk_usage(unfinished).free

@@ -1,4 +1,4 @@
-"""Trained heads on disk: `probe.json`, which says of which model and task they are, and `model.safetensors`."""
+"""Trained heads on disk: `probe.json`, which names their model and task, and `model.safetensors`."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -15,7 +15,7 @@ from fithubert.superb.probe import probe_frames
 #: The speakers with most recordings, and the recordings of each: enough for a figure, and minutes for a large teacher.
 MAX_SPEAKERS, MAX_TRAIN, MAX_TEST = 20, 6, 4
 _MAX_SECONDS = 5.0
-#: With fewer recordings a figure says nothing.
+#: With fewer recordings a figure means nothing.
 MIN_TEST = 4
 
 

@@ -18,7 +18,7 @@ Samples = NDArray[np.float64]
 #: Clips of each keyword that dev and test search for.
 QUERIES_EACH = 2
 _MIXTURES = {"train": 120, "dev": 24, "test": 48}
-#: Each of two speakers says this many sentences of such a length.
+#: Each of two speakers speaks this many sentences of such a length.
 _TURNS_EACH, _TURN_SECONDS = 2, (1.5, 7.0)
 _LISTS_EACH, _LIST_WORDS = 8, 6
 _WINDOW = SAMPLE_RATE_HZ // 50
