@@ -36,7 +36,7 @@ def names_teacher(spec: str) -> bool:
     path = Path(spec)
     if not path.is_file():
         return path.is_dir() or spec in NAMED or spec.partition(":")[0] in SOURCES
-    return not {"model", "model_weight"}.isdisjoint(read_torch_file(path))
+    return not {"model", "model_weight"}.isdisjoint(read_torch_file(path, mapped=True))
 
 
 def load_teacher(spec: str | Path) -> SpeechModel:

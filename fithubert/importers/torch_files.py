@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -67,19 +68,22 @@ class _InertList(list):  # type: ignore[type-arg]
     """Replaces a list of a class that is not imported."""
 
 
-def read_torch_file(path: Path) -> dict[str, Any]:
+def read_torch_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     """The mapping in a torch checkpoint, read without running anything in it (torch's weights-only reader).
+
+    `mapped`: tensors stay in the file, which must then stay as it is, if its format allows that.
 
     `argparse.Namespace` is read as the plain data that it is; objects of training frameworks become `Inert`.
     Raises UserError if the file is missing, broken, or holds any other pickled object.
     """
     check_regular(path)
+    mapped = mapped and is_zipfile(path)
     kinds: dict[str, type] = {}
     while True:
         known = [(type(name, (kind,), {}), name) for name, kind in kinds.items()]
         try:
             with torch.serialization.safe_globals([argparse.Namespace, *known]):
-                values = torch.load(path, map_location="cpu", weights_only=True)
+                values = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
             break
         except Exception as error:  # torch raises many kinds for a broken file, and pickle's for a refused one
             name, kind = _find_stand_in(str(error), kinds)

@@ -165,8 +165,11 @@ def test_another_sampling_rate_is_refused(saved: Path) -> None:
 
 def test_normalisation_is_never_guessed(saved: Path) -> None:
     (saved / "preprocessor_config.json").unlink()
+    weights = (saved / "model.safetensors").read_bytes()
+    (saved / "model.safetensors").write_bytes(b"")  # It is refused before the weights are read.
     with pytest.raises(UserError, match=r'preprocessor_config\.json: no such file.*write \{"do_normalize": false\}'):
         load(saved)
+    (saved / "model.safetensors").write_bytes(weights)
     processor = {"feature_extractor": {"do_normalize": True}}
     (saved / "processor_config.json").write_text(json.dumps(processor))
     assert load(saved).model.config.normalise_waveform

@@ -165,6 +165,18 @@ def test_the_command_imports_a_teacher_of_any_source(tmp_path: Path) -> None:
         assert (done.exit_code, words in done.stderr) == (1, True)
 
 
+def test_the_command_reads_the_weights_of_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = public.with_final_proj(public.small("hubert", classifier_proj_size=10))
+    torch.save(contentvec_files(model)["legacy"], tmp_path / "hubert_base.pt")
+    mapped, read = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **how: [mapped.append(how["mmap"]), read(*args, **how)][1])
+    assert (
+        CliRunner().invoke(app, ["import", str(tmp_path / "hubert_base.pt"), "--out", str(tmp_path / "out")]).exit_code
+        == 0
+    )
+    assert mapped == [True] * (len(mapped) // 2) + [False] * (len(mapped) // 2)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
