@@ -119,7 +119,7 @@ def read_epoch(directory: Path, shuffle: str) -> dict[str, Any]:
 
 def _resident_mb() -> float:
     """The most memory that this process has had resident; Linux alone says it apart from the parent's."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 

@@ -1,5 +1,6 @@
 """Tables that people read, and the same values for machines."""
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fithubert.files import atomic_file, write_json
+from fithubert.files import atomic_file, read_json
 
 FOLDER = Path("reports/benchmarks")
 
@@ -27,9 +28,17 @@ def write_tables(name: str, title: str, sections: Mapping[str, Sequence[Mapping[
         [f"# {title}", machine, *(f"{words}\n\n{markdown_table(rows)}" for words, rows in sections.items())]
     )
     with atomic_file(FOLDER / f"{name}.md") as aside:
-        aside.write_text(text + "\n")
-    write_json(FOLDER / f"{name}.json", {"machine": machine, "sections": sections})
+        aside.write_text(text + "\n", encoding="utf-8")
+    # Columns keep their order, for `read_tables`.
+    with atomic_file(FOLDER / f"{name}.json") as aside:
+        aside.write_text(json.dumps({"machine": machine, "sections": sections}, indent=2) + "\n", encoding="utf-8")
     print(text)
+
+
+def read_tables(name: str) -> dict[str, list[dict[str, Any]]]:
+    """The sections that `write_tables` wrote last; none if it never did."""
+    path = FOLDER / f"{name}.json"
+    return read_json(path)["sections"] if path.is_file() else {}
 
 
 def _show(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 Deviation: relative error over all frames of a minute of speech, in windows of 10 s. Memory: the highest resident memory
 of `fithubert features` and `fithubert units` on hours of speech. Latency: the time that `stream` computes on a chunk.
-`limited` is the packaged student with `context_frames` and random weights, which change no cost.
+`limited` is the packaged student with `context_frames` and random weights, which change no cost. Parts and commands
+that are not measured keep the rows of the committed tables.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from benchmarks.tables import write_tables
+from benchmarks.tables import read_tables, write_tables
 from fithubert.data.audio import read_recording
 from fithubert.data.listing import list_recordings
 from fithubert.export.find import find_model
@@ -138,6 +139,18 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[dict[st
     return rows
 
 
+def keep_earlier(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """What a table says -> its rows, measured now or, if a part or a command was left out, before."""
+    earlier = read_tables("windows")
+    kept = {words: rows.get(part, earlier.get(words, [])) for part, words in _PARTS.items()}
+    if "memory" in rows:
+        now = [(row["model"], row["command"]) for row in rows["memory"]]
+        kept[_PARTS["memory"]] += [
+            row for row in earlier.get(_PARTS["memory"], []) if (row["model"], row["command"]) not in now
+        ]
+    return {words: rows for words, rows in kept.items() if rows}
+
+
 def main() -> None:
     """Measure and write reports/benchmarks/windows.md."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -150,7 +163,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         rows = measure(options, Path(name))
-    write_tables("windows", "Recordings in windows", {_PARTS[part]: rows[part] for part in _PARTS if part in rows})
+    write_tables("windows", "Recordings in windows", keep_earlier(rows))
 
 
 if __name__ == "__main__":
