@@ -34,9 +34,12 @@ def plan(
         from fithubert.profile.plan import KnownSpeeds, PlannedRun
         from fithubert.profile.plan import plan as run
         from fithubert.report.table import print_table
+        from fithubert.training.progress import progress_line
 
         passes = epochs if updates is None else updates * batch_seconds / 3600 / hours
         planned = PlannedRun(hours, teacher, student, codec, gpus, passes, options.workspace)
-        done = run(planned, KnownSpeeds(teacher_speed, student_speed, disk_speed, gpu_tflops))
+        done = run(
+            planned, KnownSpeeds(teacher_speed, student_speed, disk_speed, gpu_tflops), progress_line("measuring")
+        )
         print_table(done.rows)
         print(f"{done.verdict}\n\n" + "\n".join(done.sources))

@@ -109,7 +109,7 @@ def train_student(
         student = build_student(config)
         pruning = _plan_pruning(student, student_params, distill_params.updates, data)
         if not resumes:
-            set_first_weights(student, student_params, data, distill_params.seed, fabric.device)
+            set_first_weights(student, student_params, data, distill_params.seed, fabric.device, listeners.on_cut)
         trained = student if pruning is None else pruning.gated
         stepper = Stepper(fabric, trained, hint_loss, distill_params, pruning)
         loop = TrainingLoop(stepper, data, checkpoints, listeners)

@@ -21,11 +21,14 @@ from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.macs import count_macs
 from fithubert.models.student import build_student
+from fithubert.profile.timing import OnPass, count_passes, nothing_said
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
 from fithubert.training.updates import OptimizerSettings, build_optimizer
 from fithubert.workers import torch_threads
 
 _MODEL_SECONDS, _CODEC_SECONDS, _DISK_BYTES = 4.0, 4.0, 64 * 2**20
+#: Blocks of runs of a measurement, with the first, which warms up.
+_BLOCKS = 4
 
 
 def measure_codecs(layers: int, width: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -66,7 +69,9 @@ def measure_disk(folder: Path) -> float:
         path.unlink(missing_ok=True)
 
 
-def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float, float]:
+def measure_models(
+    teacher: HubertConfig, student: StudentConfig, on_pass: OnPass = nothing_said
+) -> tuple[float, float]:
     """Seconds of audio per second on this CPU: of the teacher, and of whole updates of the student."""
     samples = round(_MODEL_SECONDS * SAMPLE_RATE_HZ)
     waveforms, lengths = 0.1 * torch.randn(1, samples), torch.tensor([samples])
@@ -83,10 +88,10 @@ def measure_models(teacher: HubertConfig, student: StudentConfig) -> tuple[float
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return (
-        _MODEL_SECONDS / _least_seconds(lambda: teach(waveforms, lengths)),
-        _MODEL_SECONDS / _least_seconds(update),
-    )
+    runs: list[Callable[[], object]] = [lambda: teach(waveforms, lengths), update]
+    finish = count_passes(_BLOCKS * len(runs), on_pass)
+    least = [_least_seconds(run, on_block=finish) for run in runs]
+    return _MODEL_SECONDS / least[0], _MODEL_SECONDS / least[1]
 
 
 def count_operations(teacher: HubertConfig, student: StudentConfig) -> tuple[float, float]:
@@ -101,16 +106,26 @@ def count_operations(teacher: HubertConfig, student: StudentConfig) -> tuple[flo
     return 2 * teacher_macs, 2 * 3 * student_macs
 
 
-def _least_seconds(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of one run: the least of three blocks of runs, after one run to warm up. Other work only ever adds.
+def _least_seconds(
+    run: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
+    on_block: Callable[[], object] = lambda: None,
+) -> float:
+    """Seconds of one run: the least of the blocks of runs after the first, a single run. Other work only ever adds.
 
-    A block lasts a fifteenth of a second at least, since a thread's clock may move on in steps of 10 ms.
+    A block lasts a fifteenth of a second at least, since a thread's clock may move on in steps of 10 ms. `on_block` is
+    called after each.
     """
     run()
+    on_block()
     timer, runs = timeit.Timer(run, timer=clock), 1
     while (least := timer.timeit(runs)) < 1 / 15:
         runs *= 2
-    return min(least, *timer.repeat(2, runs)) / runs
+    on_block()
+    for _ in range(_BLOCKS - 2):
+        least = min(least, timer.timeit(runs))
+        on_block()
+    return least / runs
 
 
 FRAMES_PER_SECOND = frame_rate_hz(HUBERT_CONVOLUTIONS)

@@ -26,6 +26,8 @@ from fithubert.profile.budget import (
     measure_disk,
 )
 from fithubert.profile.plan import KnownSpeeds, model_speeds, show_hours
+from fithubert.profile.timing import OnPass
+from fithubert.store.shards import CPU_BATCH_SECONDS
 
 #: The student's name in the workspace.
 STUDENT = "student"
@@ -86,7 +88,7 @@ def plan_params(
     values = {
         "data": {"source": "folder", "path": str(options.recordings.resolve())},
         "teacher": {"source": _absolute(options.teacher)},
-        "cache": {"codec": _CODEC, "layers": list(range(1, teacher.depth + 1))},
+        "cache": {"codec": _CODEC, "layers": list(range(1, teacher.depth + 1)), **_batch_seconds()},
         "distill": {
             "targets": targets,
             "updates": updates,
@@ -109,6 +111,11 @@ def plan_params(
     return validate(Params, values, "compress")
 
 
+def _batch_seconds() -> dict[str, float]:
+    """The padded audio of one forward pass, if the default is too much for this machine."""
+    return {} if choose_device("auto") == "cuda" else {"batch_seconds": CPU_BATCH_SECONDS}
+
+
 def _absolute(teacher: str) -> str:
     """The teacher's name, which must mean the same in every folder."""
     if teacher in NAMED or teacher.partition(":")[0] in SOURCES:
@@ -117,7 +124,7 @@ def _absolute(teacher: str) -> str:
 
 
 def plan_training(
-    options: CompressOptions, teacher: HubertConfig, parameters: int, corpus: Manifest
+    options: CompressOptions, teacher: HubertConfig, parameters: int, corpus: Manifest, on_pass: OnPass
 ) -> tuple[Params, list[str]]:
     """The parameters with targets and updates that fit the budget, and lines about them; measures this machine.
 
@@ -130,28 +137,26 @@ def plan_training(
     gpus = int(choose_device("auto") == "cuda")
     student = plan_params(teacher, parameters, options, "live", 0).students[STUDENT]
     config = resolve(student.recipe, student.shape)
-    models = model_speeds(teacher, config, (None, None), gpus, KnownSpeeds().gpu_tflops)
+    models = model_speeds(teacher, config, (None, None), gpus, KnownSpeeds().gpu_tflops, on_pass)
     encode, read = measure_codecs(teacher.depth, teacher.width)
     speeds = Speeds(models[0][0], models[1][0], encode, read, measure_disk(options.out))
     job = Job(hours["train"], 1.0, gpus, teacher.depth, teacher.width)
     live, cached = cost_of_live(job, speeds), cost_of_cache(job, speeds, _CODEC)
     chosen, updates = _choose(options, job, live, cached)
     training_hours = updates * _BATCH_SECONDS / 3600 * chosen.epoch_hours / job.hours
-    cached_ones = chosen is cached
+    targets: Literal["cached", "live"] = "cached" if chosen is cached else "live"
     if updates:
-        disk = f"{format_bytes(chosen.num_bytes)} of disk" if cached_ones else "computed in every update"
-        plan = (
-            f"{'cached' if cached_ones else 'live'} targets ({disk}), {updates:,} updates of {_BATCH_SECONDS:g} s, "
-            f"about {show_hours(chosen.extraction_hours + training_hours)} for them ({models[1][1]})"
-        )
+        where = "computed in every update" if targets == "live" else f"{format_bytes(chosen.num_bytes)} of disk"
+        plan = [
+            f"plan: {targets} targets ({where}), {updates:,} updates of {_BATCH_SECONDS:g} s",
+            f"time: about {show_hours(chosen.extraction_hours + training_hours)} for targets and updates "
+            f"({models[1][1]})",
+        ]
     else:
         why = "no updates" if options.updates == 0 else f"no update fits {options.hours_budget:g} h"
-        plan = f"{why}, so the student stays as it is cut from the teacher, which takes minutes if that is large"
-    lines = [
-        f"corpus: {corpus.hours:.3g} h of speech, {hours['train']:.3g} h to train on, {hours['dev']:.3g} h held out",
-        f"plan: {plan}",
-    ]
-    return plan_params(teacher, parameters, options, "cached" if cached_ones else "live", updates), lines
+        plan = [f"plan: {why}, so the student stays as it is cut from the teacher"]
+    spoken = f"{corpus.hours:.3g} h of speech, {hours['train']:.3g} h to train on, {hours['dev']:.3g} h held out"
+    return plan_params(teacher, parameters, options, targets, updates), [f"corpus: {spoken}", *plan]
 
 
 def _choose(options: CompressOptions, job: Job, live: TargetCost, cached: TargetCost) -> tuple[TargetCost, int]:

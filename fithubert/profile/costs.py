@@ -27,7 +27,10 @@ from fithubert.models.speech_model import SpeechModel
 from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, count_parameters, parameter_counts
 from fithubert.profile.timing import (
+    OnPass,
+    count_passes,
     find_module,
+    nothing_said,
     paired_ratio,
     peak_memory_bytes,
     time_in_turn,
@@ -159,22 +162,26 @@ def profile_models(
     subjects: Mapping[str, Subject],
     settings: ProfileParams,
     reference: str = "teacher",
-    on_round: Callable[[int, int], None] | None = None,
+    on_pass: OnPass = nothing_said,
 ) -> ModelCosts:
     """The cost of every subject, all timed in turn in this process; ratios are to `reference`.
 
-    `on_round(done, rounds)` is called after every round. Raises UserError if `reference` is not among them.
+    `on_pass(done, total)` is called as it proceeds. Raises UserError if `reference` is not among them.
     """
     if reference not in subjects:
         raise UserError(f"profile: no model {reference!r} to compare with among {', '.join(subjects)}")
     models = {name: subject.model for name, subject in subjects.items()}
     at = REFERENCE_SECONDS if REFERENCE_SECONDS in settings.seconds else max(settings.seconds)
-    parts = {name: count_parts(model, at) for name, model in models.items()}
-    memory = {name: peak_memory_bytes(model, max(settings.seconds)) for name, model in models.items()}
+    finish = count_passes(3 * len(models) + settings.rounds, on_pass)
+    parts, memory, time_shares = {}, {}, {}
+    for name, model in models.items():
+        parts[name], memory[name] = count_parts(model, at), peak_memory_bytes(model, max(settings.seconds))
+        finish()
     with torch_threads(settings.threads):
-        report_round = None if on_round is None else lambda done: on_round(done, settings.rounds)
-        timings = time_in_turn(models, settings.seconds, settings.rounds, report_round)
-        time_shares = {name: time_parts(model, at) for name, model in models.items()}
+        timings = time_in_turn(models, settings.seconds, settings.rounds, finish)
+        for name, model in models.items():
+            time_shares[name] = time_parts(model, at)
+            finish()
     counted = {name: _parameters(subject) for name, subject in subjects.items()}
     macs = {name: sum(part.macs for part in parts[name].values()) for name in models}
     costs = {}
@@ -258,7 +265,7 @@ def paper_size_subjects() -> dict[str, Subject]:
     return subjects
 
 
-def profile_paper_size(settings: ProfileParams, on_round: Callable[[int, int], None] | None = None) -> ModelCosts:
+def profile_paper_size(settings: ProfileParams, on_pass: OnPass = nothing_said) -> ModelCosts:
     """The cost of full-size shapes against HuBERT Base, timed `settings.paper_rounds` times."""
     fewer = settings.model_copy(update={"rounds": settings.paper_rounds})
-    return profile_models(paper_size_subjects(), fewer, PAPER_REFERENCE, on_round)
+    return profile_models(paper_size_subjects(), fewer, PAPER_REFERENCE, on_pass)

@@ -25,6 +25,7 @@ from fithubert.profile.budget import (
     measure_disk,
     measure_models,
 )
+from fithubert.profile.timing import OnPass, nothing_said
 from fithubert.store.codec import CODECS, find_codec
 
 
@@ -69,7 +70,7 @@ class KnownSpeeds:
 _MEASURE_ALL = KnownSpeeds()
 
 
-def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
+def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL, on_pass: OnPass = nothing_said) -> Plan:
     """Bytes and hours of a distillation for every codec and for live targets, and when live targets are better.
 
     Unknown speeds of models are measured on this CPU, or derived from `known.gpu_tflops` for a GPU. Raises UserError
@@ -88,7 +89,7 @@ def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL) -> Plan:
     if max(layers) > shape.depth:
         raise UserError(f"--student: {student} learns from layer {max(layers)}, and {teacher} has {shape.depth}")
     job = Job(hours, run.epochs, gpus, len(layers), shape.width)
-    of_models = model_speeds(shape, config, (known.teacher, known.student), gpus, known.gpu_tflops)
+    of_models = model_speeds(shape, config, (known.teacher, known.student), gpus, known.gpu_tflops, on_pass)
     (teacher_speed, said_teacher), (student_speed, said_student) = of_models
     encode, read = measure_codecs(len(layers), shape.width)
     disk = measure_disk(folder) if known.disk is None else known.disk * 1e6
@@ -127,6 +128,7 @@ def model_speeds(
     given: tuple[float | None, float | None],
     gpus: int,
     gpu_tflops: float,
+    on_pass: OnPass,
 ) -> list[tuple[float, str]]:
     """Teacher's and student's speed on one device, seconds of audio a second, each with where it comes from."""
     if None not in given:
@@ -136,7 +138,7 @@ def model_speeds(
         derived = gpu_tflops * 1e12 / of_teacher, gpu_tflops * 1e12 / of_student
         said = f"assumed, not measured: a GPU that sustains {gpu_tflops:g} TFLOP/s"
     else:
-        derived, said = measure_models(teacher, student), "measured on this CPU, random weights"
+        derived, said = measure_models(teacher, student, on_pass), "measured on this CPU, random weights"
     return [(own, said) if speed is None else (speed, "given") for speed, own in zip(given, derived, strict=True)]
 
 

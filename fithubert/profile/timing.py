@@ -6,6 +6,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -80,16 +81,31 @@ def noise(seconds: float) -> tuple[Tensor, Tensor]:
     return waveform, torch.tensor([samples])
 
 
+#: To call with how many passes of a measurement are done, and how many there are.
+OnPass = Callable[[int, int], object]
+
+
+def nothing_said(done: int, total: int) -> None:
+    """An `OnPass` that does nothing."""
+
+
+def count_passes(total: int, on_pass: OnPass) -> Callable[[], object]:
+    """A function to call after each of `total` passes."""
+    done = count(1)
+    return lambda: on_pass(next(done), total)
+
+
 def time_in_turn(
     models: Mapping[str, SpeechModel],
     seconds: Sequence[float],
     rounds: int,
-    on_round: Callable[[int], None] | None = None,
+    on_pass: Callable[[], object] = lambda: None,
 ) -> Timings:
     """Latencies of every model on one utterance of each length, `rounds` times each.
 
     In every round each model runs once per length, one after another, and the order shifts by one from round to
-    round: whatever else the machine does meets all of them alike. One untimed pass of each goes first.
+    round: whatever else the machine does meets all of them alike. One untimed pass of each goes first. `on_pass` is
+    called after each of these, and after every round.
     """
     utterances = {s: noise(s) for s in seconds}
     names = list(models)
@@ -97,13 +113,13 @@ def time_in_turn(
     for model in models.values():
         for waveform, lengths in utterances.values():
             model(waveform, lengths)
+        on_pass()
     for index in range(rounds):
         shift = index % len(names)
         for s, (waveform, lengths) in utterances.items():
             for name in names[shift:] + names[:shift]:
                 timings[name][s].append(_time_once(models[name], waveform, lengths))
-        if on_round is not None:
-            on_round(index + 1)
+        on_pass()
     return timings
 
 

@@ -144,7 +144,7 @@ def _profile(params: Params, teacher: HubertTeacher, students: Mapping[str, Path
     for variant, student in students.items():
         subjects[variant] = Subject(ReadOut(load_student(student), variant))
     settings = params.profile.model_copy(update={"seconds": (max(params.profile.seconds),)})
-    return profile_models(subjects, settings, on_round=progress_line("ablation: cost of the variants"))
+    return profile_models(subjects, settings, on_pass=progress_line("ablation: cost of the variants"))
 
 
 def _describe(variant: str, student: StudentParams, results: Sequence[AblationTrial], costs: ModelCosts) -> VariantCost:

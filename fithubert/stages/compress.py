@@ -24,6 +24,7 @@ from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import count_parameters, released_counts
 from fithubert.profile.compression import STUDENT, CompressOptions, plan_params, plan_training
+from fithubert.profile.timing import count_passes
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics, SpeakerScores
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
@@ -34,6 +35,7 @@ from fithubert.stages.report import report
 from fithubert.stages.teacher import load_prepared
 from fithubert.stages.teacher import teacher as write_teacher
 from fithubert.superb.speakers import choose_recordings, identify_speakers
+from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
 _JOB, _PARAMS = "compress.json", "params.yaml"
@@ -96,11 +98,9 @@ def _begin(options: CompressOptions, teacher: HubertTeacher) -> tuple[CompressMe
     ours, theirs = (sum(count_macs(model, samples).values()) for model in (config, shape))
     parameters = released_counts(config).total
     print(f"teacher {teacher.name}: {shape.depth} layers, {shape.width} wide, {count:,} parameters")
-    print(
-        f"student {student.recipe}: {config.depth} layers, {config.width} wide, {parameters:,} parameters "
-        f"({parameters / count:.1%}), {ours / theirs:.1%} of the teacher's multiply-accumulates",
-        flush=True,
-    )
+    print(f"student {student.recipe}: {config.depth} layers, {config.width} wide, {parameters:,} parameters")
+    shares = f"{parameters / count:.1%} of the teacher's parameters, {ours / theirs:.1%} of its multiply-accumulates"
+    print(f"that is {shares}", flush=True)
     return CompressMetrics(teacher.name, "", parameters, count, ours, theirs, 0, {}), params
 
 
@@ -134,9 +134,8 @@ def _provide_params(options: CompressOptions, teacher: HubertTeacher, base: Para
             print(f"skipped {entry.path}: {entry.reason}")
         print("".join(f"{note}\n" for note in done.notes or ()), end="")
         print("measuring how fast this machine is", flush=True)
-        params, lines = plan_training(
-            options, teacher.model.config, count_parameters(teacher.model), workspace.load_manifest()
-        )
+        corpus, show = workspace.load_manifest(), progress_line("measuring")
+        params, lines = plan_training(options, teacher.model.config, count_parameters(teacher.model), corpus, show)
         print("\n".join(lines), flush=True)
         _write_params(path, params, workspace)
     params, copy = load_params(path), options.write_params
@@ -217,7 +216,9 @@ def _measure_speakers(params: Params, workspace: Workspace) -> SpeakerScores | N
         return None
     device = choose_device(params.teacher.device)
     models = (load_prepared(params, workspace), find_student(workspace, STUDENT).to(device))
-    found = [identify_speakers(model, manifest, *chosen) for model in models]
+    recordings = len(models) * sum(map(len, chosen))
+    finish = count_passes(recordings, progress_line("telling speakers apart"))
+    found = [identify_speakers(model, manifest, *chosen, finish) for model in models]
     return SpeakerScores(found[0], found[1], len(chosen[1]), len({u.speaker for u in chosen[0]}))
 
 

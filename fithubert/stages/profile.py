@@ -30,7 +30,7 @@ def profile(params: Params, workspace: Workspace, students: Sequence[str] = ()) 
         student = load_student(workspace.finished_student(name))
         subjects[name] = Subject(ReadOut(student, name), parameter_counts(student.config))
     with tracked_stage(params, workspace, "profile"):
-        costs = profile_models(subjects, params.profile, on_round=progress_line("profile"))
+        costs = profile_models(subjects, params.profile, on_pass=progress_line("profile"))
         paper = None
         if params.profile.paper_size:
             paper = profile_paper_size(params.profile, progress_line("profile at the paper's size"))

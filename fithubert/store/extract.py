@@ -1,6 +1,6 @@
 """From a model and a manifest to a feature store: in batches, resumable shard by shard, with any number of workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,9 @@ from fithubert.store import (
 from fithubert.store.basis import provide_basis
 from fithubert.store.codec import find_codec, layer_codecs
 from fithubert.store.shards import (
+    Compute,
+    PlannedRow,
+    UtteranceStates,
     choose_layers,
     compute_hidden_states,
     order_rows,
@@ -85,8 +88,8 @@ def extract_features(
     """Write the hidden states of every utterance of `manifest` as a feature store to `out_dir`.
 
     An existing shard is kept if it is whole and the same code made it from the same model, layers, corpus and codec;
-    any other is written again. `worker`: its rank and the number of workers, which may run on any machines that share
-    `out_dir`: each writes its part of the shards, without coordination.
+    any other is written again. `worker`: its rank and the number of workers, on any machines that share `out_dir`; each
+    writes its part of the shards. `on_progress` is called after each utterance.
 
     `repair`: codec, layers and shards are those of the existing store, and of `settings` only `batch_seconds` counts.
     Whole shards then stay, and a store of another model, corpus or code is refused.
@@ -94,9 +97,7 @@ def extract_features(
     Raises UserError if a layer or codec does not exist, audio is unreadable, the model outputs NaN, the disk is too
     small, or there is nothing to repair.
     """
-    rank, world_size = worker
-    if not 0 <= rank < world_size:
-        raise UserError(f"rank: must be at least 0 and below world_size ({world_size}); given {rank}")
+    _check_worker(*worker)
     settings, info = _resolve(model, manifest, out_dir, settings, repair)
     rows = order_rows(plan_rows(manifest.utterances, info))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -110,7 +111,7 @@ def extract_features(
     )
     basis, problems = provide_basis(out_dir, info, rows, compute)
     shards = plan_shards(rows, info, basis, settings.shard_minutes)
-    own = shards[rank::world_size]
+    own = shards[worker[0] :: worker[1]]
     foreign = write.remove_foreign(out_dir, shards, own, info)
     write.check_space(out_dir, shards)
     write.write_index(out_dir, shards, info, settings.commands, settings.shard_minutes, basis)
@@ -118,19 +119,41 @@ def extract_features(
     if foreign:
         note += f", {len(foreign)} written again: {next(iter(foreign.values()))}"
         problems |= foreign
-    done_seconds, total_seconds = 0.0, sum(shard.seconds for shard in own)
-    on_progress(done_seconds, total_seconds, f"0{note}")
-    written: list[str] = []
-    kept: list[str] = []
-    codecs = layer_codecs(info.codec, info.layers, basis)
-    for shard, problem in write.write_missing(out_dir, own, info, codecs, compute):
+    total_seconds = sum(shard.seconds for shard in own)
+    done_seconds, written, kept = 0.0, list[str](), list[str]()
+
+    def report(more_seconds: float = 0.0) -> None:
+        on_progress(done_seconds + more_seconds, total_seconds, f"{len(kept) + len(written)}{note}")
+
+    report()
+    codecs, compute_and_report = layer_codecs(info.codec, info.layers, basis), _reporting(compute, report)
+    for shard, problem in write.write_missing(out_dir, own, info, codecs, compute_and_report):
         (kept if problem is None else written).append(shard.name)
         if problem is not None and problem != write.MISSING:
             problems[shard.name] = problem
         done_seconds += shard.seconds
-        on_progress(done_seconds, total_seconds, f"{len(kept) + len(written)}{note}")
-    metrics = write.measure_shards(out_dir, [shard.name for shard in own], info)
-    return ExtractReport(metrics, tuple(written), tuple(kept), problems)
+        report()
+    names = [shard.name for shard in own]
+    return ExtractReport(write.measure_shards(out_dir, names, info), tuple(written), tuple(kept), problems)
+
+
+def _check_worker(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise UserError(f"rank: must be at least 0 and below world_size ({world_size}); given {rank}")
+
+
+def _reporting(compute: Compute, report: Callable[[float], None]) -> Compute:
+    """`compute`, which calls `report` with the seconds of audio that are done after each row but the last."""
+
+    def compute_and_report(rows: Sequence[PlannedRow]) -> Iterator[UtteranceStates]:
+        seconds = 0.0
+        for states in compute(rows):
+            yield states
+            seconds += states.row.num_samples / SAMPLE_RATE_HZ
+            if states.row is not rows[-1]:
+                report(seconds)
+
+    return compute_and_report
 
 
 def measure_store(directory: Path) -> StoreMetrics:

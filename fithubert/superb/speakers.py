@@ -1,7 +1,7 @@
 """How well one can tell speakers apart by a model's last state: a linear classifier of recordings held out."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -37,21 +37,26 @@ def choose_recordings(manifest: Manifest) -> tuple[list[Utterance], list[Utteran
 
 
 def identify_speakers(
-    model: SpeechModel, manifest: Manifest, train: Sequence[Utterance], test: Sequence[Utterance]
+    model: SpeechModel,
+    manifest: Manifest,
+    train: Sequence[Utterance],
+    test: Sequence[Utterance],
+    on_recording: Callable[[], object] = lambda: None,
 ) -> float:
     """Percent of the recordings `test` whose speaker a classifier of means of the last state finds; fitted on `train`.
 
-    At most 5 s of each recording are read.
+    At most 5 s of each recording are read; `on_recording` is called after each.
     """
     speakers = sorted({str(utterance.speaker) for utterance in train})
     numbers = [torch.tensor([speakers.index(str(u.speaker)) for u in rows]) for rows in (train, test)]
-    means = [torch.stack([_mean(model, manifest, u) for u in rows]) for rows in (train, test)]
+    means = [torch.stack([_mean(model, manifest, u, on_recording) for u in rows]) for rows in (train, test)]
     return probe_frames(means[0], numbers[0], means[1], numbers[1])
 
 
-def _mean(model: SpeechModel, manifest: Manifest, utterance: Utterance) -> Tensor:
+def _mean(model: SpeechModel, manifest: Manifest, utterance: Utterance, on_recording: Callable[[], object]) -> Tensor:
     waveform = manifest.read(utterance)[: round(_MAX_SECONDS * SAMPLE_RATE_HZ)]
     out = model(waveform[None], torch.tensor([len(waveform)]))
+    on_recording()
     # Cloned, because autograd cannot use tensors that inference mode made.
     return out.hidden_states[-1][0, : int(out.lengths[0])].float().mean(0).cpu().clone()
 

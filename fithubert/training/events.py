@@ -12,6 +12,14 @@ EndReason = Literal["finished", "early_stop", "not_finite"]
 
 
 @dataclass(frozen=True)
+class CutAdvanced:
+    """`done` of `total` parts of the first weights are cut from the teacher; not in a resumed run."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class TrainingStarted:
     """The run is set up. `resumed_from`: the update of the checkpoint that it resumes from, or None."""
 
@@ -96,6 +104,9 @@ class TrainingListener:
     StopTraining ends the training.
     """
 
+    def on_cut(self, event: CutAdvanced) -> None:
+        """At the start of a cut from the teacher, and after every part of it."""
+
     def on_start(self, event: TrainingStarted) -> None:
         """Before the first update."""
 
@@ -113,6 +124,7 @@ class TrainingListener:
 
 
 _METHODS = {
+    CutAdvanced: "on_cut",
     TrainingStarted: "on_start",
     StartEvaluated: "on_first_evaluation",
     StepDone: "on_step",
@@ -130,7 +142,13 @@ class Listeners:
     def __init__(self, listeners: Iterable[TrainingListener] = ()) -> None:
         self._listeners = list(listeners)
 
-    def notify(self, event: TrainingStarted | StartEvaluated | StepDone | Evaluated | TrainingEnded) -> None:
+    def on_cut(self, done: int, total: int) -> None:
+        """Pass on how far a cut is."""
+        self.notify(CutAdvanced(done, total))
+
+    def notify(
+        self, event: CutAdvanced | TrainingStarted | StartEvaluated | StepDone | Evaluated | TrainingEnded
+    ) -> None:
         """Pass `event` to all listeners, in the order in which they were given."""
         for listener in list(self._listeners):
             try:

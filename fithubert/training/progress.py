@@ -9,6 +9,7 @@ from typing import TextIO
 
 from fithubert.records import Head
 from fithubert.training.events import (
+    CutAdvanced,
     Evaluated,
     StartEvaluated,
     StepDone,
@@ -88,12 +89,18 @@ class ProgressLines(TrainingListener):
     def __init__(
         self, name: str, stream: TextIO | None = None, lines: int = 20, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._lines, self._clock = _Lines(name, stream), clock
+        self._lines, self._stream, self._clock = _Lines(name, stream), stream, clock
         self._count = _REWRITTEN if self._lines.on_terminal else lines
         self._updates = self._steps = 0
         self._printed = 0.0
         self._dev_loss: float | None = None
         self._recent: deque[StepDone] = deque(maxlen=_WINDOW)
+        self._show_cut: Callable[..., None] | None = None
+
+    def on_cut(self, event: CutAdvanced) -> None:
+        if self._show_cut is None:
+            self._show_cut = progress_line(f"{self._lines.label}: cut from the teacher", self._stream, self._clock)
+        self._show_cut(event.done, event.total)
 
     def on_start(self, event: TrainingStarted) -> None:
         self._updates = event.updates

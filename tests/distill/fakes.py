@@ -17,6 +17,7 @@ from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.speech_model import Locality, SpeechOutput
 from fithubert.training.events import (
+    CutAdvanced,
     Evaluated,
     StartEvaluated,
     StepDone,
@@ -135,11 +136,13 @@ class Recorder(TrainingListener):
     """Keeps the events that it receives."""
 
     def __init__(self) -> None:
+        self.cut: list[CutAdvanced] = []
         self.started: list[TrainingStarted] = []
         self.first: list[StartEvaluated] = []
         self.steps: list[StepDone] = []
         self.evaluations: list[Evaluated] = []
         self.ended: list[TrainingEnded] = []
+        self.on_cut = self.cut.append
         self.on_start = self.started.append
         self.on_first_evaluation = self.first.append
         self.on_step = self.steps.append

@@ -160,8 +160,9 @@ def test_report_adds_up_and_is_plain_json() -> None:
     }
     seen = []
     params = ProfileParams(seconds=(0.5, 1.0), rounds=3, threads=1)
-    report = profile_models(subjects, params, on_round=lambda done, rounds: seen.append((done, rounds)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    report = profile_models(subjects, params, on_pass=lambda done, total: seen.append((done, total)))
+    # Each model counted, warmed up and timed by part; three rounds.
+    assert seen == [(done, 12) for done in range(1, 13)]
     assert report.reference_seconds == 1.0
     values = json.loads(json.dumps(report.to_json(), allow_nan=False))
     student, teacher = values["models"]["student"], values["models"]["teacher"]

@@ -113,6 +113,17 @@ def test_batches_are_by_length_and_within_the_budget(tmp_path: Path) -> None:
     assert padded < 1.15 * sum(u.num_samples for u in manifest.utterances)
 
 
+def test_progress_is_told_inside_a_shard(tmp_path: Path) -> None:
+    manifest, told = fake_manifest(30), []
+    one_shard = ExtractSettings(shard_minutes=60, batch_seconds=4.0)
+    extract_features(FakeModel(), manifest, tmp_path, one_shard, lambda done, total, note: told.append((done, note)))
+    assert len(told) == 31
+    assert told == sorted(told)
+    assert told[0] == (0.0, "0/1 shards")
+    assert told[-2][1] == "0/1 shards"
+    assert told[-1] == (pytest.approx(sum(u.num_samples for u in manifest.utterances) / 16_000), "1/1 shards")
+
+
 def test_other_settings_replace_the_store(tmp_path: Path) -> None:
     manifest = fake_manifest()
     extract_features(FakeModel(), manifest, tmp_path, ExtractSettings("float16", shard_minutes=0.02))

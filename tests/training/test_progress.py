@@ -7,7 +7,7 @@ import pytest
 
 from fithubert.models.weights import ParameterCounts
 from fithubert.records import Head
-from fithubert.training.events import Evaluated, StartEvaluated, StepDone, TrainingEnded, TrainingStarted
+from fithubert.training.events import CutAdvanced, Evaluated, StartEvaluated, StepDone, TrainingEnded, TrainingStarted
 from fithubert.training.progress import ProgressLines, progress_line
 
 HEADS = {Head(1, 1): 0.25, Head(2, 12): 0.5}
@@ -45,6 +45,20 @@ def test_progress_lines_show_the_training_and_its_end() -> None:
         "thin: early stop after 110 updates, 0.50 h of audio, 1:06 (25.0% waiting)",
         "thin: best dev loss 0.25 at update 110",
     ]
+
+
+def test_a_cut_has_a_line_at_once_and_then_one_for_each_part_that_is_slow() -> None:
+    stream, now = io.StringIO(), [0.0]
+    listener = ProgressLines("distill student", stream, clock=lambda: now[0])
+    for done in range(21):
+        listener.on_cut(CutAdvanced(done, 20))
+        now[0] += 12.0
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "distill student: cut from the teacher:   0% (0:00)"
+    assert lines[1] == "distill student: cut from the teacher:   5% (0:12, 3:48 left)"
+    assert lines[-1] == "distill student: cut from the teacher: 100% (4:00)"
+    assert len(lines) == 21
+    assert max(map(len, lines)) <= 100
 
 
 def test_many_heads_are_the_lowest_and_the_highest_and_no_line_is_long() -> None:

@@ -1,6 +1,6 @@
 """The first weights of a student, by `StudentParams.init`: copied or cut from its teacher, without a gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 import torch
@@ -24,15 +24,22 @@ from fithubert.models.student import Student
 FITTED = ("cut_teacher", "prune")
 #: Parts besides the convolutions and layers that may be copied.
 _PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
+#: To call with how many parts of a cut are done, and how many there are.
+OnPart = Callable[[int, int], object]
 
 
 def set_first_weights(
-    student: Student, params: StudentParams, data: TrainingData, seed: int, device: torch.device
+    student: Student,
+    params: StudentParams,
+    data: TrainingData,
+    seed: int,
+    device: torch.device,
+    on_part: OnPart = lambda done, total: None,
 ) -> None:
     """Give the newly built `student` the weights that `params.init` names.
 
-    `cut_teacher` and `prune` read `params.init_seconds` of training utterances, drawn by `seed`, on `device`. Raises
-    UserError if the teacher is needed and missing, or does not fit.
+    `cut_teacher` and `prune` read `params.init_seconds` of training utterances, drawn by `seed`, on `device`, and tell
+    `on_part` how far they are. Raises UserError if the teacher is needed and missing, or does not fit.
     """
     teacher = data.teacher
     if params.init == "random":
@@ -43,7 +50,7 @@ def set_first_weights(
         initialise_from_teacher(student, teacher.model)
         return
     waveforms = [w.to(device) for w in draw_waveforms(data, params.init_seconds, seed)]
-    cut_teacher(student.to(device), teacher.to(device).model, waveforms)
+    cut_teacher(student.to(device), teacher.to(device).model, waveforms, on_part)
     student.to("cpu")
 
 
@@ -95,7 +102,12 @@ def initialise_from_teacher(student: Student, teacher: HubertModel) -> tuple[str
 
 
 @torch.no_grad()
-def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
+def cut_teacher(
+    student: Student,
+    teacher: HubertModel,
+    waveforms: Sequence[Tensor],
+    on_part: OnPart = lambda done, total: None,
+) -> None:
     """Fill `student` with the teacher's weights, cut to its size, from the outputs of both for `waveforms` (samples,).
 
     Bottom up, every layer is fitted in closed form to the teacher's, given the outputs of the student's layers below
@@ -115,7 +127,7 @@ def cut_teacher(student: Student, teacher: HubertModel, waveforms: Sequence[Tens
     student.eval()
     teacher.eval()
     try:
-        _Cut(student, teacher, waveforms).run()
+        _Cut(student, teacher, waveforms, on_part).run()
     finally:
         student.train(was_training)
 
@@ -147,20 +159,32 @@ def _check(student: Student, teacher: HubertModel) -> None:
 class _Cut:
     """One cut: the student, the teacher, and the waveforms."""
 
-    def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor]) -> None:
+    def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor], on_part: OnPart) -> None:
         self.student, self.teacher = student, teacher
+        self._on_part, self._done = on_part, -1
+        # The front end, the teacher's states of each waveform, the input of the first layer, layers and heads.
+        config = student.config
+        convolutions = len(config.conv_layers) if config.frontend == "conv" else 1
+        heads = len(config.heads.layer_map) if config.heads.kind == "per_layer" else 0
+        self._total = convolutions + len(waveforms) + 1 + config.depth + heads
         if teacher.config.normalise_waveform:
             epsilon = teacher.config.waveform_epsilon
             waveforms = [normalise_waveforms(w[None], _length(w), epsilon)[0] for w in waveforms]
         self.waveforms = waveforms
 
+    def _finish_part(self) -> None:
+        self._done += 1
+        self._on_part(self._done, self._total)
+
     def run(self) -> None:
+        self._finish_part()  # So that a first line comes before the first part, which takes long.
         student, teacher = self.student, self.teacher
-        ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms)
+        ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms, self._finish_part)
         embedded = [teacher.project(y) for y in theirs]
         hidden = self._hidden_states(embedded)
         channels = choose_for(hidden, student.config.width, student.stacked)
         ours = self._cut_input(ours, embedded, hidden[0], channels)
+        self._finish_part()
         none: list[Tensor | None] = [None] * len(self.waveforms)
         layers, maps = [ours], none
         for index, layer in enumerate(student.layers):
@@ -175,13 +199,17 @@ class _Cut:
             if index + 1 in reuse and index not in reuse:
                 maps = [layer.attention_map(x[None], m) for x, m in zip(inputs, masks, strict=True)]  # type: ignore[operator]
             layers.append(ours)
+            self._finish_part()
         if student.config.layer_norm_first:
             layers[-1] = fit_norm(student.encoder_norm, ours, [channels.of(y) for y in hidden[-1]])
         self._fit_heads(layers, hidden)
 
     def _hidden_states(self, embedded: Sequence[Tensor]) -> list[list[Tensor]]:
         """Layer 0..L of the teacher, each (time, feature) per utterance; a pre-norm one's last after its final norm."""
-        states = [self.teacher.encode(y[None], _length(y)) for y in embedded]
+        states = []
+        for y in embedded:
+            states.append(self.teacher.encode(y[None], _length(y)))
+            self._finish_part()
         return [[layer[0] for layer in layers] for layers in zip(*states, strict=True)]
 
     def _cut_input(
@@ -221,6 +249,7 @@ class _Cut:
         if config.kind == "per_layer":  # Heads that share weights, or have none, are not fitted.
             for head, (ours, theirs) in zip(self.student.heads.children(), config.layer_map, strict=True):
                 _fit_head(head, layers[ours], hidden[theirs])  # type: ignore[arg-type]
+                self._finish_part()
 
 
 def _fit_head(head: LayerHead, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:

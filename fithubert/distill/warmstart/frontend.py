@@ -1,7 +1,7 @@
 """The front end of a student cut from its teacher's: filters chosen and fitted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ _MOST_WINDOWS = 100_000
 
 
 def cut_frontend(
-    student: ConvFrontend | MelFrontend, teacher: ConvFrontend, waveforms: Sequence[Tensor]
+    student: ConvFrontend | MelFrontend,
+    teacher: ConvFrontend,
+    waveforms: Sequence[Tensor],
+    on_layer: Callable[[], None] = lambda: None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Fit the student's convolutions layer by layer; the outputs of both front ends, (time, feature) per waveform.
 
@@ -26,7 +29,9 @@ def cut_frontend(
     """
     if isinstance(student, MelFrontend):
         ours = [student(waveform[None], torch.tensor([len(waveform)]))[0][0] for waveform in waveforms]
-        return ours, [teacher.convolve(waveform[None], None)[0] for waveform in waveforms]
+        theirs = [teacher.convolve(waveform[None], None)[0] for waveform in waveforms]
+        on_layer()
+        return ours, theirs
     counterparts = match_layers(student, teacher)
     ours = theirs = [waveform[None, None] for waveform in waveforms]
     for layer, numbers in zip(student.layers, counterparts, strict=True):
@@ -46,6 +51,7 @@ def cut_frontend(
                 kept = _choose_filters(theirs, following, layer.conv.out_channels)
                 _fit_filters(layer, source, kept, ours, responses)
         ours = [layer(x, None)[0] for x in ours]
+        on_layer()
     return [x[0].T for x in ours], [x[0].T for x in theirs]
 
 

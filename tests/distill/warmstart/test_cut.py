@@ -57,7 +57,9 @@ def student_of(teacher: HubertModel, recipe: str = "fithubert", **changes: Any) 
 def cut(config: StudentConfig, teacher: HubertModel, waveforms: list[Tensor] | None = None) -> Student:
     torch.manual_seed(1)
     student = build_student(config)
-    cut_teacher(student, teacher, waveforms or speech())
+    parts: list[tuple[int, int]] = []
+    cut_teacher(student, teacher, waveforms or speech(), lambda done, total: parts.append((done, total)))
+    assert parts == [(done, parts[-1][0]) for done in range(len(parts))], "each part is told once, the last one too"
     assert student.training, "the student is left in the mode it came in"
     return student.eval()
 
