@@ -54,12 +54,12 @@ class _Lines:
 
 
 def progress_line(
-    label: str, stream: TextIO | None = None, clock: Callable[[], float] = monotonic
+    label: str, stream: TextIO | None = None, clock: Callable[[], float] = monotonic, estimates: bool = True
 ) -> Callable[..., None]:
     """A function to call with (done, total, note) as work proceeds; it ends its line when `done` reaches `total`.
 
     On a terminal of `stream` (standard error) one line is rewritten; elsewhere a line is added at every tenth and at
-    least every 10 s.
+    least every 10 s. `estimates`: whether it says how much time is left, which work in unequal parts does not tell.
     """
     lines = _Lines(label, stream)
     begun = printed = clock()
@@ -72,7 +72,7 @@ def progress_line(
         if step <= shown and (now - printed < _QUIET_SECONDS or share >= 1):
             return
         shown, printed, spent = step, now, now - begun
-        measured = spent >= _MEASURED_SECONDS and 0.01 < share < 1
+        measured = estimates and spent >= _MEASURED_SECONDS and 0.01 < share < 1
         left = f", {format_clock(spent / share - spent)} left" if measured else ""
         lines.print(f"{share:4.0%} ({format_clock(spent)}{left}){'  ' + note if note else ''}", kept=share >= 1)
 
@@ -99,8 +99,9 @@ class ProgressLines(TrainingListener):
 
     def on_cut(self, event: CutAdvanced) -> None:
         if self._show_cut is None:
-            self._show_cut = progress_line(f"{self._lines.label}: cut from the teacher", self._stream, self._clock)
-        self._show_cut(event.done, event.total)
+            label = f"{self._lines.label}: cut from the teacher"
+            self._show_cut = progress_line(label, self._stream, self._clock, estimates=False)
+        self._show_cut(event.done, event.total, f"part {event.done} of {event.total}")
 
     def on_start(self, event: TrainingStarted) -> None:
         self._updates = event.updates

@@ -54,9 +54,9 @@ def test_a_cut_has_a_line_at_once_and_then_one_for_each_part_that_is_slow() -> N
         listener.on_cut(CutAdvanced(done, 20))
         now[0] += 12.0
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "distill student: cut from the teacher:   0% (0:00)"
-    assert lines[1] == "distill student: cut from the teacher:   5% (0:12, 3:48 left)"
-    assert lines[-1] == "distill student: cut from the teacher: 100% (4:00)"
+    assert lines[0] == "distill student: cut from the teacher:   0% (0:00)  part 0 of 20"
+    assert lines[1] == "distill student: cut from the teacher:   5% (0:12)  part 1 of 20"
+    assert lines[-1] == "distill student: cut from the teacher: 100% (4:00)  part 20 of 20"
     assert len(lines) == 21
     assert max(map(len, lines)) <= 100
 
