@@ -9,6 +9,7 @@ from typing import Literal
 from fithubert.code_version import code_version
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
 from fithubert.records import StoreMetrics
 from fithubert.store import (
