@@ -137,9 +137,11 @@ def plan_training(
     gpus = int(choose_device("auto") == "cuda")
     student = plan_params(teacher, parameters, options, "live", 0).students[STUDENT]
     config = resolve(student.recipe, student.shape)
-    models = model_speeds(teacher, config, (None, None), gpus, KnownSpeeds().gpu_tflops, on_pass)
+    # The models last: they take longest, and `on_pass` counts them alone.
     encode, read = measure_codecs(teacher.depth, teacher.width)
-    speeds = Speeds(models[0][0], models[1][0], encode, read, measure_disk(options.out))
+    disk = measure_disk(options.out)
+    models = model_speeds(teacher, config, (None, None), gpus, KnownSpeeds().gpu_tflops, on_pass)
+    speeds = Speeds(models[0][0], models[1][0], encode, read, disk)
     job = Job(hours["train"], 1.0, gpus, teacher.depth, teacher.width)
     live, cached = cost_of_live(job, speeds), cost_of_cache(job, speeds, _CODEC)
     chosen, updates = _choose(options, job, live, cached)
