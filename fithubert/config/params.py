@@ -124,12 +124,16 @@ class ProfileParams(StrictModel):
     #: Also time HuBERT Base, FitHuBERT and DistilHuBERT at full size with random weights, in fewer rounds.
     paper_size: bool = True
     paper_rounds: int = Field(3, gt=0)
+    #: Recipes whose ONNX graphs of full size, in float32 and int8, are timed with them.
+    paper_exports: tuple[Name, ...] = ()
 
 
 class ReportParams(StrictModel):
-    """The HTML page."""
+    """The summary and the HTML page."""
 
     title: str = "fithubert"
+    #: The student that the results recommend; the summary names it.
+    best_recipe: Name | None = None
 
 
 class Params(StrictModel):
@@ -163,6 +167,9 @@ class Params(StrictModel):
 
     @model_validator(mode="after")
     def _check_students(self) -> "Params":
+        best = self.report.best_recipe
+        if best is not None and best not in self.students:
+            raise ValueError(f"report.best_recipe: {best!r} is not one of {', '.join(self.students)}")
         for name in self.students:
             self._check_change(f"students.{name}", name, {})
         for name, entry in self.ablation.items():

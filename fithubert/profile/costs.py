@@ -163,22 +163,25 @@ def profile_models(
     settings: ProfileParams,
     reference: str = "teacher",
     on_pass: OnPass = nothing_said,
+    exports: Mapping[str, Mapping[str, SpeechModel]] | None = None,
 ) -> ModelCosts:
     """The cost of every subject, all timed in turn in this process; ratios are to `reference`.
 
-    `on_pass(done, total)` is called as it proceeds. Raises UserError if `reference` is not among them.
+    `on_pass(done, total)` is called as it proceeds. `exports`: subject -> form -> what was exported of it, only timed.
+    Raises UserError if `reference` is not among the subjects.
     """
     if reference not in subjects:
         raise UserError(f"profile: no model {reference!r} to compare with among {', '.join(subjects)}")
     models = {name: subject.model for name, subject in subjects.items()}
     at = REFERENCE_SECONDS if REFERENCE_SECONDS in settings.seconds else max(settings.seconds)
-    finish = count_passes(3 * len(models) + settings.rounds, on_pass)
+    graphs = {f"{name}, {form}": graph for name, forms in (exports or {}).items() for form, graph in forms.items()}
+    finish = count_passes(3 * len(models) + len(graphs) + settings.rounds, on_pass)
     parts, memory, time_shares = {}, {}, {}
     for name, model in models.items():
         parts[name], memory[name] = count_parts(model, at), peak_memory_bytes(model, max(settings.seconds))
         finish()
     with torch_threads(settings.threads):
-        timings = time_in_turn(models, settings.seconds, settings.rounds, finish)
+        timings = time_in_turn({**models, **graphs}, settings.seconds, settings.rounds, finish)
         for name, model in models.items():
             time_shares[name] = time_parts(model, at)
             finish()
@@ -204,6 +207,11 @@ def profile_models(
             weight_bytes=weight_bytes(model),
             peak_memory_bytes=memory[name],
             fingerprint=model.fingerprint,
+            export_latency_ratios={
+                form: paired_ratio(timings[f"{name}, {form}"][at], timings[reference][at])
+                for form in (exports or {}).get(name, {})
+            }
+            or None,
         )
     superb = {name: _count_superb_macs(model) for name, model in models.items()}
     machine = describe_machine()
@@ -265,7 +273,21 @@ def paper_size_subjects() -> dict[str, Subject]:
     return subjects
 
 
-def profile_paper_size(settings: ProfileParams, on_pass: OnPass = nothing_said) -> ModelCosts:
-    """The cost of full-size shapes against HuBERT Base, timed `settings.paper_rounds` times."""
+def profile_paper_size(
+    settings: ProfileParams, export: Callable[[ReadOut], Mapping[str, SpeechModel]], on_pass: OnPass = nothing_said
+) -> ModelCosts:
+    """The cost of full-size shapes against HuBERT Base, timed `settings.paper_rounds` times.
+
+    `export` gives the graphs of a student by form; it is called for those of `settings.paper_exports`. Raises UserError
+    if one of them is not measured.
+    """
+    for name in settings.paper_exports:
+        if name not in PAPER_STUDENTS:
+            raise UserError(f"profile.paper_exports: {name}: not one of {', '.join(PAPER_STUDENTS)}")
+    subjects, exports = paper_size_subjects(), {}
+    for name in settings.paper_exports:
+        student = subjects[name].model
+        assert isinstance(student, ReadOut)
+        exports[name] = export(student)
     fewer = settings.model_copy(update={"rounds": settings.paper_rounds})
-    return profile_models(paper_size_subjects(), fewer, PAPER_REFERENCE, on_pass)
+    return profile_models(subjects, fewer, PAPER_REFERENCE, on_pass, exports)

@@ -204,8 +204,10 @@ class ModelCost(Record):
 
     `time_shares`: part -> its share of the time. `macs_per_second`: multiply-accumulates per second of audio. `rtf`:
     seconds of computing per second of audio. `peak_memory_bytes`: weights and what the longest utterance adds, None if
-    the system cannot measure it.
+    the system cannot measure it. `export_latency_ratios`: `onnx` and `onnx_int8` -> its graph's, if graphs were timed.
     """
+
+    omit_none: ClassVar[bool] = True
 
     params: Parameters
     parts: Mapping[str, PartCost]
@@ -220,8 +222,9 @@ class ModelCost(Record):
     latency_ratio: float
     latency_ratio_ci: tuple[float, float]
     weight_bytes: int
-    peak_memory_bytes: int | None
     fingerprint: str
+    peak_memory_bytes: int | None = None
+    export_latency_ratios: Mapping[str, Ratio] | None = None
 
 
 @dataclass(frozen=True)

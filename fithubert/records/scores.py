@@ -16,7 +16,7 @@ from pydantic import model_serializer
 from fithubert.errors import UserError
 from fithubert.files import atomic_file, require_regular
 from fithubert.records.base import JsonObject, Record
-from fithubert.records.metrics import CorpusSummary, Machine, Parameters
+from fithubert.records.metrics import CorpusSummary, Machine, Parameters, Ratio
 from fithubert.records.results import AblationSummary
 
 
@@ -152,6 +152,7 @@ class CostSummary(Record):
     macs_ratio: float | None = None
     latency_ratio: float | None = None
     latency_ratio_ci: tuple[float, float] | None = None
+    export_latency_ratios: Mapping[str, Ratio] | None = None
     peak_memory_bytes: int | None = None
 
 
@@ -189,6 +190,7 @@ class ModelSummary(CostSummary):
 class PairedDifference(Record):
     """A score of `model` less that of `against`, in points of percent on the same test items.
 
+    Task `all` and metric `kept`: the share of the teacher's lead, over all tasks on which it leads.
     `low`, `high`: 95 % over items and seeds. `p_holm`: two-sided, corrected by Holm over all differences to `against`.
     """
 
@@ -238,8 +240,9 @@ class Lead(Record):
 class Summary(Record):
     """The result of a workspace. `order`: the models in the order of the tables. `seconds`: DVC stage -> wall time.
 
-    `controls`: models that are hidden states of the teacher. `kept`: model -> its share of the teacher's lead. `corpus`
-    and `machine` are None, `{}` in the JSON, if their stage has not run.
+    `controls`: models that are hidden states of the teacher. `kept`: model -> its share of the teacher's lead.
+    `best_recipe`: the student that the results recommend, if the parameters name one. `corpus` and `machine` are None,
+    `{}` in the JSON, if their stage has not run.
     """
 
     models: Mapping[str, ModelSummary]
@@ -250,6 +253,7 @@ class Summary(Record):
     paired: tuple[PairedDifference, ...] = ()
     kept: Mapping[str, KeptShare] = field(default_factory=dict)
     lead: Lead = field(default_factory=Lead)
+    best_recipe: str | None = None
     teacher: str = "teacher"
     baseline: str = "fbank"
     tasks: tuple[str, ...] = ()

@@ -22,11 +22,16 @@ _INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Kept:
-    """The share of the teacher's lead that a model keeps. `value` is None unless it has every task of the lead."""
+    """The share of the teacher's lead that a model keeps. `value` is None unless it has every task of the lead.
+
+    `resamples`: the share in each resample, None without an interval. `seeds`: those of its scores.
+    """
 
     by_task: Mapping[str, float] = field(default_factory=dict)
     value: float | None = None
     interval: KeptShare | None = None
+    resamples: FloatArray | None = field(default=None, compare=False)
+    seeds: tuple[int, ...] = ()
 
 
 def find_lead(scores: Scores, teacher: str, baseline: str) -> Lead:
@@ -73,8 +78,10 @@ def find_kept(scores: Scores, lead: Lead, model: str, teacher: str, baseline: st
     value = float(np.mean(list(by_task.values())))
     if len(resamples) < len(lead.tasks):
         return Kept(by_task, value)
-    low_end, high_end = np.percentile(np.mean(resamples, axis=0), _INTERVAL)
-    return Kept(by_task, value, KeptShare(value, float(low_end), float(high_end), lead.tasks))
+    shares: FloatArray = np.mean(resamples, axis=0)
+    low_end, high_end = np.percentile(shares, _INTERVAL)
+    interval = KeptShare(value, float(low_end), float(high_end), lead.tasks)
+    return Kept(by_task, value, interval, shares, scores[model, lead.tasks[0]].seeds)
 
 
 def share_of_lead(metric: Metric, own: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -104,7 +111,7 @@ def compare_pairs(scores: Scores, against: Sequence[str]) -> tuple[PairedDiffere
     """
     found = []
     for other in dict.fromkeys(against):
-        family, p_values = [], []
+        family = []
         for (model, task), score in scores.items():
             if model == other or (other, task) not in scores:
                 continue
@@ -113,13 +120,36 @@ def compare_pairs(scores: Scores, against: Sequence[str]) -> tuple[PairedDiffere
                 if pair is None:
                     continue
                 difference = score.metrics[metric.name] - scores[other, task].metrics[metric.name]
-                low, high = (float(end) for end in np.percentile(pair[0] - pair[1], _INTERVAL))
-                p_values.append(_p_value(difference, pair[0] - pair[1]))
-                family.append(
-                    PairedDifference(task, metric.name, model, other, difference, low, high, p_values[-1], score.seeds)
-                )
-        found += [replace(of, p_holm=p) for of, p in zip(family, _correct(p_values), strict=True)]
+                drawn = pair[0] - pair[1]
+                family.append(_difference((task, metric.name), (model, other), difference, drawn, score.seeds))
+        found += _correct(family)
     return tuple(found)
+
+
+def compare_kept(kept: Mapping[str, Kept], against: Sequence[str]) -> tuple[PairedDifference, ...]:
+    """Every model's share of the lead less that of each model of `against`, in points, as task `all`, metric `kept`.
+
+    Both have to have an interval and the same seeds. Corrected as in `compare_pairs`, over these differences alone.
+    """
+    found = []
+    for other in dict.fromkeys(against):
+        family, second = [], kept.get(other, Kept())
+        for model, first in kept.items():
+            if model == other or first.resamples is None or second.resamples is None or first.seeds != second.seeds:
+                continue
+            difference = 100 * ((first.value or 0.0) - (second.value or 0.0))
+            drawn = 100 * (first.resamples - second.resamples)
+            family.append(_difference(("all", "kept"), (model, other), difference, drawn, first.seeds))
+        found += _correct(family)
+    return tuple(found)
+
+
+def _difference(
+    of: tuple[str, str], models: tuple[str, str], value: float, drawn: FloatArray, seeds: tuple[int, ...]
+) -> PairedDifference:
+    """The difference `value` of (task, metric) for (model, against), its resamples `drawn`; p is not yet corrected."""
+    low, high = (float(end) for end in np.percentile(drawn, _INTERVAL))
+    return PairedDifference(*of, *models, value, low, high, _p_value(value, drawn), seeds)
 
 
 def _list_metrics(score: SuperbMetrics) -> tuple[Metric, ...]:
@@ -142,11 +172,11 @@ def _p_value(difference: float, resamples: FloatArray) -> float:
     return float(2 * norm.sf(abs(difference) / deviation))
 
 
-def _correct(p_values: Sequence[float]) -> list[float]:
-    """The p values after Holm's step-down correction, in the given order."""
-    corrected = [1.0] * len(p_values)
+def _correct(family: Sequence[PairedDifference]) -> list[PairedDifference]:
+    """Differences with p values after Holm's step-down correction over all of them, in the given order."""
+    corrected = list(family)
     largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
+    for rank, place in enumerate(sorted(range(len(family)), key=lambda index: family[index].p_holm)):
+        largest = max(largest, min(1.0, (len(family) - rank) * family[place].p_holm))
+        corrected[place] = replace(family[place], p_holm=largest)
     return corrected

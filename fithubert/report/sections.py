@@ -180,6 +180,10 @@ def score_cells(summary: Summary, model: ModelSummary, columns: Columns) -> tupl
     return tuple(cells)
 
 
+#: The column of the share of the teacher's lead in a table of differences.
+KEPT_COLUMN = ("all", Metric("kept", "kept", lower=False))
+
+
 def table_differences(summary: Summary, columns: Columns) -> dict[str, dict[str, list[PairedDifference | None]]]:
     """Model that others are compared with -> model -> the paired difference in every column, None if not paired."""
     found = {(p.against, p.model, p.task, p.metric): p for p in summary.paired}

@@ -30,7 +30,7 @@ from fithubert.records import (
     TeacherMetrics,
     add_resamples,
 )
-from fithubert.report.paired import Kept, compare_pairs, find_kept, find_lead
+from fithubert.report.paired import Kept, compare_kept, compare_pairs, find_kept, find_lead
 from fithubert.tasks import Metric, task_info
 
 Kind = TypeVar("Kind", bound=Record)
@@ -58,6 +58,7 @@ class ReportPlan:
     others: tuple[str, ...] | None = None
     ablations: tuple[str, ...] = ()
     title: str = "fithubert"
+    best_recipe: str | None = None
     teacher: str = "teacher"
     baseline: str = "fbank"
     dvc: bool = True
@@ -115,6 +116,7 @@ def plan_report(params: Params) -> ReportPlan:
         controls=controls,
         ablations=tuple(params.ablation),
         title=params.report.title,
+        best_recipe=params.report.best_recipe,
     )
 
 
@@ -173,15 +175,18 @@ def build_summary(metrics: Metrics, plan: ReportPlan) -> Summary:
     kept = {name: find_kept(metrics.superb, lead, name, plan.teacher, plan.baseline) for name in names}
     paper = metrics.profile.paper_size if metrics.profile is not None else None
     ends = (plan.teacher, plan.baseline)
+    # Every model is compared with the teacher, the first student and the recommended one.
+    against = [plan.teacher, *plan.students[:1], *filter(None, [plan.best_recipe])]
     return Summary(
         models={name: _summarise_model(name, metrics, plan, kept[name]) for name in names},
         paper_size={} if paper is None else {name: _narrow(CostSummary, cost) for name, cost in paper.models.items()},
         ablations={name: _narrow(AblationSummary, values) for name, values in metrics.ablation.items()},
         controls=tuple(name for name in plan.controls if name in scored),
         depth_gate=_find_depth_gate(metrics, plan),
-        paired=compare_pairs(metrics.superb, [plan.teacher, *plan.students[:1]]),
+        paired=(*compare_pairs(metrics.superb, against), *compare_kept(kept, against)),
         kept={name: of.interval for name, of in kept.items() if of.interval is not None and name not in ends},
         lead=lead,
+        best_recipe=plan.best_recipe,
         teacher=plan.teacher,
         baseline=plan.baseline,
         tasks=plan.tasks,

@@ -2,14 +2,20 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fithubert.config.params import Params
+from fithubert.export.onnx import OnnxStudent, export_onnx
 from fithubert.importers import load_teacher
 from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.runtime import ReadOut
+from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import load_student, parameter_counts, read_teacher
 from fithubert.profile.costs import Subject, profile_models, profile_paper_size
+from fithubert.profile.timing import noise
 from fithubert.records import ProfileMetrics
 from fithubert.stages import tracked_stage
 from fithubert.training.progress import progress_line
@@ -33,10 +39,20 @@ def profile(params: Params, workspace: Workspace, students: Sequence[str] = ()) 
         costs = profile_models(subjects, params.profile, on_pass=progress_line("profile"))
         paper = None
         if params.profile.paper_size:
-            paper = profile_paper_size(params.profile, progress_line("profile at the paper's size"))
+            with TemporaryDirectory() as folder:
+                export = partial(_export, Path(folder))
+                paper = profile_paper_size(params.profile, export, progress_line("profile at the paper's size"))
         metrics = ProfileMetrics(**vars(costs), paper_size=paper, seconds=time.monotonic() - begun)
         metrics.write(workspace.metrics("profile"))
     return metrics
+
+
+def _export(folder: Path, readout: ReadOut) -> dict[str, SpeechModel]:
+    """The graphs of a student in float32 and int8, written below `folder`."""
+    out = folder / readout.name
+    # The blocks that stay in float32 are chosen on seeded noise; no graph is timed here.
+    export_onnx(readout, out, [noise(4.0)[0][0]], lambda models: dict.fromkeys(models, 1.0))
+    return {"onnx": OnnxStudent(out), "onnx_int8": OnnxStudent(out, int8=True)}
 
 
 def _cut_controls(params: Params, teacher: HubertTeacher) -> dict[str, HubertTeacher]:

@@ -149,6 +149,7 @@ def test_changes_replace_what_the_file_says() -> None:
         ("students={teacher: {recipe: fithubert}}", r"students\.teacher: the name of another model"),
         ("ablation={..: {of: fithubert, variants: {a: {}, b: {}}}}", "is no name: use letters"),
         ("superb.models=[nobody]", "superb.models: 'nobody' is not one of fbank, teacher, fithubert"),
+        ("report.best_recipe=nobody", "report.best_recipe: 'nobody' is not one of fithubert"),
         ("superb.seeds=[-1]", "greater than or equal to 0"),
         ("distill.seed=10000000000000000000000", "out of range"),
         ("distill.betas=[2, 3]", "less than 1"),

@@ -1,15 +1,15 @@
 """Figures in README and docs are those of committed metrics files."""
 
-import csv
 import json
-from dataclasses import astuple
 
 import pytest
 
+from fithubert.config.params import load_params
 from fithubert.records import AblationMetrics, Summary, load_summary
 from tests.docs.fences import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+SUMMARY = ROOT / "reports" / "summary.json"
 README = " ".join(TEXT.split())
 #: First cell -> the others of its row in a table of README.
 _CELLS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in TEXT.splitlines() if line.startswith("|")]
@@ -18,40 +18,43 @@ ROWS = {first.split("`")[1] if "`" in first else first: others for first, *other
 
 @pytest.fixture(scope="module")
 def summary() -> Summary:
-    return load_summary(ROOT / "reports" / "summary.json")
+    return load_summary(SUMMARY)
 
 
-def read_rows(name: str) -> dict[str, dict[str, str]]:
-    """model -> its row of experiments/budget/NAME.csv."""
-    path = ROOT / "experiments" / "budget" / f"{name}.csv"
-    return {row["model"]: row for row in csv.DictReader(path.open(encoding="utf-8"))}
+@pytest.mark.parametrize("name", [name for name in ROWS if name in load_summary(SUMMARY).models])
+def test_the_table_of_results_is_the_recorded_one(summary: Summary, name: str) -> None:
+    model, (parameters, macs, per, kept) = summary.models[name], ROWS[name]
+    assert parameters == (f"{model.params.total / 1e6:.2f}M" if model.params and model.params.total else "")
+    assert macs == (f"{(model.macs_per_second or 0) / 1e6:.0f}" if model.macs_per_second else "")
+    assert per == f"{model.score('pr', 'per'):.1f} ({' to '.join(f'{end:.1f}' for end in model.ci['pr']['per'])})"
+    share = summary.kept.get(name)
+    assert kept == (f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})" if share else "")
 
 
-def shorten(row: dict[str, str], value: str, low: str, high: str) -> str:
-    """`VALUE (LOW to HIGH)`, or nothing without a value."""
-    return f"{float(row[value]):.1f} ({float(row[low]):.1f} to {float(row[high]):.1f})" if row[value] else ""
+def test_the_table_names_controls_and_students(summary: Summary) -> None:
+    students = load_params(ROOT / "params.yaml").students
+    assert {*summary.controls, "teacher", "fbank", *students} <= set(ROWS)
 
 
-@pytest.mark.parametrize("name", [name for name in read_rows("students") if name != "teacher_last"])
-def test_the_table_of_results_is_the_recorded_one(name: str) -> None:
-    row, (parameters, macs, per, difference) = read_rows("students")[name], ROWS[name]
-    assert parameters == (f"{int(row['params']) / 1e6:.2f}M" if row["params"] else "")
-    assert macs == (f"{float(row['mmacs_per_second']):.0f}" if row["mmacs_per_second"] else "")
-    assert per == shorten(row, "test_per", "test_low", "test_high")
-    assert difference == shorten(row, "difference_to_fithubert", "low", "high")
+def test_the_card_of_the_packaged_student_has_the_recorded_scores(summary: Summary) -> None:
+    card = (ROOT / "fithubert/pretrained/fithubert/MODEL_CARD.md").read_text(encoding="utf-8")
+    scores = summary.models["fithubert"].superb
+    per, ks, sid = (f"{scores[task][name]:.1f} %" for task, name in (("pr", "per"), ("ks", "acc"), ("sid", "acc")))
+    wanted = f"PR {per} PER, KS {ks} accuracy, SID {sid} accuracy"
+    assert wanted in " ".join(card.split())
 
 
-def test_the_start_of_training_is_the_recorded_one() -> None:
-    per = {name: f"{float(row['test_per']):.1f}" for name, row in read_rows("start").items()}
-    wanted = f"`fithubert` has {per['fithubert_start']} and `distilhubert` {per['distilhubert_start']} (experiments"
-    assert wanted in README
+@pytest.mark.parametrize("name", ["distilhubert", "teacher_cut2"])
+def test_the_differences_are_the_recorded_ones(summary: Summary, name: str) -> None:
+    """Of PER and of the share kept, with their intervals and p values, in points."""
+    for task in ("pr", "all"):
+        (pair,) = [of for of in summary.paired if (of.task, of.model, of.against) == (task, name, "fithubert")]
+        p = "p < 0.001" if pair.p_holm < 0.001 else f"p = {pair.p_holm:.2g}"
+        assert f"{pair.difference:+.1f} ({pair.low:.1f} to {pair.high:.1f}, {p})" in README
 
 
-def test_the_share_of_quality_kept_is_the_recorded_one(summary: Summary) -> None:
-    for name in ("fithubert", "distilhubert", "teacher_cut2"):
-        value, low, high = (f"{100 * bound:.0f}" for bound in astuple(summary.kept[name])[:3])
-        assert f"`{name}` {'keeps ' if name == 'fithubert' else ''}{value} % ({low} to {high})" in README
-    assert {task.upper() for task in summary.lead.skipped} == {"ASV", "SD", "SID"}
+def test_the_tasks_that_do_not_count_are_the_recorded_ones(summary: Summary) -> None:
+    assert " and ".join(sorted(task.upper() for task in summary.lead.skipped)) in README
 
 
 def test_the_ablation_of_time_reduction_is_the_recorded_one() -> None:
@@ -71,14 +74,18 @@ def test_the_times_at_full_size_are_the_recorded_ones(summary: Summary) -> None:
     assert f"`fithubert_lite` {full['fithubert_lite']}, DistilHuBERT {full['distilhubert']}." in README
 
 
-def test_the_depth_gate_in_the_docs_is_the_recorded_one() -> None:
-    rows = list(csv.DictReader((ROOT / "experiments/pretrain/mini.csv").open(encoding="utf-8")))
-    per = {row["layers"]: float(row["dev"]) for row in rows if row["model"] == "teacher" and row["task"] == "pr"}
-    evidence, teachers = (
-        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("evidence", "teachers")
+def test_the_depth_gate_in_the_docs_is_the_recorded_one(summary: Summary) -> None:
+    gate = summary.depth_gate
+    assert gate is not None
+    evidence, teachers, card = (
+        " ".join((ROOT / path).read_text(encoding="utf-8").split())
+        for path in ("docs/evidence.md", "docs/teachers.md", "fithubert/pretrained/mini/MODEL_CARD.md")
     )
-    assert f"has {per['0 1 2'] - per['all']:.1f} points on dev" in evidence
-    assert f"is {per['all']:.1f} from all states and {per['0 1 2']:.1f}" in " ".join(teachers.split())
+    assert f"has {gate.points:.1f} points on test" in evidence
+    for page in (teachers, card):
+        assert f"is {gate.per_all:.1f} from all states and {gate.per_first_two:.1f} from the first three" in page
+    sid = {name: f"{summary.models[name].superb['sid']['acc']:.1f} %" for name in ("teacher", "fbank")}
+    assert f"names {sid['teacher']} of 48 speakers, filter banks {sid['fbank']}" in card
 
 
 def test_the_figures_of_recordings_in_windows_are_the_measured_ones() -> None:

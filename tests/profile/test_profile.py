@@ -19,7 +19,7 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import FbankModel, SpeechOutput
 from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, parameter_counts
-from fithubert.profile.costs import Subject, count_parts, profile_models, time_parts
+from fithubert.profile.costs import Subject, count_parts, profile_models, profile_paper_size, time_parts
 from fithubert.profile.timing import paired_ratio, peak_memory_bytes, time_in_turn, weight_bytes
 from fithubert.workers import torch_threads
 
@@ -178,6 +178,26 @@ def test_report_adds_up_and_is_plain_json() -> None:
     second = values["models"]["fbank"]["macs_per_second"]
     assert values["superb_macs"]["fbank"] == pytest.approx(224.86 * second, rel=0.02)
     assert set(values["superb_macs"]) == set(subjects)
+
+
+def test_exported_graphs_are_timed_with_the_models_and_have_no_other_cost() -> None:
+    calls: list[tuple[str, int]] = []
+    subjects = {"teacher": Subject(small_teacher()), "student": Subject(small_teacher("student", depth=1))}
+    graphs = {"student": {"onnx": Recorder("onnx", calls), "onnx_int8": Recorder("int8", calls)}}
+    report = profile_models(subjects, ProfileParams(seconds=(0.5,), rounds=3, threads=1), exports=graphs)
+    assert set(report.models) == set(subjects)
+    assert report.models["teacher"].export_latency_ratios is None
+    ratios = report.models["student"].export_latency_ratios
+    assert ratios is not None
+    assert set(ratios) == {"onnx", "onnx_int8"}
+    assert ratios["onnx"].median < report.models["student"].latency_ratio
+    assert len(calls) == 2 * (3 + 1)
+
+
+def test_graphs_of_a_shape_that_is_not_measured_are_refused() -> None:
+    settings = ProfileParams(paper_exports=("half_width",))
+    with pytest.raises(UserError, match=r"profile\.paper_exports: half_width: not one of fithubert, "):
+        profile_paper_size(settings, lambda _: {})
 
 
 def test_missing_reference_is_named() -> None:

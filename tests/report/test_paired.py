@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fithubert.records import Lead, SuperbMetrics
-from fithubert.report.paired import compare_pairs, find_kept, find_lead, share_of_lead
+from fithubert.report.paired import compare_kept, compare_pairs, find_kept, find_lead, share_of_lead
 from fithubert.superb.metrics import Ratio, score_fields, summarise
 from fithubert.tasks import Metric
 
@@ -103,6 +103,25 @@ def test_the_kept_share_has_an_interval_and_is_clamped() -> None:
     assert 0.02 < interval.high - interval.low < 0.25
     assert (kept["better"].value, kept["worse"].value) == (1.0, 0.0)
     assert find_kept(scores, Lead(("ks", "sid")), "student", "teacher", "fbank").value is None
+
+
+def test_kept_shares_are_compared_in_pairs() -> None:
+    """Two students that are right on nearly the same items differ by less than their own intervals are wide."""
+    rng = np.random.default_rng(0)
+    difficulty = rng.random((3, 400))
+    rates = {"fbank": 0.3, "teacher": 0.9, "first": 0.60, "second": 0.66}
+    scores = {(name, "ks"): score(name, difficulty < rate) for name, rate in rates.items()}
+    kept = {name: find_kept(scores, Lead(("ks",)), name, "teacher", "fbank") for name in rates}
+    (pair,) = [of for of in compare_kept(kept, ["first"]) if of.model == "second"]
+    interval = kept["first"].interval
+    assert interval is not None
+    assert (pair.task, pair.metric, pair.against, pair.seeds) == ("all", "kept", "first", (0, 1, 2))
+    assert pair.difference == pytest.approx(100 * (kept["second"].value - kept["first"].value))  # type: ignore[operator]
+    assert 0 < pair.low < pair.difference < pair.high
+    assert pair.high - pair.low < 100 * (interval.high - interval.low)
+    assert pair.p_holm < 0.05
+    other_seeds = {**kept, "second": replace(kept["second"], seeds=(9,))}
+    assert "second" not in {of.model for of in compare_kept(other_seeds, ["first"])}
 
 
 @given(st.floats(-50, 150), st.floats(0, 49), st.floats(50, 100))

@@ -44,6 +44,17 @@ def test_summary_has_the_agreed_schema(reports: Path) -> None:
     assert summary["seconds"]["distill@distilhubert"] == 214.0
 
 
+def test_the_recommended_student_is_named_and_compared_with_every_other_one(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    plan = replace(PLAN, best_recipe="fithubert_notr")
+    summary = build_summary(gather(tmp_path, plan), plan)
+    assert summary.best_recipe == "fithubert_notr"
+    against = {
+        name: {of.model for of in summary.paired if of.against == name} for name in ("fithubert", "fithubert_notr")
+    }
+    assert against["fithubert_notr"] == against["fithubert"] - {"fithubert_notr"} | {"fithubert"}
+
+
 def test_a_task_that_the_report_does_not_know_has_its_column(tmp_path: Path) -> None:
     write_metrics(tmp_path)
     write_score(tmp_path, "teacher", "rate", **superb("teacher", "ks") | {"task": "rate"})
