@@ -60,14 +60,17 @@ class HeadsConfig(StrictModel):
     #: Teacher layers whose heads a released student keeps although its read-out does not need them, and with them the
     #: teacher's `final_proj`. Voice conversion by RVC's first version reads layer 9.
     keep: tuple[int, ...] = ()
+    #: Teacher layers whose heads the read-out `projections` reads; none named: those of all. The others only train.
+    read: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "HeadsConfig":
         if len(set(self.layer_map)) < len(self.layer_map):
             raise ValueError("layer_map: the same pair is listed twice")
-        for layer in self.keep:
-            if layer not in {teacher_layer for _, teacher_layer in self.layer_map}:
-                raise ValueError(f"keep: no head predicts teacher layer {layer}")
+        for name, layers in (("keep", self.keep), ("read", self.read)):
+            for layer in layers:
+                if layer not in {teacher_layer for _, teacher_layer in self.layer_map}:
+                    raise ValueError(f"{name}: no head predicts teacher layer {layer}")
         return self
 
 
@@ -140,9 +143,9 @@ class StudentConfig(StrictModel):
     heads: HeadsConfig
     units: UnitHeadConfig | None = None
     #: The hidden states that downstream tasks read. `last`: the last head (the paper). `layers`: layers 0 to L.
-    #: `projections`: every head. As other authors' code has it, `encoder`: the last layer, upsampled by shared heads
-    #: (FitHuBERT without layer-wise heads); `outputs`: layers 1 to L (STaRHuBERT); `all`: the projected features,
-    #: layers 1 to L and every head (s3prl's DistilHuBERT).
+    #: `projections`: every head, or those of `heads.read`. As other authors' code has it, `encoder`: the last layer,
+    #: upsampled by shared heads (FitHuBERT without layer-wise heads); `outputs`: layers 1 to L (STaRHuBERT); `all`: the
+    #: projected features, layers 1 to L and every head (s3prl's DistilHuBERT).
     readout: Literal["last", "layers", "projections", "encoder", "outputs", "all"] = "last"
 
     @model_validator(mode="before")
@@ -171,6 +174,8 @@ class StudentConfig(StrictModel):
             raise ValueError("time_reduction.kind stack: before_layer must be 0, drop_last_frame false, masking null")
         if self.readout in ("last", "projections", "all") and not self.heads.layer_map:
             raise ValueError(f"readout {self.readout!r} needs an entry in heads.layer_map")
+        if self.heads.read and self.readout != "projections":
+            raise ValueError("heads.read: needs readout: projections")
         for student_layer, teacher_layer in self.heads.layer_map:
             first = 0 if self.heads.kind == "none" else 1
             if not first <= student_layer <= self.depth:
@@ -233,7 +238,8 @@ class StudentConfig(StrictModel):
         """The entries of the layer map whose heads the read-out needs."""
         reduced = self.time_reduction.kind != "none" and self.heads.upsampling == "transposed_conv"
         if self.readout in ("projections", "all"):
-            return self.heads.layer_map
+            read = self.heads.read
+            return tuple(pair for pair in self.heads.layer_map if not read or pair[1] in read)
         if self.readout == "last" or (self.readout == "encoder" and reduced and self.heads.kind == "shared"):
             # An upsampling that shared heads have in common lasts as long as one of them.
             return self.heads.layer_map[-1:]

@@ -99,14 +99,15 @@ def describe_export(readout: ReadOut) -> dict[str, Any]:
 
 def describe_states(readout: ReadOut) -> str:
     """What is read from the student, in words."""
-    count, width = len(readout.widths), readout.widths[-1]
+    count, width, read = len(readout.widths), readout.widths[-1], readout.student.config.heads.read
+    heads = f"the heads of teacher layers {', '.join(map(str, read))}" if read else "all heads"
     return {
         "encoder": f"one state, the last layer of the student, {width} wide",
         "outputs": f"{count} states, layers 1 to {count} of the student, {width} wide",
         "all": f"{count} states, the projected features, all layers and the projections of all heads, {width} wide",
         "last": f"one state, the projection of the last head, {width} wide",
         "layers": f"{count} states, layers 0 to {count - 1} of the student, {width} wide",
-        "projections": f"{count} states, the projections of all heads, {width} wide",
+        "projections": f"{count} states, the projections of {heads}, {width} wide",
     }[readout.student.config.readout]
 
 

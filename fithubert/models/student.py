@@ -157,8 +157,8 @@ class Student(nn.Module):
         """
         readout, end = self.config.readout, None if last_layer is None else last_layer + 1
         if readout in ("last", "projections"):
-            heads = range(len(self.config.heads.layer_map))
-            return self.hints(waveforms, lengths, heads[-1:] if readout == "last" else heads[:end])[:2]
+            heads = [self.config.heads.layer_map.index(pair) for pair in self.config.read_pairs]
+            return self.hints(waveforms, lengths, heads if readout == "last" else heads[:end])[:2]
         depth = end if readout == "outputs" else last_layer
         encoded = self.encode(waveforms, lengths, depth if readout in ("layers", "outputs") else None)
         layers, frames = self.at_teacher_rate(encoded), encoded.num_frames
@@ -176,10 +176,10 @@ class Student(nn.Module):
         """The feature size of each state that `read` returns."""
         config = self.config
         width = config.width if config.heads.kind == "none" else config.heads.teacher_width
-        heads = (width,) * len(config.heads.layer_map)
+        heads = (width,) * len(config.read_pairs)
         layers = (config.width,) * (config.depth + 1)
         widths = {"layers": layers, "outputs": layers[1:], "encoder": layers[:1], "all": layers + heads}
-        return {"last": heads[-1:], **widths}.get(config.readout, heads)
+        return widths.get(config.readout, heads)
 
     def encode(
         self,

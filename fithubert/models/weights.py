@@ -117,8 +117,7 @@ def _fingerprint(config: StudentConfig, state: Mapping[str, Tensor]) -> str:
     # Options of later versions are left out where they change nothing, so that older fingerprints stay.
     fields = StudentConfig.model_fields
     same: dict[str, Any] = {name: True for name in _LATER_OPTIONS if getattr(config, name) == fields[name].default}
-    if not config.heads.keep:
-        same["heads"] = {"keep"}
+    same["heads"] = {name for name in ("keep", "read") if not getattr(config.heads, name)}
     return digest_model(config.model_dump_json(exclude=same), state)
 
 

@@ -131,9 +131,36 @@ def test_a_released_student_keeps_the_heads_it_is_asked_to_keep_and_the_projecti
     assert fingerprint(student) == fingerprint(kept) != fingerprint(plain)
 
 
-def test_a_head_that_does_not_exist_cannot_be_kept() -> None:
-    with pytest.raises(UserError, match=r"heads: .*keep: no head predicts teacher layer 9"):
-        tiny(heads={"keep": [9]})
+@pytest.mark.parametrize("keep", [[], [2]])
+@pytest.mark.parametrize("recipe", ["fithubert", "distilhubert"])
+def test_projections_reads_the_heads_that_are_named_and_a_released_student_has_no_others(
+    recipe: str, keep: list[int], tmp_path: Path
+) -> None:
+    layer_map = [[1, 1], [2, 2], [3, 3]] if recipe == "fithubert" else [[3, 1], [3, 2], [3, 3]]
+    heads = {"layer_map": layer_map, "keep": keep, "read": [1, 3]}
+    student = strong(tiny(recipe, readout="projections", heads=heads))
+    save_student(student, tmp_path / "student")
+    some, full = load_student(tmp_path / "student"), student(WAVEFORMS)
+    assert some.config.heads.layer_map == tuple(tuple(p) for p in layer_map if p[1] in (1, 3, *keep))
+    states = ReadOut(some, "some")(*batch()).hidden_states
+    assert len(states) == len(some.read_widths) == len(student.read_widths) == 2
+    for state, index in zip(states, (0, 2), strict=True):
+        torch.testing.assert_close(state, full.projections[index], atol=1e-5, rtol=1e-5)
+    every = tiny(recipe, readout="projections", heads={"layer_map": layer_map})
+    assert count_macs(some.config, 16_000) == count_macs(student.config, 16_000)
+    assert count_macs(some.config, 16_000)["readout"] < count_macs(every, 16_000)["readout"]
+    assert fingerprint(student) == fingerprint(some)
+
+
+@pytest.mark.parametrize("name", ["keep", "read"])
+def test_a_head_that_does_not_exist_cannot_be_kept_or_read(name: str) -> None:
+    with pytest.raises(UserError, match=rf"heads: .*{name}: no head predicts teacher layer 9"):
+        tiny(heads={name: [9]}, readout="projections")
+
+
+def test_only_projections_reads_some_heads() -> None:
+    with pytest.raises(UserError, match=r"heads\.read: needs readout: projections"):
+        tiny(heads={"read": [1]}, readout="last")
 
 
 def batch() -> tuple[Tensor, Tensor]:
