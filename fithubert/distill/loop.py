@@ -18,7 +18,7 @@ from fithubert.files import write_json
 from fithubert.frames import count_samples
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import parameter_counts
-from fithubert.records import CurvePoint, Head
+from fithubert.records import CurvePoint
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training import on_first_rank
 from fithubert.training.checkpoint import CheckpointFolder
@@ -26,7 +26,6 @@ from fithubert.training.events import (
     EndReason,
     Evaluated,
     Listeners,
-    StartEvaluated,
     StepDone,
     TrainingEnded,
     TrainingStarted,
@@ -82,7 +81,7 @@ class TrainingLoop:
         self._waited = 0.0
 
     def run(self) -> TrainingEnded:
-        """Train to the end; `best` then holds the weights with the lowest dev loss.
+        """Train to the end; `best` then holds the weights with the lowest dev loss, the first weights included.
 
         Raises UserError if the checkpoints are of another configuration, and if the loss is not finite or explodes:
         the utterances of that update are then in a file next to the checkpoints.
@@ -92,8 +91,6 @@ class TrainingLoop:
         standing, params = self.standing, self.params
         if standing.update == 0:
             # Nothing is random in an evaluation, so that the training stays the same.
-            self.listeners.notify(StartEvaluated(self._dev_losses()[0]))
-        if params.updates == 0:
             self._evaluate()
         begun = monotonic()
         with closing(prefetch(self._jobs(), params.prefetch_batches)) as jobs:
@@ -214,14 +211,11 @@ class TrainingLoop:
             "check them, or lower distill.learning_rate and delete the checkpoints next to it"
         )
 
-    def _dev_losses(self) -> tuple[float, dict[Head, float]]:
-        return self.stepper.evaluate(self.data.dev, self._frames(self.params.batch_seconds))
-
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
-        dev_loss, head_losses = self._dev_losses()
-        train_loss = standing.loss_sum / max(1, standing.loss_count)
+        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._frames(self.params.batch_seconds))
+        train_loss = standing.loss_sum / standing.loss_count if standing.loss_count else None
         standing.loss_sum, standing.loss_count = 0.0, 0
         pruning = self.stepper.pruning is not None
         best = dev_loss < standing.best_loss and not pruning

@@ -130,14 +130,14 @@ class ExtractMetrics(StoreMetrics):
 class CurvePoint(Record):
     """One evaluation of a training on dev.
 
-    `train_loss`: mean since the evaluation before. `audio_seconds`: unpadded audio trained on so far. `seconds`: wall
-    time so far. `layer_losses`: head -> its own dev loss.
+    `train_loss`: mean since the evaluation before; None at update 0. `audio_seconds`: unpadded audio trained on so far.
+    `seconds`: wall time so far. `layer_losses`: head -> its own dev loss.
     """
 
     update: int
     audio_seconds: float
     seconds: float
-    train_loss: float
+    train_loss: float | None
     dev_loss: float
     layer_losses: Mapping[HeadKey, float]
 

@@ -126,9 +126,11 @@ def _draw_lines(chart: Chart, lines: Sequence[_Line], x_label: str, y_label: str
 
 def _draw_loss(student: str, curve: Sequence[CurvePoint]) -> Chart:
     chart = new_chart(f"loss_{student}", f"Loss of {student} by update, train and dev", *_HALF_PAGE)
-    train = _Line("train", [(point.update, point.train_loss) for point in curve], "quiet", "train", "--")
-    dev = _Line("dev", [(point.update, point.dev_loss) for point in curve], "hue-0", "dev")
-    _draw_lines(chart, [train, dev], "update", "loss")
+    lines = [_Line("dev", [(point.update, point.dev_loss) for point in curve], "hue-0", "dev")]
+    trained = [(point.update, point.train_loss) for point in curve if point.train_loss is not None]
+    if trained:
+        lines.insert(0, _Line("train", trained, "quiet", "train", "--"))
+    _draw_lines(chart, lines, "update", "loss")
     return chart
 
 

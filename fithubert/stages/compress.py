@@ -172,8 +172,10 @@ def _run_stages(params: Params, workspace: Workspace) -> None:
 def _finish(params: Params, options: CompressOptions, known: CompressMetrics, workspace: Workspace) -> CompressMetrics:
     """What is kept of the teacher, the student's folder, its export and the page."""
     path, student = workspace.metrics("compress"), options.out / "student"
+    trained = DistillMetrics.read(workspace.metrics(f"distill@{STUDENT}"))
+    if trained.updates > trained.best_update == 0:
+        print("training did not improve the student, which stays as it was cut: give more recordings or --hours-budget")
     if not path.is_file():
-        trained = DistillMetrics.read(workspace.metrics(f"distill@{STUDENT}"))
         replace(
             known,
             fingerprint=trained.fingerprint,

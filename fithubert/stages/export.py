@@ -154,7 +154,7 @@ def _describe_training(workspace: Workspace, readout: ReadOut) -> str:
     trained = DistillMetrics.read(path) if path.is_file() else None
     if trained is not None and trained.fingerprint == readout.fingerprint:
         hours = f"{trained.audio_hours:.3g} h of audio"
-        text = f"These weights come from {trained.updates:,} updates, which read {hours}.\n\n"
+        text = f"These weights come from update {trained.best_update:,} of {trained.updates:,}, which read {hours}.\n\n"
     path = workspace.metrics("compress")
     done = CompressMetrics.read(path) if path.is_file() else None
     if done is not None and done.fingerprint == readout.fingerprint:

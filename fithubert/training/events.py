@@ -37,13 +37,6 @@ class TrainingStarted:
 
 
 @dataclass(frozen=True)
-class StartEvaluated:
-    """The dev loss of the first weights, before any update. It is not a point of the curve."""
-
-    dev_loss: float
-
-
-@dataclass(frozen=True)
 class StepDone:
     """One update, over all ranks. `layer_losses`: the loss of each trained head without its weight.
 
@@ -65,7 +58,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated(CurvePoint):
-    """A dev evaluation. `best`: whether its dev loss is the lowest so far."""
+    """A dev evaluation, that of the first weights at update 0 included. `best`: whether its dev loss is the lowest so far."""
 
     best: bool
 
@@ -110,9 +103,6 @@ class TrainingListener:
     def on_start(self, event: TrainingStarted) -> None:
         """Before the first update."""
 
-    def on_first_evaluation(self, event: StartEvaluated) -> None:
-        """After the evaluation of the first weights; not in a resumed run."""
-
     def on_step(self, event: StepDone) -> None:
         """After every update."""
 
@@ -126,7 +116,6 @@ class TrainingListener:
 _METHODS = {
     CutAdvanced: "on_cut",
     TrainingStarted: "on_start",
-    StartEvaluated: "on_first_evaluation",
     StepDone: "on_step",
     Evaluated: "on_evaluation",
     TrainingEnded: "on_end",
@@ -146,9 +135,7 @@ class Listeners:
         """Pass on how far a cut is."""
         self.notify(CutAdvanced(done, total))
 
-    def notify(
-        self, event: CutAdvanced | TrainingStarted | StartEvaluated | StepDone | Evaluated | TrainingEnded
-    ) -> None:
+    def notify(self, event: CutAdvanced | TrainingStarted | StepDone | Evaluated | TrainingEnded) -> None:
         """Pass `event` to all listeners, in the order in which they were given."""
         for listener in list(self._listeners):
             try:

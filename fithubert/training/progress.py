@@ -11,7 +11,6 @@ from fithubert.records import Head
 from fithubert.training.events import (
     CutAdvanced,
     Evaluated,
-    StartEvaluated,
     StepDone,
     TrainingEnded,
     TrainingListener,
@@ -115,10 +114,6 @@ class ProgressLines(TrainingListener):
         if event.resumed_from is not None:
             self._print(f"resumed at update {event.resumed_from}")
 
-    def on_first_evaluation(self, event: StartEvaluated) -> None:
-        self._dev_loss = event.dev_loss
-        self._print(f"update 0 dev loss {event.dev_loss:.5g}")
-
     def on_step(self, event: StepDone) -> None:
         self._steps += 1
         if self._steps == _SLOW_UPDATES + 1:
@@ -131,7 +126,8 @@ class ProgressLines(TrainingListener):
     def on_evaluation(self, event: Evaluated) -> None:
         self._dev_loss = event.dev_loss
         best = " (best)" if event.best else ""
-        self._print(f"update {event.update} dev loss {event.dev_loss:.5g}{best}, train loss {event.train_loss:.5g}")
+        trained = "" if event.train_loss is None else f", train loss {event.train_loss:.5g}"
+        self._print(f"update {event.update} dev loss {event.dev_loss:.5g}{best}{trained}")
         self._print(_describe_heads(event.layer_losses, _LINE_WIDTH - len(self._lines.label) - 2))
 
     def on_end(self, event: TrainingEnded) -> None:

@@ -19,7 +19,6 @@ from fithubert.models.speech_model import Locality, SpeechOutput
 from fithubert.training.events import (
     CutAdvanced,
     Evaluated,
-    StartEvaluated,
     StepDone,
     TrainingEnded,
     TrainingListener,
@@ -138,13 +137,11 @@ class Recorder(TrainingListener):
     def __init__(self) -> None:
         self.cut: list[CutAdvanced] = []
         self.started: list[TrainingStarted] = []
-        self.first: list[StartEvaluated] = []
         self.steps: list[StepDone] = []
         self.evaluations: list[Evaluated] = []
         self.ended: list[TrainingEnded] = []
         self.on_cut = self.cut.append
         self.on_start = self.started.append
-        self.on_first_evaluation = self.first.append
         self.on_step = self.steps.append
         self.on_evaluation = self.evaluations.append
         self.on_end = self.ended.append

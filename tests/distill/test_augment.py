@@ -86,7 +86,7 @@ def test_a_training_with_noise_is_the_same_for_any_parts_targets_and_stops(tmp_p
         student = student_params(0.0)
         train(tmp_path / name, params, student_params=student, train_targets=targets, listeners=[recorder])
         losses[name] = [step.loss for step in recorder.steps]
-        firsts.append(recorder.first[0].dev_loss)
+        firsts.append(recorder.evaluations[0].dev_loss)
     assert len(set(firsts)) == 1
     # A cache holds waveforms in 16 bits.
     assert losses["live"] == pytest.approx(losses["cached"], rel=1e-2)

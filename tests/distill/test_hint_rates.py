@@ -195,7 +195,7 @@ def test_scales_are_the_same_for_any_parts_and_after_a_resume(tmp_path: Path) ->
     params, recorders = relations(normalise=True), {parts: Recorder() for parts in (1, 2)}
     for parts, recorder in recorders.items():
         train(tmp_path / str(parts), distill_params(accumulate=parts), student_params=params, listeners=[recorder])
-    first, second = (recorder.first[0].dev_loss for recorder in recorders.values())
+    first, second = (recorder.evaluations[0].dev_loss for recorder in recorders.values())
     assert first == second
     with pytest.raises(Stop):
         train(tmp_path / "stopped", student_params=params, listeners=[StopAt(7)])

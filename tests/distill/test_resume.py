@@ -63,7 +63,7 @@ def test_stopped_anywhere_any_number_of_times_and_resumed_is_never_stopped(
     _assert_equal(out, whole)
 
 
-@pytest.mark.parametrize("changes", [{"ema_decay": 0.5}, {"accumulate": 2}, {"patience": 1, "learning_rate": 1e-20}])
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.5}, {"accumulate": 2}, {"patience": 2, "learning_rate": 1e-20}])
 def test_the_rest_of_the_state_is_resumed_too(tmp_path: Path, changes: dict) -> None:
     params = distill_params(dev_every_updates=2, **changes)
     expected = train(tmp_path / "whole", params).ended

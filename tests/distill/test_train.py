@@ -41,8 +41,9 @@ def test_training_learns_saves_the_best_student_and_its_record(tmp_path: Path) -
     result = train(tmp_path / "student", distill_params(updates=40, dev_every_updates=10), listeners=[recorder])
     ended = result.ended
     assert ended.end == "finished"
-    assert [point.update for point in ended.curve] == [10, 20, 30, 40]
-    assert ended.best_dev_loss == min(point.dev_loss for point in ended.curve) < recorder.first[0].dev_loss
+    assert [point.update for point in ended.curve] == [0, 10, 20, 30, 40]
+    assert ended.best_dev_loss == min(point.dev_loss for point in ended.curve) < ended.curve[0].dev_loss
+    assert [point.train_loss is None for point in ended.curve] == [True, False, False, False, False]
     assert set(ended.curve[0].layer_losses) == {(1, 1), (2, 3)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
     record = read_record(tmp_path / "student")
@@ -101,13 +102,6 @@ def test_accumulation_gives_the_update_of_one_pass(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_training_stops_early_when_the_dev_loss_does_not_fall(tmp_path: Path) -> None:
-    params = distill_params(learning_rate=1e-20, dev_every_updates=1, patience=3)
-    ended = train(tmp_path / "student", params).ended
-    assert ended.end == "early_stop"
-    assert ended.updates == ended.best_update + 3 < 12
-
-
 def test_a_loss_that_is_not_finite_stops_with_its_utterances(tmp_path: Path) -> None:
     recorder = Recorder()
     targets = LiveTargets(fake_manifest(16, broken="utt-07"), FakeTeacher())
@@ -126,14 +120,6 @@ def test_an_exploding_loss_stops(tmp_path: Path) -> None:
     params = distill_params(learning_rate=1e4, explosion_factor=2.0, updates=50)
     with pytest.raises(UserError, match=r"more than 2 times the first at update|not finite|is nan|is inf"):
         train(tmp_path / "student", params)
-
-
-def test_the_moving_average_is_what_is_evaluated_and_saved(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain").ended
-    averaged = train(tmp_path / "averaged", distill_params(ema_decay=0.9999)).ended
-    # A slow average hardly leaves the first weights.
-    assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss
-    assert averaged.curve[-1].dev_loss > plain.curve[-1].dev_loss
 
 
 def test_random_hints_train_and_name_only_the_heads_drawn(tmp_path: Path) -> None:

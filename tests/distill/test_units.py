@@ -110,7 +110,7 @@ def test_the_unit_head_is_for_training_only(tmp_path: Path) -> None:
     assert counts.total == without.total
     losses = recorder.evaluations[-1]
     weighted = sum(w * loss for w, loss in zip((0.1, 1.0), losses.layer_losses.values(), strict=True))
-    assert 0 < losses.dev_loss - weighted < recorder.first[0].dev_loss
+    assert 0 < losses.dev_loss - weighted < recorder.evaluations[0].dev_loss
 
 
 def test_a_resumed_training_has_the_units_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_a_real_sweep_ends_in_a_student_that_trains(
     assert result.reference is not None
     assert (result.reference.student, result.reference.trial) == ("fithubert", None)
     assert result.reference.params == sum(p.numel() for p in load_teacher("mini").model.parameters())
-    assert all(set(point.values) == {"pr", "macs_per_second"} and len(point.curve) == 2 for point in result.points)
+    assert all(set(point.values) == {"pr", "macs_per_second"} and len(point.curve) == 3 for point in result.points)
     assert {path.name for path in (tmp_path / REPORT).iterdir()} == set(FILES)
     _check_tracked(len(result.points))
     entries = yaml.safe_load((tmp_path / REPORT / "best.yaml").read_text())

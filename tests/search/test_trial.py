@@ -56,7 +56,7 @@ def trial(data: TrialData, folder: Path, budget: TrialBudget = BUDGET, seed: int
 
 def test_the_result_of_a_trial(data: TrialData, tmp_path: Path) -> None:
     result = trial(data, tmp_path / "thin")
-    assert [update for update, _ in result.curve] == [2, 4]
+    assert [update for update, _ in result.curve] == [0, 2, 4]
     assert result.dev_loss == min(loss for _, loss in result.curve)
     assert set(result.tasks) == {"sid"}
     low, high = result.tasks["sid"].intervals["acc"]

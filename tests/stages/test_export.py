@@ -43,11 +43,11 @@ def test_the_card_has_the_scores_of_these_weights_only(workspace: Workspace, tmp
 
 
 def test_the_card_says_how_long_these_weights_were_trained(workspace: Workspace, tmp_path: Path) -> None:
-    trained = distill("thin") | {"updates": 30, "audio_hours": 0.11}
+    trained = distill("thin") | {"updates": 30, "best_update": 20, "audio_hours": 0.11}
     for name, fingerprint in (("mine", tiny_readout("fithubert").fingerprint), ("others", "else")):
         write_json(workspace.metrics("distill@thin"), trained | {"fingerprint": fingerprint})
         export(workspace, "thin", "huggingface", tmp_path / name)
-    sentence = "These weights come from 30 updates, which read 0.11 h of audio."
+    sentence = "These weights come from update 20 of 30, which read 0.11 h of audio."
     assert sentence in (tmp_path / "mine" / "README.md").read_text()
     assert "These weights come from" not in (tmp_path / "others" / "README.md").read_text()
 

@@ -7,7 +7,7 @@ import pytest
 
 from fithubert.models.weights import ParameterCounts
 from fithubert.records import Head
-from fithubert.training.events import CutAdvanced, Evaluated, StartEvaluated, StepDone, TrainingEnded, TrainingStarted
+from fithubert.training.events import CutAdvanced, Evaluated, StepDone, TrainingEnded, TrainingStarted
 from fithubert.training.progress import ProgressLines, progress_line
 
 HEADS = {Head(1, 1): 0.25, Head(2, 12): 0.5}
@@ -21,7 +21,7 @@ def show(listener: ProgressLines, updates: Iterator[int] | range, heads: dict[He
     """A training of 200 updates from `updates` on; the first is slow."""
     counts = ParameterCounts(1_000_000, 300_000, 200_000, 0)
     listener.on_start(TrainingStarted(200, 100, counts, 10, 3600.0, 2, 90.0, "cpu", "32-true", 1, 7))
-    listener.on_first_evaluation(StartEvaluated(2.0))
+    listener.on_evaluation(Evaluated(0, 0.0, 0.0, None, 2.0, {Head(2, 12): 2.0}, True))
     for update in updates:
         listener.on_step(step(update, 60.0 if update == 101 else 2.0))
     listener.on_evaluation(Evaluated(110, 40.0, 4.0, 0.5, 0.25, heads, True))
@@ -35,9 +35,9 @@ def test_progress_lines_show_the_training_and_its_end() -> None:
     assert lines[0] == "thin: 1.00 M trunk + 0.30 M read-out + 0.20 M training-only parameters"
     assert lines[1] == "thin: 200 updates on 1.00 h, dev 1.5 min, 1 x cpu, 32-true, seed 7"
     assert lines[2] == "thin: resumed at update 100"
-    assert lines[3] == "thin: update 0 dev loss 2"
+    assert lines[3:5] == ["thin: update 0 dev loss 2 (best)", "thin: heads 2-12:2"]
     # No estimate from the slow first updates.
-    assert lines[4] == "thin: update 102/200 loss 0.5 dev 2, 10.0 s audio/s, 25% waiting"
+    assert lines[5] == "thin: update 102/200 loss 0.5 dev 2, 10.0 s audio/s, 25% waiting"
     assert lines[-6] == "thin: update 108/200 loss 0.5 dev 2, 10.0 s audio/s, 25% waiting, 3:04 left"
     assert lines[-4:] == [
         "thin: update 110 dev loss 0.25 (best), train loss 0.5",
