@@ -39,5 +39,7 @@ def compose(overrides: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        sys.exit(print(__doc__))
     with exit_on_user_error(), atomic_file(Path("params.yaml")) as aside:
         aside.write_text(("" if sys.argv[1:] else HEADER) + compose(sys.argv[1:]), encoding="utf-8")

@@ -1,5 +1,8 @@
 """One word per stage: dvc.yaml, pipeline/, fithubert/stages, the commands, params and the folders of results agree."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,12 @@ def test_pipeline_has_one_thin_file_per_stage() -> None:
 def test_presets_are_groups_of_sections() -> None:
     groups = {path.name for path in (ROOT / "experiments" / "presets").iterdir() if path.is_dir()}
     assert groups - {"budget"} <= set(Params.model_fields)
+
+
+def test_compose_says_how_it_is_used_and_writes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.compose", "--help"]
+    said = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (said.returncode, list(tmp_path.iterdir())) == (0, [])
+    assert "python -m pipeline.compose [GROUP=NAME | KEY=VALUE ...]" in said.stdout
