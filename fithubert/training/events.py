@@ -58,7 +58,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated(CurvePoint):
-    """A dev evaluation, that of the first weights at update 0 included. `best`: whether its dev loss is the lowest so far."""
+    """A dev evaluation; at update 0 that of the first weights. `best`: whether its dev loss is the lowest so far."""
 
     best: bool
 
