@@ -33,26 +33,45 @@ def cut_frontend(
         on_layer()
         return ours, theirs
     counterparts = match_layers(student, teacher)
-    ours = theirs = [waveform[None, None] for waveform in waveforms]
+    ours, theirs = ([waveform[None, None] for waveform in waveforms] for _ in range(2))
     for layer, numbers in zip(student.layers, counterparts, strict=True):
         assert isinstance(layer, ConvLayer)
         for number in numbers[:-1]:
-            theirs = [teacher.layers[number](x, None)[0] for x in theirs]
+            _advance(theirs, teacher.layers[number])
         if not numbers:
             _carry_through(layer)
         else:
             source, following = teacher.layers[numbers[-1]], teacher.layers[numbers[-1] + 1 :][:1]
             assert isinstance(source, ConvLayer)
-            responses = [source.conv(x) for x in theirs]
-            theirs = [source(x, None)[0] for x in theirs]
-            if layer.conv.in_channels == 1 and len(numbers) > 1:
+            reads_waveform = layer.conv.in_channels == 1
+            responses = [] if reads_waveform else _draw_responses(source, theirs)
+            _advance(theirs, source)
+            if reads_waveform and len(numbers) > 1:
                 _set_waves(layer)
             else:
                 kept = _choose_filters(theirs, following, layer.conv.out_channels)
                 _fit_filters(layer, source, kept, ours, responses)
-        ours = [layer(x, None)[0] for x in ours]
+        _advance(ours, layer)
         on_layer()
     return [x[0].T for x in ours], [x[0].T for x in theirs]
+
+
+def _advance(states: list[Tensor], layer: nn.Module) -> None:
+    """Replace each of `states` by the output of `layer`: the first layers' states of minutes are gigabytes."""
+    for index, x in enumerate(states):
+        states[index] = layer(x, None)[0]
+
+
+def _draw_responses(source: ConvLayer, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """(1, filter, window) responses of `source` before norm and GELU, in those windows that a fit uses."""
+    step = _window_step(source, inputs)
+    return [source.conv(x)[:, :, ::step].contiguous() for x in inputs]
+
+
+def _window_step(layer: ConvLayer, inputs: Sequence[Tensor]) -> int:
+    """A fit uses every so-manieth window of `layer`."""
+    windows = sum((x.shape[2] - layer.kernel) // layer.stride + 1 for x in inputs)
+    return max(1, windows // _MOST_WINDOWS)
 
 
 def match_layers(student: ConvFrontend, teacher: ConvFrontend) -> list[range]:
@@ -96,9 +115,9 @@ def _fit_filters(
         if conv.bias is not None and source.conv.bias is not None:
             conv.bias[:count] = source.conv.bias[kept]
     else:
-        step = max(1, sum(y.shape[2] for y in responses) // _MOST_WINDOWS)
+        step = _window_step(layer, inputs)
         windows = [x[0].unfold(1, layer.kernel, layer.stride)[:, ::step].transpose(0, 1).flatten(1) for x in inputs]
-        wanted = [y[0, kept, ::step].T for y in responses]
+        wanted = [y[0, kept].T for y in responses]
         fitted = fit_linear(windows, wanted, intercept=conv.bias is not None)
         conv.weight[:count] = fitted.weight.view(count, *conv.weight.shape[1:])
         if conv.bias is not None:
