@@ -1,6 +1,7 @@
 """The local record: complete whatever happens to the server or to the stage, and sent later as a whole."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,3 +104,19 @@ def test_two_first_stages_of_a_new_workspace_share_one_store(tmp_path: Path) -> 
 )
 def test_no_password_is_shown(address: str, shown: str) -> None:
     assert without_password(address) == shown
+
+
+def test_a_store_that_lost_its_end_costs_a_warning_and_the_run_is_sent_to_the_next_one(
+    store: MlflowClient, migrated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    track(tmp_path)
+    assert len(caplog.records) == 1
+    assert "local record" in caplog.text
+    record = read_json(tmp_path / RECORDS / "distill@thin.json")
+    assert (record["status"], record["complete"]) == ("FINISHED", False)
+    shutil.copy(migrated, path)
+    assert complete_runs(tmp_path) == 1
+    (run,) = runs_of(store)
+    assert (run.info.status, run.data.metrics["dev_loss"]) == ("FINISHED", 0.25)
