@@ -67,7 +67,8 @@ def describe_shape(student: Student) -> dict[str, Any]:
     """
     config = student.config.model_copy(update={"balance_gradients": False})
     factors = [config.factor_of(layer) for layer in range(config.depth + 1)]
-    return {**config.model_dump(mode="json"), "factors": factors, "layer_sizes": config.layer_sizes}
+    computed = {"factors": factors, "layer_sizes": config.layer_sizes, "read_pairs": config.read_pairs}
+    return {**config.model_dump(mode="json"), **computed}
 
 
 def _flat_name(name: str) -> str:

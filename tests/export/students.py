@@ -10,12 +10,15 @@ from tests.models.shapes import PRUNED, strong, tiny
 
 #: Few layers, one of each kind: tracing them is what takes long.
 SMALL = {"conv_layers": [[8, 10, 5], [12, 1, 1], [16, 3, 2], [16, 2, 2]], "depth": 2}
+#: Time is reduced between the two layers.
+LATE = {"pos_conv_kernel": 128, "time_reduction": {"kind": "conv1d", "before_layer": 1}}
 #: A student for each read-out by its name: its recipe, and what is changed of its shape.
 READOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "last": ("fithubert", {}),
     "layers": ("distilhubert", {}),
     "layers_starhubert": ("starhubert", {}),
     "projections": ("armhubert", {}),
+    "some_heads": ("fithubert_mel", {"readout": "projections", "heads": {"read": [1, 3]}, **LATE}),
     "encoder": ("distilhubert", {"readout": "encoder", "time_reduction": {"kind": "conv1d"}}),
     "outputs": ("starhubert", {"readout": "outputs"}),
     "pruned": ("fithubert", PRUNED),
@@ -24,7 +27,7 @@ READOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "all": ("distilhubert", {"readout": "all", "heads": {"teacher_width": 32}}),
 }
 #: Larger than 1e-5 between a batch and one by one: logarithms enlarge the rounding of quiet bands.
-TOLERANCES = {"last_mel": 5e-5}
+TOLERANCES = {"last_mel": 5e-5, "some_heads": 5e-5}
 
 
 def tiny_readout(name: str, **changes: Any) -> ReadOut:

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 
 class StudentConfig(SimpleNamespace):
-    """The fields of fithubert's StudentConfig and two of its properties.
+    """The fields of fithubert's StudentConfig and some of its properties.
 
     `factors`: by how much the frame rate of each layer 0..L is reduced. `layer_sizes`: attention heads, features of
-    each, and feed-forward units of each transformer layer.
+    each, and feed-forward units of each transformer layer. `read_pairs`: the entries of the layer map that are read.
     """
 
     def factor_of(self, layer):
