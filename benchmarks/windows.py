@@ -30,7 +30,7 @@ from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.student import build_student
 from fithubert.models.weights import load_student, save_student
-from fithubert.models.windows import DEFAULT_WINDOWS, needed_context, stream
+from fithubert.models.windows import DEFAULT_WINDOWS, needed_context, stream, window_errors
 from fithubert.workspace import Workspace
 
 #: How `limited` differs from the packaged student.
@@ -48,14 +48,9 @@ _PARTS = {
 
 def measure_deviation(model: SpeechModel, waveform: Tensor, contexts: list[float]) -> list[dict[str, Any]]:
     """One row for each layer, one column for each context: |windows - whole| / |whole|."""
-    whole = [state[0] for state in model(waveform[None], torch.tensor([len(waveform)])).hidden_states]
-    rows: list[dict[str, Any]] = [{"layer": layer} for layer in range(len(whole))]
-    for context in contexts:
-        pieces = stream(model, [waveform], 10.0, context)
-        joined = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
-        for row, states, expected in zip(rows, joined, whole, strict=True):
-            row[f"{context:g} s"] = float((states - expected).norm() / expected.norm())
-    return rows
+    layers = range(len(model.widths))
+    errors = {f"{context:g} s": window_errors(model, waveform, 10.0, context, layers) for context in contexts}
+    return [{"layer": layer, **{name: found[layer] for name, found in errors.items()}} for layer in layers]
 
 
 def measure_command(words: list[str]) -> tuple[float, float]:

@@ -75,6 +75,8 @@ def features(
             f"width {'/'.join(map(str, sorted(set(info.widths))))}, {info.dtype}; {done.num_bytes / 1e6:.1f} MB"
             f"{'; it already existed' if done.found else ''}"
         )
+        if done.deviation is not None:
+            print(done.deviation.describe())
     exit_on_skipped(done.skipped, listing.hidden)
 
 

@@ -84,6 +84,8 @@ def units(
             given = provide_codebook(loaded, recordings, info, folder, show, how.batch_seconds)
         written = write_units(loaded, recordings, given, out, how, progress_line(f"units of {loaded.name}"))
         print(f"{out}: {_describe(written, given.info)}; codebook {folder}")
+        if written.deviation is not None:
+            print(written.deviation.describe())
     exit_on_skipped(skipped, listing.hidden)
 
 

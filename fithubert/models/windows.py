@@ -125,6 +125,21 @@ def stream(
 
 
 @torch.inference_mode()
+def window_errors(
+    model: SpeechModel, waveform: Tensor, window_seconds: float, context_seconds: float | None, layers: Sequence[int]
+) -> dict[int, float]:
+    """Layer -> |windows - whole| / |whole| over all frames of `waveform` (samples,); arguments as of `stream`."""
+    whole = model(waveform[None], torch.tensor([len(waveform)]), layers[-1]).hidden_states
+    squares = dict.fromkeys(layers, 0.0)
+    frame = 0
+    for states in stream(model, [waveform], window_seconds, context_seconds, layers):
+        for layer, own in zip(layers, states, strict=True):
+            squares[layer] += float((own - whole[layer][0, frame : frame + len(own)]).square().sum())
+        frame += len(states[0])
+    return {layer: math.sqrt(square) / float(whole[layer].norm()) for layer, square in squares.items()}
+
+
+@torch.inference_mode()
 def _run(model: SpeechModel, samples: Tensor, window: Window, layers: Sequence[int]) -> tuple[Tensor, ...]:
     output = model(samples[None], torch.tensor([len(samples)]), layers[-1])
     kept = slice(window.drop_first_frames, window.drop_first_frames + window.num_frames)

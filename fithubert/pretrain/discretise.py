@@ -25,6 +25,7 @@ from fithubert.pretrain.units import (
     load_codebook,
     save_codebook,
 )
+from fithubert.store.deviation import DEVIATION_KEY, Deviation, measure_deviation
 from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_pieces, plan_rows, used_windows
 from fithubert.training.units import fit_units
 
@@ -52,13 +53,17 @@ class UnitOptions:
 
 @dataclass(frozen=True)
 class WrittenUnits:
-    """The contents of the file. `used`: how many clusters occur. `tokens`: all units, fewer if deduplicated."""
+    """The contents of the file. `used`: how many clusters occur. `tokens`: all units, fewer if deduplicated.
+
+    `deviation`: of the states in windows, if a recording is cut into them.
+    """
 
     recordings: int
     audio_seconds: float
     frames: int
     tokens: int
     used: int
+    deviation: Deviation | None = None
 
 
 def fit_codebook(
@@ -146,7 +151,8 @@ def write_units(
     path string; seconds double; frames int32; frame_rate_hz double; units list of int16 (int32 above 32,767
     clusters), one a frame. With `options.dedup`, runs of one unit are one unit, and durations is a list of int32, the
     frames of each. With `options.soft`, soft is a list of float: `UnitModel.soften` of every frame, frame by frame. The
-    schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON.
+    schema's metadata has `fithubert.units`: the codebook's config and fingerprint as JSON, and, if a recording is cut
+    into windows, `fithubert.deviation`.
 
     Raises UserError if the codebook is of another model.
     """
@@ -154,7 +160,11 @@ def write_units(
     if info.model_fingerprint != model.fingerprint:
         raise UserError(f"--codebook: it is of {info.model}, with other weights or frames than {model.name}")
     rate_hz = frame_rate_hz(model.convolutions)
-    schema = units_schema(codebook, rate_hz, options, used_windows(model, recordings, options.windows))
+    windows = used_windows(model, recordings, options.windows)
+    deviation = None if windows is None else measure_deviation(model, recordings, windows, (info.layer,))
+    schema = units_schema(codebook, rate_hz, options, windows)
+    if deviation is not None:
+        schema = schema.with_metadata({**schema.metadata, DEVIATION_KEY: deviation.to_json()})
     rows = plan_rows(recordings, model)
     show = _show_frames(rows, on_progress)
     counts, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0
@@ -173,7 +183,8 @@ def write_units(
             writer.write_table(pa.Table.from_pylist(values, schema))
             tokens += sum(len(value["units"]) for value in values)
             counts += torch.bincount(torch.cat(list(units.values())), minlength=info.clusters)
-    return WrittenUnits(len(rows), _seconds_of(rows), int(counts.sum()), tokens, int((counts > 0).sum()))
+    used = int((counts > 0).sum())
+    return WrittenUnits(len(rows), _seconds_of(rows), int(counts.sum()), tokens, used, deviation)
 
 
 def _seconds_of(rows: Sequence[PlannedRow]) -> float:

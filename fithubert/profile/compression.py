@@ -2,15 +2,18 @@
 
 import shutil
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from fithubert.config.base import validate
 from fithubert.config.params import Params
+from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import format_bytes
+from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers import NAMED, SOURCES
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
@@ -34,6 +37,8 @@ STUDENT = "student"
 _BATCH_SECONDS, _CODEC = 32.0, "int8"
 #: Of the free disk, what the cache may take.
 _DISK_SHARE = 0.8
+#: Memory that the plan mentions.
+_MUCH_BYTES = 1e9
 #: Narrower students take a higher learning rate (experiments/presets/students).
 _WIDE = 256
 
@@ -157,8 +162,24 @@ def plan_training(
     else:
         why = "no updates" if options.updates == 0 else f"no update fits {options.hours_budget:g} h"
         plan = [f"plan: {why}, so the student stays as it is cut from the teacher"]
+    memory = _cut_bytes(teacher, config, min(hours["train"] * 3600, student.init_seconds))
+    if student.init == "cut_teacher" and memory > _MUCH_BYTES:
+        plan.append(
+            f"memory: about {format_bytes(memory)} besides the models, while the student is cut from the teacher"
+        )
     spoken = f"{corpus.hours:.3g} h of speech, {hours['train']:.3g} h to train on, {hours['dev']:.3g} h held out"
     return plan_params(teacher, parameters, options, targets, updates), [f"corpus: {spoken}", *plan]
+
+
+def _cut_bytes(teacher: HubertConfig, student: StudentConfig, seconds: float) -> float:
+    """What a cut on so much speech holds at most besides the models: the first states of both front ends, float32."""
+    if student.frontend == "mel":
+        return 0.0
+    per_sample = 0.0
+    for first, *others in (teacher.conv_layers, student.conv_layers):
+        at_its_rate = takewhile(lambda layer: layer[2] == 1, others)
+        per_sample += max(width for width, *_ in (first, *at_its_rate)) / first[2]
+    return 4 * per_sample * seconds * SAMPLE_RATE_HZ
 
 
 def _choose(options: CompressOptions, job: Job, live: TargetCost, cached: TargetCost) -> tuple[TargetCost, int]:

@@ -19,6 +19,7 @@ from fithubert.frames import SAMPLE_RATE_HZ, count_frames, frame_rate_hz
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.windows import DEFAULT_WINDOWS, Windows
 from fithubert.store import shards, table
+from fithubert.store.deviation import Deviation, measure_deviation
 from fithubert.store.write import read_pages
 
 _FOREIGN = "something else"
@@ -45,7 +46,10 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class WrittenFeatures:
-    """The features that now exist. `found`: they were complete before this run, and nothing was written."""
+    """The features that now exist. `found`: they were complete before this run, and nothing was written.
+
+    `deviation`: of the windows that this run has cut recordings into.
+    """
 
     info: table.TableInfo
     recordings: int
@@ -53,6 +57,7 @@ class WrittenFeatures:
     num_bytes: int
     skipped: tuple[Skipped, ...]
     found: bool
+    deviation: Deviation | None = None
 
 
 def write_features(
@@ -76,7 +81,7 @@ def write_features(
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     unfinished = table.parts_of(out)
     _check_unfinished(unfinished, info)
-    found = _check_out(out, info)
+    found, deviation = _check_out(out, info), None
     if not found:
         make_folder(out.parent)
         with only_writer(unfinished, "the same features"):
@@ -90,20 +95,24 @@ def write_features(
                 batch_seconds=settings.batch_seconds,
                 windows=settings.windows,
             )
+            if on_progress is not None:
+                on_progress(0.0, seconds)
+            if info.windows is not None:
+                deviation = measure_deviation(model, recordings, info.windows, info.layers)
             parts = _plan_parts(rows, settings)
             done_samples = 0
             for number, part_rows in enumerate(parts):
                 part = table.PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
                 path = unfinished / table.PART_PATTERN.replace("*", f"{number:05d}")
                 if not _is_whole(path, info, part):
-                    _write_part(path, info, part, part_rows, settings, compute)
+                    _write_part(path, table.feature_schema(info, part, deviation), info, part_rows, settings, compute)
                 done_samples += sum(row.num_samples for row in part_rows)
                 if on_progress is not None:
                     on_progress(done_samples / SAMPLE_RATE_HZ, seconds)
             (unfinished / ".writer").unlink()
             unfinished.replace(out)
     num_bytes = sum(file.stat().st_size for file in table.list_files(out))
-    return WrittenFeatures(info, len(rows), seconds, num_bytes, skipped, found)
+    return WrittenFeatures(info, len(rows), seconds, num_bytes, skipped, found, deviation)
 
 
 def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, tuple[Skipped, ...]]:
@@ -233,8 +242,8 @@ def _is_whole(path: Path, info: table.TableInfo, part: table.PartInfo) -> bool:
 
 def _write_part(
     path: Path,
+    schema: pa.Schema,
     info: table.TableInfo,
-    part: table.PartInfo,
     rows: Sequence[shards.PlannedRow],
     settings: FeatureSettings,
     compute: Callable[[Sequence[shards.PlannedRow]], Iterator[shards.Piece]],
@@ -244,7 +253,6 @@ def _write_part(
     def size_of(row: shards.PlannedRow) -> int:
         return row.num_frames * info.frame_bytes
 
-    schema = table.feature_schema(info, part)
     with (
         open_atomically(path) as file,
         pq.ParquetWriter(

@@ -14,7 +14,8 @@ by path, layers ascending, all layers of a recording in one row group:
     features        list of float32 or float16, frames x width numbers, frame after frame
 
 In pandas: `row.features.reshape(row.frames, row.width)`. The schema's metadata has `fithubert.features`, a TableInfo as
-JSON, and `fithubert.part`, a PartInfo as JSON. A recording longer than its `windows.whole_seconds` ran in windows.
+JSON, and `fithubert.part`, a PartInfo as JSON. A recording longer than its `windows.whole_seconds` ran in windows; if
+there is one, `fithubert.deviation` has a Deviation as JSON.
 
 Until it is complete, the folder has the suffix `.parts`. Its finished parts stay if the run is stopped.
 """
@@ -43,6 +44,7 @@ from fithubert.files import check_regular
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.windows import Windows
 from fithubert.store import INDEX_NAME, describe_error
+from fithubert.store.deviation import DEVIATION_KEY, Deviation
 from fithubert.store.read import FeatureRow, FeatureStore, HiddenStates
 from fithubert.store.shards import Piece, PlannedRow
 
@@ -104,7 +106,7 @@ class PartInfo:
         return json.dumps(asdict(self), sort_keys=True).encode()
 
 
-def feature_schema(info: TableInfo, part: PartInfo) -> pa.Schema:
+def feature_schema(info: TableInfo, part: PartInfo, deviation: Deviation | None = None) -> pa.Schema:
     """Columns and metadata of one part."""
     columns = [
         ("path", pa.string()),
@@ -115,7 +117,8 @@ def feature_schema(info: TableInfo, part: PartInfo) -> pa.Schema:
         ("frame_rate_hz", pa.float64()),
         ("features", pa.list_(DTYPES[info.dtype])),
     ]
-    return pa.schema(columns, {INFO_KEY: info.to_json(), PART_KEY: part.to_json()})
+    measured = {} if deviation is None else {DEVIATION_KEY: deviation.to_json()}
+    return pa.schema(columns, {INFO_KEY: info.to_json(), PART_KEY: part.to_json(), **measured})
 
 
 def to_numbers(states: Tensor, dtype: str) -> NDArray[np.floating[Any]]:

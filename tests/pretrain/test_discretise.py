@@ -87,6 +87,9 @@ def test_recordings_in_windows_have_the_units_of_the_whole_and_say_so(
     stored = [json.loads(table.schema.metadata[b"fithubert.units"]) for table in (whole, cut)]
     assert "windows" not in stored[0]
     assert Windows(**stored[1]["windows"]) == windows
+    assert b"fithubert.deviation" not in whole.schema.metadata
+    deviation = json.loads(cut.schema.metadata[b"fithubert.deviation"])
+    assert (deviation["seconds"], deviation["relative_error"]) == (1.0, {"1": 0.0})
 
 
 def test_deduplicated_units_with_durations_are_the_units(recordings: ListedRecordings, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import torch
 from fithubert.data import Utterance, audio
 from fithubert.data.listing import ListedRecordings, Listing, list_recordings
 from fithubert.errors import UserError
-from fithubert.models.windows import Windows
+from fithubert.models.runtime import ReadOut
+from fithubert.models.windows import Windows, stream
 from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features
 from fithubert.store.table import FeatureTable, parts_of
+from tests.models.shapes import strong, tiny
 from tests.recordings import write_folder, write_noise
 from tests.store.fakes import FakeModel, contents
 
@@ -40,8 +42,34 @@ def test_windows_of_a_local_model_are_the_whole_recording_in_the_file(tmp_path: 
     info = FeatureTable(tmp_path / "cut.parquet").info
     assert info.windows == CUT
     assert replace(info, windows=None) == FeatureTable(tmp_path / "whole.parquet").info
+    assert _read_deviation(tmp_path / "cut.parquet")["relative_error"] == {"0": 0.0, "1": 0.0, "2": 0.0}
+    assert _read_deviation(tmp_path / "whole.parquet") is None
     assert not parts_of(tmp_path / "cut.parquet").exists()
     assert all(name.startswith("part-") for name in contents(tmp_path / "cut.parquet"))
+
+
+def _read_deviation(out: Path) -> Any:
+    """What the metadata of every part says."""
+    found = [pq.read_schema(part).metadata.get(b"fithubert.deviation") for part in sorted(out.iterdir())]
+    assert len(set(found)) == 1
+    return None if found[0] is None else json.loads(found[0])
+
+
+def test_the_metadata_has_the_error_of_windows_on_the_start_of_a_recording(tmp_path: Path) -> None:
+    folder, model = tmp_path / "in", ReadOut(strong(tiny("fithubert")), "thin")
+    write_noise(folder / "a.wav", 1.0)
+    write_noise(folder / "b.wav", 3.0)
+    done = write(folder, tmp_path / "f.parquet", model, dtype="float16")
+    waveform = audio.read_recording(folder / "b.wav")[:16_000]
+    whole = model(waveform[None], torch.tensor([16_000])).hidden_states[0][0]
+    joined = torch.cat([states[0] for states in stream(model, [waveform], 0.5, 0.1, [0])])
+    error = float((joined - whole).norm() / whole.norm())
+    assert error > 1e-4
+    deviation = _read_deviation(tmp_path / "f.parquet")
+    assert (deviation["recording"], deviation["seconds"]) == (str(folder / "b.wav"), 1.0)
+    assert deviation["relative_error"] == {"0": pytest.approx(error, 0.01)}
+    assert done.deviation is not None
+    assert done.deviation.describe().endswith("% on 1 s")
 
 
 def test_whole_recordings_leave_the_bytes_as_they_were_and_other_windows_are_refused(tmp_path: Path) -> None:
@@ -72,8 +100,10 @@ def test_memory_holds_a_window_of_ten_minutes(tmp_path: Path, monkeypatch: pytes
     model = FakeModel()
     write(path, tmp_path / "f.parquet", model, windows=Windows())
     assert max(blocks) <= 30 * 16_000
-    assert len(model.batches) == 10
-    assert max(length for _, length in model.batches) <= 81 * 16_000
+    measured, batches = model.batches[:3], model.batches[3:]
+    assert max(length for _, length in measured) == 120 * 16_000  # The whole of two windows, then both.
+    assert len(batches) == 10
+    assert max(length for _, length in batches) <= 81 * 16_000
     features = FeatureTable(tmp_path / "f.parquet")
     assert features.num_frames == (29_999,)
     tail = audio.read_recording(path)[29_989 * 320 :]
