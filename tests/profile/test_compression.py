@@ -24,4 +24,6 @@ def test_the_memory_of_a_large_cut_is_in_the_plan(large: bool, tmp_path: Path, m
     _, lines = plan_training(options, teacher, parameters, Manifest(tuple(spoken), tmp_path), lambda *_: None)
     memory = [line for line in lines if line.startswith("memory")]
     # 300 s of 512 channels of the teacher and 280 of the student, each 3,200 times a second.
-    assert memory == (["memory: about 3.04 GB besides the models, while the student is cut"] if large else [])
+    assert memory == (
+        ["memory: about 3.04 GB besides the models, while the student is cut from the teacher"] if large else []
+    )
