@@ -19,7 +19,7 @@ from fithubert.profile.costs import PAPER_REFERENCE, paper_size_subjects
 from fithubert.profile.timing import paired_ratio, time_in_turn
 from fithubert.workers import torch_threads
 
-_STUDENTS = ("fithubert", "fithubert_lite", "fithubert_mel")
+_STUDENTS = ("fithubert", "fithubert_lite", "fithubert_mel", "fithubert_late")
 _UTTERANCES = 12
 
 

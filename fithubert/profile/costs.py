@@ -256,7 +256,7 @@ def _ratio(value: int, reference: int) -> float | None:
 #: The model to which the ratios of the published shapes refer.
 PAPER_REFERENCE = "hubert_base"
 #: The recipes that are measured with it.
-PAPER_STUDENTS = ("fithubert", "fithubert_lite", "fithubert_mel", "distilhubert")
+PAPER_STUDENTS = ("fithubert", "fithubert_lite", "fithubert_mel", "fithubert_late", "distilhubert")
 
 
 def paper_size_subjects() -> dict[str, Subject]:

@@ -53,6 +53,18 @@ def test_the_differences_are_the_recorded_ones(summary: Summary, name: str) -> N
         assert f"{pair.difference:+.1f} ({pair.low:.1f} to {pair.high:.1f}, {p})" in README
 
 
+def test_the_figures_of_the_recommended_student_are_the_recorded_ones() -> None:
+    recipe = load_summary(ROOT / "experiments" / "recipe" / "summary.json")
+    late, share = recipe.models["fithubert_late"], recipe.kept["fithubert_late"]
+    value, low, high = (f"{100 * of:.0f}" for of in (share.value, share.low, share.high))
+    assert f"its PER is {late.superb['pr']['per']:.1f} and it keeps {value} % ({low} to {high})" in README
+    pairs = {of.task: of for of in recipe.paired if (of.model, of.against) == ("fithubert", "fithubert_late")}
+    per, kept = pairs["pr"], pairs["all"]
+    assert f"its PER is {per.difference:.1f} ({per.low:.1f} to {per.high:.1f}) lower" in README
+    assert f"share kept {-kept.difference:.1f} ({-kept.high:.1f} to {-kept.low:.1f}) higher" in README
+    assert f"`half_width` ({recipe.models['half_width'].superb['pr']['per']:.1f})" in README
+
+
 def test_the_tasks_that_do_not_count_are_the_recorded_ones(summary: Summary) -> None:
     assert " and ".join(sorted(task.upper() for task in summary.lead.skipped)) in README
 

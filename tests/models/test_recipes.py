@@ -62,7 +62,7 @@ def test_filter_banks_leave_two_fifths_of_the_multiplications() -> None:
 
 
 def test_every_recipe_is_published_or_ours() -> None:
-    assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite", "fithubert_mel"}
+    assert RECIPES.keys() - PUBLISHED.keys() == {"fithubert_lite", "fithubert_mel", "fithubert_late"}
 
 
 @needs_reference
@@ -95,7 +95,7 @@ def test_the_layer_map_follows_the_depth() -> None:
 @pytest.mark.parametrize(
     ("recipe", "shape", "words"),
     [
-        ("fithuberto", {}, "not one of armhubert, armhubert_s, distilhubert, fithubert, fithubert_lite"),
+        ("fithuberto", {}, "not one of armhubert, armhubert_s, distilhubert, fithubert, fithubert_late, "),
         ("fithubert", {"widht": 96}, "widht: unknown key; valid keys: conv_layers"),
         ("fithubert", {"width": 100}, "attention_heads 12 does not divide width 100"),
         ("fithubert", {"heads": {"kid": "none"}}, "unknown key; valid keys: kind, layer_map"),
