@@ -41,6 +41,8 @@ compress(CompressOptions(teacher, Path(recordings), Path(out), size=0.6, updates
 def options(tmp_path: Path, tiny_corpus: Manifest, monkeypatch: pytest.MonkeyPatch) -> CompressOptions:
     """The tiny teacher and the audio of the tiny corpus."""
     monkeypatch.chdir(tmp_path)
+    # By a relative name MLflow would go on with the store of another test.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     save_teacher(tiny_hubert(), tmp_path / "tiny")
     recordings = tiny_corpus.root / "audio" / "train"
     return CompressOptions(str(tmp_path / "tiny"), recordings, tmp_path / "out", size=0.6, updates=10)
