@@ -176,6 +176,7 @@ def _finish(params: Params, options: CompressOptions, known: CompressMetrics, wo
     if trained.updates > trained.best_update == 0:
         print("training did not improve the student, which stays as it was cut: give more recordings or --hours-budget")
     if not path.is_file():
+        print("measuring what is kept of the teacher", flush=True)
         replace(
             known,
             fingerprint=trained.fingerprint,
@@ -189,14 +190,17 @@ def _finish(params: Params, options: CompressOptions, known: CompressMetrics, wo
     if done.speakers is not None:
         print(describe_speakers(done.speakers))
     if not student.exists():
+        print("writing the student", flush=True)
         _write_student(student, done, workspace)
     graph = options.out / "student.onnx"
     if options.onnx and not graph.exists():
+        print("writing the ONNX graph, comparing it with torch and timing it", flush=True)
         export(workspace, STUDENT, "onnx", graph)
     written = options.out / "huggingface"
     if options.hub_name is not None and not written.exists():
         export(workspace, STUDENT, "huggingface", written, hub_name=options.hub_name)
     if not (workspace.reports / "index.html").is_file():
+        print("writing the report", flush=True)
         report(params, workspace)
     return done
 

@@ -86,6 +86,7 @@ def test_without_updates_the_student_is_the_cut(
     # Nothing that takes minutes with a large teacher is silent.
     for work in ("measuring", "distill student: cut from the teacher", "profile"):
         assert f"{work}: 100%" in progress
+    assert said.index("measuring what is kept") < said.index("writing the student") < said.index("writing the report")
     lines = [line for line in f"{said}{progress}".splitlines() if str(options.out.parent) not in line]
     assert max(map(len, lines)) <= 100
     assert said.endswith(f"on the hub: {hub.address}/me/small\n")
