@@ -216,6 +216,9 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
         else:
             first = min(layer for layer, _ in heads["layer_map"])
             heads["layer_map"] = tuple((layer, layer) for layer in range(first, depth + 1))
+            # Of the recipe's heads that are read, those that are left; the last one of a student that has none of them.
+            if heads["read"] and "read" not in changes.get("heads", {}):
+                heads["read"] = tuple(layer for layer in heads["read"] if first <= layer <= depth) or (depth,)
     if "depth" in changes and "reuse_attention" not in changes and isinstance(depth, int):
         values["reuse_attention"] = tuple(layer for layer in values["reuse_attention"] if layer < depth)
     return validate(StudentConfig, values, f"recipe {recipe}")

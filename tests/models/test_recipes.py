@@ -120,3 +120,11 @@ def test_mistakes_are_named(recipe: str, shape: dict[str, object], words: str) -
     with pytest.raises(UserError, match=words) as caught:
         resolve(recipe, shape)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("depth", "read"), [(12, (5, 11, 12)), (11, (5, 11)), (4, (4,))])
+def test_of_the_heads_that_a_recipe_reads_those_are_left_that_the_depth_has(depth: int, read: tuple[int, ...]) -> None:
+    shape = {"depth": depth, "time_reduction": {"before_layer": 0}}
+    assert resolve("fithubert_late", shape).heads.read == read
+    with pytest.raises(UserError, match=r"read: no head predicts teacher layer 13"):
+        resolve("fithubert_late", {**shape, "heads": {"read": [13]}})
