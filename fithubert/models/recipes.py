@@ -200,8 +200,8 @@ RECIPES: dict[str, Callable[[], StudentConfig]] = {
 def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfig:
     """The recipe's shape with `shape`'s fields instead of its own, nested sections merged key by key.
 
-    A layer map that is not overridden follows an overridden depth: layer by layer, or from the last layer for shared
-    heads. Raises UserError with the names of all recipes for an unknown one, and naming a wrong field.
+    What is not overridden follows an overridden depth: the layer map layer by layer, or from the last layer for shared
+    heads; the heads that are read and the place of the time reduction as far as there are layers. Raises UserError with the names of all recipes for an unknown one, and naming a wrong field.
     """
     if recipe not in RECIPES:
         raise UserError(f"recipe {recipe!r}: not one of {', '.join(sorted(RECIPES))}")
@@ -219,6 +219,9 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
             # Of the recipe's heads that are read, those that are left; the last one of a student that has none of them.
             if heads["read"] and "read" not in changes.get("heads", {}):
                 heads["read"] = tuple(layer for layer in heads["read"] if first <= layer <= depth) or (depth,)
+    reduced = changes.get("time_reduction", {})
+    if "depth" in changes and isinstance(depth, int) and isinstance(reduced, Mapping) and "before_layer" not in reduced:
+        values["time_reduction"]["before_layer"] = min(values["time_reduction"]["before_layer"], max(0, depth - 1))
     if "depth" in changes and "reuse_attention" not in changes and isinstance(depth, int):
         values["reuse_attention"] = tuple(layer for layer in values["reuse_attention"] if layer < depth)
     return validate(StudentConfig, values, f"recipe {recipe}")

@@ -124,7 +124,8 @@ def test_mistakes_are_named(recipe: str, shape: dict[str, object], words: str) -
 
 @pytest.mark.parametrize(("depth", "read"), [(12, (5, 11, 12)), (11, (5, 11)), (4, (4,))])
 def test_of_the_heads_that_a_recipe_reads_those_are_left_that_the_depth_has(depth: int, read: tuple[int, ...]) -> None:
-    shape = {"depth": depth, "time_reduction": {"before_layer": 0}}
+    shape = {"depth": depth}
     assert resolve("fithubert_late", shape).heads.read == read
+    assert resolve("fithubert_late", shape).time_reduction.before_layer == min(5, depth - 1)
     with pytest.raises(UserError, match=r"read: no head predicts teacher layer 13"):
         resolve("fithubert_late", {**shape, "heads": {"read": [13]}})
