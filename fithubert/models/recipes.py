@@ -201,7 +201,8 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
     """The recipe's shape with `shape`'s fields instead of its own, nested sections merged key by key.
 
     What is not overridden follows an overridden depth: the layer map layer by layer, or from the last layer for shared
-    heads; the heads that are read and the place of the time reduction as far as there are layers. Raises UserError with the names of all recipes for an unknown one, and naming a wrong field.
+    heads; the heads that are read and the place of the time reduction as far as there are layers. Raises UserError with
+    the names of all recipes for an unknown one, and naming a wrong field.
     """
     if recipe not in RECIPES:
         raise UserError(f"recipe {recipe!r}: not one of {', '.join(sorted(RECIPES))}")
