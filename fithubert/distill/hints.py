@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fithubert.config.hints import HintParams
-from fithubert.distill.losses import ANY_WIDTH, LOSSES, cross_gram_loss, sum_over_pairs, temporal_gram
+from fithubert.distill.losses import ANY_WIDTH, LOSSES, cross_gram_loss, sum_over_pairs, temporal_gram, unit_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 from fithubert.models.frontend import TimeReduction
 from fithubert.records import Head
-from fithubert.training.units import Codebook, unit_loss
+from fithubert.training.units import Codebook
 
 #: (term, index of the head) -> what its loss is divided by.
 Scales = dict[tuple[str, int], float]

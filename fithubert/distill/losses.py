@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fithubert.training.units import UnitModel
+
 
 def mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:
     """The mean of `values` (batch, time) over valid frames; 0 if there are none."""
@@ -61,6 +63,16 @@ def sum_over_pairs(values: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tenso
 def temporal_gram(x: Tensor, y: Tensor) -> Tensor:
     """(batch, time, time) products of the frames of `x` with those of `y` (batch, time, feature) over the width."""
     return x @ y.transpose(1, 2) / x.shape[-1]
+
+
+def unit_loss(scores: Tensor, target: Tensor, valid: Tensor, units: UnitModel) -> Tensor:
+    """Mean cross-entropy over valid frames, in nats.
+
+    `scores` (batch, time, clusters) for the units of the teacher's `target` (batch, time, feature); `valid`
+    (batch, time). A frame of a time-reduced student has scores for each teacher frame that it stands for.
+    """
+    losses = F.cross_entropy(scores.transpose(1, 2).float(), units.assign(target), reduction="none")
+    return mean_over_valid(losses, valid)
 
 
 #: The terms of `hints.losses` that compare a head with its teacher layer. `intra_gram` compares two heads.

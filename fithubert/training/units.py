@@ -1,4 +1,4 @@
-"""Discrete units: k-means clusters of frames, and the loss of a student that predicts them (the hint `units`)."""
+"""Discrete units: k-means clusters of frames."""
 
 import warnings
 from collections.abc import Iterable
@@ -101,13 +101,3 @@ def fit_codebook(params: UnitsParams, frames: Iterable[Tensor], seed: int) -> Co
     counts = torch.bincount(units.assign(sample), minlength=params.clusters).double()
     share = counts / counts.sum()
     return Codebook(units, float(torch.special.entr(share).sum()))
-
-
-def unit_loss(scores: Tensor, target: Tensor, valid: Tensor, units: UnitModel) -> Tensor:
-    """Mean cross-entropy over valid frames, in nats.
-
-    `scores` (batch, time, clusters) for the units of the teacher's `target` (batch, time, feature); `valid`
-    (batch, time). A frame of a time-reduced student has scores for each teacher frame that it stands for.
-    """
-    losses = F.cross_entropy(scores.transpose(1, 2).float(), units.assign(target), reduction="none")
-    return torch.where(valid, losses, 0).sum() / valid.sum().clamp(min=1)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from fithubert.config.hints import HintParams, UnitsParams
 from fithubert.distill.hints import HintLoss
+from fithubert.distill.losses import unit_loss
 from fithubert.errors import UserError
 from fithubert.frames import padding_mask
 from fithubert.models.recipes import resolve
 from fithubert.models.student import build_student
 from fithubert.models.weights import load_student, parameter_counts
 from fithubert.tensors import read_tensors
-from fithubert.training.units import Codebook, UnitModel, fit_codebook, unit_loss
+from fithubert.training.units import Codebook, UnitModel, fit_codebook
 from tests.distill.fakes import Recorder, StopAt, student_params, train
 from tests.kills import Stop
 from tests.models.shapes import strong, tiny
