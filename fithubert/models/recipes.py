@@ -208,24 +208,28 @@ def resolve(recipe: str, shape: Mapping[str, Any] | None = None) -> StudentConfi
         raise UserError(f"recipe {recipe!r}: not one of {', '.join(sorted(RECIPES))}")
     changes = dict(shape or {})
     values = merge(RECIPES[recipe]().model_dump(), changes)
-    heads, depth = values["heads"], values["depth"]
-    if not isinstance(changes.get("heads", {}), Mapping):
-        return validate(StudentConfig, values, f"recipe {recipe}")
-    if "depth" in changes and "layer_map" not in changes.get("heads", {}) and isinstance(depth, int):
-        if heads["kind"] == "shared":
-            heads["layer_map"] = tuple((depth, teacher_layer) for _, teacher_layer in heads["layer_map"])
-        else:
-            first = min(layer for layer, _ in heads["layer_map"])
-            heads["layer_map"] = tuple((layer, layer) for layer in range(first, depth + 1))
-            # Of the recipe's heads that are read, those that are left; the last one of a student that has none of them.
-            if heads["read"] and "read" not in changes.get("heads", {}):
-                heads["read"] = tuple(layer for layer in heads["read"] if first <= layer <= depth) or (depth,)
-    reduced = changes.get("time_reduction", {})
-    if "depth" in changes and isinstance(depth, int) and isinstance(reduced, Mapping) and "before_layer" not in reduced:
-        values["time_reduction"]["before_layer"] = min(values["time_reduction"]["before_layer"], max(0, depth - 1))
-    if "depth" in changes and "reuse_attention" not in changes and isinstance(depth, int):
-        values["reuse_attention"] = tuple(layer for layer in values["reuse_attention"] if layer < depth)
+    if isinstance(changes.get("depth"), int) and isinstance(changes.get("heads", {}), Mapping):
+        _follow_depth(values, changes)
     return validate(StudentConfig, values, f"recipe {recipe}")
+
+
+def _follow_depth(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Adapt to the depth in `values`, a whole shape, what `changes` leave to the recipe."""
+    depth, heads, own_heads = values["depth"], values["heads"], changes.get("heads", {})
+    if "layer_map" not in own_heads and heads["kind"] == "shared":
+        heads["layer_map"] = tuple((depth, teacher_layer) for _, teacher_layer in heads["layer_map"])
+    elif "layer_map" not in own_heads:
+        first = min(layer for layer, _ in heads["layer_map"])
+        heads["layer_map"] = tuple((layer, layer) for layer in range(first, depth + 1))
+        # Of the recipe's heads that are read, those that are left; the last one of a student that has none of them.
+        if heads["read"] and "read" not in own_heads:
+            heads["read"] = tuple(layer for layer in heads["read"] if first <= layer <= depth) or (depth,)
+    own_reduction = changes.get("time_reduction", {})
+    if isinstance(own_reduction, Mapping) and "before_layer" not in own_reduction:
+        reduction = values["time_reduction"]
+        reduction["before_layer"] = min(reduction["before_layer"], max(0, depth - 1))
+    if "reuse_attention" not in changes:
+        values["reuse_attention"] = tuple(layer for layer in values["reuse_attention"] if layer < depth)
 
 
 def _thin_frontend(width: int) -> tuple[tuple[int, int, int], ...]:
