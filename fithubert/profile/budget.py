@@ -21,8 +21,8 @@ from fithubert.models.canonical import prepare_for_inference
 from fithubert.models.hubert import HubertModel, HubertTeacher
 from fithubert.models.macs import count_macs
 from fithubert.models.student import build_student
-from fithubert.profile.timing import OnPass, count_passes, nothing_said
 from fithubert.store.codec import CODECS, Basis, LayerBasis, encode_layer, layer_codecs
+from fithubert.training.progress import OnPass, count_passes, nothing_said
 from fithubert.training.updates import OptimizerSettings, build_optimizer
 from fithubert.workers import torch_threads
 

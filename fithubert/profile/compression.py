@@ -29,8 +29,8 @@ from fithubert.profile.budget import (
     measure_disk,
 )
 from fithubert.profile.plan import KnownSpeeds, model_speeds, show_hours
-from fithubert.profile.timing import OnPass
 from fithubert.store.shards import CPU_BATCH_SECONDS
+from fithubert.training.progress import OnPass
 
 #: The student's name in the workspace.
 STUDENT = "student"

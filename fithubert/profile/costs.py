@@ -27,16 +27,14 @@ from fithubert.models.speech_model import SpeechModel
 from fithubert.models.student import build_student
 from fithubert.models.weights import ParameterCounts, count_parameters, parameter_counts
 from fithubert.profile.timing import (
-    OnPass,
-    count_passes,
     find_module,
-    nothing_said,
     paired_ratio,
     peak_memory_bytes,
     time_in_turn,
     weight_bytes,
 )
 from fithubert.records import Machine, ModelCost, ModelCosts, Parameters, PartCost
+from fithubert.training.progress import OnPass, count_passes, nothing_said
 from fithubert.workers import torch_threads
 
 #: The part that a module belongs to, by the attribute that holds it. The norms of a part belong to it.

@@ -25,8 +25,8 @@ from fithubert.profile.budget import (
     measure_disk,
     measure_models,
 )
-from fithubert.profile.timing import OnPass, nothing_said
 from fithubert.store.codec import CODECS, find_codec
+from fithubert.training.progress import OnPass, nothing_said
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -79,20 +78,6 @@ def noise(seconds: float) -> tuple[Tensor, Tensor]:
     samples = round(seconds * SAMPLE_RATE_HZ)
     waveform = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
     return waveform, torch.tensor([samples])
-
-
-#: To call with how many passes of a measurement are done, and how many there are.
-OnPass = Callable[[int, int], object]
-
-
-def nothing_said(done: int, total: int) -> None:
-    """An `OnPass` that does nothing."""
-
-
-def count_passes(total: int, on_pass: OnPass) -> Callable[[], object]:
-    """A function to call after each of `total` passes."""
-    done = count(1)
-    return lambda: on_pass(next(done), total)
 
 
 def time_in_turn(

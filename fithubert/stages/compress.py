@@ -24,7 +24,6 @@ from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import count_parameters, released_counts
 from fithubert.profile.compression import STUDENT, CompressOptions, plan_params, plan_training
-from fithubert.profile.timing import count_passes
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics, SpeakerScores
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
@@ -35,7 +34,7 @@ from fithubert.stages.report import report
 from fithubert.stages.teacher import load_prepared
 from fithubert.stages.teacher import teacher as write_teacher
 from fithubert.superb.speakers import choose_recordings, identify_speakers
-from fithubert.training.progress import progress_line
+from fithubert.training.progress import count_passes, progress_line
 from fithubert.workspace import Workspace
 
 _JOB, _PARAMS = "compress.json", "params.yaml"

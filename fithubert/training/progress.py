@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import count
 from time import monotonic
 from typing import TextIO
 
@@ -50,6 +51,20 @@ class _Lines:
         if not end:
             line = line[: shutil.get_terminal_size().columns - 1]
         print(f"{start}{line}", end=end, file=self._stream, flush=True)
+
+
+#: To call with how many passes of a piece of work are done, and how many there are.
+OnPass = Callable[[int, int], object]
+
+
+def nothing_said(done: int, total: int) -> None:
+    """An `OnPass` that does nothing."""
+
+
+def count_passes(total: int, on_pass: OnPass) -> Callable[[], object]:
+    """A function to call after each of `total` passes."""
+    done = count(1)
+    return lambda: on_pass(next(done), total)
 
 
 def progress_line(

@@ -1,6 +1,6 @@
 """The first weights of a student, by `StudentParams.init`: copied or cut from its teacher, without a gradient."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 
 import torch
@@ -19,13 +19,12 @@ from fithubert.models.frontend import group_frames, repeat_frames
 from fithubert.models.heads import LayerHead
 from fithubert.models.hubert import HubertModel, normalise_waveforms
 from fithubert.models.student import Student
+from fithubert.training.progress import OnPass, count_passes, nothing_said
 
 #: The kinds of `StudentParams.init` that `cut_teacher` makes.
 FITTED = ("cut_teacher", "prune")
 #: Parts besides the convolutions and layers that may be copied.
 _PARTS = ("feature_norm", "projection", "positional", "encoder_norm")
-#: To call with how many parts of a cut are done, and how many there are.
-OnPart = Callable[[int, int], object]
 
 
 def set_first_weights(
@@ -34,7 +33,7 @@ def set_first_weights(
     data: TrainingData,
     seed: int,
     device: torch.device,
-    on_part: OnPart = lambda done, total: None,
+    on_part: OnPass = nothing_said,
 ) -> None:
     """Give the newly built `student` the weights that `params.init` names.
 
@@ -106,7 +105,7 @@ def cut_teacher(
     student: Student,
     teacher: HubertModel,
     waveforms: Sequence[Tensor],
-    on_part: OnPart = lambda done, total: None,
+    on_part: OnPass = nothing_said,
 ) -> None:
     """Fill `student` with the teacher's weights, cut to its size, from the outputs of both for `waveforms` (samples,).
 
@@ -159,25 +158,21 @@ def _check(student: Student, teacher: HubertModel) -> None:
 class _Cut:
     """One cut: the student, the teacher, and the waveforms."""
 
-    def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor], on_part: OnPart) -> None:
+    def __init__(self, student: Student, teacher: HubertModel, waveforms: Sequence[Tensor], on_part: OnPass) -> None:
         self.student, self.teacher = student, teacher
-        self._on_part, self._done = on_part, -1
         # The front end, the teacher's states of each waveform, the input of the first layer, layers and heads.
         config = student.config
         convolutions = len(config.conv_layers) if config.frontend == "conv" else 1
         heads = len(config.heads.layer_map) if config.heads.kind == "per_layer" else 0
-        self._total = convolutions + len(waveforms) + 1 + config.depth + heads
+        total = convolutions + len(waveforms) + 1 + config.depth + heads
+        on_part(0, total)  # So that a first line comes before the first part, which takes long.
+        self._finish_part = count_passes(total, on_part)
         if teacher.config.normalise_waveform:
             epsilon = teacher.config.waveform_epsilon
             waveforms = [normalise_waveforms(w[None], _length(w), epsilon)[0] for w in waveforms]
         self.waveforms = waveforms
 
-    def _finish_part(self) -> None:
-        self._done += 1
-        self._on_part(self._done, self._total)
-
     def run(self) -> None:
-        self._finish_part()  # So that a first line comes before the first part, which takes long.
         student, teacher = self.student, self.teacher
         ours, theirs = cut_frontend(student.frontend, teacher.frontend, self.waveforms, self._finish_part)
         embedded = [teacher.project(y) for y in theirs]

@@ -19,7 +19,7 @@ def cut_frontend(
     student: ConvFrontend | MelFrontend,
     teacher: ConvFrontend,
     waveforms: Sequence[Tensor],
-    on_layer: Callable[[], None] = lambda: None,
+    on_layer: Callable[[], object] = lambda: None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Fit the student's convolutions layer by layer; the outputs of both front ends, (time, feature) per waveform.
 
