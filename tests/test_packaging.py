@@ -1,5 +1,6 @@
 """What a fresh clone installs, and who imports whom."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 import fithubert
 from fithubert.data.manifest import Manifest
@@ -31,6 +34,21 @@ def test_every_dependency_is_pinned_to_the_version_that_was_tested() -> None:
     pinned = {name_of(line) for line in lines}
     wanted = {name_of(r) for rs in [PROJECT["dependencies"], *EXTRAS.values()] for r in rs} - {"fithubert"}
     assert wanted <= pinned
+
+
+def test_every_pinned_version_can_be_installed_with_the_oldest_python_of_the_project() -> None:
+    """Also with its first release: the Python of Debian 12 is 3.11.2, and a package may ask for 3.11.5."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    oldest = Version(PROJECT["requires-python"].removeprefix(">=") + ".0")
+    refused = []
+    for name, _, version in (line.partition("==") for line in lines):
+        try:
+            metadata = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # it belongs to an extra that is not installed
+        if metadata["Version"] == version and oldest not in SpecifierSet(metadata.get("Requires-Python") or ""):
+            refused.append(f"{name}=={version}")
+    assert refused == []
 
 
 def test_all_is_every_extra_but_those_of_developers() -> None:

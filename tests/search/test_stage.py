@@ -77,5 +77,5 @@ def _check_tracked(trials: int) -> None:
     assert study.info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(study.info.run_id)} == set(FILES)
     for run in nested:
-        assert len(client.get_metric_history(run.info.run_id, "dev_loss_last_head")) == 2
+        assert len(client.get_metric_history(run.info.run_id, "dev_loss_last_head")) == 3  # update 0 too
         assert {"pr", "params", "macs_per_second"} <= set(run.data.metrics)

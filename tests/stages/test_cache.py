@@ -58,7 +58,7 @@ def test_what_other_code_made_is_made_again(
     after = stage(params, workspace)
     (version,) = find_versions(store)
     assert version not in (None, (earlier or "").encode())
-    assert after["fingerprint"] == before["fingerprint"]
+    assert after.fingerprint == before.fingerprint
     label = folder.replace("/", " ")
     first = next(line for line in capsys.readouterr().err.splitlines() if line.startswith(label) and "again" in line)
     count, shown = len(written), earlier[:12] if earlier else "unknown"

@@ -32,7 +32,7 @@ def test_two_ranks_write_the_cache_of_one(workspace: Workspace) -> None:
         path.unlink()
     changes = [part for setting in SETTINGS for part in ("--set", setting)]
     folders = ("--params", str(ROOT / "params.yaml"), "--workspace", str(workspace.root))
-    done = run_ranks(2, "fithubert.cli", "cache", *folders, *changes)
+    done = run_ranks(2, "fithubert", "cache", *folders, *changes)
     assert done.returncode == 0, done.stderr
     assert "cache train (rank 1)" in done.stderr
     assert done.stdout.count("MB for train") == 1
