@@ -38,10 +38,11 @@ def features(
 ) -> None:
     """Write hidden states of recordings to Parquet, which pandas, DuckDB and pyarrow read.
 
-    One row per recording and layer: path, seconds, layer, frames, width, frame_rate_hz, and features, frames x width
-    numbers, frame by frame. `fithubert.load_features(OUT)` reads them as tensors. If the command was interrupted, run
-    it again: it continues, and `OUT.parts` holds the finished files until the end. A recording of any length fits in
-    memory: see --max-seconds. An unusable one is named and skipped, and the command then ends with status 1.
+    One row per recording and layer: path, seconds, layer, first_frame, frames, width, frame_rate_hz, and features,
+    frames x width numbers, frame by frame. A recording longer than --max-seconds has such rows for each of its windows,
+    and fits in memory whatever its length. `fithubert.load_features(OUT)` reads all as tensors. If the command was
+    interrupted, run it again: it continues, and `OUT.parts` holds the finished files until the end. An unusable
+    recording is named and skipped, and the command then ends with status 1.
 
     Example: `fithubert features recordings/ --model fithubert --layer 12 --out features.parquet`
     """

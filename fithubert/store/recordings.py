@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,7 +78,6 @@ def write_features(
     recordings, skipped = drop_short(model, listing)
     rows = shards.plan_rows(recordings, model)
     info = _describe_table(model, recordings, settings)
-    _check_lengths(rows, info)
     seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     unfinished = table.parts_of(out)
     _check_unfinished(unfinished, info)
@@ -160,15 +160,6 @@ def _describe_table(model: SpeechModel, recordings: ListedRecordings, settings: 
     )
 
 
-def _check_lengths(rows: Sequence[shards.PlannedRow], info: table.TableInfo) -> None:
-    """Raise UserError if the numbers of one row are more than Arrow's lists count in 32 bits."""
-    longest = max(rows, key=lambda row: row.num_samples)
-    limit = (2**31 - 1) // max(info.widths)
-    if longest.num_frames > limit:
-        hours = limit / info.frame_rate_hz / 3600
-        raise UserError(f"{longest.id}: longer than the {hours:.1f} h that one row of this width holds; cut it")
-
-
 def _plan_parts(rows: Sequence[shards.PlannedRow], settings: FeatureSettings) -> list[list[shards.PlannedRow]]:
     smallest, largest = settings.part_minutes
     samples = sum(row.num_samples for row in rows) / 100
@@ -220,8 +211,6 @@ def _describe_other(path: Path, wanted: table.TableInfo) -> str | None:
 def _check_space(out: Path, unfinished: Path, info: table.TableInfo, rows: Sequence[shards.PlannedRow]) -> None:
     """Raise UserError if the missing parts do not fit on the disk."""
     whole = sum(row.num_frames for row in rows) * info.frame_bytes
-    if info.windows is not None:  # The longest recording lies next to the parts until its own part is written.
-        whole += max(row.num_frames for row in rows) * info.frame_bytes
     done = sum(part.stat().st_size for part in unfinished.glob(table.PART_PATTERN))
     needed, free = max(0, whole - done), shutil.disk_usage(unfinished).free
     if needed > free:
@@ -266,8 +255,27 @@ def _write_part(
             write_page_checksum=True,
         ) as writer,
     ):
-        for window in group_consecutive(rows, size_of, settings.window_bytes):
-            found = table.collect_numbers(compute(window), info.dtype, path.parent)
-            tables = {row.index: table.make_rows(row, features, info, schema) for row, features in found}
-            for group in group_consecutive(window, size_of, settings.row_group_bytes):
-                writer.write_table(pa.concat_tables(tables[row.index] for row in group))
+        for together in group_consecutive(rows, size_of, settings.window_bytes):
+            pieces = compute(together)
+            # Computed by length, written by path. The windows of a recording that fills the memory alone are in order.
+            if len(together) > 1:
+                pieces = iter(sorted(pieces, key=lambda piece: piece[0].index))
+            _write_pieces(writer, pieces, info, schema, settings.row_group_bytes)
+
+
+def _write_pieces(
+    writer: pq.ParquetWriter, pieces: Iterator[shards.Piece], info: table.TableInfo, schema: pa.Schema, limit: int
+) -> None:
+    """Write recordings and windows of recordings, in order, in row groups of at most `limit` bytes."""
+    group: list[pa.Table] = []
+    frames: Counter[int] = Counter()  # Written so far of each recording.
+    size = 0
+    for row, states in pieces:
+        added = len(states[0]) * info.frame_bytes
+        if group and size + added > limit:
+            writer.write_table(pa.concat_tables(group))
+            group, size = [], 0
+        group.append(table.make_rows((row, states), frames[row.index], info, schema))
+        frames[row.index] += len(states[0])
+        size += added
+    writer.write_table(pa.concat_tables(group))

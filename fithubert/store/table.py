@@ -2,41 +2,38 @@
 
 The output is a folder of files part-00000.parquet, part-00001.parquet, ... (formerly one file), which pandas, Polars
 and pyarrow read by the folder's name and DuckDB by FOLDER/*.parquet. One row for each recording and layer, recordings
-by path, layers ascending, all layers of a recording in one row group:
+by path, layers ascending. A recording longer than its `windows.whole_seconds` ran in windows, and has such rows for
+each window, in order. All layers of a recording or window are in one row group:
 
     path            string, as the recording was named
-    seconds         double
+    seconds         double, of the recording
     layer           int32; 0 is the input of the first transformer layer, i the output of the i-th (of a student: the
                     states that its read-out names, from 0)
-    frames          int32
+    first_frame     int32, the place of the row's first frame in the recording: 0 but for later windows
+    frames          int32, of the row
     width           int32, the feature size
-    frame_rate_hz   double; frame t begins at t / frame_rate_hz seconds
+    frame_rate_hz   double; frame t of the recording begins at t / frame_rate_hz seconds
     features        list of float32 or float16, frames x width numbers, frame after frame
 
 In pandas: `row.features.reshape(row.frames, row.width)`. The schema's metadata has `fithubert.features`, a TableInfo as
-JSON, and `fithubert.part`, a PartInfo as JSON. A recording longer than its `windows.whole_seconds` ran in windows; if
-there is one, `fithubert.deviation` has a Deviation as JSON.
+JSON, and `fithubert.part`, a PartInfo as JSON. If a recording ran in windows, `fithubert.deviation` has a Deviation as
+JSON.
 
 Until it is complete, the folder has the suffix `.parts`. Its finished parts stay if the run is stopped.
 """
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import chain, groupby
-from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fithubert.errors import UserError
@@ -46,12 +43,12 @@ from fithubert.models.windows import Windows
 from fithubert.store import INDEX_NAME, describe_error
 from fithubert.store.deviation import DEVIATION_KEY, Deviation
 from fithubert.store.read import FeatureRow, FeatureStore, HiddenStates
-from fithubert.store.shards import Piece, PlannedRow
+from fithubert.store.shards import Piece
 
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 PART_PATTERN = "part-*.parquet"
 INFO_KEY, PART_KEY = b"fithubert.features", b"fithubert.part"
-_VERSION = 1
+_VERSION = 2  # 1 had no `first_frame`, and one row for all windows of a recording.
 _FLOAT16_MAX = 65504.0
 
 
@@ -79,16 +76,13 @@ class TableInfo:
 
     def to_json(self) -> bytes:
         """The TableInfo as it is written to the metadata."""
-        values = asdict(self)
-        if self.windows is None:
-            del values["windows"]  # Files of whole recordings stay the same bytes as before there were windows.
-        return json.dumps(values, sort_keys=True).encode()
+        return json.dumps(asdict(self), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "TableInfo":
         """The TableInfo in the metadata; raises TypeError or ValueError if it is broken."""
         values = json.loads(text)
-        windows = Windows(**values["windows"]) if "windows" in values else None
+        windows = Windows(**values["windows"]) if values.get("windows") else None
         sizes = {name: tuple(values[name]) for name in ("layers", "widths")}
         return cls(**{**values, **sizes, "windows": windows})
 
@@ -112,6 +106,7 @@ def feature_schema(info: TableInfo, part: PartInfo, deviation: Deviation | None 
         ("path", pa.string()),
         ("seconds", pa.float64()),
         ("layer", pa.int32()),
+        ("first_frame", pa.int32()),
         ("frames", pa.int32()),
         ("width", pa.int32()),
         ("frame_rate_hz", pa.float64()),
@@ -121,53 +116,29 @@ def feature_schema(info: TableInfo, part: PartInfo, deviation: Deviation | None 
     return pa.schema(columns, {INFO_KEY: info.to_json(), PART_KEY: part.to_json(), **measured})
 
 
-def to_numbers(states: Tensor, dtype: str) -> NDArray[np.floating[Any]]:
-    """The numbers of `states` (time, feature) as they are written, frame after frame."""
-    flat = states.float().cpu().flatten()
-    return (flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half() if dtype == "float16" else flat).numpy()
-
-
-def collect_numbers(
-    pieces: Iterable[Piece], dtype: str, folder: Path
-) -> Iterator[tuple[PlannedRow, list[NDArray[np.floating[Any]]]]]:
-    """Each recording with the numbers of every layer (`to_numbers`).
-
-    Those of a recording in windows are mapped from files without a name in `folder`, so that memory holds one window.
-    """
-    for row, group in groupby(pieces, key=itemgetter(0)):
-        parts = (states for _, states in group)
-        states = next(parts)
-        numbers = [to_numbers(layer, dtype) for layer in states]
-        if len(states[0]) == row.num_frames:
-            yield row, numbers
-            continue
-        with ExitStack() as stack:
-            files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in numbers]
-            for piece in chain([numbers], ([to_numbers(layer, dtype) for layer in states] for states in parts)):
-                for file, flat in zip(files, piece, strict=True):
-                    file.write(flat.data)
-            for file in files:
-                file.flush()
-            yield row, [np.memmap(file, flat.dtype, mode="c") for file, flat in zip(files, numbers, strict=True)]
-
-
-def make_rows(
-    row: PlannedRow, features: Sequence[NDArray[np.floating[Any]]], info: TableInfo, schema: pa.Schema
-) -> pa.Table:
-    """One recording: a row for each layer, from its numbers."""
+def make_rows(piece: Piece, first_frame: int, info: TableInfo, schema: pa.Schema) -> pa.Table:
+    """A whole recording or one window of it, which begins at `first_frame`: a row for each layer."""
+    row, states = piece
     count = len(info.layers)
-    # An array of its own for each layer: Arrow counts in 32 bits, and all layers of 75 minutes exceed that.
-    lists = [pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), pa.array(flat)) for flat in features]
     columns = {
         "path": [row.id] * count,
         "seconds": [row.num_samples / SAMPLE_RATE_HZ] * count,
         "layer": info.layers,
-        "frames": [row.num_frames] * count,
+        "first_frame": [first_frame] * count,
+        "frames": [len(states[0])] * count,
         "width": info.widths,
         "frame_rate_hz": [info.frame_rate_hz] * count,
-        "features": pa.chunked_array(lists),
+        # An array of its own for each layer: Arrow counts in 32 bits, and all layers of 75 minutes exceed that.
+        "features": pa.chunked_array([_make_list(layer, info.dtype) for layer in states]),
     }
     return pa.table(columns, schema)
+
+
+def _make_list(states: Tensor, dtype: str) -> pa.ListArray:
+    """One list with the numbers of `states` (time, feature), frame after frame."""
+    flat = states.float().cpu().flatten()
+    numbers = (flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half() if dtype == "float16" else flat).numpy()
+    return pa.ListArray.from_arrays(pa.array([0, len(numbers)], pa.int32()), pa.array(numbers))
 
 
 def parts_of(path: Path) -> Path:
@@ -183,7 +154,8 @@ class FeatureTable(HiddenStates):
 
     def __init__(self, path: Path) -> None:
         self.info = read_info(path)
-        self._places: list[tuple[int, int, int]] = []
+        #: The row group and first row of each recording, or of each of its windows.
+        self._places: list[list[tuple[int, int, int]]] = []
         ids: list[str] = []
         frames: list[int] = []
         with _names_damage(path):
@@ -191,10 +163,13 @@ class FeatureTable(HiddenStates):
             for number, file in enumerate(self._files):
                 for group in range(file.num_row_groups):
                     columns = file.read_row_group(group, columns=["path", "frames"]).to_pydict()
-                    first_rows = range(0, len(columns["path"]), len(self.info.layers))
-                    self._places += [(number, group, row) for row in first_rows]
-                    ids += columns["path"][:: first_rows.step]
-                    frames += columns["frames"][:: first_rows.step]
+                    for row in range(0, len(columns["path"]), len(self.info.layers)):
+                        if not ids or columns["path"][row] != ids[-1]:
+                            ids.append(columns["path"][row])
+                            frames.append(0)
+                            self._places.append([])
+                        frames[-1] += columns["frames"][row]
+                        self._places[-1].append((number, group, row))
         super().__init__(path, dict(zip(self.info.layers, self.info.widths, strict=True)), ids, frames)
         # Neighbours are read one after another, so the last row group stays in memory.
         self._load = lru_cache(1)(self._read_group)
@@ -206,14 +181,14 @@ class FeatureTable(HiddenStates):
         Raises UserError if there is no such path or layer, or the file is damaged.
         """
         index, layers = self._find(utterance), self._check_layers(layers)
-        number, group, row = self._places[index]
-        with self._lock:
-            rows = self._load(number, group)
-        states = {}
-        for layer in layers:
-            flat = rows[row + self.layers.index(layer)].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-            states[layer] = torch.from_numpy(flat).view(self.num_frames[index], self._width_of[layer])
-        return FeatureRow(self.ids[index], None, states)
+        pieces: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        for number, group, row in self._places[index]:
+            with self._lock:
+                rows = self._load(number, group)
+            for layer in layers:
+                numbers = rows[row + self.layers.index(layer)].flatten().to_numpy(zero_copy_only=False)
+                pieces[layer].append(torch.from_numpy(numbers.astype(np.float32)).view(-1, self._width_of[layer]))
+        return FeatureRow(self.ids[index], None, {layer: torch.cat(found) for layer, found in pieces.items()})
 
     def _read_group(self, number: int, group: int) -> list[pa.Array]:
         """The features of a row group, an array for each row: together they may exceed Arrow's 32-bit offsets."""

@@ -1,4 +1,4 @@
-"""Recordings longer than a limit run in windows: the same file, with a bounded waveform before the model."""
+"""Recordings longer than a limit run in windows: the same states, a row for each window, and bounded memory."""
 
 import json
 from dataclasses import replace
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
 
-from fithubert.data import Utterance, audio
-from fithubert.data.listing import ListedRecordings, Listing, list_recordings
+from fithubert.data import audio
+from fithubert.data.listing import list_recordings
 from fithubert.errors import UserError
 from fithubert.models.runtime import ReadOut
 from fithubert.models.windows import Windows, stream
@@ -37,11 +38,23 @@ def test_windows_of_a_local_model_are_the_whole_recording_in_the_file(tmp_path: 
     write(folder, tmp_path / "cut.parquet", model, dtype=dtype)
     write(folder, tmp_path / "whole.parquet", dtype=dtype, windows=Windows())
     assert max(length for _, length in model.batches) <= 2 * 16_000
-    cut, whole = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("cut", "whole"))
-    assert cut.replace_schema_metadata().equals(whole.replace_schema_metadata())
-    info = FeatureTable(tmp_path / "cut.parquet").info
-    assert info.windows == CUT
-    assert replace(info, windows=None) == FeatureTable(tmp_path / "whole.parquet").info
+    cut, whole = (FeatureTable(tmp_path / f"{name}.parquet") for name in ("cut", "whole"))
+    assert cut.info.windows == CUT
+    assert replace(cut.info, windows=None) == whole.info
+    assert (cut.ids, cut.num_frames) == (whole.ids, whole.num_frames)
+    for name in whole.ids:
+        for layer, states in whole.read(name).hidden_states.items():
+            assert torch.equal(cut.read(name).hidden_states[layer], states)
+            assert torch.equal(cut.read(name, [layer]).hidden_states[layer], states)
+    # So does somebody with pandas, who joins the rows of a recording.
+    joined, rows = (pandas.read_parquet(tmp_path / f"{name}.parquet") for name in ("cut", "whole"))
+    for _, row in rows.iterrows():
+        own = joined[(joined.path == row.path) & (joined.layer == row.layer)]
+        assert (own.seconds == row.seconds).all()
+        assert own.first_frame.tolist() == [0, *np.cumsum(own.frames)[:-1]]
+        assert own.frames.max() <= (25 if row.seconds > 2 else 100)
+        np.testing.assert_array_equal(np.concatenate(own.features.tolist()), row.features)
+    assert len(joined) > len(rows)
     assert _read_deviation(tmp_path / "cut.parquet")["relative_error"] == {"0": 0.0, "1": 0.0, "2": 0.0}
     assert _read_deviation(tmp_path / "whole.parquet") is None
     assert not parts_of(tmp_path / "cut.parquet").exists()
@@ -72,13 +85,11 @@ def test_the_metadata_has_the_error_of_windows_on_the_start_of_a_recording(tmp_p
     assert done.deviation.describe().endswith("% on 1 s")
 
 
-def test_whole_recordings_leave_the_bytes_as_they_were_and_other_windows_are_refused(tmp_path: Path) -> None:
+def test_windows_that_no_recording_needs_change_nothing_and_others_are_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in")
     write(folder, tmp_path / "one.parquet", windows=Windows())
     write(folder, tmp_path / "two.parquet", windows=Windows(10.0, 1.0, 0.0))
     assert contents(tmp_path / "one.parquet") == contents(tmp_path / "two.parquet")
-    metadata = pq.read_schema(tmp_path / "one.parquet" / "part-00000.parquet").metadata
-    assert "windows" not in json.loads(metadata[b"fithubert.features"])
     with pytest.raises(UserError, match="holds features in other windows"):
         write(folder, tmp_path / "one.parquet")
 
@@ -98,7 +109,9 @@ def test_memory_holds_a_window_of_ten_minutes(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(audio.soundfile.SoundFile, "read", count)
     model = FakeModel()
-    write(path, tmp_path / "f.parquet", model, windows=Windows())
+    # A window has 60,000 bytes, and the recording more than `window_bytes`: two windows are written together.
+    sizes = {"window_bytes": 200_000, "row_group_bytes": 150_000}
+    write(path, tmp_path / "f.parquet", model, windows=Windows(), layers=(2,), **sizes)
     assert max(blocks) <= 30 * 16_000
     measured, batches = model.batches[:3], model.batches[3:]
     assert max(length for _, length in measured) == 120 * 16_000  # The whole of two windows, then both.
@@ -107,8 +120,11 @@ def test_memory_holds_a_window_of_ten_minutes(tmp_path: Path, monkeypatch: pytes
     features = FeatureTable(tmp_path / "f.parquet")
     assert features.num_frames == (29_999,)
     tail = audio.read_recording(path)[29_989 * 320 :]
-    expected = FakeModel()(tail[None], torch.tensor([len(tail)])).hidden_states[0][0]
-    assert torch.equal(features.read(0).hidden_states[0][-10:], expected)
+    expected = FakeModel()(tail[None], torch.tensor([len(tail)])).hidden_states[2][0]
+    assert torch.equal(features.read(0).hidden_states[2][-10:], expected)
+    (part,) = (tmp_path / "f.parquet").iterdir()
+    groups = [pq.read_metadata(part).row_group(group) for group in range(pq.read_metadata(part).num_row_groups)]
+    assert [group.num_rows for group in groups] == [2] * 5
 
 
 def test_a_file_that_changed_and_a_state_that_is_no_number_are_named(tmp_path: Path) -> None:
@@ -121,10 +137,3 @@ def test_a_file_that_changed_and_a_state_that_is_no_number_are_named(tmp_path: P
     broken.weights[1][:] = np.nan
     with pytest.raises(UserError, match=r"a\.wav: layer 1 of fake is NaN or infinite"):
         write(path, tmp_path / "g.parquet", broken)
-
-
-def test_more_than_a_row_of_parquet_holds_is_refused_at_once(tmp_path: Path) -> None:
-    endless = Utterance("endless.wav", "endless.wav", "0", "test", "sentence", (2**31 // 8 + 1) * 320)
-    listing = Listing(ListedRecordings((endless,), tmp_path), ())
-    with pytest.raises(UserError, match=r"endless\.wav: longer than the 1491\.3 h that one row"):
-        write_features(FakeModel(), listing, tmp_path / "f.parquet")

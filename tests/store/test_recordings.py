@@ -26,7 +26,7 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechOutput
 from fithubert.store import recordings as writer
 from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features
-from fithubert.store.table import FeatureTable, load_features, parts_of
+from fithubert.store.table import load_features, parts_of
 from tests.models.shapes import strong, tiny
 from tests.recordings import write_folder, write_noise
 from tests.store.fakes import FakeModel, contents, flip_byte
@@ -55,7 +55,9 @@ def test_pandas_and_duckdb_read_the_states_of_each_recording_alone(folder: Path,
     out = tmp_path / "deep" / "features.parquet"
     done = write(folder, out, dtype=dtype)
     frame = pandas.read_parquet(out)
-    assert list(frame.columns) == ["path", "seconds", "layer", "frames", "width", "frame_rate_hz", "features"]
+    names = ["path", "seconds", "layer", "first_frame", "frames", "width", "frame_rate_hz", "features"]
+    assert list(frame.columns) == names
+    assert (frame.first_frame == 0).all()
     assert len(frame) == 3 * done.recordings == 36
     assert len(list(out.iterdir())) > 1
     assert pq.read_metadata(out / "part-00000.parquet").num_row_groups > 1
@@ -87,41 +89,6 @@ def test_the_schema_has_the_origin_of_the_features(folder: Path, tmp_path: Path)
     info = json.loads(pq.read_schema(tmp_path / "f.parquet" / "part-00000.parquet").metadata[b"fithubert.features"])
     assert (info["model"], info["fingerprint"]) == ("fake", FakeModel().fingerprint)
     assert (info["layers"], info["widths"], info["frame_rate_hz"], info["dtype"]) == ([0, 2], [6, 5], 50.0, "float32")
-
-
-def test_a_file_of_all_parts_as_older_versions_wrote_it_is_read_alike(folder: Path, tmp_path: Path) -> None:
-    out, old = tmp_path / "f.parquet", tmp_path / "old.parquet"
-    write(folder, out)
-    schema = pq.read_schema(out / "part-00000.parquet")
-    metadata = {b"fithubert.features": schema.metadata[b"fithubert.features"]}
-    with pq.ParquetWriter(old, schema.with_metadata(metadata), write_page_checksum=True) as file:
-        for part in sorted(out.iterdir()):
-            file.write_table(pq.read_table(part).replace_schema_metadata(metadata))
-    new, found = load_features(out), load_features(old)
-    assert (found.ids, found.num_frames, found.info) == (new.ids, new.num_frames, new.info)
-    for path in new.ids:
-        for layer, states in new.read(path).hidden_states.items():
-            assert torch.equal(found.read(path).hidden_states[layer], states)
-    assert write(folder, old).found
-
-
-def test_the_reader_answers_like_that_of_the_store(folder: Path, tmp_path: Path) -> None:
-    write(folder, tmp_path / "f.parquet", layers=(1, 2))
-    features = load_features(tmp_path / "f.parquet")
-    assert isinstance(features, FeatureTable)
-    assert len(features) == len(features.ids) == 12
-    assert (features.layers, features.widths) == ((1, 2), (8, 5))
-    for index, path in enumerate(features.ids):
-        alone = run_alone(FakeModel(), path)
-        row = features.read(index, layers=[2])
-        assert row.id == path
-        assert set(row.hidden_states) == {2}
-        torch.testing.assert_close(row.hidden_states[2], torch.from_numpy(alone[2]))
-        assert len(alone[0]) == features.num_frames[index]
-    with pytest.raises(UserError, match="no utterance 'nobody'"):
-        features.read("nobody")
-    with pytest.raises(UserError, match=r"layers \[0\] are missing; it holds \[1, 2\]"):
-        features.read(0, layers=[0])
 
 
 class Mortal(FakeModel):
