@@ -6,7 +6,7 @@ waveform, see the window alone. reports/benchmarks/windows.md has the difference
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -126,16 +126,27 @@ def stream(
 
 @torch.inference_mode()
 def window_errors(
-    model: SpeechModel, waveform: Tensor, window_seconds: float, context_seconds: float | None, layers: Sequence[int]
+    model: SpeechModel,
+    waveform: Tensor,
+    window_seconds: float,
+    context_seconds: float | None,
+    layers: Sequence[int],
+    on_pass: Callable[[], object] | None = None,
 ) -> dict[int, float]:
-    """Layer -> |windows - whole| / |whole| over all frames of `waveform` (samples,); arguments as of `stream`."""
+    """Layer -> |windows - whole| / |whole| over all frames of `waveform` (samples,); arguments as of `stream`.
+
+    `on_pass` is called after each pass of the model.
+    """
+    say = on_pass or (lambda: None)
     whole = model(waveform[None], torch.tensor([len(waveform)]), layers[-1]).hidden_states
+    say()
     squares = dict.fromkeys(layers, 0.0)
     frame = 0
     for states in stream(model, [waveform], window_seconds, context_seconds, layers):
         for layer, own in zip(layers, states, strict=True):
             squares[layer] += float((own - whole[layer][0, frame : frame + len(own)]).square().sum())
         frame += len(states[0])
+        say()
     return {layer: math.sqrt(square) / float(whole[layer].norm()) for layer, square in squares.items()}
 
 

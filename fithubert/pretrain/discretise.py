@@ -26,7 +26,7 @@ from fithubert.pretrain.units import (
     save_codebook,
 )
 from fithubert.store.deviation import DEVIATION_KEY, Deviation, measure_deviation
-from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_pieces, plan_rows, used_windows
+from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_pieces, plan_rows, show_frames, used_windows
 from fithubert.training.units import fit_units
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
@@ -82,7 +82,7 @@ def fit_codebook(
     rows = plan_rows(recordings, model)
     drawn = draw_utterances([row.num_frames for row in rows], info.sample_frames, info.seed)
     sample = [rows[index] for index in drawn]
-    show = _show_frames(sample, on_progress)
+    show = show_frames(sample, on_progress)
     states: list[Tensor] = []
     missing = info.sample_frames
     windows = info.windows or NO_WINDOWS
@@ -161,12 +161,14 @@ def write_units(
         raise UserError(f"--codebook: it is of {info.model}, with other weights or frames than {model.name}")
     rate_hz = frame_rate_hz(model.convolutions)
     windows = used_windows(model, recordings, options.windows)
-    deviation = None if windows is None else measure_deviation(model, recordings, windows, (info.layer,))
+    rows = plan_rows(recordings, model)
+    show = show_frames(rows, on_progress)
+    deviation = None
+    if windows is not None:
+        deviation = measure_deviation(model, recordings, windows, (info.layer,), lambda: show(0))
     schema = units_schema(codebook, rate_hz, options, windows)
     if deviation is not None:
         schema = schema.with_metadata({**schema.metadata, DEVIATION_KEY: deviation.to_json()})
-    rows = plan_rows(recordings, model)
-    show = _show_frames(rows, on_progress)
     counts, tokens = torch.zeros(info.clusters, dtype=torch.int64), 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
@@ -189,19 +191,6 @@ def write_units(
 
 def _seconds_of(rows: Sequence[PlannedRow]) -> float:
     return sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
-
-
-def _show_frames(rows: Sequence[PlannedRow], on_progress: OnProgress | None) -> Callable[[int], None]:
-    """A function that is called with the frames of every piece of `rows` and passes on the seconds done."""
-    seconds, num_frames, done = _seconds_of(rows), sum(row.num_frames for row in rows), 0
-
-    def show(frames: int) -> None:
-        nonlocal done
-        done += frames
-        if on_progress is not None:
-            on_progress(done / num_frames * seconds, seconds)
-
-    return show
 
 
 def units_schema(codebook: Codebook, rate_hz: float, options: UnitOptions, windows: Windows | None = None) -> pa.Schema:

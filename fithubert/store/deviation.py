@@ -1,7 +1,7 @@
 """How far the states of windows are from those of whole recordings, measured for the metadata of what is written."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -36,17 +36,22 @@ class Deviation:
 
 
 def measure_deviation(
-    model: SpeechModel, recordings: ListedRecordings, windows: Windows, layers: Sequence[int]
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    windows: Windows,
+    layers: Sequence[int],
+    on_pass: Callable[[], object] | None = None,
 ) -> Deviation | None:
     """The deviation of `layers` (ascending) on a stretch as long as two windows; None if no recording is cut.
 
-    It takes the time and memory of two windows, whatever the recordings. Rounded to three digits.
+    It takes the time and memory of two windows, whatever the recordings. Rounded to three digits. `on_pass` is called
+    after each pass of the model.
     """
     cut = next((utterance for utterance in recordings if windows.cut(utterance.num_samples)), None)
     if cut is None:
         return None
     waveform = _read_start(recordings.read_blocks(cut), round(2 * windows.window_seconds * SAMPLE_RATE_HZ))
-    errors = window_errors(model, waveform, windows.window_seconds, windows.context_seconds, layers)
+    errors = window_errors(model, waveform, windows.window_seconds, windows.context_seconds, layers, on_pass)
     seconds = len(waveform) / SAMPLE_RATE_HZ
     return Deviation(cut.id, seconds, {layer: float(f"{error:.3g}") for layer, error in errors.items()})
 

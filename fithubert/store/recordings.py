@@ -87,28 +87,19 @@ def write_features(
         with only_writer(unfinished, "the same features"):
             remove_leftovers(unfinished)
             _check_space(out, unfinished, info, rows)
-            compute = partial(
-                shards.compute_pieces,
-                model,
-                recordings,
-                layers=info.layers,
-                batch_seconds=settings.batch_seconds,
-                windows=settings.windows,
-            )
-            if on_progress is not None:
-                on_progress(0.0, seconds)
+            show = shards.show_frames(rows, on_progress)
+            show(0)
             if info.windows is not None:
-                deviation = measure_deviation(model, recordings, info.windows, info.layers)
+                deviation = measure_deviation(model, recordings, info.windows, info.layers, lambda: show(0))
+            compute = partial(_compute, model, recordings, info, settings, show)
             parts = _plan_parts(rows, settings)
-            done_samples = 0
             for number, part_rows in enumerate(parts):
                 part = table.PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
                 path = unfinished / table.PART_PATTERN.replace("*", f"{number:05d}")
-                if not _is_whole(path, info, part):
+                if _is_whole(path, info, part):
+                    show(sum(row.num_frames for row in part_rows))
+                else:
                     _write_part(path, table.feature_schema(info, part, deviation), info, part_rows, settings, compute)
-                done_samples += sum(row.num_samples for row in part_rows)
-                if on_progress is not None:
-                    on_progress(done_samples / SAMPLE_RATE_HZ, seconds)
             (unfinished / ".writer").unlink()
             unfinished.replace(out)
     num_bytes = sum(file.stat().st_size for file in table.list_files(out))
@@ -165,6 +156,22 @@ def _plan_parts(rows: Sequence[shards.PlannedRow], settings: FeatureSettings) ->
     samples = sum(row.num_samples for row in rows) / 100
     limit = min(max(samples, smallest * 60 * SAMPLE_RATE_HZ), largest * 60 * SAMPLE_RATE_HZ)
     return group_consecutive(rows, lambda row: row.num_samples, limit)
+
+
+def _compute(
+    model: SpeechModel,
+    recordings: ListedRecordings,
+    info: table.TableInfo,
+    settings: FeatureSettings,
+    show: Callable[[int], None],
+    rows: Sequence[shards.PlannedRow],
+) -> Iterator[shards.Piece]:
+    """The states of `rows`; `show` gets the frames of each piece."""
+    for row, states in shards.compute_pieces(
+        model, recordings, rows, info.layers, settings.batch_seconds, settings.windows
+    ):
+        show(len(states[0]))
+        yield row, states
 
 
 def _check_out(out: Path, info: table.TableInfo) -> bool:

@@ -239,6 +239,25 @@ def compute_pieces(
             yield row, states
 
 
+def show_frames(
+    rows: Sequence[PlannedRow], on_progress: Callable[[float, float], None] | None
+) -> Callable[[int], None]:
+    """A function that is called with the frames of every piece of `rows` and passes on the seconds done, and all."""
+    seconds, num_frames, done = (
+        sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ,
+        sum(r.num_frames for r in rows),
+        0,
+    )
+
+    def show(frames: int) -> None:
+        nonlocal done
+        done += frames
+        if on_progress is not None:
+            on_progress(done / num_frames * seconds, seconds)
+
+    return show
+
+
 def used_windows(model: SpeechModel, recordings: ListedRecordings, windows: Windows) -> Windows | None:
     """`windows` with the context of `model` if one of `recordings` is cut into them, as it is written to metadata."""
     if not any(windows.cut(utterance.num_samples) for utterance in recordings):

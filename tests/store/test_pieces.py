@@ -85,6 +85,32 @@ def test_the_metadata_has_the_error_of_windows_on_the_start_of_a_recording(tmp_p
     assert done.deviation.describe().endswith("% on 1 s")
 
 
+def test_progress_comes_with_every_window_and_a_finished_part_counts_at_once(tmp_path: Path) -> None:
+    folder, said = tmp_path / "in", []
+    write_noise(folder / "a.wav", 1.0)
+    write_noise(folder / "b.wav", 3.0)
+    settings = FeatureSettings(windows=CUT, part_minutes=(0.01, 0.01))
+
+    def write_again() -> None:
+        write_features(
+            FakeModel(), list_recordings([folder]), tmp_path / "f.parquet", settings, lambda *at: said.append(at)
+        )
+
+    write_again()
+    measured, written = said[:4], said[4:]
+    assert {done for done, _ in measured} == {0.0}  # Before and after each pass that measures the deviation.
+    steps = [done for done, _ in written]
+    assert len(steps) == 7
+    assert steps == sorted(set(steps))
+    assert said[-1] == (4.0, 4.0)
+    (tmp_path / "f.parquet").rename(parts_of(tmp_path / "f.parquet"))
+    (parts_of(tmp_path / "f.parquet") / "part-00001.parquet").unlink()
+    said.clear()
+    write_again()
+    assert said[4:] == written
+    assert said[4][0] == pytest.approx(1.0, abs=0.02)
+
+
 def test_windows_that_no_recording_needs_change_nothing_and_others_are_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in")
     write(folder, tmp_path / "one.parquet", windows=Windows())
