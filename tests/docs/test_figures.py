@@ -78,6 +78,9 @@ def test_the_ablation_of_time_reduction_is_the_recorded_one() -> None:
         in README
     )
     assert f"averaging by 2 {mean}, convolution by 4 {x4}" in README
+    page = " ".join((ROOT / "docs" / "students.md").read_text(encoding="utf-8").split())
+    assert f"the mean PER is {per['none']} without time reduction, {middle} with the convolution before layer 6" in page
+    assert f"{x2} before the first layer (the paper), and {x4} with a factor of 4" in page
 
 
 def test_the_times_at_full_size_are_the_recorded_ones(summary: Summary) -> None:
