@@ -17,7 +17,9 @@ def compress(
     updates: Annotated[
         int | None, typer.Option(help="Updates, whatever they take; 0: only the cut from the teacher.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="`fithubert`, `fithubert_mel` or `half_width`.")] = "fithubert",
+    recipe: Annotated[
+        str, typer.Option(help="`fithubert`, `fithubert_lite`, `fithubert_mel`, `fithubert_late` or `half_width`.")
+    ] = "fithubert",
     onnx: Annotated[bool, typer.Option("--onnx", help="Also export it, to OUT/student.onnx.")] = False,
     hub_name: HubName = None,
     write_params: Annotated[

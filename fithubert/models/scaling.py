@@ -26,9 +26,10 @@ _FFN_FACTOR = 2.0
 def scaled_shape(recipe: str, teacher: HubertConfig, teacher_parameters: int, size: float) -> dict[str, Any]:
     """The fields by which the student differs from `recipe`: about `size` of the teacher's parameters, as deep as it.
 
-    The width decides the size, and the feed-forward width what is left over; convolutions scale with the width. Norms,
-    strides and attention heads are the teacher's, so that the student can be cut from it. Raises UserError for a recipe
-    that cannot be scaled, and with the possible sizes if `size` is none of them.
+    The width decides the size, and the feed-forward width what is left over; convolutions scale with the width. Norms
+    and strides are the teacher's, so that the student can be cut from it; so are attention heads, but for a recipe that
+    has fewer than HuBERT Base. Layers that the recipe names are at the same share of the depth. Raises UserError for a
+    recipe that cannot be scaled, and with the possible sizes if `size` is none of them.
     """
     if recipe not in SCALABLE:
         raise UserError(f"--recipe {recipe}: not one of {', '.join(SCALABLE)}")
@@ -71,11 +72,17 @@ class _Shaper:
             "width": width,
             "depth": teacher.depth,
             "ffn_width": ffn_width,
-            "attention_heads": teacher.attention_heads,
+            **self._attention(width),
             "layer_norm_first": teacher.norm_first,
             "pos_conv_kernel": ceil(teacher.pos_conv_kernel / count_stacked_frames(self.base.time_reduction)),
             "pos_conv_groups": groups,
-            "heads": {"teacher_width": teacher.width},
+            "time_reduction": {
+                "before_layer": min(self._layer(self.base.time_reduction.before_layer), teacher.depth - 1)
+            },
+            "heads": {
+                "teacher_width": teacher.width,
+                "read": sorted({max(1, self._layer(n)) for n in self.base.heads.read}),
+            },
         }
 
     def count(self, width: int, ffn_width: int | None = None) -> int:
@@ -102,6 +109,22 @@ class _Shaper:
         start, end = self.count(width, least), self.count(width, most)
         share = (wanted - start) / max(1, end - start)
         return min(most, max(least, round(least + share * (most - least))))
+
+    def _layer(self, number: int) -> int:
+        """The layer at the same share of this teacher's depth as layer `number` of the recipe's."""
+        return round(number * self.teacher.depth / self.base.depth)
+
+    def _attention(self, width: int) -> dict[str, Any]:
+        """As many heads as the teacher, or as small a share of them as the recipe has of HuBERT Base's.
+
+        Heads together are as large a part of the width as in the recipe, and each is at most as wide as the teacher's.
+        """
+        recipe, teacher = self.base.layer_sizes[0], self.teacher
+        heads = max(1, round(recipe.heads / hubert_base().attention_heads * teacher.attention_heads))
+        if self.base.head_width is None:
+            return {"attention_heads": heads}
+        own = round(width * recipe.heads * recipe.head_width / self.base.width / heads)
+        return {"attention_heads": heads, "head_width": max(1, min(own, teacher.width // teacher.attention_heads))}
 
     def _front_end(self, width: int) -> dict[str, Any]:
         """The recipe's convolutions, if they have the teacher's strides, else the teacher's; in the student's scale.
