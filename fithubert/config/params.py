@@ -81,6 +81,8 @@ class DistillParams(StrictModel):
     #: A loss above this many times the first one stops the training.
     explosion_factor: float = Field(100.0, gt=1)
     dev_every_updates: int = Field(200, gt=0)
+    #: Dev speech that an evaluation reads, the same sample every time; None reads all of it.
+    dev_seconds: float | None = Field(600.0, gt=0)
     #: Dev evaluations without improvement before training stops early.
     patience: int = Field(15, gt=0)
     checkpoint_every_updates: int = Field(200, gt=0)

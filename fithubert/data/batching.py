@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fithubert.files import digest
+
 Item = TypeVar("Item")
 
 #: Crops that are sorted by length together, in batches; a larger number pads less and mixes less.
@@ -93,6 +95,22 @@ def plan_eval_batches(num_frames: Sequence[int], *, batch_frames: int) -> list[l
     """Batches of whole utterances in order of length, the longest first; every one of at least one frame once."""
     crops = [Crop(index, 0, frames) for index, frames in enumerate(num_frames) if frames > 0]
     return _fill(sorted(crops, key=lambda crop: (-crop.num_frames, crop.index)), batch_frames)
+
+
+def draw_sample(ids: Sequence[str], num_frames: Sequence[int], most_frames: int | None) -> list[int]:
+    """`num_frames` of utterances with 0 for those that a sample leaves out: the same for the same `ids`, in any order.
+
+    Utterances are drawn in the order of a digest of their ids until the sample has `most_frames`; None draws all.
+    """
+    if most_frames is None:
+        return list(num_frames)
+    kept, held = [0] * len(ids), 0
+    for index in sorted(range(len(ids)), key=lambda index: digest(ids[index])):
+        if held >= most_frames:
+            break
+        kept[index] = num_frames[index]
+        held += num_frames[index]
+    return kept
 
 
 def padded_frames(batch: Sequence[Crop]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from fithubert.config.students import StudentConfig
-from fithubert.data.batching import Crop, plan_batches
+from fithubert.data.batching import Crop, draw_sample, plan_batches
 from fithubert.distill.augment import Surroundings, add_surroundings, draw_surroundings
 from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
 from fithubert.distill.targets import Request, TrainingData
@@ -77,6 +77,9 @@ class TrainingLoop:
         self.standing = Progress()
         #: The weights with the lowest dev loss so far.
         self.best: dict[str, Tensor] = {}
+        most = self.params.dev_seconds
+        #: Of each dev utterance; 0 for those that evaluations do not read.
+        self._dev_frames = draw_sample(data.dev.ids, data.dev.num_frames, None if most is None else self._frames(most))
         self._begun = monotonic()
         self._waited = 0.0
 
@@ -214,7 +217,8 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
-        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._frames(self.params.batch_seconds))
+        batch_frames = self._frames(self.params.batch_seconds)
+        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, batch_frames)
         train_loss = standing.loss_sum / standing.loss_count if standing.loss_count else None
         standing.loss_sum, standing.loss_count = 0.0, 0
         pruning = self.stepper.pruning is not None
@@ -250,7 +254,7 @@ class TrainingLoop:
             self.standing = Progress.from_json(checkpoint["progress"])
             self.best = checkpoint["best"]
             self.stepper.load_state_dict(checkpoint)
-        train, dev = self.data.train.num_frames, self.data.dev.num_frames
+        train, dev = self.data.train.num_frames, [frames for frames in self._dev_frames if frames]
         self.listeners.notify(
             TrainingStarted(
                 updates=self.params.updates,

@@ -137,12 +137,15 @@ class Stepper:
                 average.lerp_(weight.detach(), 1 - self.params.ema_decay)
 
     @torch.no_grad()
-    def evaluate(self, dev: Targets, batch_frames: int) -> tuple[float, dict[Head, float]]:
-        """The total loss, and each head's own, over the frames of `dev`, on the same batches every time."""
+    def evaluate(self, dev: Targets, num_frames: Sequence[int], batch_frames: int) -> tuple[float, dict[Head, float]]:
+        """The total loss, and each head's own, over utterances of `dev`, on the same batches every time.
+
+        `num_frames`: of each utterance; one that has 0 is not read.
+        """
         self.evaluated.eval()
         heads = self.hint_loss.layer_map
         layers = self.hint_loss.layers_of(range(len(heads)))
-        plan = plan_eval_batches(dev.num_frames, batch_frames=batch_frames)
+        plan = plan_eval_batches(num_frames, batch_frames=batch_frames)
         requests = (Request(tuple(crops), layers) for crops in plan[self.fabric.global_rank :: self.fabric.world_size])
         sums = torch.zeros(2 + len(heads), dtype=torch.float64, device=self.fabric.device)
         with closing(prefetch((request, dev.read(request)) for request in requests)) as stream:
@@ -155,8 +158,8 @@ class Stepper:
                 losses = self.hint_loss(projections, hinted.lengths, batch.hidden_states, None, states, hinted.units)
                 frames = batch.frame_lengths.sum().double()
                 sums += torch.cat([frames[None], frames * _as_row(losses)])
-        num_frames, *totals = sum_over_ranks(self.fabric, sums).tolist()
-        total, *losses_of_heads = (value / num_frames for value in totals)
+        frames_read, *totals = sum_over_ranks(self.fabric, sums).tolist()
+        total, *losses_of_heads = (value / frames_read for value in totals)
         return total, dict(zip(heads, losses_of_heads, strict=True))
 
     def weights(self) -> dict[str, Tensor]:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fithubert.data.batching import group_consecutive, padded_frames, plan_batches, plan_eval_batches
+from fithubert.data.batching import draw_sample, group_consecutive, padded_frames, plan_batches, plan_eval_batches
 
 lengths = st.lists(st.integers(0, 400), max_size=60)
 budgets = st.integers(1, 1200)
@@ -51,6 +52,23 @@ def test_evaluation_takes_whole_utterances_once_within_the_budget(num_frames: li
     assert sorted((c.index, c.num_frames) for c in crops) == [(i, n) for i, n in enumerate(num_frames) if n > 0]
     assert all(crop.start_frame == 0 for crop in crops)
     assert all(padded_frames(batch) <= batch_frames or len(batch) == 1 for batch in batches)
+
+
+@given(lengths, st.none() | st.integers(1, 2000), st.randoms())
+def test_a_sample_is_as_long_as_requested_and_does_not_depend_on_the_order(
+    num_frames: list[int], most_frames: int | None, random: Random
+) -> None:
+    ids = [f"utterance {number}" for number in range(len(num_frames))]
+    kept = draw_sample(ids, num_frames, most_frames)
+    assert all(own in (0, whole) for own, whole in zip(kept, num_frames, strict=True))
+    missing = sum(num_frames) - sum(kept)
+    if most_frames is None:
+        assert missing == 0
+    else:
+        assert not missing or most_frames <= sum(kept) < most_frames + max(kept)
+    order = random.sample(range(len(ids)), len(ids))
+    again = draw_sample([ids[n] for n in order], [num_frames[n] for n in order], most_frames)
+    assert again == [kept[n] for n in order]
 
 
 def test_another_epoch_and_another_seed_give_another_plan() -> None:
