@@ -21,8 +21,8 @@ demo: $(INSTALLED)  ## the same stages with tiny budgets in demo/
 	@echo "page: demo/reports/index.html"
 	@echo "MLflow: make ui WORKSPACE=demo"
 
-record: $(INSTALLED)  ## the recorded results, in reports/record (WORLD=embedded or real; SEEDS="1 2 3")
-	$(RUN) bash pipeline/record.sh $(or $(WORLD),embedded) $(SEEDS)
+record: $(INSTALLED)  ## the recorded results, in reports/record (WORLD=embedded or real; SEEDS="1 2 3"; WORKERS=1)
+	$(RUN) WORKERS=$(WORKERS) bash pipeline/record.sh $(or $(WORLD),embedded) $(SEEDS)
 
 ui: $(INSTALLED)  ## MLflow on 127.0.0.1 with the runs of `make repro` (WORKSPACE=demo: of `make demo`)
 	cd $(or $(WORKSPACE),.) && $(RUN) fithubert ui

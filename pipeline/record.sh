@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The recorded results: more students, one run per seed, pooled into reports/record/WORLD.
-# WORLD: `embedded` (synthetic speech) or `real` (../shared/data/real). SEED...: 1 2 3.
+# WORLD: `embedded` (synthetic speech) or `real` (../shared/data/real). SEED...: 1 2 3. WORKERS in the environment: so many
+# students at once, each on one thread.
 # A second call continues. What pooling needs of a finished seed is kept in reports/record/seeds, so that seeds may run on
 # several machines; delete a seed's folder there to run it again.
 set -euo pipefail
@@ -24,12 +25,19 @@ run_seed() {  # SEED: one seed in a workspace of its own
   make_workspace "record/$world$1" "${settings[@]}" "distill.seed=$1" "superb.seeds=[$1]"
   # Stages that are equal in `make repro` or in another seed's run come from one cache.
   dvc cache dir "$root/.dvc/cache"
+  [ "${WORKERS:-1}" = 1 ] || run_students
   dvc repro "${stages[@]}"
   rm -rf "$out.part"
   mkdir -p "$out.part/reports"
   cp params.yaml "$out.part"
   cp -r reports/metrics reports/resamples "$out.part/reports"
   mv "$out.part" "$out"
+}
+run_students() {  # One chain of stages for each student. What fails here, `dvc repro` runs again and says why.
+  dvc repro cache extract@teacher
+  dvc stage list --name-only | sed -n 's/^superb@//p' | grep -vx -e fbank -e teacher |
+    OMP_NUM_THREADS=1 xargs -P "$WORKERS" -I{} sh -c \
+      'for stage in distill extract_student superb; do dvc repro -s "$stage@{}" || exit 0; done'
 }
 for seed in "${seeds[@]}"; do
   if [ -d "$kept$seed" ]; then echo "$kept$seed: kept from an earlier call"; else (run_seed "$seed"); fi
