@@ -46,6 +46,17 @@ def pack(**files: bytes) -> bytes:
     return packed.getvalue()
 
 
+def pack_link(name: str, to: str) -> bytes:
+    """A tar.gz of a link to a file, and of a file that is written through it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = tarfile.SYMTYPE, to
+        tar.addfile(member)
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return packed.getvalue()
+
+
 def pack_folder(folder: Path, name: str) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
@@ -82,6 +93,8 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None
         pytest.param(b"no archive", id="text"),
         pytest.param(pack(UP__evil=b"1"), id="escaping"),
         pytest.param(pack(good=b"1", sub__UP__UP__UP__evil=b"1"), id="escaping-from-within"),
+        pytest.param(pack(__tmp__evil=b"1"), id="absolute"),
+        pytest.param(pack_link("good", "../../evil"), id="link"),
     ],
 )
 def test_a_broken_or_escaping_archive_leaves_nothing(server: Server, tmp_path: Path, content: bytes) -> None:
