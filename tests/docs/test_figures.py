@@ -62,7 +62,9 @@ def test_the_figures_of_the_recommended_student_are_the_recorded_ones() -> None:
     per, kept = pairs["pr"], pairs["all"]
     assert f"its PER is {per.difference:.1f} ({per.low:.1f} to {per.high:.1f}) lower" in README
     assert f"share kept {-kept.difference:.1f} ({-kept.high:.1f} to {-kept.low:.1f}) higher" in README
-    assert f"`half_width` ({recipe.models['half_width'].superb['pr']['per']:.1f})" in README
+    half, share = recipe.models["half_width"], recipe.kept["half_width"]
+    value, low, high = (f"{100 * of:.0f}" for of in (share.value, share.low, share.high))
+    assert f"a PER of {half.superb['pr']['per']:.1f} and keeps {value} % ({low} to {high})" in README
 
 
 def test_the_tasks_that_do_not_count_are_the_recorded_ones(summary: Summary) -> None:
