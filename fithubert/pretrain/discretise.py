@@ -26,7 +26,15 @@ from fithubert.pretrain.units import (
     save_codebook,
 )
 from fithubert.store.deviation import DEVIATION_KEY, Deviation, measure_deviation
-from fithubert.store.shards import CPU_BATCH_SECONDS, PlannedRow, compute_pieces, plan_rows, show_frames, used_windows
+from fithubert.store.shards import (
+    CPU_BATCH_SECONDS,
+    PlannedRow,
+    compute_pieces,
+    count_seconds,
+    plan_rows,
+    show_frames,
+    used_windows,
+)
 from fithubert.training.units import fit_units
 
 #: Half an hour of speech at 50 frames a second; 0.9 GB in memory while features 768 wide are clustered.
@@ -86,14 +94,13 @@ def fit_codebook(
     states: list[Tensor] = []
     missing = info.sample_frames
     windows = info.windows or NO_WINDOWS
-    for _, (frames,) in compute_pieces(model, recordings, sample, (info.layer,), batch_seconds, windows):
+    for _, (frames,) in compute_pieces(model, recordings, sample, (info.layer,), batch_seconds, windows, show):
         states.append(frames[:missing].float().cpu())
         missing -= len(states[-1])
-        show(len(frames))
         if not missing:
             break
     if on_progress is not None:
-        on_progress(_seconds_of(sample), _seconds_of(sample))
+        on_progress(count_seconds(sample), count_seconds(sample))
     return Codebook(info, fit_units(torch.cat(states), info.clusters, info.seed))
 
 
@@ -174,23 +181,20 @@ def write_units(
         for window in group_consecutive(rows, lambda row: row.num_samples, options.window_seconds * SAMPLE_RATE_HZ):
             found: dict[int, list[Tensor]] = {row.index: [] for row in window}
             shares: dict[int, list[Tensor]] = {row.index: [] for row in window}
-            pieces = compute_pieces(model, recordings, window, (info.layer,), options.batch_seconds, options.windows)
+            pieces = compute_pieces(
+                model, recordings, window, (info.layer,), options.batch_seconds, options.windows, show
+            )
             for row, (frames,) in pieces:
                 found[row.index].append(codebook.units.assign(frames.float()).cpu())
                 if options.soft:
                     shares[row.index].append(codebook.units.soften(frames.float()).cpu())
-                show(len(frames))
             units = {index: torch.cat(parts) for index, parts in found.items()}
             values = [_row_of(row, units[row.index], shares[row.index], rate_hz, options.dedup) for row in window]
             writer.write_table(pa.Table.from_pylist(values, schema))
             tokens += sum(len(value["units"]) for value in values)
             counts += torch.bincount(torch.cat(list(units.values())), minlength=info.clusters)
     used = int((counts > 0).sum())
-    return WrittenUnits(len(rows), _seconds_of(rows), int(counts.sum()), tokens, used, deviation)
-
-
-def _seconds_of(rows: Sequence[PlannedRow]) -> float:
-    return sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
+    return WrittenUnits(len(rows), count_seconds(rows), int(counts.sum()), tokens, used, deviation)
 
 
 def units_schema(codebook: Codebook, rate_hz: float, options: UnitOptions, windows: Windows | None = None) -> pa.Schema:

@@ -78,7 +78,6 @@ def write_features(
     recordings, skipped = drop_short(model, listing)
     rows = shards.plan_rows(recordings, model)
     info = _describe_table(model, recordings, settings)
-    seconds = sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
     unfinished = table.parts_of(out)
     _check_unfinished(unfinished, info)
     found, deviation = _check_out(out, info), None
@@ -91,7 +90,15 @@ def write_features(
             show(0)
             if info.windows is not None:
                 deviation = measure_deviation(model, recordings, info.windows, info.layers, lambda: show(0))
-            compute = partial(_compute, model, recordings, info, settings, show)
+            compute = partial(
+                shards.compute_pieces,
+                model,
+                recordings,
+                layers=info.layers,
+                batch_seconds=settings.batch_seconds,
+                windows=settings.windows,
+                on_frames=show,
+            )
             parts = _plan_parts(rows, settings)
             for number, part_rows in enumerate(parts):
                 part = table.PartInfo(number, len(parts), digest(*(f"{row.index} {row.id}" for row in part_rows)))
@@ -103,7 +110,7 @@ def write_features(
             (unfinished / ".writer").unlink()
             unfinished.replace(out)
     num_bytes = sum(file.stat().st_size for file in table.list_files(out))
-    return WrittenFeatures(info, len(rows), seconds, num_bytes, skipped, found, deviation)
+    return WrittenFeatures(info, len(rows), shards.count_seconds(rows), num_bytes, skipped, found, deviation)
 
 
 def drop_short(model: SpeechModel, listing: Listing) -> tuple[ListedRecordings, tuple[Skipped, ...]]:
@@ -156,22 +163,6 @@ def _plan_parts(rows: Sequence[shards.PlannedRow], settings: FeatureSettings) ->
     samples = sum(row.num_samples for row in rows) / 100
     limit = min(max(samples, smallest * 60 * SAMPLE_RATE_HZ), largest * 60 * SAMPLE_RATE_HZ)
     return group_consecutive(rows, lambda row: row.num_samples, limit)
-
-
-def _compute(
-    model: SpeechModel,
-    recordings: ListedRecordings,
-    info: table.TableInfo,
-    settings: FeatureSettings,
-    show: Callable[[int], None],
-    rows: Sequence[shards.PlannedRow],
-) -> Iterator[shards.Piece]:
-    """The states of `rows`; `show` gets the frames of each piece."""
-    for row, states in shards.compute_pieces(
-        model, recordings, rows, info.layers, settings.batch_seconds, settings.windows
-    ):
-        show(len(states[0]))
-        yield row, states
 
 
 def _check_out(out: Path, info: table.TableInfo) -> bool:

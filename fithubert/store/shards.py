@@ -72,7 +72,7 @@ class PlannedShard:
     @property
     def seconds(self) -> float:
         """The audio in this shard."""
-        return sum(row.num_samples for row in self.rows) / SAMPLE_RATE_HZ
+        return count_seconds(self.rows)
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ def plan_rows(utterances: Iterable[Utterance], model: SpeechModel | StoreInfo) -
         PlannedRow(place, u.id, u.num_samples, count_frames(u.num_samples, model.convolutions, model.frame_multiple))
         for place, u in enumerate(utterances)
     ]
+
+
+def count_seconds(rows: Iterable[PlannedRow]) -> float:
+    """The audio of `rows`."""
+    return sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ
 
 
 def order_rows(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
@@ -223,19 +228,23 @@ def compute_pieces(
     layers: Sequence[int],
     batch_seconds: float,
     windows: Windows,
+    on_frames: Callable[[int], object],
 ) -> Iterator[Piece]:
     """The hidden states of `layers` (ascending) of `rows`: first all that run whole, then the others.
 
     The pieces of one recording follow one another and are together its states. Memory holds one batch, or one window
-    with its context. Raises UserError if audio is unreadable or a hidden state is not finite.
+    with its context. `on_frames` gets the frames of each piece. Raises UserError if audio is unreadable or a hidden
+    state is not finite.
     """
     whole = sort_by_length(row for row in rows if not windows.cut(row.num_samples))
     for utterance in compute_hidden_states(model, recordings, whole, layers, batch_seconds):
+        on_frames(utterance.row.num_frames)
         yield utterance.row, utterance.hidden_states
     for row in sort_by_length(row for row in rows if windows.cut(row.num_samples)):
         blocks = recordings.read_blocks(recordings.utterances[row.index])
         for states in stream(model, blocks, windows.window_seconds, windows.context_seconds, layers):
             check_finite(states, model, row, layers)
+            on_frames(len(states[0]))
             yield row, states
 
 
@@ -243,11 +252,7 @@ def show_frames(
     rows: Sequence[PlannedRow], on_progress: Callable[[float, float], None] | None
 ) -> Callable[[int], None]:
     """A function that is called with the frames of every piece of `rows` and passes on the seconds done, and all."""
-    seconds, num_frames, done = (
-        sum(row.num_samples for row in rows) / SAMPLE_RATE_HZ,
-        sum(r.num_frames for r in rows),
-        0,
-    )
+    seconds, num_frames, done = count_seconds(rows), sum(row.num_frames for row in rows), 0
 
     def show(frames: int) -> None:
         nonlocal done
