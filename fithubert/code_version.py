@@ -16,7 +16,7 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 #: Python 3.11 counts the depth of a tree for all threads together, and fails if two parse at once.
 _PARSING = Lock()
 _ROOT = Path(__file__).resolve().parents[1]
-#: Modules and rooms that no result depends on, and why.
+#: Modules and packages that no result depends on, and why.
 IGNORED = {
     "fithubert.errors": "messages for the user",
     "fithubert.tracking": "copies results to MLflow",

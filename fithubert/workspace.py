@@ -86,8 +86,8 @@ class Workspace:
 
 def metrics_file(stage: str) -> Path:
     """The metrics file of a stage relative to the workspace: `distill@x` -> reports/metrics/distill/x.json."""
-    room, _, item = stage.partition("@")
-    return Path("reports/metrics") / (f"{room}/{item}.json" if item else f"{room}.json")
+    name, _, item = stage.partition("@")
+    return Path("reports/metrics") / (f"{name}/{item}.json" if item else f"{name}.json")
 
 
 def load_checked(path: Path | None = Path("params.yaml"), changes: Sequence[str] = ()) -> Params:

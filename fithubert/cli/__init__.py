@@ -24,8 +24,8 @@ COMMANDS = {
     "This machine": ("doctor",),
 }
 _EPILOG = (
-    "Every command also accepts `--params FILE`, `--workspace FOLDER`, `--set KEY=VALUE` and `--debug`; "
-    "see `fithubert --help`."
+    "Every command also accepts `--debug`, and one that reads parameters or a workspace `--params FILE`, "
+    "`--set KEY=VALUE` and `--workspace FOLDER`; see `fithubert --help`."
 )
 
 
@@ -59,7 +59,7 @@ app = typer.Typer(
     help="Distil HuBERT-family models into thin, deep, fast students, and measure how much quality they keep.\n\n"
     "The commands run the stages of `dvc repro` without DVC, on the same params.yaml and folders. `fithubert init` "
     "writes a params.yaml; `fithubert compress` needs none.\n\n"
-    "Example: `fithubert distill fithubert --workspace demo --set distill.updates=100`",
+    "Example: `fithubert distill fithubert --workspace trial --set distill.updates=100`",
     epilog="The options above may also follow the command.",
     no_args_is_help=True,
     add_completion=False,

@@ -7,7 +7,8 @@ from fithubert.cli.options import stage, to_changes
 
 def cache(
     codec: Annotated[
-        str | None, typer.Option(help="How to store them, such as `float16`; default: `cache.codec` of params.")
+        str | None,
+        typer.Option(help="The codec of the hidden states, such as `float16`; default: `cache.codec` of params."),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Check every page of the existing caches and write damaged parts again.")

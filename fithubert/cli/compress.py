@@ -15,7 +15,8 @@ def compress(
     size: Annotated[float, typer.Option(help="Parameters of the student, as a share of the teacher's.")] = 0.25,
     hours_budget: Annotated[float, typer.Option(help="Hours that all of it may take, roughly.")] = 2.0,
     updates: Annotated[
-        int | None, typer.Option(help="Updates, whatever they take; 0: only the cut from the teacher.")
+        int | None,
+        typer.Option(help="Updates, however long they take; 0: only cut the first weights from the teacher."),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="`fithubert`, `fithubert_lite`, `fithubert_mel`, `fithubert_late` or `half_width`.")

@@ -39,9 +39,9 @@ def export(
     of voice conversion: `vec-768-layer-12.onnx` (RVC v2) and `vec-256-layer-9.onnx` (v1, through the teacher's
     final_proj). With `--task` the graph of a student or a teacher ends with the head that `fithubert superb MODEL TASK`
     has trained, and `fithubert.load_probe(OUT)` calls it with a recording. With `--register` the student enters the
-    model registry of the tracking store as `models:/NAME/VERSION`, and `--out` is optional. All but onnx contain the
-    student's source and do not need fithubert. With `--hub-name`, a huggingface export is uploaded with its model card,
-    with the token of `hf auth login` or HF_TOKEN; a new repository is private.
+    model registry of the tracking store as `models:/NAME/VERSION`, and `--out` is optional. No export needs
+    fithubert; all but onnx contain the student's source. With `--hub-name`, a huggingface export is uploaded with its
+    model card, with the token of `hf auth login` or HF_TOKEN; a new repository is private.
 
     Example: `fithubert export fithubert --to onnx --out build/onnx`
     """

@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fithubert.cli.options import no_stage
+from fithubert.cli.options import no_stage, options
 from fithubert.errors import UserError
 
 ReadOutName = Literal["last", "layers", "projections", "encoder", "outputs", "all"]
@@ -21,7 +21,8 @@ def import_(
         Path | None, typer.Argument(help="The .yaml that the trainer wrote with a .ckpt (none for DistilHuBERT).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder that is written; students: artifacts/students/imported if omitted.")
+        Path | None,
+        typer.Option(help="The folder to write; default for a student: artifacts/students/imported in the workspace."),
     ] = None,
     readout: Annotated[
         ReadOutName | None, typer.Option(help="The states that are read, instead of the authors' own.")
@@ -35,6 +36,7 @@ def import_(
         from fithubert.importers import names_teacher
         from fithubert.importers.published import import_published
         from fithubert.models.weights import parameter_counts, save_student
+        from fithubert.workspace import Workspace
 
         if config is None and readout is None and names_teacher(checkpoint):
             if out is None:
@@ -42,7 +44,7 @@ def import_(
             print(f"{out}: {_import_teacher(checkpoint, out)}")
             return
         student = import_published(checkpoint, config, readout)
-        out = out or Path("artifacts/students/imported")
+        out = out or Workspace(options.workspace).student("imported")
         save_student(student, out, record={"imported": Path(checkpoint).name})
         trunk, read = parameter_counts(student.config).trunk, student.config.readout
         print(f"{out}: {trunk:,} parameters in the trunk; readout {read}")

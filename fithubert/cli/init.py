@@ -49,7 +49,8 @@ def init(
     """Write a params.yaml with comments, for a folder of recordings or the embedded corpus.
 
     An existing file is never changed. `--params FILE` gives another name. `prepare FOLDER`, `teacher NAME`, `cache`,
-    `extract`, `depth`, `profile STUDENT` and all commands that are no stages need no params.yaml.
+    `extract`, `depth`, `profile STUDENT` and all commands that are not stages (`features`, `units`, `export` ...)
+    need no params.yaml.
 
     Example: `fithubert init recordings`
     """

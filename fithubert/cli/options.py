@@ -79,7 +79,10 @@ def _print_version(wanted: bool) -> None:
 
 
 def read_options(
-    params: Annotated[Path, typer.Option(metavar="FILE", help="The parameters of all stages.")] = Path("params.yaml"),
+    params: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The parameters of all stages; relative to this folder, not to --workspace."),
+    ] = Path("params.yaml"),
     workspace: Annotated[
         Path, typer.Option(metavar="FOLDER", help="The folder that holds data/, artifacts/ and reports/.")
     ] = Path(),

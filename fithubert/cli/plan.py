@@ -12,10 +12,10 @@ def plan(
     codec: Annotated[
         str | None, typer.Option(help="The codec to compare with live targets; default: the fastest.")
     ] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that share an epoch; 0: the CPU of this machine, measured.")] = 0,
+    gpus: Annotated[int, typer.Option(help="GPUs that share the work; 0: the CPU of this machine, measured.")] = 0,
     epochs: Annotated[float, typer.Option(help="Passes over all the speech (the paper: 100).")] = 100.0,
     updates: Annotated[int | None, typer.Option(help="Instead of --epochs: updates of --batch-seconds.")] = None,
-    batch_seconds: Annotated[float, typer.Option(help="Audio of one update, over all devices.")] = 288.0,
+    batch_seconds: Annotated[float, typer.Option(help="Audio of one update, over all devices.")] = 295.0,
     teacher_speed: Annotated[
         float | None, typer.Option(help="Teacher: seconds of audio per second and device, if known.")
     ] = None,

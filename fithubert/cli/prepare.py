@@ -12,21 +12,23 @@ def prepare(
         Path | None,
         typer.Argument(help="A folder of recordings (wav, flac, ogg, mp3 ...; nested); default: `data` of params."),
     ] = None,
-    transcripts: Annotated[Path | None, typer.Option(help="Lines of `path<TAB>text` for the folder.")] = None,
+    transcripts: Annotated[
+        Path | None, typer.Option(help="A table of lines `path<TAB>text`; default: .txt files next to the recordings.")
+    ] = None,
     source: Annotated[str | None, typer.Option(help="A published corpus: librispeech, voxceleb1, snips ...")] = None,
     path: Annotated[
         Path | None, typer.Option(help="The folder of the published corpus or its parent; default: `corpora`.")
     ] = None,
     subset: Annotated[
-        list[str] | None, typer.Option(help="A subset of librispeech, as test-clean; repeat it for several.")
+        list[str] | None, typer.Option(help="A subset of librispeech, such as test-clean; repeat it for several.")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="First download missing parts of the corpus.")] = False,
 ) -> None:
     """Write the corpus: the embedded one, a folder of recordings, or a published corpus, which stays in place.
 
     Unusable files of a folder are listed and skipped. librispeech, speech_commands and quesst14 can be downloaded; an
-    interrupted download resumes. `--set data.KEY=VALUE` chooses a part of a published corpus, as data.fold=2. With a
-    folder or --source, no params.yaml is needed.
+    interrupted download resumes. `--set data.KEY=VALUE` chooses a part of a published corpus, for example data.fold=2.
+    With a folder or --source, no params.yaml is needed.
 
     Example: `fithubert prepare --source librispeech --path /corpora`
     """

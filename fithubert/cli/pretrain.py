@@ -7,7 +7,9 @@ from fithubert.cli.options import no_stage
 
 
 def pretrain(
-    recipe: Annotated[Path, typer.Argument(help="Parameters of the pre-training, as experiments/pretrain/mini.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="Parameters of the pre-training, such as experiments/pretrain/mini.yaml.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder of the checkpoints and of the finished teacher.")],
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
 ) -> None:

@@ -29,8 +29,8 @@ def superb(
 ) -> None:
     """Score one model on one SUPERB task or on all; its hidden states are extracted first if they are missing.
 
-    A score is kept if nothing that decides it has changed. `--set` also gives details of a corpus: data.lexicon (pr),
-    data.fold and data.lists (er), data.labels (sd).
+    An earlier score is reused if nothing that decides it has changed. `--set` also gives details of a corpus:
+    data.lexicon (pr), data.fold and data.lists (er), data.labels (sd).
 
     Example: `fithubert superb fithubert pr`
     """

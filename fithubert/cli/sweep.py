@@ -11,7 +11,7 @@ def _count(text: str) -> int:
     """A number of parameters: 1500000, 1.5M, 900k."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text)
     if found is None or float(found[1]) == 0:
-        raise typer.BadParameter("must be a number of parameters, as 1500000, 1.5M or 900k")
+        raise typer.BadParameter("must be a number of parameters, such as 1500000, 1.5M or 900k")
     return int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
 
 

@@ -113,7 +113,10 @@ class SyntheticData(StrictModel):
 
 
 class FolderData(StrictModel):
-    """Any directory of recordings. `transcripts`: a file of `path<TAB>text` lines, or none."""
+    """Any directory of recordings. `transcripts`: a file of `path<TAB>text` lines, or none.
+
+    Without it, texts are read from `.txt` files of the recordings' names and from LibriSpeech's `*.trans.txt`.
+    """
 
     source: Literal["folder"] = "folder"
     #: A preset uses `???` for a value that the user must give.

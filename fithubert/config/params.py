@@ -123,7 +123,8 @@ class ProfileParams(StrictModel):
     seconds: tuple[Annotated[float, Field(ge=0.1, le=3600)], ...] = Field((1.0, 5.0, 10.0, 20.0), min_length=1)
     rounds: int = Field(10, gt=0)
     threads: int = Field(2, gt=0, le=1024)
-    #: Also time HuBERT Base, FitHuBERT and DistilHuBERT at full size with random weights, in fewer rounds.
+    #: Also time HuBERT Base, the `fithubert` recipes and `distilhubert` at full size with random weights, in
+    #: fewer rounds.
     paper_size: bool = True
     paper_rounds: int = Field(3, gt=0)
     #: Recipes whose ONNX graphs of full size, in float32 and int8, are timed with them.

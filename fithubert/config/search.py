@@ -17,7 +17,7 @@ COSTS = ("macs_per_second", "params", "latency_ratio")
 class TrialBudget(StrictModel):
     """A trial: the updates of one student, and the tasks that are then probed on dev and test.
 
-    Batches, schedule and codecs are those of `distill` and `features`.
+    Batches, schedule and codecs are those of `distill` and `extract`.
     """
 
     updates: int = Field(150, gt=0)

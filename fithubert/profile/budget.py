@@ -141,7 +141,7 @@ FITTED_BITS = 5.95
 class Job:
     """`hours` of speech, read `epochs` times; `layers` of the teacher, `width` features each, are learnt from.
 
-    `gpus` that share an epoch; 0: this machine's CPU, which then reads with the cores that it trains with.
+    `gpus` that share the work; 0: this machine's CPU, which then reads with the cores that it trains with.
     """
 
     hours: float
@@ -197,7 +197,7 @@ def bytes_per_hour(codec: str, layers: int, width: int) -> float:
 
 
 def cost_of_cache(job: Job, speeds: Speeds, codec: str) -> TargetCost:
-    """Write the teacher's layers once, on one device as `fithubert cache` does; read them in every epoch.
+    """Write the teacher's layers once, on all devices as `fithubert cache` does; read them in every epoch.
 
     Computing and reading run at the same time, so that the slower one decides. A GPU's batches are read during its
     updates as well, by one thread, as the trainer does.
@@ -205,7 +205,7 @@ def cost_of_cache(job: Job, speeds: Speeds, codec: str) -> TargetCost:
     size = bytes_per_hour(codec, job.layers, job.width) * job.hours
     devices = max(1, job.gpus)
     disk_hours = size / speeds.disk_bytes / 3600
-    extraction = (1 / speeds.teacher + 1 / speeds.encode[codec]) * job.hours
+    extraction = (1 / speeds.teacher + 1 / speeds.encode[codec]) * job.hours / devices
     update, read = (job.hours / devices / speed for speed in (speeds.student, speeds.read[codec]))
     waits = {"updates": update, "reading": read} if job.gpus else {"updates": update + read}
     waits["the disk"] = disk_hours

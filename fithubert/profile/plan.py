@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """The distillation to plan. `gpus`: how many share an epoch; 0 is the CPU. `folder`: on the disk of the cache.
+    """The distillation to plan. `gpus`: how many share the work; 0 is the CPU. `folder`: on the disk of the cache.
 
     `codec`: the one to compare with live targets; None: the fastest.
     """
@@ -99,7 +99,7 @@ def plan(run: PlannedRun, known: KnownSpeeds = _MEASURE_ALL, on_pass: OnPass = n
     chosen = fastest if codec is None else next(cost for cost in costs if cost.targets == codec)
     used = chosen.targets
     said_disk = "measured by writing here; taken for reading too" if known.disk is None else "given"
-    many = f"; {gpus} GPU(s) share an epoch, each with its own process to read; one writes the cache" if gpus else ""
+    many = f"; {gpus} GPU(s) share the extraction and an epoch, each with its own process" if gpus else ""
     return Plan(
         tuple(_row(cost, live) for cost in [*costs, live]),
         _verdict(chosen, live, shutil.disk_usage(folder).free),

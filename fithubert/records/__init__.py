@@ -1,4 +1,4 @@
-"""The records that cross from one room to another as JSON files. They import configuration only."""
+"""The records that cross from one package to another as JSON files. They import configuration only."""
 
 from fithubert.records.base import Head, JsonObject, Record, label_heads, parse_head
 from fithubert.records.metrics import (

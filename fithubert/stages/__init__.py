@@ -1,4 +1,4 @@
-"""One function per DVC stage: reads the stage's inputs, calls the room that does the work, writes its outputs.
+"""One function per DVC stage: reads the stage's inputs, calls the package that does the work, writes its outputs.
 
 `dvc repro` (pipeline/) and the command line (cli/) call the same functions, so both are tracked alike. This module
 holds what the stages share: their names, and what the MLflow run of a stage records.

@@ -33,7 +33,7 @@ from fithubert.stages.profile import profile
 from fithubert.stages.report import report
 from fithubert.stages.teacher import load_prepared
 from fithubert.stages.teacher import teacher as write_teacher
-from fithubert.superb.speakers import choose_recordings, identify_speakers
+from fithubert.superb.probe import choose_recordings, identify_speakers
 from fithubert.training.progress import count_passes, progress_line
 from fithubert.workspace import Workspace
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from fithubert.errors import UserError
 from fithubert.export.find import find_model, find_student
-from fithubert.export.folder import describe_export, new_directory, write_portable
+from fithubert.export.folder import describe_export, export_huggingface, export_s3prl, new_directory, write_portable
 from fithubert.export.onnx import export_onnx
 from fithubert.export.rvc import export_rvc
-from fithubert.export.standalone import export_huggingface, export_s3prl
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.models.hubert import HubertTeacher
 from fithubert.models.runtime import ReadOut

@@ -17,7 +17,7 @@ from fithubert.models.runtime import prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import count_parameters, read_teacher, save_teacher
 from fithubert.records import PhoneProbe, TeacherMetrics
-from fithubert.superb.probe import frame_labels, probe_phones
+from fithubert.superb.probe import frame_labels, probe_frames
 from fithubert.training.progress import progress_line
 from fithubert.workspace import Workspace
 
@@ -71,9 +71,10 @@ def _probe(trained: HubertTeacher, manifest: Manifest, count: int) -> PhoneProbe
     show = progress_line("phone probe")
     accuracies = {}
     for done, model in enumerate((trained, untrained, load_teacher("fbank"))):
-        accuracies[model.name if done else "teacher"] = probe_phones(
-            *_frames(model, manifest, train), *_frames(model, manifest, dev)
-        )
+        (states, labels), (dev_states, dev_labels) = (_frames(model, manifest, part) for part in (train, dev))
+        accuracies[model.name if done else "teacher"] = {
+            layer: probe_frames(frames, labels, dev_states[layer], dev_labels) for layer, frames in states.items()
+        }
         show(done + 1, 3)
     return PhoneProbe(
         layers=accuracies["teacher"],

@@ -22,9 +22,8 @@ from fithubert.pretrain.discretise import SAMPLE_FRAMES
 from fithubert.workspace import Workspace
 from tests.cli.test_cli import ROOT, run
 from tests.export.students import SMALL, tiny_readout
-from tests.fakes import FakeModel
+from tests.fakes import FakeModel, write_folder
 from tests.models.shapes import strong, tiny
-from tests.recordings import write_folder
 
 
 @pytest.fixture(scope="module")

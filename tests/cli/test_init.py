@@ -17,8 +17,7 @@ from fithubert.search.space import check_space
 from fithubert.workspace import load_checked
 from tests.cli.test_cli import NAMES, ROOT
 from tests.docs.commands import check_commands
-from tests.fakes import tiny_hubert
-from tests.recordings import write_noise
+from tests.fakes import tiny_hubert, write_noise
 
 Run = Callable[..., tuple[int, str, str]]
 

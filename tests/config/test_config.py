@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from fithubert.config.params import Params, load_params
+from fithubert.config.superb import official_budgets
 from fithubert.errors import UserError
 from fithubert.models.recipes import resolve
 from fithubert.workspace import load_checked
@@ -40,6 +41,13 @@ def test_other_compositions_are_valid(overrides: list[str], tmp_path: Path) -> N
     written = tmp_path / "params.yaml"
     written.write_text(compose(overrides))
     assert isinstance(load_params(written), Params)
+
+
+def test_the_official_preset_departs_in_nothing_from_the_protocol(tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
+    written = tmp_path / "params.yaml"
+    written.write_text(compose(["superb=official"]))
+    assert load_params(written).superb.tasks == official_budgets()
 
 
 @pytest.mark.parametrize("preset", sorted(p.stem for p in (ROOT / "experiments" / "presets" / "data").glob("*.yaml")))

@@ -9,7 +9,7 @@ import soundfile
 from fithubert.data.audio import read_recording
 from fithubert.data.listing import list_recordings
 from fithubert.errors import UserError
-from tests.recordings import write_folder, write_noise
+from tests.fakes import write_folder, write_noise
 
 
 def test_folders_and_files_are_found_once_and_in_order(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from fithubert.export.standalone import export_huggingface
+from fithubert.export.folder import export_huggingface
 from tests.export.students import READOUTS, TOLERANCES, draw_waveforms, read_alone, tiny_readout
 
 LENGTHS = (16000, 400, 719, 720, 9999, 12345)

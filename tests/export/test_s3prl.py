@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from fithubert.errors import UserError
-from fithubert.export.standalone import export_s3prl
+from fithubert.export.folder import export_s3prl
 from tests.export.students import READOUTS, TOLERANCES, draw_waveforms, read_alone, tiny_readout
 
 #: Lengths in samples: the shortest, odd ones, a frame more or less, equal ones; 800 is rounded up by s3prl.

@@ -24,8 +24,7 @@ from fithubert.pretrain.discretise import (
 )
 from fithubert.pretrain.units import Codebook, load_codebook, save_codebook
 from fithubert.training.units import UnitModel
-from tests.fakes import FakeModel
-from tests.recordings import write_folder
+from tests.fakes import FakeModel, write_folder
 
 
 @pytest.fixture(scope="module")

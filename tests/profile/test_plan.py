@@ -46,11 +46,11 @@ def test_an_hour_of_hubert_base_takes_what_its_values_take() -> None:
 def test_hours_are_hand_counted_ones() -> None:
     on_gpus, on_cpu = Job(960, 100, 8, 12, 768), Job(960, 100, 0, 12, 768)
     cached, live = cost_of_cache(on_gpus, SPEEDS, "int8"), cost_of_live(on_gpus, SPEEDS)
-    assert cached.extraction_hours == pytest.approx(960 * (1 / 100 + 1 / 100))  # one device writes
+    assert cached.extraction_hours == pytest.approx(960 / 8 * (1 / 100 + 1 / 100))  # each device writes its part
     assert cached.epoch_hours == pytest.approx(960 / 8 / 50)  # reading goes on beside the GPU
     assert live.epoch_hours == pytest.approx(960 / 8 * (1 / 100 + 1 / 50))
-    assert cached.total_hours == pytest.approx(19.2 + 100 * 2.4)
-    assert break_even_epochs(cached, live) == pytest.approx(16)
+    assert cached.total_hours == pytest.approx(2.4 + 100 * 2.4)
+    assert break_even_epochs(cached, live) == pytest.approx(2)
     assert cost_of_cache(on_cpu, SPEEDS, "int8").epoch_hours == pytest.approx(960 * (1 / 50 + 1 / 500))
 
 
@@ -131,7 +131,7 @@ def test_what_was_measured_given_and_assumed_is_told_apart(tmp_path: Path) -> No
     assumed = plan_run(tmp_path, 960, "hubert_base", "fithubert", "int8", 8, 100, KnownSpeeds(student=700.0))
     assert "assumed, not measured: a GPU that sustains 20 TFLOP/s" in assumed.sources[0]
     assert assumed.sources[1].endswith("700 x real time a device (given)")
-    assert "8 GPU(s) share an epoch" in assumed.sources[-1]
+    assert "8 GPU(s) share the extraction and an epoch" in assumed.sources[-1]
     given = plan_run(tmp_path, 960, "hubert_base", "fithubert", "int8", 8, 100, KnownSpeeds(1e3, 1e3, 2e3))
     assert not any("assumed" in line for line in given.sources)
     assert "2,000 MB/s, shared by all ranks (given)" in given.sources[3]

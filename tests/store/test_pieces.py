@@ -19,8 +19,8 @@ from fithubert.models.runtime import ReadOut
 from fithubert.models.windows import Windows, stream
 from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features
 from fithubert.store.table import FeatureTable, parts_of
+from tests.fakes import write_folder, write_noise
 from tests.models.shapes import strong, tiny
-from tests.recordings import write_folder, write_noise
 from tests.store.fakes import FakeModel, contents
 
 #: Recordings of 2 s and more are cut; the context is more than a frame of the fake model needs.

@@ -27,8 +27,8 @@ from fithubert.models.speech_model import SpeechOutput
 from fithubert.store import recordings as writer
 from fithubert.store.recordings import FeatureSettings, WrittenFeatures, write_features
 from fithubert.store.table import load_features, parts_of
+from tests.fakes import write_folder, write_noise
 from tests.models.shapes import strong, tiny
-from tests.recordings import write_folder, write_noise
 from tests.store.fakes import FakeModel, contents, flip_byte
 
 #: Several parts, windows and row groups from little audio.

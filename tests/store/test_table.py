@@ -11,7 +11,7 @@ import torch
 
 from fithubert.errors import UserError
 from fithubert.store.table import FeatureTable, load_features
-from tests.recordings import write_folder
+from tests.fakes import write_folder
 from tests.store.fakes import FakeModel
 from tests.store.test_recordings import run_alone, write
 

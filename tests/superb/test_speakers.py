@@ -9,7 +9,7 @@ from torch import Tensor
 from fithubert.data.manifest import Manifest, Utterance
 from fithubert.frames import HUBERT_CONVOLUTIONS, count_conv_frames
 from fithubert.models.speech_model import SpeechOutput
-from fithubert.superb.speakers import MAX_SPEAKERS, MAX_TEST, MAX_TRAIN, choose_recordings, identify_speakers
+from fithubert.superb.probe import MAX_SPEAKERS, MAX_TEST, MAX_TRAIN, choose_recordings, identify_speakers
 
 
 class Recordings(Manifest):
