@@ -5,6 +5,7 @@ renames it at the end. The temporary entry is locked while its writer lives. The
 those whose writers were killed, and no reader takes a hidden name for a result.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -171,11 +172,16 @@ def _lock(path: Path, wait: bool) -> int | None:
     return descriptor
 
 
+#: Errors of a disk that has no locks, such as Lustre without `-o flock`, or NFS without its lock daemon.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+
+
 @contextmanager
 def only_writer(folder: Path, what: str) -> Iterator[None]:
     """A block in which no other process is inside the same block for `folder`; the folder is made if needed.
 
-    Raises UserError with the process id of the other one; `what` names its work. The lock ends with its process.
+    Raises UserError with the process id of the other one; `what` names its work. The lock ends with its process. On a
+    disk without locks nothing is checked.
     """
     with _refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +192,9 @@ def only_writer(folder: Path, what: str) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    break
                 pid = os.pread(descriptor, 20, 0).decode(errors="replace") or "unknown"
                 if time.monotonic() > until:
                     raise UserError(f"{folder}: process {pid} is at work on {what}; wait for it, or stop it") from None

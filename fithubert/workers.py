@@ -96,8 +96,17 @@ def _begin(threads: int, begin: Begin | None) -> None:
     torch.set_num_threads(threads)
     # A pool's process ends with its parent only after the job that it has begun, which may take an hour.
     Thread(target=_end_with_parent, daemon=True).start()
+    global _refused
     if begin is not None:
-        begin[0](*begin[1])
+        try:
+            begin[0](*begin[1])
+        except UserError as error:
+            # Raised here, it would end the pool without its message.
+            _refused = error
+
+
+#: Why this process cannot run any job.
+_refused: UserError | None = None
 
 
 def _end_with_parent() -> None:
@@ -108,6 +117,8 @@ def _end_with_parent() -> None:
 
 
 def _try(run: Callable[[Job], Result], job: Job) -> Result | UserError:
+    if _refused is not None:
+        return _refused
     try:
         return run(job)
     except UserError as error:

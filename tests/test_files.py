@@ -1,5 +1,6 @@
 """Writing is whole or absent and never over somebody else's files; reading is bounded and refuses in one line."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -221,3 +222,13 @@ def test_names_are_printed_in_one_line_without_control_characters() -> None:
 def _write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_refuses_nobody(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with only_writer(tmp_path, "it"), only_writer(tmp_path, "it"):
+        pass

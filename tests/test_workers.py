@@ -68,3 +68,17 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     while any(Path("/proc", mark.read_text()).exists() for mark in marks):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def refuse() -> None:
+    raise UserError("no cache")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_no_process_can_begin_with_is_the_reason_of_every_job(workers: int) -> None:
+    reasons = []
+    try:
+        reasons += [result for _, result in run_side_by_side("jobs", multiply, [1, 2], workers, 1, (refuse, ()))]
+    except UserError as error:  # A single worker is this process.
+        reasons.append(error)
+    assert {str(reason) for reason in reasons} == {"no cache"}

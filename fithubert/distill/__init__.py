@@ -11,6 +11,7 @@ import torch
 from fithubert.config.base import validate
 from fithubert.config.params import DistillParams
 from fithubert.config.students import StudentConfig, StudentParams
+from fithubert.config.teacher import Device
 from fithubert.distill.hints import HintLoss
 from fithubert.distill.loop import TrainingLoop
 from fithubert.distill.pruning import GatedStudent, Pruning
@@ -22,7 +23,7 @@ from fithubert.models.recipes import resolve
 from fithubert.models.student import Student, build_student
 from fithubert.models.weights import save_student
 from fithubert.records import JsonObject
-from fithubert.training import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.training import deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.training.checkpoint import CheckpointFolder, flatten
 from fithubert.training.events import Listeners, TrainingEnded, TrainingListener
 from fithubert.training.units import fit_codebook
@@ -47,7 +48,7 @@ class TrainingOptions:
 
     listeners: Iterable[TrainingListener] = ()
     checkpoint_dir: Path | None = None
-    accelerator: Accelerator = "auto"
+    accelerator: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def train_student(
             "init prune: every layer must be trained in every update; a head must read the last layer, and masking, "
             "hints.random_hints and hints.bottom_up_share must be left out"
         )
-    fabric = open_fabric(options.accelerator, distill_params.precision, idle)
+    # The norm behind the last layer runs, and nothing reads it.
+    unread = config.layer_norm_first and config.final_norm == "none"
+    fabric = open_fabric(options.accelerator, distill_params.precision, idle or unread)
     identity["student"] = config.model_dump(mode="json")
     identity["distill.accumulate x ranks"] = distill_params.accumulate * fabric.world_size
     folder = options.checkpoint_dir or out_dir.with_name(f"{out_dir.name}.checkpoints")

@@ -121,8 +121,10 @@ def _normalise(norm: nn.LayerNorm, x: Tensor, mask: Tensor) -> Tensor:
     """The layer norm of the open channels of `x` (..., feature) alone, times the mask."""
     share = (mask > 0).to(torch.float32)
     share = share / share.sum().clamp(min=1)
-    centred = x.float() - (x.float() @ share)[..., None]
-    normal = centred * torch.rsqrt(centred.square() @ share + norm.eps)[..., None]
+    # A square above 65,504 is infinite in float16, and infinite times a closed gate is not a number.
+    with torch.autocast(x.device.type, enabled=False):
+        centred = x.float() - (x.float() @ share)[..., None]
+        normal = centred * torch.rsqrt(centred.square() @ share + norm.eps)[..., None]
     return (normal * norm.weight + norm.bias) * mask
 
 

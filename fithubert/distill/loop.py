@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -217,8 +218,15 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
-        batch_frames = self._frames(self.params.batch_seconds)
+        # As much as one forward pass of the training reads.
+        batch_frames = self._frames(self.params.batch_seconds / self.stepper.num_parts)
         dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, batch_frames)
+        if not isfinite(dev_loss):
+            self._end("not_finite")
+            raise UserError(
+                f"distill: the dev loss is {dev_loss} at update {standing.update}; lower distill.learning_rate, or set "
+                f"distill.precision to 32-true, and delete {self.checkpoints.folder}"
+            )
         train_loss = standing.loss_sum / standing.loss_count if standing.loss_count else None
         standing.loss_sum, standing.loss_count = 0.0, 0
         pruning = self.stepper.pruning is not None
@@ -245,7 +253,9 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one, and report the start of the training."""
-        checkpoint = on_first_rank(self.fabric, self.checkpoints.load_latest)
+        newest = on_first_rank(self.fabric, self.checkpoints.find_latest)
+        # Every rank reads it, from the folder that all of them share: sent over, it would be in memory several times.
+        checkpoint = None if newest is None else self.checkpoints.load(newest)
         if checkpoint is not None and "pruned" in checkpoint:
             self._continue_with(build_student(StudentConfig.model_validate(checkpoint["pruned"])))
         if checkpoint is None:

@@ -16,7 +16,7 @@ from fithubert.distill.hints import HintLoss, HintLosses
 from fithubert.distill.pruning import GatedStudent, Pruning
 from fithubert.distill.targets import Request, Targets
 from fithubert.frames import draw_mask
-from fithubert.models.student import Student
+from fithubert.models.student import Hinted, Student
 from fithubert.records import Head
 from fithubert.store.read import HiddenStateBatch
 from fithubert.training import delay_gradient_sync, sum_over_ranks
@@ -104,7 +104,7 @@ class Stepper:
             torch.manual_seed(derive_seed(self.params.seed, job.update.number, part.index))
             with delay_gradient_sync(self.fabric, self._wrapped, part is not job.parts[-1]):
                 masked = batch.masked if self._masks(job.update) else batch.lengths.new_zeros(1, 1, dtype=torch.bool)
-                hinted = self._wrapped.hints(batch.waveforms, batch.lengths, job.heads, masked)
+                hinted = self._predict(self._wrapped, batch.waveforms, batch.lengths, job.heads, masked)
                 losses = self.hint_loss(
                     hinted.projections, hinted.lengths, batch.hidden_states, job.heads, hinted.states, hinted.units
                 )
@@ -152,15 +152,23 @@ class Stepper:
             for request, read in stream:
                 batch = dev.finish(read.to(self.fabric.device), request)
                 assert batch.waveforms is not None  # Targets always give them.
-                with self.fabric.autocast():
-                    hinted = self.evaluated.hints(batch.waveforms, batch.lengths)
-                projections, states = ([x.float() for x in xs] for xs in (hinted.projections, hinted.states))
-                losses = self.hint_loss(projections, hinted.lengths, batch.hidden_states, None, states, hinted.units)
+                hinted = self._predict(self.evaluated, batch.waveforms, batch.lengths)
+                losses = self.hint_loss(
+                    hinted.projections, hinted.lengths, batch.hidden_states, None, hinted.states, hinted.units
+                )
                 frames = batch.frame_lengths.sum().double()
                 sums += torch.cat([frames[None], frames * _as_row(losses)])
         frames_read, *totals = sum_over_ranks(self.fabric, sums).tolist()
         total, *losses_of_heads = (value / frames_read for value in totals)
         return total, dict(zip(heads, losses_of_heads, strict=True))
+
+    def _predict(self, model: Any, *inputs: Any) -> Hinted:
+        """`model.hints(*inputs)`, computed in the precision of the training, in float32."""
+        # Fabric's wrapper does so for a method other than `forward` only if there are several ranks.
+        with self.fabric.autocast():
+            hinted: Hinted = model.hints(*inputs)
+        projections, states = (tuple(x.float() for x in xs) for xs in (hinted.projections, hinted.states))
+        return Hinted(projections, hinted.lengths, states, None if hinted.units is None else hinted.units.float())
 
     def weights(self) -> dict[str, Tensor]:
         """A copy on the CPU of the weights that evaluation uses."""

@@ -1,7 +1,9 @@
 """How the frame rate drops: front ends, and time reduction with its inverse; exact under padding."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,20 @@ from fithubert.frames import (
 )
 
 
+def outside_autocast(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function` of a module and a tensor, computed in the dtypes that it names: matrix products too."""
+
+    @wraps(function)
+    def run(module: nn.Module, x: Tensor, *others: Any) -> Tensor:
+        # Asked first, so that exported graphs have no autocast.
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return function(module, x, *others)
+        return function(module, x, *others)
+
+    return run
+
+
 class MaskedGroupNorm(nn.GroupNorm):
     """Group norm with one group per channel whose statistics leave padding out.
 
@@ -37,11 +53,12 @@ class MaskedGroupNorm(nn.GroupNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels)
 
+    @outside_autocast
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`x` (batch, channel, time) normalised over each utterance's first `lengths` frames (None: all)."""
         if lengths is None:
             return super().forward(x)
-        # Sums over thousands of frames need float32, also under autocast (where torch's own group norm takes it too).
+        # Sums over thousands of frames need float32, which torch's own group norm takes too.
         x, weight, bias = x.float(), self.weight.float(), self.bias.float()
         # Masked sums as products with the mask: this layer is wide and long, and every pass over it costs.
         share = padding_mask(lengths, x.shape[-1]).to(x.dtype)[:, :, None] / lengths.clamp(min=1)[:, None, None]
@@ -155,12 +172,10 @@ class MelFrontend(nn.Module):
             x = self.norm(x.transpose(1, 2))
         return _side_by_side(x, MEL_WINDOWS_PER_FRAME), frames
 
+    # Half precision has no room for the energies of speech.
+    @outside_autocast
     def log_energies(self, waveforms: Tensor) -> Tensor:
         """(batch, band, window) float32 of waveforms (batch, samples), two windows for each frame."""
-        kind = waveforms.device.type
-        if torch.is_autocast_enabled(kind):  # Half precision has no room for the energies of speech.
-            with torch.autocast(kind, enabled=False):
-                return self.log_energies(waveforms)
         padded = F.pad(waveforms.float(), (MEL_MARGIN_SAMPLES, MEL_MARGIN_SAMPLES))[:, None]
         waves = F.conv1d(padded, self.fourier.float(), stride=MEL_HOP_SAMPLES)
         waves = waves[:, :, : keep_whole(waves.shape[2], MEL_WINDOWS_PER_FRAME)]

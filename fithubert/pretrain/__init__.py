@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fithubert.config.pretrain import ManifestData, PretrainParams, load_pretrain_params
+from fithubert.config.teacher import Device
 from fithubert.data.manifest import Manifest, load_manifest, manifest_path
 from fithubert.data.prepare import prepare_corpus
 from fithubert.errors import UserError
@@ -21,7 +22,7 @@ from fithubert.models.weights import save_teacher
 from fithubert.pretrain.corpus import WaveformBank, count_units, describe_units, discover_units, write_waveforms
 from fithubert.pretrain.loop import Iteration, IterationLoop, Report
 from fithubert.pretrain.objective import UnitPredictor
-from fithubert.training import Accelerator, deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
+from fithubert.training import deterministic_torch, ends_with_its_ranks, on_first_rank, open_fabric
 from fithubert.training.progress import progress_line
 from fithubert.workspace import check_name
 
@@ -42,10 +43,10 @@ def pretrain_recipe(recipe: Path, out: Path, device: str = "auto") -> Path:
     A corpus that is not prepared yet is prepared in `out`/data. A second call resumes a stopped one. Under torchrun
     every rank makes the same call. Raises UserError if the parameters are wrong or `out` belongs to other parameters.
     """
-    check_name(device, get_args(Accelerator), "device")
+    check_name(device, get_args(Device), "device")
     params = load_pretrain_params(recipe)
     fabric = open_fabric(
-        cast(Accelerator, device), _PRECISIONS[params.precision], unused_parameters=params.layer_dropout > 0
+        cast(Device, device), _PRECISIONS[params.precision], unused_parameters=params.layer_dropout > 0
     )
 
     def report(line: str) -> None:

@@ -188,5 +188,5 @@ class IterationLoop:
         curve = [UnitCurvePoint(**point) for point in state["standing"]["curve"]]
         self.standing = _Progress(**{**state["standing"], "curve": curve})
         if self.fabric.is_global_zero:
-            self._sums += torch.tensor(self.standing.sums).to(self._sums)
+            self._sums += torch.tensor(self.standing.sums, dtype=torch.float64).to(self._sums)
         self._report(f"iteration {self.number}: resumed at update {self.standing.update}")

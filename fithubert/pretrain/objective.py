@@ -167,7 +167,9 @@ class CosineClassifier(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(frames, units) logits of states (frames, feature)."""
         projected = F.normalize(self.projection(states).float(), dim=-1)
-        return projected @ F.normalize(self.embeddings.float(), dim=-1).T / _TEMPERATURE
+        # In half precision, cosines divided by the temperature are off by more than they differ.
+        with torch.autocast(states.device.type, enabled=False):
+            return projected @ F.normalize(self.embeddings.float(), dim=-1).T / _TEMPERATURE
 
 
 class UnitPredictor(nn.Module):

@@ -5,10 +5,12 @@ from dataclasses import asdict
 from fithubert.config.params import Params
 from fithubert.distill import TrainingOptions, train_student
 from fithubert.distill.targets import open_targets
+from fithubert.files import only_writer
 from fithubert.models.weights import parameter_counts
 from fithubert.records import DistillMetrics, TrainedParameters
 from fithubert.stages import tracked_stage
 from fithubert.tracking.runs import TrackingListener
+from fithubert.tracking.sender import is_first_rank
 from fithubert.training.progress import ProgressLines
 from fithubert.workspace import Workspace, check_name
 
@@ -21,9 +23,14 @@ def distill(params: Params, workspace: Workspace, student: str) -> DistillMetric
     check_name(student, list(params.students), "student")
     # A missing input is found before the run begins.
     data = open_targets(workspace, params.distill.targets, params.cache, params.teacher.precision)
+    checkpoints = workspace.checkpoints(student)
+    if checkpoints.exists() and is_first_rank():
+        # Refused here, a second process does not replace the run record of the first one.
+        with only_writer(checkpoints, "the same training"):
+            pass
     with tracked_stage(params, workspace, "distill", student) as run:
         listeners = [ProgressLines(f"distill {student}"), TrackingListener(run)]
-        options = TrainingOptions(listeners, checkpoint_dir=workspace.checkpoints(student))
+        options = TrainingOptions(listeners, checkpoint_dir=checkpoints)
         settings = params.students[student]
         result = train_student(settings, params.distill, data, workspace.student(student), options)
         config = result.student.config.released()
@@ -35,5 +42,6 @@ def distill(params: Params, workspace: Workspace, student: str) -> DistillMetric
             params=TrainedParameters(**asdict(parameter_counts(config))),
             **vars(result.ended),
         )
-        metrics.write(workspace.metrics(f"distill@{student}"))
+        if is_first_rank():
+            metrics.write(workspace.metrics(f"distill@{student}"))
     return metrics

@@ -39,7 +39,7 @@ def superb(params: Params, workspace: Workspace, model: str, task: str | None = 
     if params.superb.protocol == "official":
         _check_prepared(params, workspace)
     folder = workspace.root / "artifacts" / "superb" / model
-    with tracked_stage(params, workspace, "superb", model), only_writer(folder, f"the tasks of {model}"):
+    with only_writer(folder, f"the tasks of {model}"), tracked_stage(params, workspace, "superb", model):
         return _score(params, workspace, model, tasks, (manifest, store))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
-from fithubert.models.runtime import choose_device
+from fithubert.models.runtime import choose_device, devices_in_use
 from fithubert.records import Candidate, Pooling, SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.heads import LayerSum
@@ -226,10 +226,13 @@ def fit(
     gradient that is not finite is skipped for that head alone, as s3prl does. After `budget.search_steps` only the head
     that is best on dev is trained further.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices_in_use()):
         torch.manual_seed(seed)
         first = bound.new_head()
         runs = [HeadRun(rate, deepcopy(first), learner) for rate in learning_rates]
+        for part in (part for run in runs for part in run.head.modules() if isinstance(part, nn.RNNBase)):
+            # A copy's weights lie apart in the memory of a GPU, which is slow.
+            part.flatten_parameters()
         active = list(runs)
         bound.start_epochs(seed, budget.batch)
         for step in range(1, budget.steps + 1):

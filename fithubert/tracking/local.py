@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -91,13 +91,28 @@ def is_running(record: RunRecord) -> bool:
     return int(pid) != os.getpid()
 
 
-def list_curves(points: Sequence[MetricPoint]) -> dict[str, tuple[tuple[float, int, int], ...]]:
-    """Metric -> its finite points, of long curves evenly spread ones and the last."""
-    curves: dict[str, list[tuple[float, int, int]]] = {}
-    for point in points:
-        if math.isfinite(point.value):
-            curves.setdefault(point.name, []).append((point.value, point.milliseconds, point.step))
-    return {name: (*found[: -1 : -(-len(found) // _KEPT_POINTS)], found[-1]) for name, found in curves.items()}
+class Curve:
+    """The points of one metric (value, milliseconds, step) in bounded memory: evenly spread ones, and the last."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, int, int]] = []
+        self._last: tuple[float, int, int] | None = None
+        self._seen, self._every = 0, 1
+
+    def add(self, point: MetricPoint) -> None:
+        """Add a point; one that is not finite is left out."""
+        if not math.isfinite(point.value):
+            return
+        self._last = (point.value, point.milliseconds, point.step)
+        if self._seen % self._every == 0:
+            self._kept.append(self._last)
+        self._seen += 1
+        if len(self._kept) > _KEPT_POINTS:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+
+    def points(self) -> tuple[tuple[float, int, int], ...]:
+        """The kept points in order."""
+        return (*self._kept, *([] if self._last in self._kept[-1:] or self._last is None else [self._last]))
 
 
 def complete_runs(workspace: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fithubert.files import read_json
 from fithubert.records import JsonObject
-from fithubert.tracking.local import RECORDS, RunRecord, keep_record, list_curves, this_process
+from fithubert.tracking.local import RECORDS, Curve, RunRecord, keep_record, this_process
 from fithubert.tracking.sender import (
     FLUSH_SECONDS,
     MetricPoint,
@@ -35,15 +35,16 @@ class TrackedRun:
     record: RunRecord
     sender: Sender
     metrics: dict[str, float] = field(default_factory=dict)
-    points: list[MetricPoint] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record metrics at `step`; returns at once."""
         now = now_milliseconds()
         for name, value in values.items():
             self.metrics[name] = float(value)
-            self.points.append(MetricPoint(name, float(value), now, step))
-            self.sender.submit(self.points[-1])
+            point = MetricPoint(name, float(value), now, step)
+            self.curves.setdefault(name, Curve()).add(point)
+            self.sender.submit(point)
 
     def end(self, status: str, metrics_file: Path) -> RunRecord:
         """Send the end and wait for what is unsent; the whole record. `metrics_file`: of the stage, if it exists."""
@@ -58,7 +59,7 @@ class TrackedRun:
             ended=now_milliseconds(),
             complete=self.sender.complete,
             process=None,
-            curves={} if self.sender.complete else list_curves(self.points),
+            curves={} if self.sender.complete else {name: curve.points() for name, curve in self.curves.items()},
         )
 
 

@@ -10,29 +10,31 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
+from fithubert.config.teacher import Device
 from fithubert.errors import UserError
+from fithubert.models.runtime import choose_device, devices_in_use
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision import Precision
     from lightning_fabric.wrappers import _FabricModule
 
-Accelerator = Literal["auto", "cpu", "cuda"]
 Value = TypeVar("Value")
 #: How long ranks wait for each other: the first one may read a whole corpus alone. The death of a rank still ends the
 #: job at once, since torchrun stops the others.
 _TIMEOUT = timedelta(hours=12)
 
 
-def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: bool) -> "Fabric":
+def open_fabric(accelerator: Device, precision: str, unused_parameters: bool) -> "Fabric":
     """A launched Fabric for this process; under torchrun one rank of DDP with gloo (CPU) or nccl (GPU).
 
-    `unused_parameters`: some parameters may get no gradient in an update. Raises UserError if Fabric is not installed
-    or the accelerator does not exist.
+    `unused_parameters`: some parameters may get no gradient in an update. Raises UserError if Fabric is not installed,
+    the accelerator does not exist, or a machine has fewer GPUs than processes.
     """
     try:
         from lightning_fabric import Fabric
@@ -40,27 +42,46 @@ def open_fabric(accelerator: Accelerator, precision: str, unused_parameters: boo
         from lightning_fabric.strategies import DDPStrategy
     except ImportError:
         raise UserError("training needs Lightning Fabric: pip install fithubert[train]") from None
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise UserError("accelerator cuda: torch finds no CUDA device; use cpu")
+    accelerator = choose_device(accelerator)
     if precision == "16-mixed" and accelerator == "cpu":
         raise UserError("precision 16-mixed needs a GPU; use 32-true (or bf16-mixed) on the CPU")
     world = int(os.environ.get("WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1
+    if accelerator == "cuda" and local > torch.cuda.device_count():
+        raise UserError(
+            f"{local} processes on a machine with {torch.cuda.device_count()} GPU(s): give torchrun --nproc-per-node "
+            f"{torch.cuda.device_count()}, or hide the GPUs with CUDA_VISIBLE_DEVICES="
+        )
+    # Read when CUDA starts; without it, matrix products on a GPU are not deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     backend = "nccl" if accelerator == "cuda" else "gloo"
     ddp = DDPStrategy(process_group_backend=backend, timeout=_TIMEOUT, find_unused_parameters=unused_parameters)
+    # Set, not detected: one process inside a cluster's job is one process.
+    environment = TorchElasticEnvironment() if world > 1 else LightningEnvironment()
     fabric = Fabric(
         accelerator=accelerator,
         devices=local,
         num_nodes=world // local,
         strategy=ddp if world > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
-        # Set, not detected: one process inside a cluster's job is one process.
-        plugins=[TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
+        plugins=[environment, _precision(precision, accelerator)],
     )
     fabric.launch()
     return fabric
+
+
+def _precision(name: str, device: str) -> "Precision":
+    """The plugin that runs a model in the precision `name`, and leaves its inputs alone."""
+    from lightning_fabric.plugins.precision import MixedPrecision, Precision
+
+    if name == "32-true":
+        return Precision()
+
+    class Mixed(MixedPrecision):
+        def convert_input(self, data: Any) -> Any:
+            # Fabric would round waveforms to half precision, before filter banks compute their energies.
+            return data
+
+    return Mixed(name, device)  # type: ignore[arg-type]
 
 
 def on_first_rank(fabric: "Fabric", function: Callable[[], Value]) -> Value:
@@ -135,7 +156,7 @@ def deterministic_torch() -> Iterator[None]:
     # Filling every empty tensor only helps to find reads of unset memory, and costs time.
     memory.fill_uninitialized_memory = False
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices_in_use()):
             yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)

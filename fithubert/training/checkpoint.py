@@ -70,16 +70,18 @@ class CheckpointFolder:
         """Whether there is a checkpoint to resume from."""
         return bool(self._paths())
 
-    def load_latest(self) -> Contents | None:
-        """The contents of the newest checkpoint, or None if there is no checkpoint.
+    def find_latest(self) -> Path | None:
+        """The path of the newest checkpoint, or None if there is no checkpoint; deletes what a killed writer left."""
+        remove_leftovers(self.folder)
+        paths = self._paths()
+        return paths[-1] if paths else None
+
+    def load(self, path: Path) -> Contents:
+        """The contents of the checkpoint at `path`.
 
         Raises UserError if it cannot be read or belongs to another configuration, naming the differences.
         """
-        remove_leftovers(self.folder)
-        paths = self._paths()
-        if not paths:
-            return None
-        contents = read_checkpoint(paths[-1])
+        contents = read_checkpoint(path)
         self._check(contents.pop("identity", {}))
         return contents
 

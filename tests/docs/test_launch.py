@@ -22,6 +22,7 @@ LAUNCH = ROOT / "docs" / "launch"
 #: `srun` runs a command once on each node, and `scontrol` names the nodes.
 STAND_INS = {
     "srun": """
+while [[ $1 == --* ]]; do shift; done
 for _ in $(seq "$SLURM_NNODES"); do "$@" & jobs+=($!); done
 for job in "${jobs[@]}"; do wait "$job"; done
 """,

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from mlflow import MlflowClient
 
 from fithubert.errors import without_password
 from fithubert.files import read_json
-from fithubert.tracking.local import RECORDS, complete_runs
+from fithubert.tracking.local import RECORDS, Curve, complete_runs
 from fithubert.tracking.runs import track_stage
+from fithubert.tracking.sender import MetricPoint
 from tests.tracking.fakes import METRICS, runs_of, track
 
 
@@ -120,3 +122,14 @@ def test_a_store_that_lost_its_end_costs_a_warning_and_the_run_is_sent_to_the_ne
     assert complete_runs(tmp_path) == 1
     (run,) = runs_of(store)
     assert (run.info.status, run.data.metrics["dev_loss"]) == ("FINISHED", 0.25)
+
+
+def test_a_long_curve_takes_bounded_memory_and_keeps_its_last_point() -> None:
+    curve = Curve()
+    for step in range(100_000):
+        curve.add(MetricPoint("loss", float("nan") if step == 7 else 1.0 / (step + 1), step, step))
+    points = curve.points()
+    assert 1000 < len(points) <= 2001
+    steps = [step for *_, step in points]
+    assert (steps[0], steps[-1]) == (0, 99_999)
+    assert len({later - step for step, later in pairwise(steps[1:-1])}) == 1

@@ -28,7 +28,7 @@ def test_any_flipped_byte_of_a_checkpoint_is_found_or_harmless(tmp_path: Path) -
 def test_a_half_written_checkpoint_is_deleted(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, {"name": "x"}, keep=2)
     (tmp_path / ".update-00000004.pt.123-0123abcd.part").write_bytes(b"half")
-    assert folder.load_latest() is None
+    assert folder.find_latest() is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ def test_torch_settings_are_restored() -> None:
 
 def test_a_missing_device_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="accelerator cuda: torch finds no CUDA device"):
+    with pytest.raises(UserError, match="device cuda: torch finds no CUDA device"):
         open_fabric("cuda", "32-true", False)
     with pytest.raises(UserError, match="16-mixed needs a GPU"):
         open_fabric("auto", "16-mixed", False)
@@ -74,3 +74,14 @@ def test_other_errors_are_not_changed(error: Exception) -> None:
 def test_a_single_rank_changes_no_error() -> None:
     with pytest.raises(RuntimeError, match="gloo"), ends_with_its_ranks(SimpleNamespace(world_size=1)):
         raise RuntimeError("gloo")
+
+
+def test_fewer_gpus_than_processes_are_named_with_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"TORCHELASTIC_RUN_ID": "run", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        UserError, match=r"2 processes on a machine with 1 GPU\(s\): give torchrun --nproc-per-node 1, or"
+    ):
+        open_fabric("auto", "32-true", False)
