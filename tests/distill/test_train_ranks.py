@@ -15,6 +15,7 @@ from tests.distill.fakes import (
     cut_params,
     distill_params,
     prune_params,
+    reshaped,
     student_params,
     tiny_teacher,
     train,
@@ -85,6 +86,12 @@ def test_ranks_share_units_and_grams_of_layers(tmp_path: Path) -> None:
     }
     train(tmp_path / "one", ONE_RANK, student_params=student_params(**hints))
     _finish(tmp_path / "two", "--hints", json.dumps(hints))
+
+
+def test_ranks_share_a_student_whose_last_norm_nobody_reads(tmp_path: Path) -> None:
+    shape = {"layer_norm_first": True, "final_norm": "none"}
+    train(tmp_path / "one", ONE_RANK, student_params=reshaped(student_params(), **shape))
+    _finish(tmp_path / "two", "--shape", json.dumps(shape))
 
 
 def test_a_run_cut_into_other_parts_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,13 @@ def test_group_norm_leaves_padding_out() -> None:
     torch.testing.assert_close(norm(x, LENGTHS)[1, :, :7], norm(x[1:, :, :7])[0], atol=1e-5, rtol=1e-5)
 
 
+def test_group_norm_is_in_full_precision_under_autocast() -> None:
+    norm, x = MaskedGroupNorm(6), torch.randn(2, 6, 12) + 3
+    with torch.autocast("cpu", torch.bfloat16):
+        half = norm(x, LENGTHS)
+    torch.testing.assert_close(half, norm(x, LENGTHS))
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_encoder_layer_equals_torchs(norm_first: bool) -> None:
     ours = EncoderLayer(EncoderLayerConfig(16, 24, 4, norm_first=norm_first)).eval()

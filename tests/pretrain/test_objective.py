@@ -172,6 +172,10 @@ def test_cosine_logits_are_angles_over_the_temperature(scale: float) -> None:
         classifier.embeddings *= scale
     expected = F.cosine_similarity(projected[:, None], classifier.embeddings[None], dim=-1) / 0.1
     torch.testing.assert_close(classifier(states), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, projected = classifier(states), classifier.projection(states).float()
+    expected = F.cosine_similarity(projected[:, None], classifier.embeddings[None], dim=-1) / 0.1
+    torch.testing.assert_close(half, expected)
 
 
 @settings(max_examples=50, deadline=None)
