@@ -6,6 +6,7 @@ those whose writers were killed, and no reader takes a hidden name for a result.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,17 +22,14 @@ from typing import IO, Any
 
 from fithubert.errors import UserError, as_user_error
 
-try:
-    import fcntl
-except ImportError:  # On Windows, temporary files of killed processes stay until a person deletes them.
-    fcntl = None  # type: ignore[assignment]
-
 #: The temporary entries that this module makes, and nobody else's.
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(part|old)")
 #: The most bytes of a text, JSON or YAML file. The largest real ones are cards and metrics of a few hundred kB.
 MAX_TEXT_BYTES = 64 * 2**20
 #: A killed process that was starting another one holds its lock until the other runs its own program.
 _WRITER_SECONDS = 2.0
+#: Errors of a disk that has no locks, such as Lustre without `-o flock`, or NFS without its lock daemon.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
@@ -87,7 +85,8 @@ def check_replaceable(path: Path, replaces: Collection[str] = ()) -> None:
             return
         if not path.is_dir():
             raise UserError(f"{path}: already exists and is not a folder; choose another one")
-        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in replaces)
+        known = frozenset(replaces)
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
     if foreign:
         reason = f"holds {foreign[0]!r}, which does not belong to the new contents" if replaces else "is not empty"
         raise UserError(f"{path}: {reason}; choose another folder, or empty this one")
@@ -141,7 +140,7 @@ def remove_leftovers(directory: Path) -> None:
     """
     for entry in sorted(directory.iterdir()) if directory.is_dir() else []:
         found = _TEMPORARY.fullmatch(entry.name)
-        if found is None or fcntl is None:
+        if found is None:
             continue
         # The lock of both entries of a writer is on its new one.
         locked, target = entry.with_suffix(".part"), entry.with_name(found["name"])
@@ -161,8 +160,6 @@ def remove_leftovers(directory: Path) -> None:
 
 def _lock(path: Path, wait: bool) -> int | None:
     """The descriptor of `path`, locked until it is closed; None if another process holds the lock or none can."""
-    if fcntl is None:
-        return None
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,23 +169,18 @@ def _lock(path: Path, wait: bool) -> int | None:
     return descriptor
 
 
-#: Errors of a disk that has no locks, such as Lustre without `-o flock`, or NFS without its lock daemon.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-
-
 @contextmanager
 def only_writer(folder: Path, what: str) -> Iterator[None]:
     """A block in which no other process is inside the same block for `folder`; the folder is made if needed.
 
-    Raises UserError with the process id of the other one; `what` names its work. The lock ends with its process. On a
-    disk without locks nothing is checked.
+    Raises UserError with its process id; `what` names its work. The lock ends with it. A disk without locks has none.
     """
     with _refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         until = time.monotonic() + _WRITER_SECONDS
-        while fcntl is not None:
+        while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

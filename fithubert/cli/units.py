@@ -49,8 +49,7 @@ def units(
     context_seconds: ContextSeconds = None,
     hop_aligned: HopAlignedFrames = False,
 ) -> None:
-    """Write recordings as discrete units: k-means clusters of one layer, the kind of units that HuBERT
-    predicts and GSLM uses as tokens.
+    """Write recordings as discrete units: k-means clusters of one layer, like HuBERT's targets and GSLM's tokens.
 
     One row per recording: path, seconds, frames, frame_rate_hz, units; with --dedup durations in frames; with --soft
     soft, frames x clusters numbers, frame by frame: softmax over the cosines to the clusters divided by 0.1. The

@@ -123,7 +123,8 @@ class SuperbParams(StrictModel):
     memory_gb: float = Field(8.0, ge=0)
     #: Tasks of one model that run at once, each in a process.
     workers: int = Field(2, gt=0, le=1024)
-    #: Threads of one task. Another number can change the last digits of a result; the number of workers cannot.
+    #: Threads of one task. Another number, or another machine, rounds otherwise, which changes recurrent heads as much
+    #: as another seed does. The number of workers changes nothing.
     threads: int = Field(1, gt=0, le=1024)
 
 

@@ -20,9 +20,9 @@ from fithubert.errors import UserError
 from fithubert.frames import HUBERT_MIN_SAMPLES, SAMPLE_RATE_HZ
 
 
-def name_for_soundfile(path: Path | str) -> str | bytes:
+def name_for_soundfile(path: Path | str) -> bytes:
     """`path` in the form that soundfile accepts, even if it is not valid UTF-8."""
-    return str(path) if os.name == "nt" else os.fsencode(path)
+    return os.fsencode(path)
 
 
 def why_unreadable(error: Exception) -> str:

@@ -1,8 +1,9 @@
 """Recordings in any place: which files are found, which can be used, and why any other is left out."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest_file
 from fithubert.frames import SAMPLE_RATE_HZ
+from fithubert.workers import torch_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,18 +34,30 @@ def count_cores() -> int:
 def map_in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int, on_progress: Progress | None
 ) -> list[Result]:
-    """The results of `function` for `items` in order, from `jobs` threads; after an error no more items are begun."""
-    results = []
-    with ThreadPoolExecutor(jobs) as pool:
+    """The results of `function` for `items` in order, from `jobs` threads; after an error no more items are begun.
+
+    At most `4 * jobs` items are begun before their turn, since a future takes 2 kB. Each thread computes on one core.
+    """
+    results: list[Result] = []
+    begun: deque[Future[Result]] = deque()
+    with torch_threads(1), ThreadPoolExecutor(jobs) as pool:
         try:
-            for result in pool.map(function, items):
-                results.append(result)
-                if on_progress is not None:
-                    on_progress(len(results), len(items))
+            for item in items:
+                begun.append(pool.submit(function, item))
+                if len(begun) >= 4 * jobs:
+                    _keep(begun, results, len(items), on_progress)
+            while begun:
+                _keep(begun, results, len(items), on_progress)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results
+
+
+def _keep(begun: "deque[Future[Result]]", results: list[Result], count: int, on_progress: Progress | None) -> None:
+    results.append(begun.popleft().result())
+    if on_progress is not None:
+        on_progress(len(results), count)
 
 
 @dataclass(frozen=True)
@@ -180,8 +194,8 @@ def name_formats() -> str:
 
 
 def as_text(path: Path | str) -> str:
-    """`path` as text; bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """`path` as text; bytes that are not UTF-8 are written as escapes, so that two names stay two."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _find(places: Sequence[Path]) -> Found:

@@ -20,7 +20,7 @@ from torch import Tensor
 from fithubert.data import Intent, Phone, Slot, Turn, Utterance
 from fithubert.data.audio import read_recording, trim_silence
 from fithubert.errors import UserError
-from fithubert.files import atomic_directory, atomic_file, check_replaceable, digest
+from fithubert.files import atomic_directory, atomic_file, digest
 from fithubert.frames import SAMPLE_RATE_HZ
 
 #: Marks an audio folder that may be replaced.
@@ -36,17 +36,16 @@ def manifest_path(root: Path) -> Path:
 def new_audio(root: Path) -> Iterator[Path]:
     """An empty directory that becomes `root/audio` if the body succeeds; leftovers of a killed run are removed.
 
-    The old manifest is deleted first: with the audio of another run, later stages would accept it. Raises UserError if
-    `root/audio` holds recordings that are not of a corpus made here.
+    The old manifest is deleted just before the old audio: with the audio of another run, later stages would accept it.
+    Raises UserError if `root/audio` holds recordings that are not of a corpus made here.
     """
     audio, manifest = root / "audio", manifest_path(root)
     ours = (audio / _MADE_HERE).exists() or manifest.exists()
     replaces = [entry.name for entry in audio.iterdir()] if ours and audio.is_dir() else []
-    check_replaceable(audio, replaces)
-    manifest.unlink(missing_ok=True)
     with atomic_directory(audio, replaces) as folder:
         (folder / _MADE_HERE).touch()
         yield folder
+        manifest.unlink(missing_ok=True)
 
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -214,9 +213,10 @@ class Manifest:
         if utterance.first_sample is not None:
             waveform = waveform[utterance.first_sample : utterance.first_sample + utterance.num_samples]
         if len(waveform) != utterance.num_samples:
+            # The length of a published file is that of its header.
+            advice = "run `fithubert prepare` again" if path.is_relative_to(self.root / "audio") else "it is truncated"
             raise UserError(
-                f"{path}: {len(waveform)} samples in the file, {utterance.num_samples} in the manifest; "
-                "run `fithubert prepare` again"
+                f"{path}: {len(waveform)} samples in the file, {utterance.num_samples} in the manifest; {advice}"
             )
         return waveform if utterance.gain_db is None else waveform * 10 ** (utterance.gain_db / 20)
 

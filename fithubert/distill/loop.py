@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from fithubert.config.students import StudentConfig
-from fithubert.data.batching import Crop, draw_sample, plan_batches
+from fithubert.data.batching import Crop, plan_batches
 from fithubert.distill.augment import Surroundings, add_surroundings, draw_surroundings
 from fithubert.distill.step import Job, Stepper, UpdateLoss, describe_update, find_problem
 from fithubert.distill.targets import Request, TrainingData
@@ -78,9 +78,8 @@ class TrainingLoop:
         self.standing = Progress()
         #: The weights with the lowest dev loss so far.
         self.best: dict[str, Tensor] = {}
-        most = self.params.dev_seconds
         #: Of each dev utterance; 0 for those that evaluations do not read.
-        self._dev_frames = draw_sample(data.dev.ids, data.dev.num_frames, None if most is None else self._frames(most))
+        self._dev_frames = data.sample_dev(self.params.dev_seconds)
         self._begun = monotonic()
         self._waited = 0.0
 

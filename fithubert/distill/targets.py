@@ -11,7 +11,7 @@ from fithubert.config.hints import HintParams
 from fithubert.config.params import CacheParams
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import Precision
-from fithubert.data.batching import Crop, group_consecutive, plan_eval_batches
+from fithubert.data.batching import Crop, draw_sample, group_consecutive
 from fithubert.data.manifest import Manifest
 from fithubert.errors import UserError
 from fithubert.files import digest, digest_json
@@ -191,6 +191,11 @@ class TrainingData:
         """Seconds from one teacher frame to the next."""
         return receptive_field(self.train.convolutions)[1] / SAMPLE_RATE_HZ
 
+    def sample_dev(self, seconds: float | None) -> list[int]:
+        """Frames of each dev utterance that evaluations read: about `seconds` in all, None for everything; 0: none."""
+        most = None if seconds is None else max(1, round(seconds / self.seconds_per_frame))
+        return draw_sample(self.dev.ids, self.dev.num_frames, most)
+
     def draw(self, seconds: float, seed: int) -> Iterator[Crop]:
         """At least `seconds` of training speech, or all of it: the starts of utterances drawn once each."""
         total_seconds = 0.0
@@ -237,27 +242,6 @@ def open_targets(
         opened.append(CachedTargets(FeatureStore.open(workspace.cache(split), expected)))
     train, dev = opened
     return TrainingData(train, dev, teacher)
-
-
-def measure_spread(targets: Targets, layers: Sequence[int], device: str = "cpu") -> dict[int, float]:
-    """Teacher layer -> the mean squared distance of its values from the channel means of their utterance.
-
-    A prediction's mean squared error divided by this is the square of its relative error.
-    """
-    sums, frames = dict.fromkeys(layers, 0.0), 0
-    for crops in plan_eval_batches(targets.num_frames, batch_frames=_SPREAD_FRAMES):
-        request = Request(tuple(crops), tuple(layers))
-        batch = targets.finish(targets.read(request).to(torch.device(device)), request)
-        for row, count in enumerate(batch.frame_lengths.tolist()):
-            frames += count
-            for layer in layers:
-                states = batch.hidden_states[layer][row, :count].double()
-                sums[layer] += float((states - states.mean(0)).square().mean(1).sum())
-    return {layer: total / max(1, frames) for layer, total in sums.items()}
-
-
-#: Padded frames of a batch: a minute of speech.
-_SPREAD_FRAMES = 3000
 
 
 def check_targets(data: TrainingData, config: StudentConfig, hints: HintParams, shuffle: str) -> None:

@@ -78,6 +78,10 @@ def build_teacher(
     projection = take_projection(state, config.width, source)
     state = {key: tensor for key, tensor in state.items() if not key.startswith(layout.ignored)}
     embedding = state.pop(layout.mask_embedding, None)
+    if embedding is not None and tuple(embedding.shape) != (config.width,):
+        raise UserError(
+            f"{source}: tensor {layout.mask_embedding} has shape {tuple(embedding.shape)} instead of {(config.width,)}"
+        )
     renamed, unknown = {}, []
     for key, tensor in fold_weights(state).items():
         ours = layout.ours(key)

@@ -56,10 +56,10 @@ class MaskedGroupNorm(nn.GroupNorm):
     @outside_autocast
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`x` (batch, channel, time) normalised over each utterance's first `lengths` frames (None: all)."""
-        if lengths is None:
-            return super().forward(x)
-        # Sums over thousands of frames need float32, which torch's own group norm takes too.
+        # Sums over thousands of frames need float32.
         x, weight, bias = x.float(), self.weight.float(), self.bias.float()
+        if lengths is None:
+            return F.group_norm(x, self.num_groups, weight, bias, self.eps).to(self.weight.dtype)
         # Masked sums as products with the mask: this layer is wide and long, and every pass over it costs.
         share = padding_mask(lengths, x.shape[-1]).to(x.dtype)[:, :, None] / lengths.clamp(min=1)[:, None, None]
         centred = x - x @ share

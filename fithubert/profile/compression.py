@@ -1,16 +1,21 @@
 """The parameters of a compression: the student's shape, targets and updates for a teacher, a corpus and a budget."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from fithubert.config.base import validate
 from fithubert.config.params import Params
 from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
+from fithubert.data.batching import plan_eval_batches
 from fithubert.data.manifest import Manifest
+from fithubert.distill.targets import Request, Targets
 from fithubert.errors import UserError
 from fithubert.files import format_bytes
 from fithubert.frames import SAMPLE_RATE_HZ
@@ -192,3 +197,27 @@ def _choose(options: CompressOptions, job: Job, live: TargetCost, cached: Target
         return chosen, updates
     epochs = options.updates * _BATCH_SECONDS / 3600 / job.hours
     return min(costs, key=lambda cost: cost.extraction_hours + epochs * cost.epoch_hours), options.updates
+
+
+#: Padded frames of a batch: a minute of speech.
+_SPREAD_FRAMES = 3000
+
+
+def measure_spread(
+    targets: Targets, num_frames: Sequence[int], layers: Sequence[int], device: str = "cpu"
+) -> dict[int, float]:
+    """Teacher layer -> the mean squared distance of its values from the channel means of their utterance.
+
+    A prediction's mean squared error divided by this is the square of its relative error. `num_frames`: of each
+    utterance; one that has 0 is not read.
+    """
+    sums, frames = dict.fromkeys(layers, 0.0), 0
+    for crops in plan_eval_batches(num_frames, batch_frames=_SPREAD_FRAMES):
+        request = Request(tuple(crops), tuple(layers))
+        batch = targets.finish(targets.read(request).to(torch.device(device)), request)
+        for row, count in enumerate(batch.frame_lengths.tolist()):
+            frames += count
+            for layer in layers:
+                states = batch.hidden_states[layer][row, :count].double()
+                sums[layer] += float((states - states.mean(0)).square().mean(1).sum())
+    return {layer: total / max(1, frames) for layer, total in sums.items()}

@@ -286,6 +286,8 @@ def profile_paper_size(
     for name in settings.paper_exports:
         student = subjects[name].model
         assert isinstance(student, ReadOut)
-        exports[name] = export(student)
+        # A session of ONNX Runtime has the threads of the moment when it is opened.
+        with torch_threads(settings.threads):
+            exports[name] = export(student)
     fewer = settings.model_copy(update={"rounds": settings.paper_rounds})
     return profile_models(subjects, fewer, PAPER_REFERENCE, on_pass, exports)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fithubert.records import KeptShare, Lead, PairedDifference, SuperbMetrics
-from fithubert.tasks import Metric, task_info
+from fithubert.tasks import Metric, find_metric, task_info
 
 FloatArray = NDArray[np.float64]
 #: (model, task) -> its scores.
@@ -37,7 +37,8 @@ class Kept:
 def find_lead(scores: Scores, teacher: str, baseline: str) -> Lead:
     """The tasks on which the teacher beats the baseline on dev in every metric, beyond the 95 % interval.
 
-    On dev, since a task that was chosen by its scores on test would flatter the mean over the chosen ones.
+    On dev, since a task that was chosen by its scores on test would flatter the mean over the chosen ones. SD has
+    another metric there: frame accuracy.
     """
     tasks = [task for model, task in scores if model == teacher and scores[model, task].metrics]
     both = [task for task in tasks if (baseline, task) in scores and scores[baseline, task].metrics]
@@ -46,7 +47,10 @@ def find_lead(scores: Scores, teacher: str, baseline: str) -> Lead:
 
 
 def _leads(teacher: SuperbMetrics, baseline: SuperbMetrics) -> bool:
-    for metric in _list_metrics(teacher):
+    on_dev = [key.removeprefix("dev/") for key in teacher.resamples if key.startswith("dev/")]
+    if not on_dev:
+        return False
+    for metric in (find_metric(teacher.task, name) for name in on_dev):
         pair = _pair(teacher, baseline, f"dev/{metric.name}")
         if pair is None:
             return False
@@ -59,7 +63,8 @@ def _leads(teacher: SuperbMetrics, baseline: SuperbMetrics) -> bool:
 def find_kept(scores: Scores, lead: Lead, model: str, teacher: str, baseline: str) -> Kept:
     """The share of the lead that a model keeps, each task's between 0 and 1; tasks count alike.
 
-    A model without a score on one of the tasks has no `value`: means over different tasks must not be compared.
+    A model without a score on one of the tasks, or with one of other items or seeds than the teacher's, has no `value`:
+    means over different tasks must not be compared.
     """
     by_task: dict[str, float] = {}
     resamples = []
@@ -67,6 +72,8 @@ def find_kept(scores: Scores, lead: Lead, model: str, teacher: str, baseline: st
         if (model, task) not in scores or not scores[model, task].metrics:
             continue
         own, high, low = (scores[name, task] for name in (model, teacher, baseline))
+        if not (_are_alike(own, high) and _are_alike(own, low)):
+            continue
         metrics = _list_metrics(high)
         values = [[np.array(of.metrics[metric.name]) for of in (own, low, high)] for metric in metrics]
         by_task[task] = float(_mean_share(values, metrics))
@@ -106,8 +113,8 @@ def compare_pairs(scores: Scores, against: Sequence[str]) -> tuple[PairedDiffere
     """Every model's score less that of each model of `against`, for all tasks and metrics that both have.
 
     Only scores of the same items, corpus, protocol and seeds are paired. The p values come from the deviation of the
-    paired resamples (a normal approximation: a thousand resamples cannot show small ones), and Holm's correction is
-    over all differences to one model.
+    paired resamples (a normal approximation: a thousand resamples cannot show small ones), or from the share of
+    resamples beyond 0 if that is larger. Holm's correction is over all differences to one model.
     """
     found = []
     for other in dict.fromkeys(against):
@@ -159,17 +166,24 @@ def _list_metrics(score: SuperbMetrics) -> tuple[Metric, ...]:
 
 def _pair(first: SuperbMetrics, second: SuperbMetrics, key: str) -> tuple[FloatArray, FloatArray] | None:
     """The resamples of two scores, or None if they are not of the same items and seeds."""
-    names = ("num_dev", "num_test", "corpus", "protocol", "seeds", "departures")
     rows = [np.array(of.resamples[key]) for of in (first, second) if key in of.resamples]
-    alike = all(getattr(first, name) == getattr(second, name) for name in names)
+    alike = _are_alike(first, second)
     return (rows[0], rows[1]) if len(rows) == 2 and alike and len(rows[0]) == len(rows[1]) else None
 
 
+def _are_alike(first: SuperbMetrics, second: SuperbMetrics) -> bool:
+    """Whether two scores are of the same items, protocol and seeds."""
+    names = ("num_dev", "num_test", "corpus", "protocol", "seeds", "departures")
+    return all(getattr(first, name) == getattr(second, name) for name in names)
+
+
 def _p_value(difference: float, resamples: FloatArray) -> float:
+    """At least 0.05 if the interval holds 0: resamples of clamped shares are not centred on the difference."""
     deviation = float(resamples.std())
-    if deviation == 0:
-        return float(difference == 0)
-    return float(2 * norm.sf(abs(difference) / deviation))
+    if deviation == 0:  # Resampling has shown no chance at all, as of two items.
+        return 1.0
+    beyond = 2 * min(float(np.mean(resamples <= 0)), float(np.mean(resamples >= 0)))
+    return max(float(2 * norm.sf(abs(difference) / deviation)), min(1.0, beyond))
 
 
 def _correct(family: Sequence[PairedDifference]) -> list[PairedDifference]:

@@ -54,7 +54,9 @@ class StudyPlace:
         if self.url.startswith("sqlite:///"):
             Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         # Workers write to one SQLite file in turn; each waits up to a minute.
-        options = {"connect_args": {"timeout": 60}} if self.url.startswith("sqlite:") else {}
+        sqlite = self.url.startswith("sqlite:")
+        # A connection that a server has closed meanwhile is opened again.
+        options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
         try:
             return RDBStorage(
                 self.url,
@@ -225,7 +227,7 @@ def _distribution(values: Sequence[Any]) -> BaseDistribution:
     steps = {round(high - low, 9) for low, high in pairwise(ordered)}
     if len(steps) != 1:
         return CategoricalDistribution(values)
-    if isinstance(ordered[0], int):
+    if all(isinstance(value, int) for value in ordered):
         return IntDistribution(ordered[0], ordered[-1], step=int(steps.pop()))
     return FloatDistribution(ordered[0], ordered[-1], step=steps.pop())
 
@@ -236,7 +238,7 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
     assert isinstance(distribution, FloatDistribution)  # see _distribution
-    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
+    return trial.suggest_float(name, float(distribution.low), distribution.high, step=distribution.step)
 
 
 def _has_settings(study: Study, wait_seconds: float) -> bool:
@@ -252,5 +254,6 @@ def _has_settings(study: Study, wait_seconds: float) -> bool:
 def _check_settings(study: Study, settings: Mapping[str, Any]) -> None:
     made = study.user_attrs["settings"]
     for key in settings:
-        if key not in _FREE and made.get(key) != settings[key]:
+        # Earlier studies lack keys that were added since.
+        if key in made and key not in _FREE and made[key] != settings[key]:
             raise UserError(f"study {study.study_name!r} was created with another {key}; give another --study")

@@ -122,6 +122,12 @@ class Worker:
             self._given_up = self._frozen(trial).state != TrialState.RUNNING
         if rule.curve:
             figures = {**figures, "dev_loss": min(rule.curve.values())}
+        missing = [name for name in settings.objectives if name not in figures and name not in asdict(costs)]
+        if missing:
+            raise UserError(
+                f"sweep: a trial has no {', '.join(missing)}, as the corpus lacks the labels or another study has "
+                "trained it; give other sweep.objectives, or another --study"
+            )
         trial.set_user_attr("metrics", figures)
         values = {**asdict(costs), **figures}
         return [float(values[objective]) for objective in settings.objectives]

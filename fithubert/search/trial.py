@@ -148,6 +148,10 @@ class RunTrial(Protocol):
     def __call__(self, name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]: ...
 
 
+#: Keys of `distill` that the budget of a trial sets.
+_OF_BUDGET = ("seed", "updates", "dev_every_updates", "checkpoint_every_updates")
+
+
 def _train(
     trial: Trial, params: Params, data: TrainingData, folder: Path, listeners: Iterable[TrainingListener]
 ) -> TrainResult:
@@ -161,7 +165,9 @@ def _train(
         }
     )
     seconds = min(trial.student.init_seconds, budget.init_seconds)
-    short = trial.student.model_copy(update={"init_seconds": seconds})
+    # The budget decides, whatever the student has of its own.
+    own = {key: value for key, value in trial.student.distill.items() if key not in _OF_BUDGET}
+    short = trial.student.model_copy(update={"init_seconds": seconds, "updates": None, "distill": own})
     return train_student(short, schedule, data, folder, TrainingOptions(listeners))
 
 

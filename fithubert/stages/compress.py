@@ -10,7 +10,7 @@ import yaml
 
 from fithubert.config.params import Params, load_params
 from fithubert.data.listing import find_recordings, name_formats
-from fithubert.distill.targets import measure_spread, open_targets
+from fithubert.distill.targets import open_targets
 from fithubert.errors import UserError
 from fithubert.export.find import find_student
 from fithubert.export.folder import describe_export, new_directory, write_readme
@@ -23,7 +23,7 @@ from fithubert.models.macs import count_macs
 from fithubert.models.recipes import resolve
 from fithubert.models.runtime import choose_device
 from fithubert.models.weights import count_parameters, released_counts
-from fithubert.profile.compression import STUDENT, CompressOptions, plan_params, plan_training
+from fithubert.profile.compression import STUDENT, CompressOptions, measure_spread, plan_params, plan_training
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics, SpeakerScores
 from fithubert.stages.cache import cache
 from fithubert.stages.distill import distill
@@ -209,7 +209,9 @@ def _measure_errors(params: Params, workspace: Workspace, trained: DistillMetric
     best = next(point for point in trained.curve if point.update == trained.best_update)
     losses = {head.teacher_layer: loss for head, loss in best.layer_losses.items()}
     data = open_targets(workspace, params.distill.targets, params.cache, params.teacher.precision)
-    spread = measure_spread(data.dev, list(losses), choose_device(params.teacher.device))
+    # The same utterances as those of the losses.
+    sample = data.sample_dev(params.distill.dev_seconds)
+    spread = measure_spread(data.dev, sample, list(losses), choose_device(params.teacher.device))
     return {layer: (loss / spread[layer]) ** 0.5 for layer, loss in losses.items()}
 
 

@@ -87,6 +87,8 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
         "limits": asdict(options.limits),
         "teacher": teacher.fingerprint,
         "corpus": workspace.load_manifest().fingerprint,
+        "distill": params.distill.model_dump(mode="json"),
+        "extract": params.extract.model_dump(mode="json"),
     }
     place = StudyPlace(options.study, storage_url(workspace, options.study, options.storage))
     own_choices = find_choices(student, settings.space, params.distill)

@@ -50,6 +50,8 @@ PART_PATTERN = "part-*.parquet"
 INFO_KEY, PART_KEY = b"fithubert.features", b"fithubert.part"
 _VERSION = 2  # 1 had no `first_frame`, and one row for all windows of a recording.
 _FLOAT16_MAX = 65504.0
+#: Parts that are open at once.
+_OPEN_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,14 @@ class FeatureTable(HiddenStates):
         self.info = read_info(path)
         #: The row group and first row of each recording, or of each of its windows.
         self._places: list[list[tuple[int, int, int]]] = []
+        # An output of days has more parts than a process may have open files.
+        self._open = lru_cache(_OPEN_PARTS)(self._open_part)
         ids: list[str] = []
         frames: list[int] = []
         with _names_damage(path):
-            self._files = [pq.ParquetFile(part, page_checksum_verification=True) for part in _check_complete(path)]
-            for number, file in enumerate(self._files):
+            self._parts = _check_complete(path)
+            for number in range(len(self._parts)):
+                file = self._open(number)
                 for group in range(file.num_row_groups):
                     columns = file.read_row_group(group, columns=["path", "frames"]).to_pydict()
                     for row in range(0, len(columns["path"]), len(self.info.layers)):
@@ -190,10 +195,13 @@ class FeatureTable(HiddenStates):
                 pieces[layer].append(torch.from_numpy(numbers.astype(np.float32)).view(-1, self._width_of[layer]))
         return FeatureRow(self.ids[index], None, {layer: torch.cat(found) for layer, found in pieces.items()})
 
+    def _open_part(self, number: int) -> pq.ParquetFile:
+        return pq.ParquetFile(self._parts[number], page_checksum_verification=True)
+
     def _read_group(self, number: int, group: int) -> list[pa.Array]:
         """The features of a row group, an array for each row: together they may exceed Arrow's 32-bit offsets."""
         with _names_damage(self.path):
-            rows = self._files[number].iter_batches(batch_size=1, row_groups=[group], columns=["features"])
+            rows = self._open(number).iter_batches(batch_size=1, row_groups=[group], columns=["features"])
             return [row.column(0) for row in rows]
 
 
@@ -203,6 +211,9 @@ def _names_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
+        # Only Arrow's own errors are about the contents: they have no number of the system.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{path}: not readable ({describe_error(error)})") from None
         raise UserError(f"{path}: damaged ({describe_error(error)}); write it again") from None
 
 

@@ -234,8 +234,13 @@ def measure_shards(directory: Path, names: Sequence[str], info: StoreInfo) -> St
 
     A killed and resumed run gives the same.
     """
-    footers = [pq.read_metadata(directory / name) for name in names]
-    statistics = [json.loads(footer.metadata[STATISTICS_KEY]) for footer in footers]
+    statistics, layer_bytes = [], dict.fromkeys(info.layers, 0)
+    for name in names:
+        # One at a time: the footers of a large store together take gigabytes.
+        footer = pq.read_metadata(directory / name)
+        statistics.append(json.loads(footer.metadata[STATISTICS_KEY]))
+        for layer in info.layers:
+            layer_bytes[layer] += _count_layer_bytes(footer, layer)
     seconds = sum(shard["num_samples"] for shard in statistics) / SAMPLE_RATE_HZ
 
     def per_hour(num_bytes: int) -> float:
@@ -248,7 +253,7 @@ def measure_shards(directory: Path, names: Sequence[str], info: StoreInfo) -> St
             sum(part[name] for part in parts) for name in ("error", "spread", "saturated", "values")
         )
         layers[layer] = StoredLayer(
-            bytes_per_audio_hour=per_hour(sum(_count_layer_bytes(footer, layer) for footer in footers)),
+            bytes_per_audio_hour=per_hour(layer_bytes[layer]),
             # A constant layer is coded without an error.
             relative_error=(error / spread) ** 0.5 if spread > 0 else 0.0,
             worst_channel_error=max((part["worst_channel_error"] for part in parts), default=0.0),

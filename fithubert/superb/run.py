@@ -125,9 +125,8 @@ def _train(
     if options.on_head is not None and learner.pooling is not None:
         options.on_head(_best_head(learner, learner.pooling, bound.output_labels, seeds, runs, measures))
     if learner.training.test_selection:
-        best = min if learner.selection.lower else max
-        found = [[run.on_test for run in of_seed if run.on_test] for of_seed in fitted]
-        selected = [best(measures, key=lambda measure: measure.value) for measures in found]
+        # Of the learning rate that dev chose: only the step is selected on test.
+        selected = [run.on_test for run in runs if run.on_test is not None]
         on_test[f"{learner.selection.name}_test_selected"] = summarise(selected)
     return SuperbMetrics(
         task=learner.name,
@@ -178,6 +177,8 @@ class HeadRun(Generic[Head]):
     def __init__(self, learning_rate: float, head: Head, learner: Learner[Head]) -> None:
         self.learning_rate, self.head = learning_rate, head
         self.dev, self.step = float("nan"), 0
+        #: Mean training loss since the last evaluation.
+        self.loss, self._losses = float("nan"), torch.zeros(2, device=next(head.parameters()).device)
         self.on_dev: dict[str, Measure] = {}
         self.on_test: Measure | None = None
         self._state: dict[str, Tensor] = {}
@@ -186,6 +187,10 @@ class HeadRun(Generic[Head]):
         self._on_gpu = parameters[0].is_cuda
         self._optimiser = learner.training.optimiser(parameters, lr=learning_rate, fused=self._on_gpu or None)
         self.skipped = torch.zeros((), device=parameters[0].device)
+
+    def count_loss(self, loss: Tensor) -> None:
+        """Count the training loss of a batch."""
+        self._losses += torch.stack([loss.detach().float(), torch.ones_like(loss)])
 
     def update(self) -> None:
         """One clipped step, or none if the gradient is not finite."""
@@ -202,6 +207,8 @@ class HeadRun(Generic[Head]):
     def keep_if_better(self, measures: dict[str, Measure], step: int, selection: Metric) -> None:
         """Keep the parameters if the selecting one of `measures` on dev is the first or strictly better than before."""
         value = measures[selection.name].value
+        self.loss = float(self._losses[0] / self._losses[1])
+        self._losses.zero_()
         if selection.is_better(value, self.dev if self._state else None):
             self.dev, self.step, self.on_dev = value, step, measures
             self._state = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}
@@ -237,7 +244,10 @@ def fit(
         bound.start_epochs(seed, budget.batch)
         for step in range(1, budget.steps + 1):
             for _ in range(budget.accumulate):
-                (bound.losses([run.head for run in active]).sum() / budget.accumulate).backward()
+                losses = bound.losses([run.head for run in active])
+                (losses.sum() / budget.accumulate).backward()
+                for run, loss in zip(active, losses, strict=True):
+                    run.count_loss(loss)
             for run in active:
                 run.update()
             if step % budget.eval_every == 0 or step in (budget.steps, budget.search_steps):
@@ -268,8 +278,12 @@ def _evaluate(bound: BoundLearner[Head], learner: Learner[Head], runs: Sequence[
 
 
 def _find_best(runs: Sequence[HeadRun[Head]], selection: Metric) -> HeadRun[Head]:
-    """The run that is best on dev; the first one of several that are."""
-    return (min if selection.lower else max)(runs, key=lambda run: run.dev)
+    """The run that is best on dev; of several that are, the one with the lowest training loss.
+
+    After a few steps many recurrent heads give the same constant answer, whatever they have learnt.
+    """
+    best = (min if selection.lower else max)(run.dev for run in runs)
+    return min((run for run in runs if run.dev == best), key=lambda run: run.loss)
 
 
 def _summarise(measures: Sequence[dict[str, Measure]]) -> dict[str, Score]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -249,7 +250,9 @@ def _log_student(session: Session, student: TrackedStudent, run_id: str) -> str:
     model_id = _find_model(session, student.fingerprint)
     if model_id is None:
         tags = {"fingerprint": student.fingerprint, "student": student.name}
-        model = client.create_logged_model(session.experiment_id, student.name, run_id, tags, model_type="student")
+        # MLflow refuses these characters in the name of a model.
+        model_name = re.sub(r"[/:.%\"']", "_", student.name)
+        model = client.create_logged_model(session.experiment_id, model_name, run_id, tags, model_type="student")
         model_id = str(model.model_id)
         status = "FAILED"
         try:

@@ -215,6 +215,8 @@ def connect() -> Session:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         return Session(client, client.create_experiment(EXPERIMENT, tags=_TRAINING))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
     if not found.tags.keys() & _TRAINING.keys():
         for key, value in _TRAINING.items():
             client.set_experiment_tag(found.experiment_id, key, value)

@@ -37,7 +37,9 @@ def test_group_norm_is_in_full_precision_under_autocast() -> None:
     norm, x = MaskedGroupNorm(6), torch.randn(2, 6, 12) + 3
     with torch.autocast("cpu", torch.bfloat16):
         half = norm(x, LENGTHS)
+        unpadded = norm(x.bfloat16())
     torch.testing.assert_close(half, norm(x, LENGTHS))
+    torch.testing.assert_close(unpadded, norm(x.bfloat16().float()))
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

@@ -10,8 +10,8 @@ from fithubert.config.superb import TaskBudget
 from fithubert.data.manifest import Manifest
 from fithubert.records import SuperbMetrics
 from fithubert.superb.learners.ctc import SF
-from fithubert.superb.metrics import score_slots
 from fithubert.superb.run import run_task
+from fithubert.superb.slots import score_slots
 from fithubert.tasks import TASKS
 from tests.superb.fakes import MemoryStore, count_frames, noise_features
 

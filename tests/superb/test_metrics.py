@@ -23,9 +23,9 @@ from fithubert.superb.metrics import (
     edit_distances,
     equal_error_rate,
     error_rate,
-    score_slots,
     summarise,
 )
+from fithubert.superb.slots import score_slots
 
 WORDS = st.lists(st.integers(0, 4), max_size=12)
 
@@ -94,10 +94,10 @@ def test_the_interval_over_seeds_is_that_of_their_mean() -> None:
     for seed in range(200):
         values = np.random.default_rng(seed).normal(50, 10, 3)
         score = summarise([Ratio(items * value / 100, items) for value in values])
-        assert score.resamples.std() == pytest.approx(score.seed_deviation / 3**0.5, rel=0.1)
+        # Wider by Student's t: 4.30 in place of 1.96.
+        assert score.resamples.std() == pytest.approx(4.30 / 1.96 * score.seed_deviation / 3**0.5, rel=0.1)
         covered += score.low <= 50 <= score.high
-    # Percentiles of three values are coarse; a normal interval with this deviation covers 80 % as well.
-    assert covered >= 140
+    assert covered >= 184
 
 
 def test_verification_resamples_the_speakers_of_both_sides() -> None:

@@ -15,8 +15,8 @@ from fithubert.data.manifest import Manifest, Turn, Utterance
 from fithubert.errors import UserError
 from fithubert.superb.learners.diarisation import permutation_loss, smooth, turn_labels
 from fithubert.superb.learners.search import warp_scores
-from fithubert.superb.metrics import parse_slots, score_slots
 from fithubert.superb.run import run_task
+from fithubert.superb.slots import parse_slots, score_slots
 from tests.superb.fakes import MemoryStore, noise_features
 
 

@@ -38,16 +38,8 @@ from fithubert.superb.learners import (
     Training,
     split_labelled,
 )
-from fithubert.superb.metrics import (
-    SLOT_BEGIN,
-    SLOT_END,
-    IntArray,
-    Measure,
-    best_types,
-    error_rate,
-    mean_f1,
-    score_slots,
-)
+from fithubert.superb.metrics import IntArray, Measure, error_rate
+from fithubert.superb.slots import SLOT_BEGIN, SLOT_END, best_types, mean_f1, score_slots
 from fithubert.tasks import TASKS, Metric
 
 #: An utterance with its symbols in order.
