@@ -113,8 +113,7 @@ def train_student(
         pruning = _plan_pruning(student, student_params, distill_params.updates, data)
         if not resumes:
             set_first_weights(student, student_params, data, distill_params.seed, fabric.device, listeners.on_cut)
-        trained = student if pruning is None else pruning.gated
-        stepper = Stepper(fabric, trained, hint_loss, distill_params, pruning)
+        stepper = Stepper(fabric, student if pruning is None else pruning.gated, hint_loss, distill_params, pruning)
         loop = TrainingLoop(stepper, data, checkpoints, listeners)
         ended = loop.run()
         assert isinstance(loop.stepper.student, Student)  # Without gates, as the training has ended.
@@ -122,8 +121,7 @@ def train_student(
         student.load_state_dict(loop.best)
         if data.teacher is not None and config.heads.keep:
             student.final_proj = data.teacher.final_proj
-        record |= ended.to_record()
-        fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record))
+        fingerprint = on_first_rank(fabric, lambda: save_student(student, out_dir, record=record | ended.to_record()))
         on_first_rank(fabric, checkpoints.remove)
     return TrainResult(out_dir, student, fingerprint, ended)
 

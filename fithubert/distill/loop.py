@@ -217,14 +217,13 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
-        # As much as one forward pass of the training reads.
-        batch_frames = self._frames(self.params.batch_seconds / self.stepper.num_parts)
+        batch_frames = self._frames(self.params.batch_seconds / self.stepper.num_parts)  # As in training.
         dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, batch_frames)
         if not isfinite(dev_loss):
             self._end("not_finite")
             raise UserError(
-                f"distill: the dev loss is {dev_loss} at update {standing.update}; lower distill.learning_rate, or set "
-                f"distill.precision to 32-true, and delete {self.checkpoints.folder}"
+                f"distill: the dev loss is {dev_loss} at update {standing.update}; lower distill.learning_rate or use "
+                f"distill.precision 32-true, and delete {self.checkpoints.folder}"
             )
         train_loss = standing.loss_sum / standing.loss_count if standing.loss_count else None
         standing.loss_sum, standing.loss_count = 0.0, 0
@@ -236,10 +235,9 @@ class TrainingLoop:
         elif not pruning:
             standing.evaluations_without_gain += 1
         standing.stopped_early = standing.evaluations_without_gain >= self.params.patience
-        seconds = self._audio_seconds(), self._seconds()
-        point = CurvePoint(standing.update, *seconds, train_loss, dev_loss, head_losses)
-        standing.curve.append(point)
-        self.listeners.notify(Evaluated(**vars(point), best=best))
+        times = self._audio_seconds(), self._seconds()
+        standing.curve.append(CurvePoint(standing.update, *times, train_loss, dev_loss, head_losses))
+        self.listeners.notify(Evaluated(**vars(standing.curve[-1]), best=best))
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero:

@@ -69,6 +69,8 @@ class Worker:
         self._running: Trial | None = None
         self._given_up = self._interrupted = False
         self._failures = 0
+        #: Why no trial can have all objectives.
+        self._unscored: str | None = None
 
     def run(self) -> None:
         """Train trials until the study has `settings.trials`, counting those of all workers.
@@ -124,10 +126,12 @@ class Worker:
             figures = {**figures, "dev_loss": min(rule.curve.values())}
         missing = [name for name in settings.objectives if name not in figures and name not in asdict(costs)]
         if missing:
-            raise UserError(
+            # No other trial would have them either.
+            self._unscored = (
                 f"sweep: a trial has no {', '.join(missing)}, as the corpus lacks the labels or another study has "
                 "trained it; give other sweep.objectives, or another --study"
             )
+            raise UserError(self._unscored)
         trial.set_user_attr("metrics", figures)
         values = {**asdict(costs), **figures}
         return [float(values[objective]) for objective in settings.objectives]
@@ -158,6 +162,8 @@ class Worker:
     def _after_trial(self, study: Study, trial: FrozenTrial) -> None:
         """End or continue after one trial; Optuna calls it."""
         self._running = None
+        if self._unscored is not None:
+            raise UserError(self._unscored)
         if self._sampler.exhausted:
             raise UserError(
                 f"sweep: {self._attempts} shapes in a row were tried before or are above the limits; widen either"

@@ -133,3 +133,38 @@ def test_the_lead_runs_from_filter_banks_to_teacher(own: float, low: float, high
     assert share == pytest.approx(min(max((own - low) / (high - low), 0), 1))
     assert (place(False, low, low, high), place(False, high, low, high)) == (0, 1)
     assert place(True, 100 - own, 100 - low, 100 - high) == pytest.approx(share, abs=1e-9)
+
+
+def test_a_task_with_another_metric_on_dev_can_be_a_lead() -> None:
+    """SD has frame accuracy on dev and the diarisation error on test."""
+    rng = np.random.default_rng(0)
+    scores = {}
+    for model, rate in (("teacher", 0.9), ("fbank", 0.6)):
+        dev = {"frame_acc": summarise([Ratio((rng.random(300) < rate).astype(float), np.ones(300))])}
+        test = {"der": summarise([Ratio((rng.random(300) > rate).astype(float), np.ones(300))])}
+        found = SuperbMetrics("sd", model, **score_fields(test, dev), num_dev=300, num_test=300, seeds=(1,))
+        scores[model, "sd"] = found
+    assert find_lead(scores, "teacher", "fbank").tasks == ("sd",)
+    assert find_lead({key: replace(of, resamples={}) for key, of in scores.items()}, "teacher", "fbank").tasks == ()
+
+
+def test_an_interval_that_holds_zero_has_no_small_p_value() -> None:
+    """Resamples of clamped shares are not centred on the difference."""
+    rng = np.random.default_rng(0)
+    rates = {"fbank": 0.3, "teacher": 0.32, "first": 0.31, "second": 0.40}
+    scores = {(name, "ks"): score(name, draw(rng, rate, 400)) for name, rate in rates.items()}
+    kept = {name: find_kept(scores, Lead(("ks",)), name, "teacher", "fbank") for name in rates}
+    for pair in compare_kept(kept, ["first", "fbank"]):
+        assert pair.p_holm >= 0.05 or not pair.low < 0 < pair.high
+    two = {(name, "ks"): score(name, np.array([[right, right]])) for name, right in (("a", True), ("b", False))}
+    (pair,) = compare_pairs(two, ["b"])
+    assert pair.p_holm >= 0.3
+
+
+def test_a_share_of_other_items_or_seeds_is_none() -> None:
+    rng = np.random.default_rng(0)
+    rates = {"fbank": 0.3, "teacher": 0.9, "student": 0.6}
+    scores = {(name, "ks"): score(name, draw(rng, rate, 400)) for name, rate in rates.items()}
+    for change in ({"num_test": 399}, {"seeds": (7,)}):
+        other = {**scores, ("student", "ks"): replace(scores["student", "ks"], **change)}  # type: ignore[arg-type]
+        assert find_kept(other, Lead(("ks",)), "student", "teacher", "fbank").value is None

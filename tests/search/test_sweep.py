@@ -240,6 +240,18 @@ def test_failed_trials_in_a_row_end_a_worker(tmp_path: Path) -> None:
         Worker(search, lambda: fail).run()
 
 
+def test_an_objective_that_the_corpus_cannot_score_ends_the_sweep_after_one_trial(tmp_path: Path) -> None:
+    names = []
+
+    def score_nothing(name: str, student: StudentParams, folder: Path, rule: StoppingRule) -> dict[str, float]:
+        names.append(name)
+        return {}
+
+    with pytest.raises(UserError, match=r"^sweep: a trial has no pr, as the corpus lacks the labels"):
+        Worker(make_search(tmp_path, trials=5), lambda: score_nothing).run()
+    assert len(names) == 1
+
+
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[str]:
     """The URL of a private PostgreSQL cluster on a local port."""

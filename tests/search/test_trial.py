@@ -172,3 +172,10 @@ def test_seeds_without_any_noise_have_no_test() -> None:
 def test_a_variant_without_a_value_is_an_error() -> None:
     with pytest.raises(ValueError, match="every variant"):
         compare_variants({"a": [1.0], "b": []})
+
+
+def test_the_budget_decides_whatever_the_student_has_of_its_own(data: TrialData, tmp_path: Path) -> None:
+    own = STUDENT.model_copy(update={"updates": 0, "distill": {"dev_every_updates": 99, "batch_seconds": 2.0}})
+    result = run_trial(Trial("own", own, BUDGET, 1), params(), data, tmp_path / "own")
+    assert result.updates == BUDGET.updates
+    assert [update for update, _ in result.curve] == [0, 2, 4]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -156,6 +157,8 @@ def test_a_registered_student_is_found_by_its_name_and_has_one_version(store: Ml
     assert register_student(student, "thin", tmp_path) == "1"
     assert register_student(track(tiny_readout("distilhubert")), "thin", tmp_path) == "2"
     assert register_student(student, "another", tmp_path) == "1"
+    dotted = replace(track(tiny_readout("fithubert_lite")), name="fithubert.v2")
+    assert register_student(dotted, "dotted", tmp_path) == "1"
     run = store.get_run(store.get_model_version("thin", "1").run_id)
     assert (run.info.run_name, run.info.status, run.data.tags["kind"]) == ("export@fithubert", "FINISHED", "export")
     [waveform] = draw_waveforms(1234)
