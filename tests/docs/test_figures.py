@@ -68,7 +68,8 @@ def test_the_figures_of_the_recommended_student_are_the_recorded_ones() -> None:
 
 
 def test_the_tasks_that_do_not_count_are_the_recorded_ones(summary: Summary) -> None:
-    assert " and ".join(sorted(task.upper() for task in summary.lead.skipped)) in README
+    skipped = " and ".join(sorted(task.upper() for task in summary.lead.skipped))
+    assert (skipped or "the mean over all ten tasks") in README
 
 
 def test_the_ablation_of_time_reduction_is_the_recorded_one() -> None:
