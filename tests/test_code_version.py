@@ -52,6 +52,7 @@ NOT_A_DEPENDENCY = {
     "fithubert/__init__.py": "names only",
     "fithubert/code_version.py": "compares results with the code that made them",
     "fithubert/config": "the sections of params.yaml are dependencies themselves",
+    "fithubert/devices.py": "CPU or GPU, which differ by rounding",
     "fithubert/downloads.py": "bytes are checked by their digest",
     "fithubert/files.py": "writing and digests",
     "fithubert/records": "the form of the metrics files",

@@ -177,7 +177,7 @@ def load_model(name: str, device: str, hop_aligned: bool) -> "SpeechModel":
 
 def batch_seconds_of(device: str) -> float:
     """Seconds of padded audio in one forward pass."""
-    from fithubert.models.runtime import choose_device
+    from fithubert.devices import choose_device
     from fithubert.store.shards import CPU_BATCH_SECONDS
 
     return 120.0 if choose_device(cast("DeviceName", device)) == "cuda" else CPU_BATCH_SECONDS

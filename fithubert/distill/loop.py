@@ -33,6 +33,8 @@ from fithubert.training.events import (
 )
 from fithubert.training.updates import Standing, learning_rate_share, prefetch
 
+#: Audio of an evaluation's forward pass, at most: little on any GPU, and the same for any number of ranks.
+_EVAL_SECONDS = 60.0
 #: What is read ahead for one forward pass: its batch, and the surroundings of its crops if they have any.
 Read = tuple[HiddenStateBatch, list[Surroundings]]
 
@@ -161,8 +163,7 @@ class TrainingLoop:
 
     def _update(self, job: Job, batches: Sequence[Read], begun: float) -> None:
         """One optimiser step from this rank's `batches`; `begun`: when the update before was done."""
-        standing, params, update = self.standing, self.params, job.update
-        wait_seconds = monotonic() - begun
+        standing, params, update, wait_seconds = self.standing, self.params, job.update, monotonic() - begun
         self._waited += wait_seconds
         ready = (self._finish(read, request) for read, request in zip(batches, job.requests, strict=True))
         loss = self.stepper.backward(job, ready)
@@ -217,8 +218,8 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
-        batch_frames = self._frames(self.params.batch_seconds / self.stepper.num_parts)  # As in training.
-        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, batch_frames)
+        most = self._frames(min(self.params.batch_seconds, _EVAL_SECONDS))
+        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, most)
         if not isfinite(dev_loss):
             self._end("not_finite")
             raise UserError(
@@ -226,8 +227,7 @@ class TrainingLoop:
                 f"distill.precision 32-true, and delete {self.checkpoints.folder}"
             )
         train_loss = standing.loss_sum / standing.loss_count if standing.loss_count else None
-        standing.loss_sum, standing.loss_count = 0.0, 0
-        pruning = self.stepper.pruning is not None
+        standing.loss_sum, standing.loss_count, pruning = 0.0, 0, self.stepper.pruning is not None
         best = dev_loss < standing.best_loss and not pruning
         if best:
             standing.best_loss, standing.best_update, standing.evaluations_without_gain = dev_loss, standing.update, 0

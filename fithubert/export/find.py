@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 from fithubert.config.teacher import Device
+from fithubert.devices import choose_device
 from fithubert.errors import UserError
 from fithubert.export.onnx import FLOAT32, INT8, OnnxStudent
 from fithubert.files import read_json
 from fithubert.importers import NAMED, load_teacher
 from fithubert.models.hubert import HubertTeacher
-from fithubert.models.runtime import ReadOut, choose_device, prepare_teacher
+from fithubert.models.runtime import ReadOut, prepare_teacher
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import SHIPPED_STUDENT, STUDENT_FORMAT, load_student
 from fithubert.workspace import Workspace

@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fithubert.config.teacher import Device, Precision, Runtime
+from fithubert.devices import choose_device
 from fithubert.errors import UserError
 from fithubert.files import digest
 from fithubert.frames import (
@@ -215,22 +216,3 @@ def prepare_teacher(
         teacher.model.compile(dynamic=True)
     teacher.precision = precision
     return teacher.to(device)
-
-
-def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """`device`, with `auto` resolved; raises UserError if it is not there.
-
-    On a GPU, convolutions then compute in float32. By default they round to TF32, so that states differ by 1e-3.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("device cuda: torch finds no CUDA device; use auto or cpu")
-        torch.backends.cudnn.allow_tf32 = False
-    return device
-
-
-def devices_in_use() -> list[int]:
-    """The GPU of this process, for `torch.random.fork_rng`, which by default copies the state of every one."""
-    return [torch.cuda.current_device()] if torch.cuda.is_available() else []

@@ -15,13 +15,13 @@ from fithubert.config.students import StudentConfig
 from fithubert.config.teacher import HubertConfig
 from fithubert.data.batching import plan_eval_batches
 from fithubert.data.manifest import Manifest
+from fithubert.devices import choose_device
 from fithubert.distill.targets import Request, Targets
 from fithubert.errors import UserError
 from fithubert.files import format_bytes
 from fithubert.frames import SAMPLE_RATE_HZ
 from fithubert.importers import NAMED, SOURCES
 from fithubert.models.recipes import resolve
-from fithubert.models.runtime import choose_device
 from fithubert.models.scaling import scaled_shape
 from fithubert.profile.budget import (
     Job,

@@ -12,11 +12,12 @@ from fithubert.config.params import Params
 from fithubert.config.search import SweepParams, TrialBudget
 from fithubert.config.students import StudentParams
 from fithubert.data.manifest import Manifest
+from fithubert.devices import choose_device
 from fithubert.distill import TrainingOptions, TrainResult, train_student
 from fithubert.distill.targets import TrainingData
 from fithubert.files import digest_json, read_json, write_json
 from fithubert.models.macs import REFERENCE_SECONDS
-from fithubert.models.runtime import ReadOut, choose_device
+from fithubert.models.runtime import ReadOut
 from fithubert.models.weights import count_parameters, load_student
 from fithubert.records import AblationTrial, TaskScore
 from fithubert.search.space import count_reference_macs

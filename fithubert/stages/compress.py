@@ -10,6 +10,7 @@ import yaml
 
 from fithubert.config.params import Params, load_params
 from fithubert.data.listing import find_recordings, name_formats
+from fithubert.devices import choose_device
 from fithubert.distill.targets import open_targets
 from fithubert.errors import UserError
 from fithubert.export.find import find_student
@@ -21,7 +22,6 @@ from fithubert.importers import load_teacher
 from fithubert.models.hubert import PROJECTED_LAYER, HubertTeacher
 from fithubert.models.macs import count_macs
 from fithubert.models.recipes import resolve
-from fithubert.models.runtime import choose_device
 from fithubert.models.weights import count_parameters, released_counts
 from fithubert.profile.compression import STUDENT, CompressOptions, measure_spread, plan_params, plan_training
 from fithubert.records import CompressJob, CompressMetrics, DistillMetrics, SpeakerScores

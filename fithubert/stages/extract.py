@@ -4,8 +4,9 @@ import time
 from dataclasses import replace
 
 from fithubert.config.params import REFERENCES, Params
+from fithubert.devices import choose_device
 from fithubert.importers import load_teacher
-from fithubert.models.runtime import ReadOut, choose_device
+from fithubert.models.runtime import ReadOut
 from fithubert.models.speech_model import SpeechModel
 from fithubert.models.weights import SHIPPED_STUDENT, load_student
 from fithubert.records import ExtractMetrics

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fithubert.config.superb import OfficialQuirks, TaskBudget
 from fithubert.data.manifest import Manifest
+from fithubert.devices import choose_device, devices_in_use
 from fithubert.errors import UserError
-from fithubert.models.runtime import choose_device, devices_in_use
 from fithubert.records import Candidate, Pooling, SuperbMetrics
 from fithubert.store.read import FeatureStore
 from fithubert.superb.heads import LayerSum

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fithubert.config.teacher import Device
+from fithubert.devices import choose_device, devices_in_use
 from fithubert.errors import UserError
-from fithubert.models.runtime import choose_device, devices_in_use
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -54,17 +54,40 @@ def test_the_differences_are_the_recorded_ones(summary: Summary, name: str) -> N
 
 
 def test_the_figures_of_the_recommended_student_are_the_recorded_ones() -> None:
-    recipe = load_summary(ROOT / "experiments" / "recipe" / "summary.json")
-    late, share = recipe.models["fithubert_late"], recipe.kept["fithubert_late"]
-    value, low, high = (f"{100 * of:.0f}" for of in (share.value, share.low, share.high))
-    assert f"its PER is {late.superb['pr']['per']:.1f} and it keeps {value} % ({low} to {high})" in README
-    pairs = {of.task: of for of in recipe.paired if (of.model, of.against) == ("fithubert", "fithubert_late")}
-    per, kept = pairs["pr"], pairs["all"]
-    assert f"its PER is {per.difference:.1f} ({per.low:.1f} to {per.high:.1f}) lower" in README
-    assert f"share kept {-kept.difference:.1f} ({-kept.high:.1f} to {-kept.low:.1f}) higher" in README
-    half, share = recipe.models["half_width"], recipe.kept["half_width"]
-    value, low, high = (f"{100 * of:.0f}" for of in (share.value, share.low, share.high))
-    assert f"a PER of {half.superb['pr']['per']:.1f} and keeps {value} % ({low} to {high})" in README
+    record = load_summary(ROOT / "reports" / "record" / "embedded" / "summary.json")
+
+    def describe(name: str) -> tuple[str, str]:
+        share = record.kept[name]
+        kept = f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
+        return f"{record.models[name].superb['pr']['per']:.1f}", kept
+
+    per, kept = describe("fithubert_late")
+    assert f"its PER is {per} and it keeps {kept}" in README
+    pairs = {of.task: of for of in record.paired if (of.model, of.against) == ("fithubert", "fithubert_late")}
+    per_pair, kept_pair = pairs["pr"], pairs["all"]
+    assert f"its PER is {per_pair.difference:.1f} ({per_pair.low:.1f} to {per_pair.high:.1f}) lower" in README
+    assert f"kept {-kept_pair.difference:.1f} ({-kept_pair.high:.1f} to {-kept_pair.low:.1f}) higher" in README
+    others = {name: describe(name) for name in ("dphubert", "half_width", "armhubert_s", "starhubert")}
+    assert "has a PER of {} and keeps {},".format(*others["dphubert"]) in README
+    for name in ("half_width", "armhubert_s", "starhubert"):
+        assert "{} and {}".format(*others[name]) in README
+    students = " ".join((ROOT / "docs" / "students.md").read_text(encoding="utf-8").split())
+    assert (
+        f"a PER that is {per_pair.difference:.1f} points lower, and keeps {-kept_pair.difference:.0f} points"
+        in students
+    )
+    beside = {of.model: of for of in record.paired if (of.against, of.task) == ("fithubert_late", "all")}
+    assert min(beside[name].p_holm for name in others) >= 0.05
+
+
+def test_the_ablation_of_the_parts_is_the_recorded_one() -> None:
+    found = AblationMetrics.read(ROOT / "experiments" / "recipe" / "parts.json")
+    per, sid = (found.comparisons[name].means for name in ("pr_per", "sid_acc"))
+    page = " ".join((ROOT / "docs" / "students.md").read_text(encoding="utf-8").split())
+    late, heads = per["first_layer"] - per["whole"], per["last_head"] - per["whole"]
+    assert f"the late time reduction costs {late:.1f} points of PER, the three heads {heads:.1f} of PER" in page
+    assert f"and {sid['whole'] - sid['last_head']:.0f} of SID accuracy" in page
+    assert f"in their place are {sid['convolutions'] - sid['whole']:.1f} points better in SID" in page
 
 
 def test_the_tasks_that_do_not_count_are_the_recorded_ones(summary: Summary) -> None:
