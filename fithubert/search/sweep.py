@@ -69,8 +69,7 @@ class Worker:
         self._running: Trial | None = None
         self._given_up = self._interrupted = False
         self._failures = 0
-        #: Why no trial can have all objectives.
-        self._unscored: str | None = None
+        self._unscored: str | None = None  # Why no trial can have all objectives.
 
     def run(self) -> None:
         """Train trials until the study has `settings.trials`, counting those of all workers.
@@ -124,16 +123,12 @@ class Worker:
             self._given_up = self._frozen(trial).state != TrialState.RUNNING
         if rule.curve:
             figures = {**figures, "dev_loss": min(rule.curve.values())}
-        missing = [name for name in settings.objectives if name not in figures and name not in asdict(costs)]
-        if missing:
-            # No other trial would have them either.
-            self._unscored = (
-                f"sweep: a trial has no {', '.join(missing)}, as the corpus lacks the labels or another study has "
-                "trained it; give other sweep.objectives, or another --study"
-            )
-            raise UserError(self._unscored)
         trial.set_user_attr("metrics", figures)
         values = {**asdict(costs), **figures}
+        missing = ", ".join(name for name in settings.objectives if name not in values)
+        if missing:  # No other trial would have them either.
+            self._unscored = f"sweep: a trial has no {missing}; score it with labels, or give other sweep.objectives"
+            raise UserError(self._unscored)
         return [float(values[objective]) for objective in settings.objectives]
 
     def _make_student(self, choices: Choices) -> tuple[StudentParams, Costs]:

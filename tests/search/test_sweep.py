@@ -247,7 +247,7 @@ def test_an_objective_that_the_corpus_cannot_score_ends_the_sweep_after_one_tria
         names.append(name)
         return {}
 
-    with pytest.raises(UserError, match=r"^sweep: a trial has no pr, as the corpus lacks the labels"):
+    with pytest.raises(UserError, match=r"^sweep: a trial has no pr; score it with labels, or give"):
         Worker(make_search(tmp_path, trials=5), lambda: score_nothing).run()
     assert len(names) == 1
 
