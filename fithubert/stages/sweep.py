@@ -70,9 +70,7 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
     settings = params.sweep
     if options.space is not None:
         settings = settings.model_copy(update={"space": options.space})
-    if settings.of not in params.students:
-        known = ", ".join(params.students)
-        raise UserError(f"sweep.of {settings.of!r}: not one of {known}; choose one with --set sweep.of=NAME")
+    check_name(settings.of, list(params.students), "sweep.of")
     student = params.students[settings.of]
     if options.warm_start is not None:
         student = student.model_copy(update={"init": "cut_teacher" if options.warm_start else "random"})
@@ -87,8 +85,7 @@ def sweep(params: Params, workspace: Workspace, options: SweepOptions = _DEFAULT
         "limits": asdict(options.limits),
         "teacher": teacher.fingerprint,
         "corpus": workspace.load_manifest().fingerprint,
-        "distill": params.distill.model_dump(mode="json"),
-        "extract": params.extract.model_dump(mode="json"),
+        **params.model_dump(mode="json", include={"distill", "extract"}),
     }
     place = StudyPlace(options.study, storage_url(workspace, options.study, options.storage))
     own_choices = find_choices(student, settings.space, params.distill)
