@@ -115,10 +115,24 @@ def _convolve(conv: nn.Conv1d | WeightNormConv, x: Tensor, lengths: Tensor | Non
     """`conv` over the valid frames of `x` (batch, time, feature), as (batch, feature, time)."""
     if lengths is not None and not nothing_padded(lengths, x.shape[1]):
         x = zero_padding(x, lengths)
-    y = conv(x.transpose(1, 2))
+    y = _run_in_groups(conv, x.transpose(1, 2))
     # An even kernel gives one frame too many.
     surplus = 1 - conv.kernel_size[0] % 2
     return y[:, :, : y.shape[2] - surplus]
+
+
+def _run_in_groups(conv: nn.Conv1d | WeightNormConv, x: Tensor) -> Tensor:
+    """`conv(x)`, but bfloat16 on a CPU as float32.
+
+    On processors with AMX, oneDNN gives wrong numbers in bfloat16 for groups of few channels (torch 2.14).
+    """
+    half = x.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and x.dtype == torch.float32)
+    if x.device.type != "cpu" or not half:
+        return conv(x)  # type: ignore[no-any-return]
+    with torch.autocast("cpu", enabled=False):
+        bias = None if conv.bias is None else conv.bias.float()
+        padding = conv.kernel_size[0] // 2
+        return F.conv1d(x.float(), conv.weight.float(), bias, padding=padding, groups=conv.groups).to(x.dtype)
 
 
 class RelativePositions(nn.Module):

@@ -29,7 +29,7 @@ from fithubert.data.synthetic.plan import draw_speakers, plan_corpus
 from fithubert.data.synthetic.recording import STYLES, resample_speech
 from fithubert.data.synthetic.text import WORDS, draw_sentence, list_commands, split_of, world_of
 from fithubert.errors import UserError
-from fithubert.superb.metrics import type_f1
+from fithubert.superb.slots import type_f1
 from tests.conftest import TINY
 
 pytest.importorskip("espeakng_loader")
