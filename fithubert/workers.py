@@ -90,23 +90,24 @@ def run_side_by_side(
             pool.shutdown(cancel_futures=True)
 
 
+#: Why this process cannot run any job.
+_refused: UserError | None = None
+
+
 def _begin(threads: int, begin: Begin | None) -> None:
     import torch
+
+    global _refused
 
     torch.set_num_threads(threads)
     # A pool's process ends with its parent only after the job that it has begun, which may take an hour.
     Thread(target=_end_with_parent, daemon=True).start()
-    global _refused
     if begin is not None:
         try:
             begin[0](*begin[1])
         except UserError as error:
             # Raised here, it would end the pool without its message.
             _refused = error
-
-
-#: Why this process cannot run any job.
-_refused: UserError | None = None
 
 
 def _end_with_parent() -> None:

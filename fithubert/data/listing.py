@@ -3,9 +3,10 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,25 +40,19 @@ def map_in_threads(
     At most `4 * jobs` items are begun before their turn, since a future takes 2 kB. Each thread computes on one core.
     """
     results: list[Result] = []
-    begun: deque[Future[Result]] = deque()
+    waiting = iter(items)
     with torch_threads(1), ThreadPoolExecutor(jobs) as pool:
         try:
-            for item in items:
-                begun.append(pool.submit(function, item))
-                if len(begun) >= 4 * jobs:
-                    _keep(begun, results, len(items), on_progress)
+            begun = deque(pool.submit(function, item) for item in islice(waiting, 4 * jobs))
             while begun:
-                _keep(begun, results, len(items), on_progress)
+                results.append(begun.popleft().result())
+                if on_progress is not None:
+                    on_progress(len(results), len(items))
+                begun.extend(pool.submit(function, item) for item in islice(waiting, 1))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results
-
-
-def _keep(begun: "deque[Future[Result]]", results: list[Result], count: int, on_progress: Progress | None) -> None:
-    results.append(begun.popleft().result())
-    if on_progress is not None:
-        on_progress(len(results), count)
 
 
 @dataclass(frozen=True)

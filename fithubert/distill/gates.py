@@ -18,7 +18,7 @@ from fithubert.errors import UserError
 from fithubert.frames import count_stacked_frames
 from fithubert.models.canonical import canonical_state, fill_model
 from fithubert.models.encoder import EncoderLayer
-from fithubert.models.frontend import ConvLayer
+from fithubert.models.frontend import ConvLayer, outside_autocast
 from fithubert.models.heads import Upsampling
 from fithubert.models.student import Student, build_student
 
@@ -117,14 +117,14 @@ def gated(student: Student, masks: Masks) -> Iterator[None]:
             handle.remove()
 
 
+# A square above 65,504 is infinite in float16.
+@outside_autocast
 def _normalise(norm: nn.LayerNorm, x: Tensor, mask: Tensor) -> Tensor:
     """The layer norm of the open channels of `x` (..., feature) alone, times the mask."""
     share = (mask > 0).to(torch.float32)
     share = share / share.sum().clamp(min=1)
-    # A square above 65,504 is infinite in float16, and infinite times a closed gate is not a number.
-    with torch.autocast(x.device.type, enabled=False):
-        centred = x.float() - (x.float() @ share)[..., None]
-        normal = centred * torch.rsqrt(centred.square() @ share + norm.eps)[..., None]
+    centred = x.float() - (x.float() @ share)[..., None]
+    normal = centred * torch.rsqrt(centred.square() @ share + norm.eps)[..., None]
     return (normal * norm.weight + norm.bias) * mask
 
 

@@ -151,19 +151,17 @@ class TrainingLoop:
         crop = self.params.crop_seconds
         return plan_batches(
             self.data.train.num_frames,
-            batch_frames=self._frames(self.params.batch_seconds),
-            crop_frames=None if crop is None else self._frames(crop),
+            batch_frames=self.data.count_frames(self.params.batch_seconds),
+            crop_frames=None if crop is None else self.data.count_frames(crop),
             seed=self.params.seed,
             epoch=epoch,
             group_of=self.data.train.shards if self.params.shuffle == "shards" else None,
         )
 
-    def _frames(self, seconds: float) -> int:
-        return max(1, round(seconds / self.data.seconds_per_frame))
-
     def _update(self, job: Job, batches: Sequence[Read], begun: float) -> None:
         """One optimiser step from this rank's `batches`; `begun`: when the update before was done."""
-        standing, params, update, wait_seconds = self.standing, self.params, job.update, monotonic() - begun
+        standing, params, update = self.standing, self.params, job.update
+        wait_seconds = monotonic() - begun
         self._waited += wait_seconds
         ready = (self._finish(read, request) for read, request in zip(batches, job.requests, strict=True))
         loss = self.stepper.backward(job, ready)
@@ -218,8 +216,8 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         """Dev loss on the fixed batches; keeps the weights if it is the lowest so far and the pruning is over."""
         standing = self.standing
-        most = self._frames(min(self.params.batch_seconds, _EVAL_SECONDS))
-        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, most)
+        batch_frames = self.data.count_frames(min(self.params.batch_seconds, _EVAL_SECONDS))
+        dev_loss, head_losses = self.stepper.evaluate(self.data.dev, self._dev_frames, batch_frames)
         if not isfinite(dev_loss):
             self._end("not_finite")
             raise UserError(
@@ -227,7 +225,8 @@ class TrainingLoop:
                 f"distill.precision 32-true, and delete {self.checkpoints.folder}"
             )
         train_loss = standing.loss_sum / standing.loss_count if standing.loss_count else None
-        standing.loss_sum, standing.loss_count, pruning = 0.0, 0, self.stepper.pruning is not None
+        standing.loss_sum, standing.loss_count = 0.0, 0
+        pruning = self.stepper.pruning is not None
         best = dev_loss < standing.best_loss and not pruning
         if best:
             standing.best_loss, standing.best_update, standing.evaluations_without_gain = dev_loss, standing.update, 0

@@ -191,10 +191,14 @@ class TrainingData:
         """Seconds from one teacher frame to the next."""
         return receptive_field(self.train.convolutions)[1] / SAMPLE_RATE_HZ
 
+    def count_frames(self, seconds: float) -> int:
+        """Frames of the teacher in `seconds`, at least one."""
+        return max(1, round(seconds / self.seconds_per_frame))
+
     def sample_dev(self, seconds: float | None) -> list[int]:
         """Frames of each dev utterance that evaluations read: about `seconds` in all, None for everything; 0: none."""
-        most = None if seconds is None else max(1, round(seconds / self.seconds_per_frame))
-        return draw_sample(self.dev.ids, self.dev.num_frames, most)
+        most_frames = None if seconds is None else self.count_frames(seconds)
+        return draw_sample(self.dev.ids, self.dev.num_frames, most_frames)
 
     def draw(self, seconds: float, seed: int) -> Iterator[Crop]:
         """At least `seconds` of training speech, or all of it: the starts of utterances drawn once each."""

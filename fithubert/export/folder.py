@@ -142,8 +142,8 @@ def export_huggingface(
         write_source(aside)
         write_templates("huggingface", aside)
         record = describe_export(readout)
-        write_json(aside / "config.json", _config(readout, record))
-        write_json(aside / "preprocessor_config.json", _preprocessor())
+        write_json(aside / "config.json", _huggingface_config(readout, record))
+        write_json(aside / "preprocessor_config.json", _huggingface_preprocessor())
         weights = {f"student.{name}": tensor for name, tensor in readout.student.state_dict().items()}
         save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
         words = {
@@ -157,7 +157,7 @@ def export_huggingface(
     return record
 
 
-def _config(readout: ReadOut, record: Mapping[str, Any]) -> dict[str, Any]:
+def _huggingface_config(readout: ReadOut, record: Mapping[str, Any]) -> dict[str, Any]:
     code = {
         "AutoConfig": "configuration_fithubert.FithubertConfig",
         "AutoModel": "modeling_fithubert.FithubertModel",
@@ -173,7 +173,7 @@ def _config(readout: ReadOut, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _preprocessor() -> dict[str, Any]:
+def _huggingface_preprocessor() -> dict[str, Any]:
     """Padding and an attention mask, and nothing else: a student reads waveforms as they are."""
     return {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -207,7 +207,7 @@ def export_s3prl(readout: ReadOut, out: Path) -> dict[str, Any]:
         # Into an open file, so that a full disk is an error with a number.
         with (aside / "model.pt").open("wb") as file:
             torch.save(readout.student.state_dict(), file)
-        (aside / "requirements.txt").write_text("torch>=2.3\n", encoding="utf-8")
+        (aside / "requirements.txt").write_text("torch>=2.4\n", encoding="utf-8")
         words = {
             **record,
             "version": record["fithubert"],

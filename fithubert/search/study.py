@@ -238,7 +238,7 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
     assert isinstance(distribution, FloatDistribution)  # see _distribution
-    return trial.suggest_float(name, float(distribution.low), distribution.high, step=distribution.step)
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
 
 
 def _has_settings(study: Study, wait_seconds: float) -> bool:

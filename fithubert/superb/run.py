@@ -282,8 +282,7 @@ def _find_best(runs: Sequence[HeadRun[Head]], selection: Metric) -> HeadRun[Head
 
     After a few steps many recurrent heads give the same constant answer, whatever they have learnt.
     """
-    best = (min if selection.lower else max)(run.dev for run in runs)
-    return min((run for run in runs if run.dev == best), key=lambda run: run.loss)
+    return min(runs, key=lambda run: (run.dev if selection.lower else -run.dev, run.loss))
 
 
 def _summarise(measures: Sequence[dict[str, Measure]]) -> dict[str, Score]:

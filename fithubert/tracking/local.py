@@ -112,7 +112,9 @@ class Curve:
 
     def points(self) -> tuple[tuple[float, int, int], ...]:
         """The kept points in order."""
-        return (*self._kept, *([] if self._last in self._kept[-1:] or self._last is None else [self._last]))
+        if self._last is None or self._kept[-1] == self._last:
+            return tuple(self._kept)
+        return (*self._kept, self._last)
 
 
 def complete_runs(workspace: Path) -> int:
